@@ -1,0 +1,1 @@
+"""DeepFovea++: foveated video reconstruction and super-resolution."""

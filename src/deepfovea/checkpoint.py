@@ -1,0 +1,203 @@
+"""One safetensors file = weights + configuration + provenance, hash-checked; never pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .config import InputError, from_json
+from .generators.stream import StreamConfig, StreamNet
+from .generators.unet import DEEPFOVEA_2019, PAPER, RecurrentUNet, UNetConfig
+
+FORMAT = 1
+WEIGHTS = Path(__file__).parent / "weights"
+
+PRESETS: dict[str, StreamConfig | UNetConfig] = {
+    "stream": StreamConfig(),
+    "paper": PAPER,
+    "deepfovea": DEEPFOVEA_2019,
+}
+"""Names of networks and their numbers."""
+
+_MAX_HEADER_BYTES = 100 * 2**20
+
+Generator = StreamNet | RecurrentUNet
+
+
+def build(config: StreamConfig | UNetConfig) -> Generator:
+    """The untrained network of a configuration."""
+    return StreamNet(config) if isinstance(config, StreamConfig) else RecurrentUNet(config)
+
+
+def shipped() -> list[str]:
+    """Names of the networks whose trained weights come with the package."""
+    return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
+
+
+def load(model: str | Path, device: str | torch.device = "cpu") -> Generator:
+    """A trained generator, ready to use (evaluation mode, float32).
+
+    Args:
+        model: a name from :func:`shipped`, or the path of a ``.safetensors`` file.
+        device: where to put it.
+
+    Raises:
+        InputError: unknown name, no such file, damaged or foreign file.
+    """
+    network, _ = load_with_provenance(model)
+    return network.to(device).eval()
+
+
+def load_with_provenance(model: str | Path) -> tuple[Generator, dict[str, Any]]:
+    """As :func:`load`, with what the file says of its making (empty where it says nothing)."""
+    path = find(model)
+    tensors, about = read(path)
+    if about.get("kind") != "generator":
+        raise InputError(
+            f"{path}: received a file of kind {about.get('kind')!r}; expected 'generator', "
+            "as written at the end of a training run (model.safetensors)"
+        )
+    config_type = {"stream": StreamConfig, "unet": UNetConfig}.get(str(about.get("network")))
+    if config_type is None:
+        raise InputError(
+            f"{path}: received a network of type {about.get('network')!r}; expected 'stream' or "
+            "'unet'; a newer deepfovea may know it"
+        )
+    network = build(from_json(config_type, about.get("config"), source=str(path)))
+    try:
+        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{path}: the weights do not fit the configuration stored beside them ({reason}); "
+            "use the file as it was written"
+        ) from None
+    provenance = about.get("provenance")
+    return network, provenance if isinstance(provenance, dict) else {}
+
+
+def find(model: str | Path) -> Path:
+    """The file of a model's name or path."""
+    named = WEIGHTS / f"{model}.safetensors"
+    if str(model) in shipped():
+        return named
+    path = Path(model)
+    if path.is_file():
+        return path
+    if path.suffix or len(path.parts) > 1:
+        raise InputError(f"{path}: no such file; expected a .safetensors file or one of {shipped()}")
+    hint = (
+        f"it is a known network whose weights are not shipped: train it with "
+        f"'deepfovea train --model {model}' and give the path of its model.safetensors"
+        if str(model) in PRESETS
+        else f"expected one of {shipped()} or the path of a .safetensors file"
+    )
+    raise InputError(f"unknown model {str(model)!r}: {hint}")
+
+
+def save_model(path: Path, network: Generator, provenance: Mapping[str, Any]) -> None:
+    """Write a generator as float16, atomically.
+
+    Args:
+        path: ends in ``.safetensors``.
+        network: its weights and its configuration are written.
+        provenance: JSON values: what it was trained on, for how long, by which command.
+    """
+    tensors = {name: tensor.half() for name, tensor in network.state_dict().items()}
+    write(
+        path,
+        tensors,
+        {
+            "kind": "generator",
+            "network": "stream" if isinstance(network, StreamNet) else "unet",
+            "config": asdict(network.config),
+            "provenance": dict(provenance),
+        },
+    )
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON description under a temporary name, then rename.
+
+    Raises:
+        InputError: the file cannot be written (the one that was there stays as it is).
+    """
+    contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    description = json.dumps({"format": FORMAT, **about}, sort_keys=True)
+    metadata = {"deepfovea": description, "sha256": _digest(contiguous, description)}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(contiguous, temporary, metadata)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"{path}: cannot be written ({error}); choose a folder with space and write permission"
+        ) from None
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and description of a file that :func:`write` made.
+
+    Raises:
+        InputError: not such a file, or damaged. Nothing larger than the file is allocated.
+    """
+    expected = "expected a .safetensors file written by deepfovea"
+    metadata = _metadata(path, expected)
+    try:
+        about = json.loads(metadata["deepfovea"])
+        if about["format"] != FORMAT:
+            raise InputError(
+                f"{path}: received format {about['format']!r}, expected {FORMAT}; "
+                "a newer deepfovea may read it"
+            )
+        tensors = load_file(path)
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: cannot be read ({reason}); {expected}") from None
+    if metadata.get("sha256") != _digest(tensors, metadata["deepfovea"]):
+        raise InputError(f"{path}: damaged (its hash does not match); fetch or train it again")
+    return tensors, about
+
+
+def _metadata(path: Path, expected: str) -> dict[str, str]:
+    # The header is looked at before anything is allocated for it.
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+            if length > min(size - 8, _MAX_HEADER_BYTES):
+                raise ValueError("its header is longer than the file")
+            header = json.loads(file.read(length))
+        metadata = header["__metadata__"]
+        if not isinstance(metadata, dict) or "deepfovea" not in metadata:
+            raise ValueError("no description inside")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: cannot be read ({reason}); {expected}") from None
+    return metadata
+
+
+def _digest(tensors: Mapping[str, Tensor], description: str) -> str:
+    digest = hashlib.sha256(description.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

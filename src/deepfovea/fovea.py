@@ -1,0 +1,199 @@
+"""The one definition of density, mask and sampling, for training, inference and viewer.
+
+A mask is a pure function of density, seed and frame number: the same on every device, in any
+order of frames, whatever the length of the clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .config import PUBLISHED_DENSITY, Density, InputError
+from .gaze import DisplayGeometry
+
+NOISE_SIZE = 64
+GOLDEN_RATIO = 0.6180339887498949
+
+
+def density_map(
+    gaze_px: Tensor,
+    height: int,
+    width: int,
+    density: Density = PUBLISHED_DENSITY,
+    geometry: DisplayGeometry | None = None,
+) -> Tensor:
+    """Probability of each low-resolution pixel to be sampled.
+
+    Args:
+        gaze_px: [..., 2], low-resolution pixels (x right, y down); may lie outside the frame.
+        height: h, pixels.
+        width: w, pixels.
+        density: the radial profile. A ``budget`` keeps its radii and raises the profile to the
+            one power whose mean over the frame is the budget: the fovea stays dense, the
+            periphery gives.
+        geometry: the display; needed when the radii are in degrees.
+
+    Returns:
+        [..., 1, h, w] in [0, 1].
+
+    Raises:
+        InputError: radii in degrees without a geometry, or a budget that is out of reach.
+    """
+    if density.unit == "deg":
+        if geometry is None:
+            raise InputError(
+                "density: received radii in degrees without a display; "
+                "give its horizontal field of view"
+            )
+        distance = geometry.eccentricity_deg(gaze_px, height, width)
+    else:
+        y = torch.arange(height, device=gaze_px.device, dtype=torch.float32)
+        x = torch.arange(width, device=gaze_px.device, dtype=torch.float32)
+        gaze = gaze_px.to(torch.float32)[..., None, None, :]
+        distance = torch.hypot(x - gaze[..., 0], y[:, None] - gaze[..., 1])
+    ramp = ((density.outer - distance) / (density.outer - density.inner)).clamp(0.0, 1.0)
+    probability = density.periphery + (density.center - density.periphery) * ramp
+    if density.budget is not None:
+        probability = _to_budget(probability, density.budget)
+    return probability.unsqueeze(-3)
+
+
+def _to_budget(probability: Tensor, budget: float) -> Tensor:
+    # mean(p ** g) is convex and falls from 1 at g = 0, so Newton's steps from there never
+    # pass the root.
+    log_p = probability.clamp(min=1e-6).log()
+    exponent = torch.zeros_like(log_p[..., :1, :1])
+    for _ in range(30):
+        power = (exponent * log_p).exp()
+        excess = power.mean((-2, -1), keepdim=True) - budget
+        slope = (power * log_p).mean((-2, -1), keepdim=True)
+        step = excess / slope.clamp(max=-1e-12)
+        exponent = (exponent - step).clamp(max=1e4)
+        if float(excess.abs().max()) < 1e-5:
+            break
+    else:
+        raise InputError(
+            f"density: a budget of {100 * budget:g} % is out of reach for this profile; "
+            "lower the density of the centre or its radius"
+        )
+    return power
+
+
+def draw_mask(
+    probability: Tensor,
+    seed: int | Sequence[int] = 0,
+    first_frame: int = 0,
+    blue_noise: bool = False,
+) -> Tensor:
+    """Draw which pixels are sampled, independently for every frame.
+
+    Args:
+        probability: [B, T, 1, h, w] in [0, 1].
+        seed: one for all, or one per video of the batch.
+        first_frame: number in its video of the first of the T frames.
+        blue_noise: False: independent draws, as published. True: thresholds from a
+            void-and-cluster texture (Ulichney 1993), advanced by the golden ratio from frame
+            to frame, so that the samples are evenly spread in space and every pixel is
+            visited evenly in time.
+
+    Returns:
+        [B, T, 1, h, w], 1.0 where sampled, 0.0 elsewhere.
+    """
+    batch, time, _, height, width = probability.shape
+    device = probability.device
+    seeds = [seed] * batch if isinstance(seed, int) else list(seed)
+    if len(seeds) != batch:
+        raise ValueError(f"received {len(seeds)} seeds, expected one or {batch}")
+    key = torch.tensor([s & 0xFFFFFFFF for s in seeds], device=device)[:, None, None, None]
+    frame = torch.arange(first_frame, first_frame + time, device=device)[:, None, None]
+    y = torch.arange(height, device=device)[:, None]
+    x = torch.arange(width, device=device)
+    if blue_noise:
+        texture = torch.from_numpy(void_and_cluster(NOISE_SIZE)).to(device)
+        key = _hash32(key)
+        rows = (y + key) % NOISE_SIZE
+        columns = (x + (key >> 8)) % NOISE_SIZE
+        threshold = (texture[rows, columns].double() + frame * GOLDEN_RATIO) % 1.0
+    else:
+        bits = _hash32(_hash32(_hash32(key) + frame) + (y << 16) + x)
+        threshold = bits.double() / 2.0**32
+    return (threshold < probability[:, :, 0]).to(probability.dtype).unsqueeze(2)
+
+
+def _hash32(bits: Tensor) -> Tensor:
+    """Scramble 32-bit integers held in int64 (the "lowbias32" constants of C. Wellons)."""
+    bits = bits & 0xFFFFFFFF
+    bits = ((bits ^ (bits >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
+    bits = ((bits ^ (bits >> 15)) * 0x846CA68B) & 0xFFFFFFFF
+    return bits ^ (bits >> 16)
+
+
+@lru_cache(maxsize=2)
+def void_and_cluster(size: int) -> np.ndarray:
+    """Blue-noise thresholds: a size × size array that holds each of (k + ½) / size² once.
+
+    R. Ulichney, "The void-and-cluster method for dither array generation", 1993; Gaussian of
+    sigma 1.9, started from one point.
+    """
+    offset = np.minimum(np.arange(size), size - np.arange(size))
+    gauss = np.exp(-(offset[:, None] ** 2 + offset**2) / (2 * 1.9**2))
+    # Grown by always filling the largest void; for more than half of the pixels the same
+    # rule is Ulichney's third phase with majority and minority exchanged.
+    energy = 1e-9 * np.random.default_rng(0).random((size, size))
+    rank = np.empty((size, size))
+    for k in range(size * size):
+        row, column = divmod(int(energy.argmin()), size)
+        rank[row, column] = (k + 0.5) / size**2
+        energy += np.roll(gauss, (row, column), axis=(0, 1))
+        energy[row, column] = np.inf
+    return rank
+
+
+def sample(
+    frames: Tensor,
+    gaze_px: Tensor,
+    density: Density = PUBLISHED_DENSITY,
+    *,
+    seed: int | Sequence[int] = 0,
+    first_frame: int = 0,
+    blue_noise: bool = False,
+    geometry: DisplayGeometry | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Keep the pixels that the gaze asks for.
+
+    Args:
+        frames: [B, T, 3, h, w] low-resolution frames in [0, 1].
+        gaze_px: [B, T, 2] low-resolution pixels.
+        density: see :func:`density_map`, as for ``geometry``.
+        seed: see :func:`draw_mask`, as for ``first_frame`` and ``blue_noise``.
+
+    Returns:
+        samples [B, T, 3, h, w] (0 where not sampled) and mask [B, T, 1, h, w].
+    """
+    height, width = frames.shape[-2:]
+    probability = density_map(gaze_px.to(frames.device), height, width, density, geometry)
+    mask = draw_mask(probability.to(frames.dtype), seed, first_frame, blue_noise)
+    return frames * mask, mask
+
+
+def reduce(frames: Tensor, scale: int = 4) -> Tensor:
+    """The published low resolution: bilinear without antialiasing.
+
+    Args:
+        frames: [..., 3, H, W]; H and W divisible by ``scale``.
+
+    Returns:
+        [..., 3, H / scale, W / scale]: for a scale of four each pixel is the mean of the 2 × 2
+        pixels in the middle of its 4 × 4 block.
+    """
+    height, width = frames.shape[-2:]
+    flat = frames.reshape(-1, *frames.shape[-3:])
+    small = torch.nn.functional.interpolate(
+        flat, size=(height // scale, width // scale), mode="bilinear", align_corners=False
+    )
+    return small.reshape(*frames.shape[:-2], *small.shape[-2:])

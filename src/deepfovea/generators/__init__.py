@@ -1,0 +1,1 @@
+"""The networks: samples and mask in, frames out, state as a value."""
