@@ -43,7 +43,7 @@ def moving(count: int, height: int = 32, width: int = 48, seed: int = 0) -> list
     phase = np.random.default_rng(seed).uniform(0, 6, 3)
     return [
         np.stack(
-            [127 + 100 * np.sin(x / 9 + y / (7 + c) + phase[c] + t / 5) for c in range(3)], -1
+            [127 + 100 * np.sin(x / 25 + y / (20 + c) + phase[c] + t / 5) for c in range(3)], -1
         ).astype(np.uint8)
         for t in range(count)
     ]

@@ -22,8 +22,12 @@ PRESETS = pytest.mark.parametrize("config", [PAPER, DEEPFOVEA_2019], ids=["2020"
 
 
 @pytest.fixture(autouse=True)
-def seed():
+def repeatable():
     torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # too small to share, and threads that wait for a busy core are slow
+    yield
+    torch.set_num_threads(threads)
 
 
 def unet(config):

@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from .config import InputError, from_json
 from .generators.stream import StreamConfig, StreamNet
@@ -87,6 +88,39 @@ def load_with_provenance(model: str | Path) -> tuple[Generator, dict[str, Any]]:
     return network, provenance if isinstance(provenance, dict) else {}
 
 
+def describe(model: str | Path, height: int = 192, width: int = 256) -> dict[str, Any]:
+    """What a model is, of what it was made and what it costs.
+
+    Args:
+        model: as for :func:`load`.
+        height: h of the low-resolution frame for which the cost is counted; ``width`` likewise.
+
+    Returns:
+        Names and values: file, network, parameters, scale, frames per step, multiply-adds per
+        frame (convolutions and matrix products, counted by PyTorch), configuration, provenance.
+    """
+    network, provenance = load_with_provenance(model)
+    group = network.frames_per_step
+    samples = torch.zeros(1, group, 3, height, width)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(samples, samples[:, :, :1])
+    path = find(model)
+    scale = network.scale
+    macs = counter.get_total_flops() / 2 / group
+    return {
+        "file": f"{path} ({path.stat().st_size / 2**20:.2f} MiB)",
+        "network": type(network).__name__,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "scale": scale,
+        "frames per step": group,
+        f"multiply-adds per frame, {height}x{width} -> {scale * height}x{scale * width}": (
+            f"{macs / 1e9:.2f} G"
+        ),
+        **{f"config: {key}": value for key, value in asdict(network.config).items()},
+        **{f"provenance: {key}": value for key, value in provenance.items()},
+    }
+
+
 def find(model: str | Path) -> Path:
     """The file of a model's name or path."""
     named = WEIGHTS / f"{model}.safetensors"
@@ -96,7 +130,9 @@ def find(model: str | Path) -> Path:
     if path.is_file():
         return path
     if path.suffix or len(path.parts) > 1:
-        raise InputError(f"{path}: no such file; expected a .safetensors file or one of {shipped()}")
+        raise InputError(
+            f"{path}: no such file; expected a .safetensors file or one of {shipped()}"
+        )
     hint = (
         f"it is a known network whose weights are not shipped: train it with "
         f"'deepfovea train --model {model}' and give the path of its model.safetensors"

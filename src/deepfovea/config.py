@@ -49,13 +49,43 @@ class Density:
             )
         if not 0.0 <= self.inner < self.outer:
             raise InputError(
-                f"density: received radii {self.inner} and {self.outer}; expected 0 <= inner < outer"
+                f"density: received radii {self.inner} and {self.outer}; "
+                "expected 0 <= inner < outer"
             )
         if self.budget is not None and not 0.0 < self.budget <= 1.0:
             raise InputError(
                 f"density: received a budget of {100 * self.budget:g} %; "
                 "expected more than 0 and at most 100"
             )
+
+    @classmethod
+    def parse(cls, text: str) -> Density:
+        """Read a density from the command line.
+
+        ``published``; ``budget:10`` (percent, published radii); ``uniform:20`` (percent);
+        ``0.98,0.15,20,40`` (centre, periphery and the two radii in low-resolution pixels), the
+        last with ``deg`` behind it for radii in degrees: ``0.98,0.15,5,10deg``.
+        """
+        expected = (
+            "expected 'published', 'budget:PERCENT', 'uniform:PERCENT' or "
+            "'CENTRE,PERIPHERY,INNER,OUTER' with 'deg' behind it for degrees"
+        )
+        kind, _, percent = text.partition(":")
+        try:
+            if text == "published":
+                return cls()
+            if kind == "budget":
+                return cls(budget=float(percent) / 100.0)
+            if kind == "uniform":
+                share = float(percent) / 100.0
+                return cls(center=share, periphery=share)
+            numbers = [float(part) for part in text.removesuffix("deg").split(",")]
+            center, periphery, inner, outer = numbers
+        except InputError:
+            raise
+        except ValueError:
+            raise InputError(f"--density: received {text!r:.100}; {expected}") from None
+        return cls(center, periphery, inner, outer, "deg" if text.endswith("deg") else "px")
 
 
 PUBLISHED_DENSITY = Density()

@@ -86,8 +86,8 @@ def accumulate(
     canvas: Canvas | None = None,
     *,
     flow: FlowEstimator | None = None,
-    window: int = 7,
-    tolerance: float = 0.06,
+    window: int = 9,
+    tolerance: float = 0.15,
 ) -> tuple[Tensor, Canvas]:
     """Carry samples from frame to frame, along the better of standing still and ``flow``.
 
@@ -169,7 +169,7 @@ def dis_flow(previous: Tensor, current: Tensor) -> Tensor:
         raise InputError(
             "DIS optical flow needs OpenCV, which is missing: pip install 'deepfovea[eval]'"
         ) from None
-    solver = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    solver = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     weights = np.array([0.299, 0.587, 0.114], np.float32)
 
     def gray(image: Tensor) -> np.ndarray:

@@ -23,16 +23,18 @@ from typing import Any, NamedTuple, NoReturn
 import av
 import numpy as np
 from av.stream import Disposition
-from av.video.reformatter import Interpolation
+from av.video.reformatter import VideoReformatter
 
 from .config import InputError
 
-IMAGE_SUFFIXES = tuple(".bmp .jp2 .jpeg .jpg .pgm .png .ppm .tga .tif .tiff .webp".split())
+IMAGE_SUFFIXES = (
+    *(".bmp", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
+)
 """Suffixes, in lower case, of the images that are read."""
 
 _COPIED_SOUND = {
     ".mp4": "aac mp3 ac3 eac3 alac opus flac",
-    ".m4v": "aac mp3 ac3 eac3 alac opus flac",
+    ".m4v": "aac ac3 alac",
     ".mov": "aac mp3 ac3 eac3 alac pcm_s16le pcm_s16be pcm_s24le pcm_s24be pcm_f32le",
     ".mkv": "aac mp3 ac3 eac3 alac opus flac vorbis dca truehd pcm_s16le pcm_s24le pcm_f32le",
     ".avi": "",  # its sound must not begin late or pause
@@ -43,16 +45,15 @@ VIDEO_SUFFIXES = tuple(_COPIED_SOUND)
 
 _EDIT_LISTS = (".mp4", ".m4v", ".mov")
 _TEXT_ART = ("adf", "bin", "idf", "tty", "xbin")  # FFmpeg renders a .txt file as a video
-_ACCURATE = (
-    Interpolation.BILINEAR
-    | Interpolation.ACCURATE_RND
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-)
+# swscale: bilinear, full chroma interpolation and input, accurate rounding. Its default repeats
+# chroma samples, which moves colours by half a pixel.
+_ACCURATE = 0x2 | 0x2000 | 0x4000 | 0x40000
 # Code points of ITU-T H.273, as FFmpeg has them
 _BT709, _UNSPECIFIED, _RESERVED, _BT601 = 1, 2, 3, 6
 _LIMITED_RANGE = 1
 _PQ, _HLG = 16, 18
+# Bad text in metadata is no reason not to open a file; PyAV 19 knows that by itself.
+_LENIENT = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 _log = logging.getLogger(__name__)
 
@@ -126,8 +127,9 @@ class VideoReader:
                 _refuse(path, "a file without video", "a file with a video stream")
             first, seconds = next(_decode(file, container, stream))
             codec = stream.codec_context.name
-            aspect = stream.sample_aspect_ratio or Fraction(1)
-            own_rate = stream.average_rate or stream.guessed_rate
+            transfer = stream.codec_context.color_trc
+            aspect = _fraction(stream.sample_aspect_ratio) or Fraction(1)
+            own_rate = _fraction(stream.average_rate) or _fraction(stream.guessed_rate)
             if stream.duration:
                 length = float(stream.duration * stream.time_base)
             else:  # that of the file, without what comes before the first frame
@@ -136,21 +138,22 @@ class VideoReader:
             self.has_audio = not self._images and bool(container.streams.audio)
             self.frame_count: int | None = len(self._images) or stream.frames
         if frame_rate is None:
-            known = not self._images and own_rate and 0 < own_rate <= 1000
-            frame_rate = own_rate if known else 24
+            frame_rate = own_rate if not self._images and 0 < own_rate <= 1000 else 24
         elif not self._images and seconds is not None:
             _refuse(path, f"a frame rate ({frame_rate}) for a video that has its own", "none")
         self.frame_rate = _checked_rate(path, frame_rate)
         self.frame_count = self.frame_count or round(length * self.frame_rate) or None
         self.start_seconds = 0.0 if self._images else seconds or 0.0
 
-        matrix = _display_matrix(first)
+        matrix, convert = _display_matrix(first), VideoReformatter()
         self.pixel_aspect = 1 / aspect if abs(matrix[1]) > abs(matrix[0]) else aspect
         self.has_alpha = any(part.is_alpha for part in first.format.components)
         if first.format.has_palette or codec in ("gif", "webp", "mjpeg"):
-            self.has_alpha = bool((_to_array(file, first, True, matrix)[..., 3] < 255).any())
-        self.height, self.width = _to_array(file, first, False, matrix).shape[:2]
-        if first.color_trc in (_PQ, _HLG):
+            self.has_alpha = bool(
+                (_to_array(file, first, True, matrix, convert)[..., 3] < 255).any()
+            )
+        self.height, self.width = _to_array(file, first, False, matrix, convert).shape[:2]
+        if transfer in (_PQ, _HLG):
             _log.warning("%s is HDR: its colours are used without tone mapping", path)
 
     def __enter__(self) -> VideoReader:
@@ -171,10 +174,11 @@ class VideoReader:
 
     def _frames(self) -> Generator[Frame, None, None]:
         count, last, matrix, damaged = 0, 0.0, None, False
+        convert = VideoReformatter()  # one for all frames: setting it up takes 2 ms
         for file, frame, seconds in self._decoded():
             if matrix is None or self._images:
                 matrix = _display_matrix(frame)
-            image = _to_array(file, frame, self.has_alpha, matrix)
+            image = _to_array(file, frame, self.has_alpha, matrix, convert)
             if image.shape[:2] != (self.height, self.width):
                 received = f"frame {count} of {image.shape[1]}x{image.shape[0]} pixels"
                 _refuse(file, received, f"{self.width}x{self.height} as the first; rescale to one")
@@ -212,6 +216,11 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
+def _fraction(value: Any) -> Fraction:
+    """PyAV's None, Fraction or (from 19 on) AVRational as a Fraction; 0 if unknown."""
+    return Fraction(value.numerator, value.denominator) if value else Fraction(0)
+
+
 def _checked_rate(path: str | Path, rate: float | Fraction) -> Fraction:
     with contextlib.suppress(ValueError, OverflowError, TypeError):
         fraction = Fraction(rate).limit_denominator(1001)  # the 1001 of 29.97 = 30000 / 1001
@@ -229,7 +238,7 @@ def _open(path: Path) -> Any:
         container = av.open(
             str(path.absolute()),  # a relative "12:30.mp4" would be taken for a protocol,
             container_options={"pattern_type": "none"},  # "%d.png" for a series of files
-            metadata_errors="replace",
+            **_LENIENT,
         )
     except (av.FFmpegError, OSError) as error:
         _refuse(path, f"no file that can be read ({_reason(error)})", expected)
@@ -308,13 +317,16 @@ def _colorspace(width: int, height: int) -> int:
     return _BT709 if width >= 1280 or height > 576 else _BT601
 
 
-def _to_array(path: Path, frame: Any, alpha: bool, matrix: tuple[int, int, int, int]) -> np.ndarray:
+def _to_array(
+    path: Path, frame: Any, alpha: bool, matrix: tuple[int, int, int, int], convert: Any
+) -> np.ndarray:
     """RGB(A) [H, W, 3 or 4] of a decoded frame, turned and mirrored by its display matrix."""
     in_yuv = not frame.format.is_rgb and not frame.format.has_palette
     if in_yuv and frame.colorspace in (_UNSPECIFIED, _RESERVED):
         frame.colorspace = _colorspace(frame.width, frame.height)
     try:
-        converted = frame.reformat(format="rgba" if alpha else "rgb24", interpolation=_ACCURATE)
+        kind = "rgba" if alpha else "rgb24"
+        converted = convert.reformat(frame, format=kind, interpolation=_ACCURATE)
     except av.FFmpegError as error:
         received = f"the pixel format {frame.format.name}, matrix {frame.colorspace}"
         _refuse(path, f"{received} ({_reason(error)})", "a common format; convert the file")
@@ -431,15 +443,19 @@ class VideoWriter:
         self._shape, self._last = shape, pts_seconds
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._sink is None:
+            if kind is None:
+                _refuse(self.path, "no frames to write", "at least one")
+            return
+        complete = False
         try:
             if kind is None:
-                if self._sink is None:
-                    _refuse(self.path, "no frames to write", "at least one")
                 with self._failures_explained():
                     self._sink.finish()
                     self._replace()
+                complete = True
         finally:
-            if self._sink is not None:
+            if not complete:
                 self._sink.discard()
 
     def _replace(self) -> None:
@@ -525,6 +541,7 @@ class _Movie:
         context.time_base, context.sample_aspect_ratio = self.tick, writer.pixel_aspect
         context.colorspace, context.color_range = _colorspace(width, height), _LIMITED_RANGE
         context.color_primaries = context.color_trc = _BT709
+        self.convert = VideoReformatter()
         self.held: Any = None
         self.sound: Iterator[Any] = iter(())
         if writer._sound is not None:
@@ -533,7 +550,8 @@ class _Movie:
 
     def write(self, image: np.ndarray, seconds: float) -> None:
         frame: Any = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=self.format)
-        frame = frame.reformat(
+        frame = self.convert.reformat(
+            frame,
             format=self.stream.pix_fmt,
             dst_colorspace={_BT709: 1, _BT601: 5}[self.stream.codec_context.colorspace],
             dst_color_range=_LIMITED_RANGE,
@@ -570,7 +588,7 @@ class _Movie:
         # The name first: closing would move all the data of a file that nobody wants.
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
-        with contextlib.suppress(av.FFmpegError):
+        with contextlib.suppress(Exception):
             self.container.close()
         self.path.unlink(missing_ok=True)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 STRIP_ELEMENTS = 2**22
-"""How many sampled values (16 MB in float32) inference holds at a time: the fastest of 4 to 512 MB."""
+"""How many sampled values inference holds at a time: 16 MB, the fastest of 4 to 512 MB."""
 
 
 def upsample(x: Tensor) -> Tensor:

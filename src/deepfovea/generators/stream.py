@@ -164,7 +164,8 @@ class Motion(nn.Module):
         moved_error = _local_error(samples, mask, moved, 9)
         # The coarse motion is judged against none at all, where the samples are.
         moves = torch.sigmoid(self.stay[0] * (still_error - moved_error) - self.stay[1])
-        return flow * moves
+        kept: Tensor = flow * moves
+        return kept
 
 
 class Match(nn.Module):
@@ -236,9 +237,16 @@ class Gate(nn.Module):
         near = _local_error(samples, mask, color, 3)
         speed = flow.square().sum(1, keepdim=True).add(1e-6).sqrt()
         evidence = torch.cat(
-            [10.0 * wide, 10.0 * near, _box_mean(mask, 3), _box_mean(confidence, 3), confidence,
-             speed.clamp(max=8.0)], 1
-        )  # fmt: skip
+            [
+                10.0 * wide,
+                10.0 * near,
+                _box_mean(mask, 3),
+                _box_mean(confidence, 3),
+                confidence,
+                speed.clamp(max=8.0),
+            ],
+            1,
+        )
         doubt = (wide / self.tolerance.exp()).square().clamp(max=20.0)
         # exp(-doubt) as long as nothing is learned.
         return 1.0 / (1.0 + self.learned(evidence).exp() * doubt.expm1()), wide

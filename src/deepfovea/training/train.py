@@ -7,16 +7,14 @@ through time: the state runs through the whole clip, gradients through one chunk
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
@@ -71,8 +69,9 @@ def train(
         sources = open_sources(data, cache or run / "frames")
     if accelerator.is_main_process:
         (run / "config.json").write_text(to_json(config) + "\n")
-    clips = _clips(ClipDataset(sources, config.clip, config.crop, config.seed),
-                   config, accelerator, next_clip)  # fmt: skip
+    clips = _clips(
+        ClipDataset(sources, config.clip, config.crop, config.seed), config, accelerator, next_clip
+    )
 
     def save() -> None:
         about = {"step": step, "next_clip": next_clip, "hours": hours + _hours_since(started)}
@@ -92,13 +91,17 @@ def train(
             for t in range(0, config.clip - config.chunk + 1, config.chunk):
                 part = slice(t, t + config.chunk)
                 before = low[:, t - 1] if t else None
-                terms, state = losses(net, frames[:, part], low[:, part], mask[:, part], before, state)
+                terms, state = losses(
+                    net, frames[:, part], low[:, part], mask[:, part], before, state
+                )
                 total = terms["image"] + config.motion_weight * terms.get("motion", 0.0)
                 for name, value in terms.items():
                     if not torch.isfinite(value):
-                        raise RuntimeError(f"the loss term {name!r} is {value.item()} at step {step}")
+                        raise RuntimeError(
+                            f"the loss term {name!r} is {value.item()} at step {step}"
+                        )
                 optimizer.zero_grad()
-                total.backward()
+                torch.autograd.backward(total)
                 _average_gradients(net, accelerator)
                 torch.nn.utils.clip_grad_norm_(net.parameters(), config.clip_gradient)
                 for group in optimizer.param_groups:
@@ -179,7 +182,11 @@ def export(last: Path, model: Path) -> None:
     config = from_json(TrainConfig, about["config"], source=str(last))
     net = build(PRESETS[config.model])
     net.load_state_dict(_part(tensors, "average."), strict=False)
-    provenance = {"steps": about["step"], "hours": round(about["hours"], 2), "train": asdict(config)}
+    provenance = {
+        "steps": about["step"],
+        "hours": round(about["hours"], 2),
+        "train": asdict(config),
+    }
     checkpoint.save_model(model, net, provenance)
 
 
@@ -198,9 +205,13 @@ def _clips(
             at += everyone
 
     return iter(
-        DataLoader(dataset, batch_sampler=indices(), num_workers=config.workers,  # type: ignore[arg-type]
-                   pin_memory=accelerator.device.type == "cuda")
-    )  # fmt: skip
+        DataLoader(
+            dataset,
+            batch_sampler=indices(),
+            num_workers=config.workers,  # type: ignore[arg-type]
+            pin_memory=accelerator.device.type == "cuda",
+        )
+    )
 
 
 def _average_gradients(net: Generator, accelerator: Accelerator) -> None:
@@ -272,7 +283,11 @@ def _log(run: Path, step: int, hours: float, terms: dict[str, float], config: Tr
 
 def _progress(shown: bool) -> Progress:
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-        TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("loss {task.fields[loss]}"),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("loss {task.fields[loss]}"),
         disable=not shown or not os.isatty(2),
-    )  # fmt: skip
+    )

@@ -1,0 +1,1 @@
+"""How good is a reconstruction: losses, discriminators and metrics, which judge tensors."""

@@ -1,0 +1,89 @@
+"""Pictures for people: the gaze marked, panels side by side, contact sheets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+PANEL_WIDTH = 640
+
+
+def to_image(frame: Tensor) -> np.ndarray:
+    """Float [3, H, W] in [0, 1] to uint8 [H, W, 3]."""
+    pixels: np.ndarray = (frame.clamp(0.0, 1.0) * 255.0 + 0.5).byte().permute(1, 2, 0).cpu().numpy()
+    return pixels
+
+
+def resize(frame: Tensor, height: int, width: int) -> Tensor:
+    """[3, h, w] to another size: averaged when it shrinks, each pixel a square when it grows."""
+    if height < frame.shape[-2]:
+        return F.interpolate(frame[None], (height, width), mode="bilinear", antialias=True)[0]
+    return F.interpolate(frame[None], (height, width), mode="nearest-exact")[0]
+
+
+def mark_gaze(frame: Tensor, x: float, y: float, radius: float) -> Tensor:
+    """Draw a ring at a point (pixels of the frame [3, H, W]): white, with a black rim."""
+    height, width = frame.shape[-2:]
+    rows = torch.arange(height, device=frame.device)[:, None] - y
+    distance = (torch.hypot(torch.arange(width, device=frame.device) - x, rows) - radius).abs()
+    marked = torch.where(distance < 3.0, torch.zeros_like(frame), frame)
+    return torch.where(distance < 1.5, torch.ones_like(frame), marked)
+
+
+def side_by_side_panels(
+    samples: Tensor, frame: Tensor, truth: Tensor | None, gaze_px: tuple[float, float]
+) -> np.ndarray:
+    """Samples | reconstruction | original, each at most 640 pixels wide, the gaze ringed.
+
+    Args:
+        samples: [3, h, w].
+        frame: [3, H, W].
+        truth: [3, H, W] or None.
+        gaze_px: in pixels of ``samples``.
+
+    Returns:
+        uint8 [height, 2 or 3 × width, 3], even sizes.
+    """
+    height, width = frame.shape[-2:]
+    width_shown = min(PANEL_WIDTH, width) // 2 * 2
+    height_shown = round(height * width_shown / width) // 2 * 2
+    panels = [
+        resize(p.cpu(), height_shown, width_shown) for p in (samples, frame, truth) if p is not None
+    ]
+    grow = width_shown / samples.shape[-1]
+    x, y = ((c + 0.5) * grow - 0.5 for c in gaze_px)
+    panels[0] = mark_gaze(panels[0], x, y, max(8.0, 5.0 * grow))
+    return to_image(torch.cat(panels, -1))
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[Tensor]], columns: Sequence[str], width: int = 480
+) -> np.ndarray:
+    """A labelled grid of frames.
+
+    Args:
+        rows: frames [3, H, W], as many in each row as there are columns.
+        columns: what stands above each.
+        width: of one frame on the sheet, pixels.
+    """
+    height = round(width * rows[0][0].shape[-2] / rows[0][0].shape[-1])
+    gap, title = 6, 30
+    sheet = Image.new(
+        "RGB",
+        (len(columns) * (width + gap) + gap, title + len(rows) * (height + gap)),
+        (24, 24, 24),
+    )
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=17)
+    for column, name in enumerate(columns):
+        left = gap + column * (width + gap)
+        draw.text((left + 4, 5), name, fill=(235, 235, 235), font=font)
+        for row, frames in enumerate(rows):
+            shown = to_image(resize(frames[column].cpu(), height, width))
+            sheet.paste(Image.fromarray(shown), (left, title + row * (height + gap)))
+    return np.asarray(sheet)
