@@ -35,7 +35,9 @@ class Model(Protocol):
 
     def __call__(
         self, samples: Tensor, mask: Tensor, state: State | None
-    ) -> tuple[Tensor, State]: ...
+    ) -> tuple[Tensor, State]:
+        """Samples [B,T,3,h,w] and mask [B,T,1,h,w] to frames [B,T,3,s·h,s·w] and state."""
+        ...
 
 
 Gaze = tuple[float, float]
@@ -347,8 +349,8 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0][:120]
         raise InputError(
-            f"--device: received {name!r}, which is not usable here ({reason}); expected auto, cpu, "
-            "cuda, cuda:N or mps"
+            f"--device: received {name!r}, which is not usable here ({reason}); "
+            "expected auto, cpu, cuda, cuda:N or mps"
         ) from None
     return device
 

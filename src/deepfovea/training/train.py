@@ -50,7 +50,9 @@ def train(
     """
     if config.model not in PRESETS:
         raise InputError(f"unknown model {config.model!r}: expected one of {sorted(PRESETS)}")
-    accelerator = Accelerator()
+    # Without a word, Accelerate runs several CPU processes as so many separate runs.
+    no_gpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    accelerator = Accelerator(cpu=no_gpu)
     torch.manual_seed(config.seed)
     last = run / "checkpoints" / "last.safetensors"
     if last.exists() and not resume:

@@ -1,0 +1,319 @@
+"""Optical flow: three estimators, the occlusion mask and the loss on motion.
+
+Direction, everywhere in this file: the flow of ``estimator(source, target)`` says for every pixel
+p of ``target`` where ``source`` shows the same thing: at p + flow(p). It is what
+:func:`deepfovea.fill.backward_warp` needs to lay ``source`` over ``target``, in pixels, (x, y).
+:data:`deepfovea.fill.FlowEstimator` calls them ``previous`` and ``current``; here the source is
+mostly the *next* frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import InputError
+from ..fill import FlowEstimator, backward_warp, dis_flow
+from .perceptual import download, load_frozen, nearest
+
+OPTION = "--flow-weights"
+
+
+def flow_loss(prediction: Tensor, flow: Tensor, occlusion: Tensor) -> Tensor:
+    """L1 between each frame and the next one warped back onto it, where it is not occluded.
+
+    The gradient reaches both frames of a pair; the flow is taken as given. No pair crosses the
+    border between two clips.
+
+    Args:
+        prediction: [B, T, C, H, W], T >= 2.
+        flow: [B, T-1, 2, H, W] pixels, from :func:`clip_flow` of the frames aimed at.
+        occlusion: [B, T-1, 1, H, W], True or 1 where a pixel is left out.
+
+    Returns:
+        The mean over the visible pixels and channels, a scalar; 0 when nothing is visible.
+
+    Raises:
+        InputError: the clip has fewer than two frames.
+    """
+    prediction = prediction.to(torch.promote_types(prediction.dtype, flow.dtype))
+    now, later = _pairs(prediction)
+    visible = occlusion.flatten(0, 1) == 0
+    error = (now - backward_warp(later, flow.flatten(0, 1))).abs() * visible
+    return error.sum() / (visible.sum() * now.shape[1]).clamp(min=1)
+
+
+def clip_flow(frames: Tensor, estimator: FlowEstimator) -> tuple[Tensor, Tensor]:
+    """The motion of clips, as :func:`flow_loss` takes it; always in float32, without gradient.
+
+    Args:
+        frames: [B, T, 3, H, W] in [0, 1], T >= 2.
+        estimator: see :func:`flow_estimator`.
+
+    Returns:
+        flow [B, T-1, 2, H, W], from each frame to the next, and occlusion [B, T-1, 1, H, W],
+        True where the next frame does not show a pixel.
+
+    Raises:
+        InputError: the clip has fewer than two frames.
+    """
+    now, later = _pairs(frames.float())
+    with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
+        forward, backward = estimator(later, now), estimator(now, later)
+        occlusion = occlusion_mask(forward, backward)
+    # [B (T-1), ...] -> [B, T-1, ...]
+    clips = [x.reshape(frames.shape[0], -1, *x.shape[1:]) for x in (forward, occlusion)]
+    return clips[0], clips[1]
+
+
+def _pairs(clips: Tensor) -> tuple[Tensor, Tensor]:
+    """[B, T, ...] -> every frame but the last and its successor, [B (T-1), ...] each."""
+    if clips.shape[1] < 2:
+        raise InputError(f"flow: received a clip of {clips.shape[1]} frame, expected at least 2")
+    return clips[:, :-1].flatten(0, 1), clips[:, 1:].flatten(0, 1)
+
+
+def occlusion_mask(forward: Tensor, backward: Tensor) -> Tensor:
+    """Pixels of a frame that the next frame does not show, by forward-backward consistency.
+
+    A pixel is occluded where going there and back misses it:
+    |f + b|² > 0.01 (|f|² + |b|²) + 0.5, with b the backward flow at p + f(p) (Sundaram, Brox and
+    Keutzer 2010; the thresholds as in UnFlow, Meister, Hur and Roth 2018), or where p + f(p)
+    lies outside the frame.
+
+    Args:
+        forward: [B, 2, H, W] pixels, of ``estimator(next, frame)``.
+        backward: [B, 2, H, W] pixels, of ``estimator(frame, next)``.
+
+    Returns:
+        [B, 1, H, W], True where occluded.
+    """
+    back = backward_warp(backward, forward)
+
+    def squared(flow: Tensor) -> Tensor:
+        return flow.square().sum(1, keepdim=True)
+
+    missed = squared(forward + back) > 0.01 * (squared(forward) + squared(back)) + 0.5
+    return missed | ~_lands_inside(forward)
+
+
+def _lands_inside(flow: Tensor, slack: float = 1e-3) -> Tensor:
+    """[B, 2, H, W] -> [B, 1, H, W], True where p + flow(p) is within the frame."""
+    height, width = flow.shape[-2:]
+    y = flow[:, 1:] + torch.arange(height, device=flow.device, dtype=flow.dtype)[:, None]
+    x = flow[:, :1] + torch.arange(width, device=flow.device, dtype=flow.dtype)
+    return (x > -slack) & (x < width - 1 + slack) & (y > -slack) & (y < height - 1 + slack)
+
+
+def raft(weights: Path | None = None, *, large: bool = False) -> FlowEstimator:
+    """RAFT (Teed and Deng 2020) of torchvision, any image size.
+
+    Args:
+        weights: a state dict file as torchvision stores it; None takes torchvision's own from
+            its cache, downloaded when missing.
+        large: the large network instead of the small one.
+
+    Raises:
+        InputError: the file is missing and cannot be downloaded, or holds something else.
+    """
+    from torchvision.models import optical_flow
+
+    if large:
+        url, build = optical_flow.Raft_Large_Weights.DEFAULT.url, optical_flow.raft_large
+    else:
+        url, build = optical_flow.Raft_Small_Weights.DEFAULT.url, optical_flow.raft_small
+    network = load_frozen(build(weights=None), weights or download(url, OPTION), OPTION)
+
+    @torch.no_grad()
+    def estimate(source: Tensor, target: Tensor) -> Tensor:
+        height, width = target.shape[-2:]
+        # Multiples of 8, and at least 16 positions per side at an eighth of the size.
+        right, bottom = (max(128, -(-side // 8) * 8) - side for side in (width, height))
+        network.to(target.device)
+
+        def padded(image: Tensor) -> Tensor:
+            return F.pad(2.0 * image.float() - 1.0, (0, right, 0, bottom), mode="replicate")
+
+        # One pair at a time: all pairs of positions are correlated, 0.6 GB at 768×1024.
+        pairs = zip(target[:, None], source[:, None], strict=True)
+        flows = [network(padded(t), padded(s))[-1] for t, s in pairs]
+        return torch.cat(flows)[..., :height, :width]
+
+    return estimate
+
+
+def pwcnet(weights: Path | None = None) -> FlowEstimator:
+    """:class:`PWCNet` with the weights of its authors, any image size.
+
+    Images are resized to multiples of 64 and handed over as BGR, as the authors do.
+
+    Args:
+        weights: ``pwc_net.pth.tar`` of github.com/NVlabs/PWC-Net, folder PyTorch. Its licence is
+            CC BY-NC-SA 4.0 (no commercial use), so it is not part of this package.
+
+    Raises:
+        InputError: no file was given, or it is missing or holds something else.
+    """
+    if weights is None:
+        raise InputError(
+            f"pwcnet: received no weights; download pwc_net.pth.tar from "
+            f"https://github.com/NVlabs/PWC-Net (PyTorch; CC BY-NC-SA 4.0), give it with {OPTION}"
+        )
+    network = load_frozen(PWCNet(), weights, OPTION, unused=("deconv2.",))
+
+    @torch.no_grad()
+    def estimate(source: Tensor, target: Tensor) -> Tensor:
+        height, width = target.shape[-2:]
+        size = (-(-height // 64) * 64, -(-width // 64) * 64)
+        network.to(target.device)
+
+        def prepared(image: Tensor) -> Tensor:
+            return _resized(image.float().flip(1), size)
+
+        flow = _resized(network(prepared(target), prepared(source)), (height, width))
+        return flow * flow.new_tensor([width / size[1], height / size[0]]).view(2, 1, 1)
+
+    return estimate
+
+
+def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(image, size, mode="bilinear", align_corners=False)
+
+
+class PWCNet(nn.ModuleDict):
+    """PWC-Net (Sun, Yang, Liu and Kautz 2018), its names those of the authors' checkpoint.
+
+    Each pyramid level warps the second image's features by the flow found one level coarser and
+    refines that flow from a cost volume; a context network corrects the last one.
+    """
+
+    channels = (3, 16, 32, 64, 96, 128, 196)
+    """Of the image and the pyramid's levels 1 to 6, each at half the size of the one before."""
+    decoder = (128, 128, 96, 64, 32)
+    """Output channels of a level's convolutions, each of which sees all before it."""
+    context = ((128, 1), (128, 2), (128, 4), (96, 8), (64, 16), (32, 1))
+    """Output channels and dilations of the context network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for level in range(1, 7):
+            before, after = self.channels[level - 1 : level + 1]
+            first, second, third = self._encoder(level)
+            self[first] = _conv(before, after, stride=2)
+            self[second] = _conv(after, after)
+            self[third] = _conv(after, after)
+        for level in range(6, 1, -1):
+            width = 81 if level == 6 else 81 + self.channels[level] + 4
+            for i, out in enumerate(self.decoder):
+                self[f"conv{level}_{i}"] = _conv(width, out)
+                width += out
+            self[f"predict_flow{level}"] = nn.Conv2d(width, 2, 3, padding=1)
+            if level > 2:
+                self[f"deconv{level}"] = nn.ConvTranspose2d(2, 2, 4, stride=2, padding=1)
+                self[f"upfeat{level}"] = nn.ConvTranspose2d(width, 2, 4, stride=2, padding=1)
+        for i, (out, dilation) in enumerate(self.context, 1):
+            self[f"dc_conv{i}"] = _conv(width, out, dilation=dilation)
+            width = out
+        self["dc_conv7"] = nn.Conv2d(width, 2, 3, padding=1)
+
+    @staticmethod
+    def _encoder(level: int) -> tuple[str, str, str]:
+        """Names in the order of use; the checkpoint swaps the first two of level 6."""
+        names = (f"conv{level}a", f"conv{level}aa", f"conv{level}b")
+        return names if level < 6 else (names[1], names[0], names[2])
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """The flow from ``first`` to ``second``, as of ``estimator(second, first)``.
+
+        Args:
+            first: [B, 3, H, W], **BGR** in [0, 1], H and W multiples of 64.
+            second: the same.
+
+        Returns:
+            [B, 2, H/4, W/4], in pixels of H × W.
+        """
+        features = torch.cat([first, second])
+        pyramid = [features]
+        for level in range(1, 7):
+            for name in self._encoder(level):
+                features = self[name](features)
+            pyramid.append(features)
+        flow = state = features.new_zeros(0)
+        for level in range(6, 1, -1):
+            ours, theirs = pyramid[level].chunk(2)
+            if level == 6:
+                state = F.leaky_relu(cost_volume(ours, theirs), 0.1)
+            else:
+                # The network's unit of flow is 20 pixels of the image.
+                flow = self[f"deconv{level + 1}"](flow)
+                pixels = flow * (20.0 / 2**level)
+                warped = backward_warp(theirs, pixels) * _lands_inside(pixels, 1e-4)
+                cost = F.leaky_relu(cost_volume(ours, warped), 0.1)
+                state = torch.cat([cost, ours, flow, self[f"upfeat{level + 1}"](state)], 1)
+            for i in range(len(self.decoder)):
+                state = torch.cat([self[f"conv{level}_{i}"](state), state], 1)
+            flow = self[f"predict_flow{level}"](state)
+        for i in range(1, 8):
+            state = self[f"dc_conv{i}"](state)
+        return 20.0 * (flow + state)
+
+
+def _conv(before: int, after: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(before, after, 3, stride, padding=dilation, dilation=dilation),
+        nn.LeakyReLU(0.1),
+    )
+
+
+def cost_volume(first: Tensor, second: Tensor, radius: int = 4) -> Tensor:
+    """Match of each feature of ``first`` with those of ``second`` around the same place.
+
+    Args:
+        first: [B, C, H, W].
+        second: the same; zero beyond its border.
+        radius: the largest displacement per axis, pixels.
+
+    Returns:
+        [B, (2 radius + 1)², H, W], the mean over C of the products; the channels go through the
+        displacements row by row, (-radius, -radius) first, x fastest.
+    """
+    height, width = first.shape[-2:]
+    around = F.pad(second, (radius,) * 4)
+    matches = [
+        (first * around[..., dy : dy + height, dx : dx + width]).mean(1)
+        for dy in range(2 * radius + 1)
+        for dx in range(2 * radius + 1)
+    ]
+    return torch.stack(matches, 1)
+
+
+def _dis(weights: Path | None) -> FlowEstimator:
+    if weights is not None:
+        raise InputError(f"{OPTION}: received {weights}, but the estimator dis takes no weights")
+    return dis_flow
+
+
+FLOW_ESTIMATORS: dict[str, Callable[[Path | None], FlowEstimator]] = {
+    "dis": _dis,
+    "raft": raft,
+    "raft-large": lambda weights: raft(weights, large=True),
+    "pwcnet": pwcnet,
+}
+
+
+def flow_estimator(name: str = "dis", weights: Path | None = None) -> FlowEstimator:
+    """The flow estimator of that name, one of :data:`FLOW_ESTIMATORS`.
+
+    ``dis`` (OpenCV) needs no weights and runs on the CPU; ``raft``, ``raft-large`` and
+    ``pwcnet`` run where the frames are.
+
+    Raises:
+        InputError: unknown name, or what the estimator itself raises.
+    """
+    if name not in FLOW_ESTIMATORS:
+        raise InputError(f"flow estimator: received {name!r}, {nearest(name, FLOW_ESTIMATORS)}")
+    return FLOW_ESTIMATORS[name](weights)
