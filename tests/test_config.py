@@ -178,7 +178,6 @@ def test_a_key_near_none_is_refused_with_all_known():
         (TrainConfig, "ema", "0.9", "float"),
         (TrainConfig, "model", 3, "str"),
         (UNetConfig, "residual", 1, "bool"),
-        (Density, "budget", "half", "float"),
     ],
 )
 def test_a_value_of_another_type_is_refused(kind, key, value, expected):
@@ -206,9 +205,10 @@ def test_radii_other_than_three_whole_numbers_are_refused(value):
     refused(from_json, StreamConfig, {"search_radii": value})
 
 
-@pytest.mark.xfail(strict=True, reason="True passes for the float that it equals")
-def test_a_budget_is_a_number():
-    refused(from_json, Density, {"budget": True})
+@pytest.mark.xfail(strict=True, reason="only plain classes are checked, not float | None")
+@pytest.mark.parametrize("value", [True, "half", [0.5]])
+def test_a_budget_is_a_number(value):
+    assert "Density.budget received" in refused(from_json, Density, {"budget": value})
 
 
 @pytest.mark.xfail(strict=True, reason="OverflowError")

@@ -18,6 +18,7 @@ LAYER = {
     "checkpoint": 3,
     "objective": 3,
     "pictures": 1,
+    "clips": 2,
     "reconstruct": 4,
     "training": 5,
     "evaluate": 6,

@@ -33,9 +33,7 @@ class Model(Protocol):
     scale: int
     frames_per_step: int
 
-    def __call__(
-        self, samples: Tensor, mask: Tensor, state: State | None
-    ) -> tuple[Tensor, State]:
+    def __call__(self, samples: Tensor, mask: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Samples [B,T,3,h,w] and mask [B,T,1,h,w] to frames [B,T,3,s·h,s·w] and state."""
         ...
 

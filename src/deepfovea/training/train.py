@@ -22,11 +22,12 @@ from torch.utils.data import DataLoader
 
 from .. import checkpoint
 from ..checkpoint import PRESETS, Generator, build
+from ..clips import open_sources
 from ..config import InputError, TrainConfig, from_json, to_json
 from ..fill import backward_warp
 from ..fovea import reduce
 from ..generators.stream import StreamNet, StreamState
-from .data import Clip, ClipDataset, open_sources
+from .data import Clip, ClipDataset
 
 
 def train(
