@@ -110,7 +110,7 @@ def test_flipping_an_axis_of_frames_and_kernels_flips_the_patches(
 def test_the_order_of_frames_matters(kind):
     model = kind(SMALL).eval().double()
     frames = torch.rand(1, 5, 3, 128, 128, dtype=torch.float64)
-    assert (model(frames[:, [0, 2, 1, 4, 3]]) - model(frames)).abs().max() > 1e-6
+    assert (model(frames[:, [0, 2, 1, 4, 3]]) - model(frames)).abs().max() > 1e-9
     same = frames[:, :1].expand(-1, 5, -1, -1, -1)
     assert torch.equal(model(same[:, [0, 2, 1, 4, 3]]), model(same))
 
@@ -177,7 +177,7 @@ def test_every_learned_layer_is_spectrally_normalised(kind):
     normalised = 0
     for layer in layers(model):
         assert parametrize.is_parametrized(layer, "weight")
-        for _ in range(200):
+        for _ in range(100):
             weight = layer.weight  # in training mode, one step of the power iteration
         assert torch.linalg.matrix_norm(weight.flatten(1), 2).item() == pytest.approx(1, abs=1e-3)
         normalised += layer.parametrizations.weight.original.numel() + layer.bias.numel()
@@ -240,22 +240,37 @@ def test_r1_trains_a_discriminator(kind):
     assert last.grad.isfinite().all() and last.grad.abs().max() > 0
 
 
-@BOTH
-def test_a_discriminator_learns_to_tell_two_kinds_of_video_apart(kind):
-    """Real: the frames move. Fake: the same frames, in another order."""
-    model = kind((8, 8, 8, 8, 1))
-    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3, betas=(0.1, 0.95))
+def test_the_video_discriminator_learns_that_frames_are_out_of_order():
+    model = VideoDiscriminator((8, 8, 8, 8, 1))
     x = torch.arange(128).view(1, 1, 1, 1, 128) / 16
-    t = torch.arange(6).view(1, 6, 1, 1, 1) / 6
+    t = torch.arange(4).view(1, 4, 1, 1, 1) / 4
 
     def videos():
-        start = torch.rand(4, 1, 3, 1, 1)
-        real = (0.5 + 0.5 * torch.sin(2 * math.pi * (x + t + start))).expand(4, 6, 3, 128, 128)
-        return real, real[:, [0, 3, 1, 4, 2, 5]]
+        start = torch.rand(2, 1, 3, 1, 1)
+        real = (0.5 + 0.5 * torch.sin(2 * math.pi * (x + t + start))).expand(2, 4, 3, 128, 128)
+        return real, real[:, [0, 2, 1, 3]]
 
-    for _ in range(40):
+    real, fake = train(model, videos, steps=25)
+    assert real.min() > fake.max()
+
+
+def test_the_spectrum_discriminator_learns_that_detail_is_missing():
+    model = SpectrumDiscriminator((8, 8, 8, 8, 1))
+
+    def videos():
+        real = 0.5 + 0.05 * torch.randn(2, 2, 3, 128, 128)
+        smooth = nn.functional.avg_pool3d(real, (1, 3, 3), stride=1, padding=(0, 1, 1))
+        return real, smooth
+
+    real, fake = train(model, videos, steps=15)
+    assert real.min() > fake.max()
+
+
+def train(model, videos, steps):
+    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3, betas=(0.1, 0.95))
+    for _ in range(steps):
         optimiser.zero_grad()
-        real, fake = (model(v) for v in videos())
+        real, fake = (model(video) for video in videos())
         logistic_discriminator_loss(real, fake).backward()
         optimiser.step()
-    assert real.min() > fake.max()
+    return real, fake

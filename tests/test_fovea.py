@@ -19,6 +19,11 @@ NOISE = pytest.mark.parametrize("blue_noise", [False, True], ids=["independent",
 DISPLAY = DisplayGeometry(horizontal_fov_deg=60.0, width_px=1920, height_px=1080)
 
 
+@pytest.fixture(autouse=True)
+def repeatable():
+    torch.manual_seed(0)
+
+
 def distances(gaze, height, width):
     """Euclidean distance of every pixel from the gaze, float64 [h, w]."""
     y, x = np.mgrid[:height, :width]
@@ -55,9 +60,7 @@ def test_the_published_profile(gaze):
     assert np.allclose(density[distance >= 40], 0.15, rtol=0, atol=1e-6)
 
 
-@given(
-    st.floats(0, 1), st.floats(0, 1), st.floats(0, 60), st.floats(1, 60), st.floats(-50, 150)
-)
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 60), st.floats(1, 60), st.floats(-50, 150))
 @settings(max_examples=40, deadline=None)
 def test_any_profile_is_the_interpolation_of_two_points(a, b, inner, width, x):
     profile = Density(max(a, b), min(a, b), inner, inner + width)
@@ -71,7 +74,10 @@ def test_any_profile_is_the_interpolation_of_two_points(a, b, inner, width, x):
 def test_density_never_rises_with_distance(budget):
     gaze = (40.3, 21.8)
     order = np.argsort(distances(gaze, 90, 110), axis=None)
-    assert np.diff(at(gaze, 90, 110, Density(budget=budget)).ravel()[order]).max() <= 1e-6
+    density = at(gaze, 90, 110, Density(budget=budget)).ravel()[order]
+    # A rise of 3e-6 is what float32, which knows a distance to about 1e-5 pixels, may show.
+    assert np.diff(density).max() <= 3e-6
+    assert density[0] > density[-1] + 0.5
 
 
 @given(st.floats(-60, 160), st.floats(-60, 160), st.floats(0, 3), st.floats(0, 2 * math.pi))
@@ -122,7 +128,7 @@ def test_radii_in_degrees():
     angle = np.degrees(np.arccos(cosine))
     expected = np.interp(angle, [4.0, 15.0], [0.9, 0.1])
     assert np.allclose(at(gaze.tolist(), 90, 160, profile, DISPLAY), expected, rtol=0, atol=1e-5)
-    assert 0.3 < (expected > 0.11).mean() < 0.9  # the test sees all of the profile
+    assert 0.2 < (expected > 0.11).mean() < 0.9  # the test sees all of the profile
 
 
 def test_radii_in_degrees_need_a_display():

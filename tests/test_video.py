@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import stat
@@ -102,10 +101,18 @@ def test_a_constant_frame_rate_is_exact(tmp_path, rate):
 
 
 def test_the_last_frame_lasts_and_times_begin_where_told(tmp_path):
-    path = write(tmp_path / "a.mp4", media.moving(3), [0.0, 0.5, 0.6], rate=10)
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        assert float(stream.duration * stream.time_base) == pytest.approx(0.7)
+    dense = [number / 25 for number in range(30)]
+    for suffix in (".mp4", ".mov", ".mkv", ".webm"):
+        for times, rate in (
+            ([0.0], 10),
+            ([0.0, 0.5], 10),
+            ([0.0, 0.5, 0.6], 2),
+            ([*dense, 2.0], 5),
+        ):
+            path = write(tmp_path / f"a{suffix}", media.moving(len(times)), times, rate,
+                         overwrite=True)  # fmt: skip
+            with av.open(str(path)) as container:
+                assert container.duration / 1e6 == pytest.approx(times[-1] + 1 / rate, abs=0.001)
     path = write(tmp_path / "late.mp4", media.moving(3), [2.0, 2.1, 2.2])
     reader = VideoReader(path)
     assert reader.start_seconds == pytest.approx(2.0)
@@ -418,10 +425,11 @@ def test_awkward_names(tmp_path, monkeypatch):
     for name in ("12:30.mp4", "a%03d.mp4", "é \n.mkv", "-x.mp4"):
         write(name, images)
         assert len(read(name)) == 2
-    folder = tmp_path / "a%03d"
-    write("a%03d", images)
+    folder = tmp_path / "frames"
+    write("frames", images)
     (folder / "00000000.png").rename(folder / "a%d.png")
-    assert len(read("a%03d")) == 2
+    (folder / "00000001.png").rename(folder / "a1.png")
+    assert np.array_equal([frame.image for frame in read("frames")], images[::-1])
     monkeypatch.chdir(folder)
     assert len(read(".")) == 2
     refused(VideoReader, "missing\n.mp4")
@@ -446,7 +454,6 @@ def test_frames_are_not_retained(tmp_path, clip, kind):
             copy, image = weakref.ref(own := frame.image.copy()), weakref.ref(frame.image)
             writer.write(own, frame.pts_seconds)
             del frame, own
-            gc.collect()
             assert copy() is None  # the writer keeps none
             assert previous() is None  # the reader none but the current one
             previous = image
@@ -503,7 +510,7 @@ def test_a_truncated_file_is_read_up_to_its_end(tmp_path, caplog):
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     with caplog.at_level(logging.WARNING):
         assert 0 < len(read(path)) < 18
-    assert "of 20 frames" in caplog.text
+    assert "of 0.800 s" in caplog.text
 
 
 def test_a_recording_may_begin_between_key_frames(tmp_path):
@@ -516,6 +523,16 @@ def test_a_recording_may_begin_between_key_frames(tmp_path):
     assert frames[0].pts_seconds == 0
 
 
+def test_frames_before_the_first_good_one_are_passed_over(tmp_path):
+    path = media.write_video(tmp_path / "a.avi", media.moving(6), codec="mjpeg", pix_fmt="yuvj420p")
+    with av.open(str(path)) as container:
+        first = next(container.demux(video=0))
+    data = bytearray(path.read_bytes())
+    data[first.pos : first.pos + first.size] = bytes(first.size)
+    path.write_bytes(data)
+    assert [frame.pts_seconds for frame in read(path)] == pytest.approx([i / 25 for i in range(5)])
+
+
 def test_nothing_to_decode(tmp_path, clip):
     path = media.write_video(
         tmp_path / "a.mp4", media.moving(5), container_options={"movflags": "faststart"}
@@ -525,7 +542,7 @@ def test_nothing_to_decode(tmp_path, clip):
     assert "a.mp4" in refused(VideoReader, path)
 
 
-def write_sound(path, cover=False):
+def write_sound(path, cover=False, packets=20):
     with av.open(str(path), "w") as container:
         audio = container.add_stream("mp3", rate=44100)
         if cover:
@@ -536,7 +553,7 @@ def write_sound(path, cover=False):
             frame = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")
             frame.pts = 0
             container.mux(picture.encode(frame))
-        for number in range(20):
+        for number in range(packets):
             silence = np.zeros((2, 1152), np.float32)
             sound = av.AudioFrame.from_ndarray(silence, format="fltp", layout="stereo")
             sound.sample_rate, sound.pts = 44100, 1152 * number
@@ -689,14 +706,20 @@ def test_sound_ends_with_the_frames(tmp_path):
 
 
 def test_sound_and_frames_are_interleaved(tmp_path):
-    original = media.write_clapper(tmp_path / "a.mp4", clap=0.5, seconds=6)
-    path = copy(original, tmp_path / "out.mkv")
-    latest = {"audio": 0.0, "video": 0.0}
+    """Beyond the 10 seconds that FFmpeg would put in order by itself, in memory."""
+    sound = write_sound(tmp_path / "a.mp3", packets=1200)
+    images = media.moving(150, 16, 16)
+    path = write(tmp_path / "a.mkv", images, rate=5, audio_from=sound)
+    places = {"audio": [], "video": []}
     with av.open(str(path)) as container:
         for packet in container.demux():
-            if packet.size:
-                latest[packet.stream.type] = float((packet.dts or 0) * packet.time_base)
-                assert abs(latest["audio"] - latest["video"]) < 0.5
+            if packet.size and packet.dts is not None:
+                places[packet.stream.type].append((packet.pos, packet.dts * packet.time_base))
+    ordered = sorted((*place, kind) for kind, found in places.items() for place in found)
+    latest = {"audio": 0.0, "video": 0.0}
+    for _, time, kind in ordered:
+        latest[kind] = float(time)
+        assert abs(latest["audio"] - latest["video"]) < 1.5
 
 
 def test_sound_from_elsewhere(tmp_path, clip, caplog):
@@ -733,9 +756,9 @@ def test_broken_sound_does_not_cost_the_video(tmp_path, clip, monkeypatch, caplo
 @pytest.mark.parametrize("name", ["a.mp4", "a.webm", "frames"])
 def test_an_exception_leaves_nothing(tmp_path, name, error):
     with pytest.raises(error), VideoWriter(tmp_path / name, frame_rate=25) as writer:
-        for number, image in enumerate(media.moving(5)):
+        for number, image in enumerate(media.moving(90, 16, 16)):
             writer.write(image, number / 25)
-        assert len(names(tmp_path)) <= 1
+        assert len(names(tmp_path)) == 1  # under a temporary name
         assert not (tmp_path / name).exists()
         raise error
     assert names(tmp_path) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable, Sequence
@@ -30,7 +31,11 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2."""
-        self.exit(2, f"{self.prog}: {message}; see '{self.prog} --help'\n")
+        self.exit(2, f"{self.prog}: {_one_line(message)}; see '{self.prog} --help'\n")
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).splitlines())  # names of files may hold anything
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         handler(options)
     except InputError as error:
-        print(f"deepfovea: {error}", file=sys.stderr)
+        print(f"deepfovea: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("deepfovea: interrupted; no output was left", file=sys.stderr)
@@ -170,17 +175,15 @@ def _gaze_and_density(verb: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"received {value}, expected at least 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"received {text!r:.100}, expected a number from 1 on")
+    return int(text)
 
 
 def _seed(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(f"received {value}, expected 0 to 2^32 - 1")
-    return value
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"received {text!r:.100}, expected 0 to 2^32 - 1")
+    return int(text)
 
 
 def _density(text: str) -> Density:
@@ -198,9 +201,8 @@ def _reconstruct(options: argparse.Namespace) -> None:
         gaze, geometry, total = _where(options, reader)
     beside = None
     if options.side_by_side:
-        beside = options.output.with_name(
-            f"{options.output.stem}-side-by-side{options.output.suffix}"
-        )
+        output = options.output
+        beside = output.parent / f"{output.stem}-side-by-side{output.suffix}"
     with _progress(total) as advance:
         summary = reconstruct_file(
             options.input,
@@ -348,7 +350,7 @@ def _where(
     if word in ("centre", "center"):
         track = gaze.center()
     elif word == "random":
-        track = gaze.random_point(options.seed, size[0] // scale, size[1] // scale)
+        track = gaze.random_point(options.seed, *(-(-side // scale) for side in size))
     elif word == "synthetic":
         seconds = (total or 3600 * reader.frame_rate) / reader.frame_rate + 1.0
         track = gaze.synthetic(options.seed, float(seconds))
@@ -384,11 +386,13 @@ def _names(text: str) -> list[str]:
 
 
 def _write_text(path: Path, text: str) -> None:
+    temporary = path.parent / f".{path.name}.tmp"
     try:
-        temporary = path.with_name(f".{path.name}.tmp")
         temporary.write_text(text)
         temporary.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another") from None
 
 

@@ -55,8 +55,13 @@ def open_sources(root: Path, cache: Path) -> list[Source]:
     Random access into a compressed video costs far more than a training step can hide; the
     arrays cost disk (1.2 MB per 854×480 frame) and next to no time.
     """
-    cache.mkdir(parents=True, exist_ok=True)
     videos = find_videos(root)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{cache}: no folder for frames ({error.strerror}); choose another"
+        ) from None
     cached = [(video, cache / f"{_fingerprint(video)}.npy") for video in videos]
     missing = [pair for pair in cached if not pair[1].exists()]
     for video, file in track(missing, description="decoding", disable=not missing):

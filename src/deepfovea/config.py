@@ -114,7 +114,9 @@ class TrainConfig:
     """Steps of linear fall to zero at the end."""
     motion_weight: float = 0.2
     """Weight of the photometric loss on the motion that the network found."""
-    clip_gradient: float = 0.5
+    clip_gradient: float = 0.05
+    """Largest norm of the gradient. The usual one is 0.01 to 0.05; a rare one, through the warps
+    of a clip that moves fast, is thirty times that and would stall Adam for a hundred steps."""
     ema: float = 0.999
     """Decay per step of the averaged weights, which are what is saved as the model."""
     seed: int = 0

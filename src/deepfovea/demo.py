@@ -62,7 +62,12 @@ def run_demo(
     and ``contact-sheet.png`` (the gaze ringed) into ``folder``; earlier ones are replaced. The
     gaze is a synthetic track of fixations and saccades unless given.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: no folder for output ({error.strerror}); choose another"
+        ) from None
     gaze = gaze or synthetic(seed=1, duration_seconds=60.0)
     output, beside = folder / "reconstruction.mp4", folder / "side-by-side.mp4"
     with VideoReader(video) as reader:

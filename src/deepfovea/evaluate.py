@@ -78,8 +78,11 @@ def evaluate(
             raise InputError(f"unknown baseline {name!r}: expected one of {sorted(BASELINES)}")
     methods: dict[str, Method | None] = {name: BASELINES[name] for name in baselines}
     methods |= {name: load(name) for name in models}
+    if not methods:
+        raise InputError("no methods: received neither models nor baselines, expected at least one")
     rows = []
     for video in find_videos(root):
+        clip = root.resolve().name if video == root else video.relative_to(root).as_posix()
         truth = torch.from_numpy(read_clip(video, frames)).permute(0, 3, 1, 2)[None].float() / 255.0
         height, width = (SCALE * (side // SCALE) for side in truth.shape[-2:])
         truth = truth[..., :height, :width]
@@ -90,7 +93,7 @@ def evaluate(
         for name, method in methods.items():
             output = upscale(low, SCALE) if method is None else run(method, samples, mask)
             score = float(psnr(output, truth).mean())
-            row = Row(name, video.name, low.shape[1], score, float(mask.mean()))
+            row = Row(name, clip, low.shape[1], score, float(mask.mean()))
             rows.append(row)
             if on_row:
                 on_row(row)

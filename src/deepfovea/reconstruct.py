@@ -220,6 +220,7 @@ def reconstruct_file(
                     frame_rate=reader.frame_rate,
                     audio_from=audio if path.suffix else None,
                     overwrite=overwrite,
+                    pixel_aspect=reader.pixel_aspect,
                 )
             )
 
@@ -304,6 +305,7 @@ def sample_file(
             frame_rate=reader.frame_rate,
             audio_from=source if output.suffix and not source.is_dir() else None,
             overwrite=overwrite,
+            pixel_aspect=reader.pixel_aspect,
         ) as writer,
     ):
         for frame in islice(reader, max_frames):
@@ -343,7 +345,7 @@ def pick_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0][:120]
         raise InputError(

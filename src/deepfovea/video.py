@@ -28,9 +28,8 @@ from av.video.reformatter import VideoReformatter
 
 from .config import InputError
 
-IMAGE_SUFFIXES = (
-    *(".bmp", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
-)
+IMAGE_SUFFIXES = (".bmp", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff",
+                  ".webp")  # fmt: skip
 """Suffixes, in lower case, of the images that are read."""
 
 _COPIED_SOUND = {
@@ -44,18 +43,7 @@ _COPIED_SOUND = {
 VIDEO_SUFFIXES = tuple(_COPIED_SOUND)
 """Suffixes that can be written. A name without a suffix is a folder of PNG images."""
 
-_READ_ONLY_SUFFIXES = (
-    ".3gp",
-    ".flv",
-    ".gif",
-    ".m2ts",
-    ".mpeg",
-    ".mpg",
-    ".mts",
-    ".ogv",
-    ".ts",
-    ".wmv",
-)
+_READ_ONLY = (".3gp", ".flv", ".gif", ".m2ts", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".wmv")
 _EDIT_LISTS = (".mp4", ".m4v", ".mov")
 _TEXT_ART = ("adf", "bin", "idf", "tty", "xbin")  # FFmpeg renders a .txt file as a video
 # swscale: bilinear, full chroma interpolation and input, accurate rounding. Its default repeats
@@ -109,7 +97,7 @@ def find_videos(root: str | Path) -> list[Path]:
             suffix = path.suffix.lower()
             if suffix in IMAGE_SUFFIXES:
                 found.add(path.parent)
-            elif suffix in (*VIDEO_SUFFIXES, *_READ_ONLY_SUFFIXES):
+            elif suffix in (*VIDEO_SUFFIXES, *_READ_ONLY):
                 found.add(path)
     if not found:
         _refuse(root, "no videos and no images", "a folder that holds at least one")
@@ -181,6 +169,7 @@ class VideoReader:
             _refuse(path, f"a frame rate ({frame_rate}) for a video that has its own", "none")
         self.frame_rate = _checked_rate(path, frame_rate)
         self.frame_count = self.frame_count or round(length * self.frame_rate) or None
+        self._length = 0.0 if self._images else length
         self.start_seconds = 0.0 if self._images else seconds or 0.0
 
         matrix, convert = _display_matrix(first), VideoReformatter()
@@ -211,9 +200,9 @@ class VideoReader:
         return iteration
 
     def _frames(self) -> Generator[Frame, None, None]:
-        count, last, matrix, damaged = 0, 0.0, None, False
+        last, matrix, damaged = 0.0, None, False
         convert = VideoReformatter()  # one for all frames: setting it up takes 2 ms
-        for file, frame, seconds in self._decoded():
+        for count, (file, frame, seconds) in enumerate(self._decoded()):
             if matrix is None or self._images:
                 matrix = _display_matrix(frame)
             image = _to_array(file, frame, self.has_alpha, matrix, convert)
@@ -231,10 +220,9 @@ class VideoReader:
                 time = seconds - self.start_seconds
                 time = time if time > last else last + 0.001
             last = time
-            count += 1
             yield Frame(image, time)
-        if count < 0.9 * (self.frame_count or 0):
-            _log.warning("%s: ends after %d of %d frames", self.path, count, self.frame_count)
+        if last + 1 / self.frame_rate < 0.9 * self._length:
+            _log.warning("%s: ends at %.3f s of %.3f s", self.path, last, self._length)
 
     def _decoded(self) -> Iterator[tuple[Path, Any, float | None]]:
         for file in self._images or [self.path]:
@@ -581,6 +569,7 @@ class _Movie:
         context.color_primaries = context.color_trc = _BT709
         self.convert = VideoReformatter()
         self.held: Any = None
+        self.first_pts, self.first_dts = 0, None
         self.sound: Iterator[Any] = iter(())
         if writer._sound is not None:
             self.sound = _sound(*writer._sound, self.container, path.suffix)
@@ -596,17 +585,22 @@ class _Movie:
             interpolation=_ACCURATE,
         )
         frame.pts, frame.time_base = round(seconds / self.tick), self.tick
-        if self.held is not None:
+        if self.held is None:
+            self.first_pts = frame.pts
+        else:
             frame.pts = max(frame.pts, self.held.pts + 1)
-            self._encode(frame.pts - self.held.pts)
+            self._mux(self._encode(frame.pts - self.held.pts))
         self.held = frame  # until its duration is known
 
-    def _encode(self, duration: int) -> None:
+    def _encode(self, duration: int) -> list[Any]:
         self.held.duration = duration
-        self._mux(self.stream.encode(self.held))
+        packets: list[Any] = self.stream.encode(self.held)
+        return packets
 
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
+            if self.first_dts is None:
+                self.first_dts = packet.dts
             self._mux_sound(packet.dts * packet.time_base)
             self.container.mux(packet)
 
@@ -617,8 +611,12 @@ class _Movie:
 
     def finish(self) -> None:
         end = self.held.pts + self.last_duration
-        self._encode(self.last_duration)
-        self._mux(self.stream.encode(None))
+        packets = [*self._encode(self.last_duration), *self.stream.encode(None)]
+        # MP4 adds up decoding times, which at a variable rate end long before the frames do.
+        first_dts = packets[0].dts if self.first_dts is None else self.first_dts
+        missing = (end - self.first_pts) - (packets[-1].dts - first_dts)
+        packets[-1].duration = max(packets[-1].duration, missing)
+        self._mux(packets)
         self._mux_sound(end * self.tick)
         self.container.close()
 

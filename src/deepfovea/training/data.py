@@ -51,8 +51,8 @@ class ClipDataset(Dataset[Clip]):
                 f"none of {len(sources)} videos has {frames} frames of at least "
                 f"{crop // 2}x{crop // 2} pixels; lower --clip or --crop"
             )
-        if crop % 32:
-            raise InputError(f"--crop: received {crop}, expected a multiple of 32")
+        if crop < 32 or crop % 32:
+            raise InputError(f"--crop: received {crop}, expected a positive multiple of 32")
         self.sources = fits
         self.frames = frames
         self.crop = crop
@@ -64,7 +64,7 @@ class ClipDataset(Dataset[Clip]):
     def __getitem__(self, index: int) -> Clip:
         rng = np.random.default_rng((self.seed, index))
         frames = self._clip(rng)
-        if rng.random() < 0.05:
+        if rng.random() < 0.05 and self.frames > 1:
             cut = int(rng.integers(1, self.frames))
             frames = torch.cat([frames[:cut], self._clip(rng)[cut:]])
         return Clip(frames=frames, mask=self._mask(rng))

@@ -27,7 +27,7 @@ from ..config import InputError, TrainConfig, from_json, to_json
 from ..fill import backward_warp
 from ..fovea import reduce
 from ..generators.stream import StreamNet, StreamState
-from .data import Clip, ClipDataset
+from .data import SCALE, Clip, ClipDataset
 
 
 def train(
@@ -51,6 +51,7 @@ def train(
     """
     if config.model not in PRESETS:
         raise InputError(f"unknown model {config.model!r}: expected one of {sorted(PRESETS)}")
+    _check(config)
     # Without a word, Accelerate runs several CPU processes as so many separate runs.
     no_gpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
     accelerator = Accelerator(cpu=no_gpu)
@@ -60,9 +61,15 @@ def train(
         raise InputError(f"{run}: holds a run already; give --resume or another folder")
     if resume and not last.exists():
         raise InputError(f"{run}: received --resume, but there is no {last.name} to go on from")
-    last.parent.mkdir(parents=True, exist_ok=True)
 
     net = build(PRESETS[config.model]).to(accelerator.device)
+    if net.scale != SCALE:
+        raise InputError(f"--model: {config.model!r} does not enlarge by {SCALE}; expected another")
+    if config.chunk % net.frames_per_step:
+        raise InputError(
+            f"--chunk: received {config.chunk} frames, but {config.model!r} takes "
+            f"{net.frames_per_step} at a time; expected a multiple of that"
+        )
     averaged = {name: p.detach().clone() for name, p in net.named_parameters()}
     optimizer = torch.optim.Adam(net.parameters(), config.learning_rate, betas=(0.9, 0.99))
     step, next_clip, hours = 0, 0, 0.0
@@ -70,11 +77,14 @@ def train(
         step, next_clip, hours = _restore(last, net, averaged, optimizer, config)
     with accelerator.local_main_process_first():
         sources = open_sources(data, cache or run / "frames")
-    if accelerator.is_main_process:
-        (run / "config.json").write_text(to_json(config) + "\n")
-    clips = _clips(
-        ClipDataset(sources, config.clip, config.crop, config.seed), config, accelerator, next_clip
-    )
+    dataset = ClipDataset(sources, config.clip, config.crop, config.seed)
+    try:
+        last.parent.mkdir(parents=True, exist_ok=True)
+        if accelerator.is_main_process:
+            (run / "config.json").write_text(to_json(config) + "\n")
+    except OSError as error:
+        raise InputError(f"{run}: cannot be written ({error.strerror}); choose another") from None
+    clips = _clips(dataset, config, accelerator, next_clip)
 
     def save() -> None:
         about = {"step": step, "next_clip": next_clip, "hours": hours + _hours_since(started)}
@@ -92,6 +102,8 @@ def train(
             low = reduce(frames)
             state: Any = None
             for t in range(0, config.clip - config.chunk + 1, config.chunk):
+                if step == config.steps:
+                    break
                 part = slice(t, t + config.chunk)
                 before = low[:, t - 1] if t else None
                 terms, state = losses(
@@ -174,7 +186,7 @@ def charbonnier(difference: Tensor) -> Tensor:
 
 def learning_rate(step: int, config: TrainConfig) -> float:
     """Linear rise, constant, linear fall: the run can be cut short or prolonged at will."""
-    rise = (step + 1) / config.warmup
+    rise = (step + 1) / max(config.warmup, 1)
     fall = (config.steps - step) / max(config.cooldown, 1)
     return config.learning_rate * max(0.0, min(1.0, rise, fall))
 
@@ -191,6 +203,19 @@ def export(last: Path, model: Path) -> None:
         "train": asdict(config),
     }
     checkpoint.save_model(model, net, provenance)
+
+
+def _check(config: TrainConfig) -> None:
+    least = {"steps": 1, "clip": 1, "chunk": 1, "batch": 1, "workers": 0, "seed": 0}
+    for name, value in least.items():
+        received = getattr(config, name)
+        if received < value:
+            raise InputError(f"--{name}: received {received}, expected at least {value}")
+    if config.chunk > config.clip:
+        raise InputError(
+            f"--chunk: received {config.chunk} frames of clips of {config.clip}; "
+            "lower it or raise --clip"
+        )
 
 
 def _clips(

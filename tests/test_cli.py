@@ -1,0 +1,324 @@
+"""Claims about the command line: what it refuses in one line, what it reads, what it prints."""
+
+import json
+import re
+import subprocess
+import sys
+
+import media
+import numpy as np
+import pytest
+import torch
+
+from deepfovea.checkpoint import save_model
+from deepfovea.cli import main
+from deepfovea.generators.stream import StreamConfig, StreamNet
+from deepfovea.video import VideoReader
+
+TINY_TRAINING = "--crop 64 --clip 4 --chunk 2 --batch 1 --workers 0 --warmup 1 --cooldown 0".split()
+DISC = "1,0,6,6.01"  # everything within six pixels of the gaze, and nothing else
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Good and bad inputs, and a model."""
+    folder = tmp_path_factory.mktemp("inputs")
+    torch.manual_seed(0)
+    model = folder / "model.safetensors"
+    save_model(model, StreamNet(StreamConfig(8, 8, 4, 4)), {"trained": "not at all"})
+    good = media.write_video(folder / "good.mp4", media.moving(6, 48, 64))
+    fast = {"movflags": "+faststart"}
+    noise = list(np.random.default_rng(0).integers(0, 255, (25, 96, 96, 3), np.uint8))
+    cut = media.write_video(folder / "cut.mp4", noise, container_options=fast, options={"g": "1"})
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    (folder / "beheaded.mp4").write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("not a video\n" * 99)
+    media.write_clapper(folder / "clapper.mp4", clap=0.5, seconds=1.0)
+    with media.av.open(str(folder / "clapper.mp4")) as source:
+        with media.av.open(str(folder / "sound.wav"), "w") as sink:
+            stream = sink.add_stream("pcm_s16le", rate=48000)
+            for frame in source.decode(audio=0):
+                sink.mux(stream.encode(frame))
+    (folder / "no-images").mkdir()
+    assert main(["sample", str(good), "-o", str(folder / "rgba")]) == 0
+    (folder / "columns.csv").write_text("time,left,right\n0,1,2\n")
+    (folder / "outside.csv").write_text("time,x_px,y_px\n0,900,900\n")
+    damaged = bytearray(model.read_bytes())
+    damaged[-100] ^= 1
+    (folder / "damaged.safetensors").write_bytes(damaged)
+    (folder / "short.safetensors").write_bytes(model.read_bytes()[:-100])
+    (folder / "text.safetensors").write_text("not a model")
+    return folder
+
+
+def snapshot(folder):
+    return sorted((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in folder.rglob("*"))
+
+
+def one_line(text):
+    assert text.endswith("\n")
+    assert text.count("\n") == 1
+    return text
+
+
+def run(capsys, *arguments):
+    """Exit code and stderr of a command line."""
+    capsys.readouterr()
+    try:
+        code = main([str(argument) for argument in arguments])
+    except SystemExit as exit:
+        code = exit.code
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ("reconstruct missing.mp4", "missing.mp4.*No such file"),
+        ("reconstruct empty.mp4", "empty file"),
+        ("reconstruct beheaded.mp4", "beheaded.mp4.*expected"),
+        ("reconstruct cut.mp4", "frames, the last at .* repair"),
+        ("sample cut.mp4", "frames, the last at .* repair"),
+        ("reconstruct text.mp4", "text.mp4.*expected"),
+        ("reconstruct sound.wav", "without video"),
+        ("reconstruct no-images", "folder without images"),
+        ("reconstruct good.mp4 --gaze 64,10", "outside the frame"),
+        ("reconstruct good.mp4 --gaze-units norm --gaze 0.5,1.1", "outside the frame"),
+        ("reconstruct good.mp4 --gaze nan,2", "outside the frame"),
+        ("reconstruct good.mp4 --gaze 1,2,3", "expected X,Y"),
+        ("reconstruct good.mp4 --gaze columns.csv", "time, left, right.*expected time"),
+        ("sample good.mp4 --gaze outside.csv", "no position inside the frame"),
+        ("reconstruct good.mp4 --gaze missing.csv", "missing.csv.*No such file"),
+        ("reconstruct good.mp4 --gaze good.mp4", "CSV"),
+        ("reconstruct good.mp4 --model strem", "unknown model 'strem'"),
+        ("reconstruct good.mp4 --model missing.safetensors", "no such file"),
+        ("reconstruct good.mp4 --model damaged.safetensors", "damaged"),
+        ("reconstruct good.mp4 --model short.safetensors", "short.safetensors.*expected"),
+        ("reconstruct good.mp4 --model text.safetensors", "text.safetensors.*expected"),
+        ("info damaged.safetensors", "damaged"),
+        ("info missing.safetensors", "no such file"),
+        ("reconstruct good.mp4 -o good.mp4", "existing output.*overwrite"),
+        ("reconstruct good.mp4 -o rgba", "existing output.*overwrite"),
+        ("reconstruct good.mp4 -o . --side-by-side --overwrite", "expected"),
+        ("reconstruct good.mp4 -o missing/out.mp4", "cannot be written.*choose another"),
+        ("sample good.mp4 -o good.mp4/out", "cannot be written.*choose another"),
+        ("reconstruct good.mp4 -o /proc/out.mp4", "cannot be written.*choose another"),
+        ("reconstruct good.mp4 -o out.xyz", "suffix .xyz"),
+        ("reconstruct rgba --simulate", "leave --simulate out"),
+        ("reconstruct good.mp4 --device nonsense", "expected auto, cpu"),
+        ("reconstruct good.mp4 --frame-rate 30", "has its own"),
+        ("reconstruct rgba --frame-rate nan", "frame rate of nan"),
+        ("reconstruct good.mp4 --density 1,0,5,9deg", "field of view"),
+        ("sample good.mp4 --density budget:100", "out of reach"),
+        ("reconstruct good.mp4 --fov 180", "0 to 180 degrees"),
+        ("demo --video missing.mp4", "No such file"),
+        ("demo --video good.mp4 -o text.mp4 --model model.safetensors", "no folder for output"),
+        ("evaluate missing", "no such folder"),
+        ("evaluate no-images", "neither videos nor images"),
+        ("evaluate rgba --models nonsuch", "unknown model 'nonsuch'"),
+        ("evaluate rgba --models= --baselines best", "unknown baseline 'best'"),
+        ("evaluate rgba --models= --baselines=", "no methods"),
+        ("evaluate rgba --models= --baselines fill --json missing/rows.json", "cannot be written"),
+        ("evaluate rgba --models= --baselines fill --json no-images", "cannot be written"),
+        ("train --data missing --run new", "no such folder"),
+        ("train --data rgba --run new --model strem", "unknown model 'strem'"),
+        ("train --data rgba --run text.mp4 --crop 64 --clip 4", "text.mp4.*choose another"),
+        ("train --data rgba --run new --chunk 0", "--chunk: received 0"),
+        ("train --data rgba --run new --clip 2", "--chunk: received 4 frames of clips of 2"),
+        ("train --data rgba --run new --model paper", "takes 6 at a time"),
+        ("train --data rgba --run new --model deepfovea", "does not enlarge"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(folder, capsys, monkeypatch, arguments, complaint):
+    monkeypatch.chdir(folder)
+    arguments = arguments.split()
+    if arguments[0] in ("reconstruct", "sample") and "-o" not in arguments:
+        arguments += ["-o", "out.mp4"]
+    if arguments[0] == "reconstruct" and "--model" not in arguments:
+        arguments += ["--model", "model.safetensors"]
+    before = snapshot(folder)
+    code, error = run(capsys, *arguments)
+    error = [line for line in error.splitlines() if not line.startswith("rgba  fill")]
+    assert (code, len(error)) == (2, 1)
+    assert re.match(f"deepfovea: .*{complaint}", error[0])
+    assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ("", "VERB"),
+        ("reconstrukt a.mp4", "invalid choice: 'reconstrukt'"),
+        ("reconstruct", "required: INPUT, -o"),
+        ("reconstruct a.mp4", "required: -o"),
+        ("reconstruct a.mp4 -o b.mp4 --sharper", "unrecognized arguments: --sharper"),
+        ("reconstruct a.mp4 -o b.mp4 two\nlines", "two lines"),
+        ("reconstruct a.mp4 -o b.mp4 --frames 0", "--frames: received '0'"),
+        ("reconstruct a.mp4 -o b.mp4 --frames many", "--frames: received 'many'"),
+        ("sample a.mp4 -o b.mp4 --seed=-1", "--seed: received '-1'"),
+        ("sample a.mp4 -o b.mp4 --seed 4294967296", "--seed: received '4294967296'"),
+        ("sample a.mp4 -o b.mp4 --density dense", "received 'dense'; expected 'published'"),
+        ("sample a.mp4 -o b.mp4 --density budget:0", "budget of 0 %"),
+        ("sample a.mp4 -o b.mp4 --density 0.2,0.9,2,4", "center 0.2 and periphery 0.9"),
+        ("sample a.mp4 -o b.mp4 --gaze-units miles", "invalid choice: 'miles'"),
+        ("train --data a --run b --steps few", "invalid int value: 'few'"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_code_2(capsys, arguments, complaint):
+    code, error = run(capsys, *arguments.split(" ")) if arguments else run(capsys)
+    assert code == 2
+    assert complaint in one_line(error)
+    assert "--help" in error
+
+
+def test_help_of_every_verb_without_torch():
+    script = (
+        "import sys\n"
+        "from deepfovea.cli import main\n"
+        "for verb in ['reconstruct', 'sample', 'info', 'demo', 'evaluate', 'train', '']:\n"
+        "    try:\n"
+        "        main([*filter(None, [verb]), '--help'])\n"
+        "    except SystemExit as end:\n"
+        "        assert end.code == 0, verb\n"
+        "assert not {'torch', 'av', 'numpy', 'rich'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("usage: deepfovea") == 7
+
+
+def test_as_a_module(folder):
+    def deepfovea(*arguments):
+        command = [sys.executable, "-m", "deepfovea", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+
+    assert re.fullmatch(r"deepfovea \d+\.\d+\.\d+\n", deepfovea("--version").stdout)
+    before = snapshot(folder)
+    cut = deepfovea("sample", "cut.mp4", "-o", "out.mp4")
+    assert (cut.returncode, cut.stdout) == (2, "")
+    assert "repair" in one_line(cut.stderr)
+    assert snapshot(folder) == before
+
+
+def test_an_interruption_is_code_130_and_leaves_nothing(folder, capsys, monkeypatch):
+    calls = []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    step = StreamNet.step
+    monkeypatch.setattr(StreamNet, "step", interrupted)
+    before = snapshot(folder)
+    files = (folder / "good.mp4", "-o", folder / "out.mp4", "--side-by-side")
+    code, error = run(capsys, "reconstruct", *files, "--model", folder / "model.safetensors")
+    assert (code, len(calls)) == (130, 3)
+    assert "interrupted" in one_line(error)
+    assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (17, 9)])
+@pytest.mark.parametrize("suffix", ["", ".mp4"])
+def test_any_size_will_do(folder, tmp_path, capsys, height, width, suffix):
+    source = media.write_video(
+        tmp_path / "source.mkv", media.moving(2, height, width), codec="ffv1", pix_fmt="bgr0"
+    )
+    for options, scale in (["--simulate", "--gaze", "random"], 1), ([], 4):
+        output = tmp_path / f"out-{scale}{suffix}"
+        model = ("--model", folder / "model.safetensors")
+        assert run(capsys, "reconstruct", source, "-o", output, *model, *options) == (0, "")
+        with VideoReader(output) as reader:
+            shapes = [frame.image.shape for frame in reader]
+        assert shapes == [(scale * height, scale * width, 3)] * 2
+
+
+def masks(output):
+    with VideoReader(output) as reader:
+        return np.stack([frame.image[..., 3] > 0 for frame in reader])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--gaze", "20,30"], [(20, 30)] * 3),
+        (["--gaze", "centre"], [(31.5, 23.5)] * 3),
+        (["--gaze", "0.25,0.75", "--gaze-units", "norm"], [(15.5, 35.5)] * 3),
+        (["--gaze", "0.5,0.5", "--gaze-units", "ndc"], [(47.5, 11.5)] * 3),
+        (["--gaze", "time.csv"], [(20, 20), (20, 20), (40, 30)]),
+        (["--gaze", "frame.csv"], [(20, 20), (40, 30), (40, 30)]),
+        (["--gaze", "118,78", "--simulate"], [(29.125, 19.125)] * 3),
+    ],
+)
+def test_gaze_as_asked(tmp_path, monkeypatch, arguments, expected):
+    monkeypatch.chdir(tmp_path)
+    size = (192, 256) if "--simulate" in arguments else (48, 64)
+    media.write_video(tmp_path / "in.mp4", media.moving(3, *size), rate=10)
+    (tmp_path / "time.csv").write_text("time,x,y\n0,20,20\n0.05,20,20\n0.15,40,30\n0.2,40,30\n")
+    (tmp_path / "frame.csv").write_text("frame,x,y\n0,20,20\n1,40,30\n2,40,30\n")
+    assert main(["sample", "in.mp4", "-o", "out", "--density", DISC, *arguments]) == 0
+    for mask, (x, y) in zip(masks("out"), expected, strict=True):
+        rows, columns = np.nonzero(mask)
+        assert (columns.mean(), rows.mean()) == pytest.approx((x, y), abs=0.3)
+        assert mask.sum() == pytest.approx(36 * np.pi, rel=0.1)
+
+
+def test_density_and_seed_as_asked(folder, tmp_path, capsys):
+    def draw(*options):
+        output = tmp_path / str(len(list(tmp_path.iterdir())))
+        assert main(["sample", str(folder / "good.mp4"), "-o", str(output), *options]) == 0
+        drawn = masks(output)
+        assert f"{100 * drawn.mean():.1f} % of" in capsys.readouterr().out
+        return drawn
+
+    uniform = draw("--density", "uniform:30")
+    assert uniform.mean() == pytest.approx(0.3, abs=0.03)
+    assert draw("--density", "budget:20").mean() == pytest.approx(0.2, abs=0.02)
+    assert draw("--frames", "2", "--density", "1,0,2,2.01deg", "--fov", "20").sum() > 200
+    assert np.array_equal(draw("--density", "uniform:30", "--seed", "0"), uniform)
+    for other in (("--seed", "1"), ("--blue-noise",)):
+        changed = draw("--density", "uniform:30", *other)
+        assert changed.mean() == pytest.approx(0.3, abs=0.03)
+        assert (changed != uniform).mean() > 0.2
+    points = [draw("--density", DISC, "--gaze", "random", "--seed", s) for s in "112"]
+    assert np.array_equal(points[0], points[1])
+    assert not (points[0] & points[2]).all()
+
+
+def test_info_of_a_model(folder, capsys):
+    assert main(["info", str(folder / "model.safetensors")]) == 0
+    shown = capsys.readouterr().out
+    count = sum(p.numel() for p in StreamNet(StreamConfig(8, 8, 4, 4)).parameters())
+    for fact in ("StreamNet", rf"parameters\s+{count}\n", "not at all", r"hidden_channels\s+4\n"):
+        assert re.search(fact, shown)
+
+
+def test_evaluate_writes_json_and_markdown(folder, tmp_path, capsys):
+    files = ["--json", str(tmp_path / "rows.json"), "--markdown", str(tmp_path / "table.md")]
+    models = ["--models", str(folder / "model.safetensors"), "--baselines", "fill,bicubic-all"]
+    protocol = ["--frames", "3", "--seed", "4", "--density", "uniform:30"]
+    assert main(["evaluate", str(folder / "rgba"), *models, *protocol, *files]) == 0
+    result = json.loads((tmp_path / "rows.json").read_text())
+    assert len(result["rows"]) == 3
+    assert {row["frames"] for row in result["rows"]} == {3}
+    assert result["protocol"]["seed"] == 4
+    assert result["protocol"]["density"]["center"] == 0.3
+    table = (tmp_path / "table.md").read_text()
+    assert table == capsys.readouterr().out
+    for row in result["rows"]:
+        assert result["mean"][row["method"]]["psnr"] == row["psnr"]
+        assert f"**{row['psnr']:.2f}**" in table
+
+
+def test_train_makes_a_model(folder, tmp_path, capsys):
+    run_folder = ("--run", str(tmp_path / "run"), "--cache", str(tmp_path / "cache"))
+    assert (
+        main(["train", "--data", str(folder / "rgba"), *run_folder, "--steps=2", *TINY_TRAINING])
+        == 0
+    )
+    model = str(tmp_path / "run" / "model.safetensors")
+    assert model in capsys.readouterr().out
+    assert main(["info", model]) == 0
+    assert re.search(r"provenance: steps\s+2\n", capsys.readouterr().out)

@@ -1,0 +1,358 @@
+"""Claims about our own network, untrained: one frame in, one out, causal, with state as a value."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
+
+from deepfovea.fill import backward_warp, pull_push, upscale
+from deepfovea.fovea import draw_mask, reduce, sample
+from deepfovea.generators.stream import StreamConfig, StreamNet, StreamState, Upscale
+from deepfovea.objective.metrics import psnr
+
+SMALL = StreamConfig(channels=12, deep_channels=16, hidden_channels=8, head_channels=4)
+SIZES = [(16, 24), (13, 22), (1, 1)]
+
+
+@pytest.fixture(autouse=True)
+def repeatable():
+    torch.manual_seed(0)
+
+
+def lively(config=SMALL):
+    """A network in which nothing is zero any more that starts at zero."""
+    net = StreamNet(config)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.03 * torch.randn_like(parameter))
+    return net
+
+
+def clip(length, height=16, width=24, batch=1):
+    mask = (torch.rand(batch, length, 1, height, width) < 0.3).float()
+    return torch.rand(batch, length, 3, height, width) * mask, mask
+
+
+def texture(height, width, sigma=2.0, seed=0):
+    """A picture [1, 3, h, w] in [0, 1] with detail everywhere."""
+    noise = np.random.default_rng(seed).standard_normal((3, height, width))
+    smooth = gaussian_filter(noise, (0, sigma, sigma))
+    smooth = 0.5 + smooth / (5.0 * smooth.std())
+    return torch.from_numpy(smooth.clip(0, 1)).float()[None]
+
+
+def fill(samples, mask):
+    """The baseline that needs neither learning nor memory."""
+    return upscale(pull_push(samples, mask))
+
+
+# --- frames and state ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(64, 64), (50, 70), (21, 30), (8, 8), (3, 200), (1, 1)])
+@torch.no_grad()
+def test_any_size(size):
+    net = lively()
+    frames, state = net(*clip(2, *size, batch=2))
+    assert frames.shape == (2, 2, 3, 4 * size[0], 4 * size[1])
+    assert frames.isfinite().all()
+    h, w = (-(-side // 8) * 8 for side in size)
+    assert type(state) is StreamState
+    assert [tuple(tensor.shape) for tensor in state] == [
+        (2, 3, h, w),
+        (2, 1, h, w),
+        (2, 3, 2 * h, 2 * w),
+        (2, SMALL.hidden_channels, h // 2, w // 2),
+        (2, 2, h, w),
+    ]
+    assert all(tensor.isfinite().all() for tensor in state)
+    assert 0 <= state.confidence.min() <= state.confidence.max() <= 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+@torch.no_grad()
+def test_a_clip_equals_its_frames_and_its_chunks(size):
+    net = lively()
+    samples, mask = clip(4, *size)
+    whole, end = net(samples, mask)
+    for parts in ([1] * 4, [3, 1]):
+        state, frames = None, []
+        for part in zip(samples.split(parts, 1), mask.split(parts, 1), strict=True):
+            shown, state = net(*part, state)
+            frames.append(shown)
+        torch.testing.assert_close(torch.cat(frames, 1), whole, rtol=0, atol=1e-5)
+        torch.testing.assert_close(tuple(state), tuple(end), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_later_frames_change_nothing_earlier():
+    net = lively()
+    samples, mask = clip(5)
+    before, _ = net(samples, mask)
+    samples[:, 3:] = 1.0
+    mask[:, 3:] = 1.0
+    after, _ = net(samples, mask)
+    assert torch.equal(before[:, :3], after[:, :3])
+    assert not torch.equal(before[:, 3], after[:, 3])
+
+
+@torch.no_grad()
+def test_a_video_starts_the_same_every_time():
+    net = lively()
+    samples, mask = clip(2)
+    first, _ = net(samples, mask)
+    net(*clip(3))
+    again, _ = net(samples, mask)
+    explicit, _ = net(samples, mask, net.initial_state(samples[:, 0]))
+    assert torch.equal(first, again)
+    assert torch.equal(first, explicit)
+
+
+@torch.no_grad()
+def test_a_state_is_left_as_it_was():
+    net = lively()
+    _, state = net(*clip(2))
+    before = [tensor.clone() for tensor in state]
+    net(*clip(2), state)
+    assert all(map(torch.equal, before, state))
+
+
+@torch.no_grad()
+def test_padding_is_unsampled_pixels():
+    net = lively()
+    samples, mask = clip(3, 24, 32)
+    samples[..., 21:, :] = samples[..., 30:] = mask[..., 21:, :] = mask[..., 30:] = 0.0
+    whole, _ = net(samples, mask)
+    part, _ = net(samples[..., :21, :30], mask[..., :21, :30])
+    torch.testing.assert_close(part, whole[..., :84, :120], rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_videos_of_a_batch_do_not_meet():
+    net = lively()
+    samples, mask = clip(3, batch=3)
+    together, state = net(samples, mask)
+    for i in range(3):
+        alone, own = net(samples[i : i + 1], mask[i : i + 1])
+        torch.testing.assert_close(alone, together[i : i + 1], rtol=0, atol=1e-5)
+        mine = tuple(tensor[i : i + 1] for tensor in state)
+        torch.testing.assert_close(tuple(own), mine, rtol=1e-5, atol=1e-5)  # flow is in pixels
+
+
+def test_no_frame_is_refused():
+    nothing = torch.zeros(1, 0, 3, 8, 8)
+    with pytest.raises(ValueError, match=r"received no frame \(T = 0\)"):
+        StreamNet(SMALL)(nothing, nothing[:, :, :1])
+
+
+@pytest.mark.xfail(strict=True, reason="only looked for at the start of a video")
+def test_no_frame_is_refused_in_the_middle_of_a_video():
+    net, nothing = StreamNet(SMALL), torch.zeros(1, 0, 3, 8, 8)
+    with pytest.raises(ValueError, match=r"received no frame \(T = 0\)"):
+        net(nothing, nothing[:, :, :1], net.initial_state(torch.zeros(1, 3, 8, 8)))
+
+
+# --- parameters ---------------------------------------------------------------------------------
+
+
+def test_the_weights_fit_into_four_megabytes():
+    assert 2 * sum(tensor.numel() for tensor in StreamNet().state_dict().values()) < 4e6
+
+
+def test_every_parameter_receives_gradient():
+    net = lively()
+    frames, _ = net(*clip(2, 24, 32))
+    frames.square().sum().backward()
+    dead = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
+    assert dead == []
+    assert all(p.grad.isfinite().all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_gradients_are_finite_whatever_is_sampled(share):
+    net = StreamNet(SMALL)
+    samples, mask = clip(3)
+    mask[:, 1:] = share
+    frames, _ = net(samples * mask, mask)
+    frames.square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
+
+
+def test_gradient_flows_through_the_state_until_detached():
+    net = lively()
+    samples, mask = clip(2)
+    early, late = samples[:, :1].requires_grad_(), samples[:, 1:]
+    _, state = net(early, mask[:, :1])
+    frames, _ = net(late, mask[:, 1:], state)
+    (gradient,) = torch.autograd.grad(frames.sum(), early)
+    assert gradient.abs().sum() > 0
+    frames, _ = net(late, mask[:, 1:], StreamState(*(tensor.detach() for tensor in state)))
+    (gradient,) = torch.autograd.grad(frames.sum(), early, allow_unused=True)
+    assert gradient is None
+
+
+# --- what it does before it has learned anything --------------------------------------------------
+
+
+@pytest.mark.parametrize("size", SIZES)
+@torch.no_grad()
+def test_the_first_frame_is_filled_and_bicubic(size):
+    samples, mask = clip(1, *size)
+    frames, _ = StreamNet(SMALL)(samples, mask)
+    h, w = (-(-side // 8) * 8 for side in size)
+    pad = (0, w - size[1], 0, h - size[0])
+    filled = pull_push(F.pad(samples[:, 0], pad), F.pad(mask[:, 0], pad))
+    expected = F.interpolate(filled, scale_factor=4, mode="bicubic")
+    expected = expected[..., : 4 * size[0], : 4 * size[1]]
+    torch.testing.assert_close(frames[:, 0], expected, rtol=0, atol=2e-6)
+
+
+@torch.no_grad()
+def test_where_all_is_sampled_every_frame_is_bicubic():
+    samples = torch.rand(1, 3, 3, 16, 24)
+    frames, state = StreamNet(SMALL)(samples, torch.ones(1, 3, 1, 16, 24))
+    expected = F.interpolate(samples[0], scale_factor=4, mode="bicubic")
+    torch.testing.assert_close(frames[0], expected, rtol=0, atol=2e-6)
+    assert torch.equal(state.color, samples[:, -1])
+    assert (state.confidence == 1).all()
+
+
+@torch.no_grad()
+def test_a_still_scene_is_known_better_with_every_frame():
+    truth = texture(192, 192, 6.0)
+    low = reduce(truth)[:, None].expand(1, 8, 3, 48, 48)
+    mask = draw_mask(torch.full((1, 8, 1, 48, 48), 0.2))
+    frames, state = StreamNet(SMALL)(low * mask, mask)
+    quality = psnr(frames[0], truth)
+    assert (quality.diff() > 0).all()
+    alone = psnr(fill(low * mask, mask)[0], truth)
+    assert quality[-1] > alone.max() + 3.0
+    assert state.confidence.mean() > 2 * mask[:, -1].mean()
+
+
+@torch.no_grad()
+def test_a_moving_scene_is_known_better_than_from_one_frame():
+    large = texture(48, 72)
+    low = torch.stack([large[..., 2 * t : 2 * t + 48] for t in range(8)], 1)
+    mask = draw_mask(torch.full((1, 8, 1, 48, 48), 0.25))
+    frames, _ = StreamNet(SMALL)(low * mask, mask)
+    inside = (..., slice(32, -32), slice(32, -32))  # what comes in at the border is new
+    all_known = upscale(low)[0][inside]
+    quality = psnr(frames[0][inside], all_known)
+    alone = psnr(fill(low * mask, mask)[0][inside], all_known)
+    assert (quality[3:] > alone[3:] + 1.0).all()
+
+
+@torch.no_grad()
+def test_after_a_cut_it_lets_go():
+    before, after = texture(48, 48, seed=1), texture(48, 48, seed=2)
+    low = torch.stack([before] * 4 + [after] * 2, 1)
+    mask = draw_mask(torch.full((1, 6, 1, 48, 48), 0.3))
+    frames, state = StreamNet(SMALL)(low[:, :5] * mask[:, :5], mask[:, :5])
+    then, _ = StreamNet(SMALL)(low[:, 5:] * mask[:, 5:], mask[:, 5:], state)
+    truth, alone = upscale(low)[0], psnr(fill(low * mask, mask)[0], upscale(low)[0])
+    assert psnr(frames[0, 3], truth[3]) > alone[3] + 4.0
+    # The first frame after it is of the new scene, the next is as good as filling alone.
+    assert psnr(frames[0, 4], truth[4]) > psnr(frames[0, 4], truth[3]) + 7.0
+    assert state.confidence[mask[:, 4] == 0].mean() < 0.25
+    assert psnr(then[0, 0], truth[5]) > alone[5]
+
+
+@torch.no_grad()
+def test_the_mask_tells_black_from_unknown():
+    net = StreamNet(SMALL)
+    bright, all_known = torch.full((1, 1, 3, 16, 24), 0.8), torch.ones(1, 1, 1, 16, 24)
+    _, state = net(bright, all_known)
+    nothing = torch.zeros_like(bright)
+    black, _ = net(nothing, all_known, state)
+    kept, _ = net(nothing, 1 - all_known, state)
+    torch.testing.assert_close(black, torch.zeros_like(black), rtol=0, atol=1e-6)
+    torch.testing.assert_close(kept, torch.full_like(kept, 0.8), rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_frames_without_samples_keep_what_was_known():
+    net = StreamNet(SMALL)
+    picture = texture(32, 40)[:, None]
+    last, state = net(picture, torch.ones(1, 1, 1, 32, 40))
+    nothing = torch.zeros(1, 5, 3, 32, 40)
+    frames, state = net(nothing, nothing[:, :, :1], state)
+    torch.testing.assert_close(frames, last.expand_as(frames), rtol=0, atol=1e-3)
+    assert state.confidence.min() > 0.999
+    assert not state.flow.round(decimals=3).any()
+
+
+@torch.no_grad()
+def test_nothing_sampled_from_the_start_is_finite():
+    for net in (StreamNet(SMALL), lively()):
+        nothing = torch.zeros(1, 3, 3, 21, 30)
+        frames, state = net(nothing, nothing[:, :, :1])
+        assert frames.isfinite().all()
+        assert not state.confidence.any()
+
+
+@torch.no_grad()
+def test_gaze_outside_of_the_frame():
+    low = texture(40, 56)[:, None].expand(1, 3, 3, 40, 56)
+    gaze = torch.tensor([[[-5.0, 20.0], [1000.0, -1000.0], [60.0, 50.0]]])
+    frames, _ = lively()(*sample(low, gaze))
+    assert frames.isfinite().all()
+    untrained, _ = StreamNet(SMALL)(*sample(low, gaze))
+    assert untrained.abs().max() < 1.5
+
+
+# --- motion -------------------------------------------------------------------------------------
+
+
+def found(move, share, height=72, width=88):
+    """Motion of an untrained network on a texture that moved; also the two pictures.
+
+    The current frame at p shows what the one before shows at p + move, and that is the flow.
+    """
+    x, y = move
+    large = texture(height + 40, width + 40)
+    previous = large[..., 20:-20, 20:-20]
+    current = large[..., 20 + y : 20 + y + height, 20 + x : 20 + x + width]
+    mask = draw_mask(torch.full((1, 1, 1, height, width), share))[:, 0]
+    net = StreamNet(SMALL)
+    start = net.initial_state(current)
+    state = start._replace(color=previous, confidence=torch.ones_like(start.confidence))
+    with torch.no_grad():
+        return net.motion(current * mask, mask, state), previous, current
+
+
+@pytest.mark.parametrize("share", [0.2, 0.3])
+@pytest.mark.parametrize("move", [(0, 0), (1, 0), (3, -2), (0, 5), (-6, 4), (8, 8), (-12, 0)])
+def test_motion_is_found_from_a_fifth_of_the_pixels(move, share):
+    flow, previous, current = found(move, share)
+    inside = (..., slice(16, -16), slice(16, -16))
+    error = (flow[inside] - torch.tensor(move)[:, None, None]).norm(dim=1)
+    assert error.median() < 0.5
+    assert (error < 1.0).float().mean() > 0.9
+    if move != (0, 0):
+        warped = (backward_warp(previous, flow) - current)[inside].square().mean()
+        assert warped < 0.1 * (previous - current)[inside].square().mean()
+
+
+@torch.no_grad()
+def test_no_evidence_is_no_motion():
+    net = StreamNet(SMALL)
+    flat = torch.full((1, 3, 32, 40), 0.6)
+    state = net.initial_state(flat)._replace(color=flat)
+    mask = draw_mask(torch.full((1, 1, 1, 32, 40), 0.3))[:, 0]
+    torch.testing.assert_close(
+        net.motion(flat * mask, mask, state), torch.zeros(1, 2, 32, 40), rtol=0, atol=1e-4
+    )
+
+
+# --- bicubic as a convolution ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("size", [(9, 13), (2, 3), (1, 1)])
+def test_upscale_is_bicubic_up_to_the_border(size, scale):
+    image = torch.rand(2, 3, *size)
+    large = F.pixel_shuffle(Upscale(scale)(image), scale)
+    expected = F.interpolate(image, scale_factor=scale, mode="bicubic", align_corners=False)
+    torch.testing.assert_close(large, expected, rtol=0, atol=2e-6)  # 25 products of float32
