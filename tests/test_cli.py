@@ -1,9 +1,9 @@
 """Claims about the command line: what it refuses in one line, what it reads, what it prints."""
 
-import json
 import re
 import subprocess
 import sys
+import wave
 
 import media
 import numpy as np
@@ -15,7 +15,7 @@ from deepfovea.cli import main
 from deepfovea.generators.stream import StreamConfig, StreamNet
 from deepfovea.video import VideoReader
 
-TINY_TRAINING = "--crop 64 --clip 4 --chunk 2 --batch 1 --workers 0 --warmup 1 --cooldown 0".split()
+TINY_TRAINING = ["--steps=2", "--crop=64", "--clip=4", "--chunk=2", "--batch=1", "--workers=0"]
 DISC = "1,0,6,6.01"  # everything within six pixels of the gaze, and nothing else
 
 
@@ -28,18 +28,15 @@ def folder(tmp_path_factory):
     save_model(model, StreamNet(StreamConfig(8, 8, 4, 4)), {"trained": "not at all"})
     good = media.write_video(folder / "good.mp4", media.moving(6, 48, 64))
     fast = {"movflags": "+faststart"}
-    noise = list(np.random.default_rng(0).integers(0, 255, (25, 96, 96, 3), np.uint8))
+    noise = list(np.random.default_rng(0).integers(0, 255, (20, 32, 32, 3), np.uint8))
     cut = media.write_video(folder / "cut.mp4", noise, container_options=fast, options={"g": "1"})
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
     (folder / "beheaded.mp4").write_bytes(good.read_bytes()[: good.stat().st_size // 2])
     (folder / "empty.mp4").touch()
     (folder / "text.mp4").write_text("not a video\n" * 99)
-    media.write_clapper(folder / "clapper.mp4", clap=0.5, seconds=1.0)
-    with media.av.open(str(folder / "clapper.mp4")) as source:
-        with media.av.open(str(folder / "sound.wav"), "w") as sink:
-            stream = sink.add_stream("pcm_s16le", rate=48000)
-            for frame in source.decode(audio=0):
-                sink.mux(stream.encode(frame))
+    with wave.open(str(folder / "sound.wav"), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(bytes(16000))
     (folder / "no-images").mkdir()
     assert main(["sample", str(good), "-o", str(folder / "rgba")]) == 0
     (folder / "columns.csv").write_text("time,left,right\n0,1,2\n")
@@ -110,12 +107,11 @@ def run(capsys, *arguments):
         ("reconstruct good.mp4 --frame-rate 30", "has its own"),
         ("reconstruct rgba --frame-rate nan", "frame rate of nan"),
         ("reconstruct good.mp4 --density 1,0,5,9deg", "field of view"),
-        ("sample good.mp4 --density budget:100", "out of reach"),
         ("reconstruct good.mp4 --fov 180", "0 to 180 degrees"),
         ("demo --video missing.mp4", "No such file"),
         ("demo --video good.mp4 -o text.mp4 --model model.safetensors", "no folder for output"),
-        ("evaluate missing", "no such folder"),
-        ("evaluate no-images", "neither videos nor images"),
+        ("evaluate missing --models=", "no such folder"),
+        ("evaluate no-images --models=", "neither videos nor images"),
         ("evaluate rgba --models nonsuch", "unknown model 'nonsuch'"),
         ("evaluate rgba --models= --baselines best", "unknown baseline 'best'"),
         ("evaluate rgba --models= --baselines=", "no methods"),
@@ -291,34 +287,14 @@ def test_info_of_a_model(folder, capsys):
     assert main(["info", str(folder / "model.safetensors")]) == 0
     shown = capsys.readouterr().out
     count = sum(p.numel() for p in StreamNet(StreamConfig(8, 8, 4, 4)).parameters())
-    for fact in ("StreamNet", rf"parameters\s+{count}\n", "not at all", r"hidden_channels\s+4\n"):
+    for fact in ("StreamNet", rf"parameters\s+{count}\s", "not at all", r"hidden_channels\s+4\s"):
         assert re.search(fact, shown)
 
 
-def test_evaluate_writes_json_and_markdown(folder, tmp_path, capsys):
-    files = ["--json", str(tmp_path / "rows.json"), "--markdown", str(tmp_path / "table.md")]
-    models = ["--models", str(folder / "model.safetensors"), "--baselines", "fill,bicubic-all"]
-    protocol = ["--frames", "3", "--seed", "4", "--density", "uniform:30"]
-    assert main(["evaluate", str(folder / "rgba"), *models, *protocol, *files]) == 0
-    result = json.loads((tmp_path / "rows.json").read_text())
-    assert len(result["rows"]) == 3
-    assert {row["frames"] for row in result["rows"]} == {3}
-    assert result["protocol"]["seed"] == 4
-    assert result["protocol"]["density"]["center"] == 0.3
-    table = (tmp_path / "table.md").read_text()
-    assert table == capsys.readouterr().out
-    for row in result["rows"]:
-        assert result["mean"][row["method"]]["psnr"] == row["psnr"]
-        assert f"**{row['psnr']:.2f}**" in table
-
-
 def test_train_makes_a_model(folder, tmp_path, capsys):
-    run_folder = ("--run", str(tmp_path / "run"), "--cache", str(tmp_path / "cache"))
-    assert (
-        main(["train", "--data", str(folder / "rgba"), *run_folder, "--steps=2", *TINY_TRAINING])
-        == 0
-    )
+    folders = ["--data", folder / "rgba", "--run", tmp_path / "run", "--cache", tmp_path / "cache"]
+    assert main(["train", *map(str, folders), *TINY_TRAINING]) == 0
     model = str(tmp_path / "run" / "model.safetensors")
     assert model in capsys.readouterr().out
     assert main(["info", model]) == 0
-    assert re.search(r"provenance: steps\s+2\n", capsys.readouterr().out)
+    assert re.search(r"provenance: steps\s+2\s", capsys.readouterr().out)

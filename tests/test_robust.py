@@ -151,11 +151,15 @@ def test_likelihood_is_a_density(alpha, scale):
 def fit(samples):
     """The channels' α and c after minimising the mean negative log likelihood."""
     loss = AdaptiveLoss(samples.shape[-3])
-    optimiser = torch.optim.Adam(loss.parameters(), lr=0.3)
-    for _ in range(200):
+    optimiser = torch.optim.LBFGS(loss.parameters(), max_iter=60, line_search_fn="strong_wolfe")
+
+    def closure():
         optimiser.zero_grad()
-        loss(samples, torch.zeros_like(samples)).backward()
-        optimiser.step()
+        value = loss(samples, torch.zeros_like(samples))
+        value.backward()
+        return value
+
+    optimiser.step(closure)
     return loss.alpha.tolist(), loss.scale.tolist()
 
 
@@ -169,11 +173,11 @@ def test_shape_and_scale_are_recovered_for_each_channel():
     (a_gauss, a_cauchy, a_laplace), (c_gauss, c_cauchy, _) = fit(
         torch.stack((gaussian, cauchy, laplace))
     )
-    assert a_gauss > 1.9
-    assert c_gauss == pytest.approx(0.3, rel=0.1)  # α comes ever more slowly to 2
-    assert a_cauchy < 0.1
-    assert c_cauchy == pytest.approx(0.1 / math.sqrt(2), rel=0.1)
-    assert a_cauchy < a_laplace < 1.3
+    assert a_gauss > 1.98
+    assert c_gauss == pytest.approx(0.3, rel=0.02)
+    assert a_cauchy < 0.02
+    assert c_cauchy == pytest.approx(0.1 / math.sqrt(2), rel=0.02)
+    assert 0.4 < a_laplace < 1.0
 
 
 def test_one_shape_and_one_scale_per_channel():

@@ -130,14 +130,14 @@ def test_padding_is_unsampled_pixels():
 
 @torch.no_grad()
 def test_videos_of_a_batch_do_not_meet():
-    net = lively()
-    samples, mask = clip(3, batch=3)
+    net = lively().double()  # in float32 the rounding depends on the size of the batch
+    samples, mask = (tensor.double() for tensor in clip(3, batch=3))
     together, state = net(samples, mask)
     for i in range(3):
         alone, own = net(samples[i : i + 1], mask[i : i + 1])
-        torch.testing.assert_close(alone, together[i : i + 1], rtol=0, atol=1e-5)
+        torch.testing.assert_close(alone, together[i : i + 1], rtol=0, atol=1e-10)
         mine = tuple(tensor[i : i + 1] for tensor in state)
-        torch.testing.assert_close(tuple(own), mine, rtol=1e-5, atol=1e-5)  # flow is in pixels
+        torch.testing.assert_close(tuple(own), mine, rtol=0, atol=1e-10)
 
 
 def test_no_frame_is_refused():

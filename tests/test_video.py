@@ -592,7 +592,7 @@ def test_no_permission(tmp_path, clip, monkeypatch):
     def denied(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(video.av, "open", denied)
+    monkeypatch.setattr(av, "open", denied)
     assert "Permission denied" in refused(VideoReader, clip)
     monkeypatch.setattr(Path, "iterdir", denied)
     assert "Permission denied" in refused(VideoReader, tmp_path)
@@ -743,7 +743,7 @@ def test_broken_sound_does_not_cost_the_video(tmp_path, clip, monkeypatch, caplo
     def broken(*_):
         raise av.error.InvalidDataError(1, "broken")
 
-    monkeypatch.setattr(video, "_even_sound", broken)
+    monkeypatch.setattr(video.sound, "_even_sound", broken)
     path = copy(original, tmp_path / "out.webm")
     assert "sound ends early" in caplog.text
     assert len(read(path)) == 50

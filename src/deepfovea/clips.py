@@ -1,21 +1,17 @@
-"""Folders of videos: finding them, reading their beginnings, decoding them once for training."""
+"""Folders of videos decoded once, so that training reads at random at no cost."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from rich.progress import track
 
 from .config import InputError
-from .video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoReader
-
-OTHER_VIDEO_SUFFIXES = (".mpg", ".mpeg", ".ts", ".wmv", ".y4m")
-"""Read, never written."""
+from .video import VideoReader, find_videos
 
 
 @dataclass(frozen=True)
@@ -24,29 +20,6 @@ class Source:
 
     name: str
     frames: np.ndarray
-
-
-def find_videos(root: Path) -> list[Path]:
-    """Video files, and folders that hold images, below a folder; sorted."""
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder; expected one that holds videos or image folders")
-    found: set[Path] = set()
-    for folder, _, files in os.walk(root):
-        for file in files:
-            suffix = Path(file).suffix.lower()
-            if suffix in IMAGE_SUFFIXES:
-                found.add(Path(folder))
-            elif suffix in VIDEO_SUFFIXES or suffix in OTHER_VIDEO_SUFFIXES:
-                found.add(Path(folder, file))
-    if not found:
-        raise InputError(f"{root}: holds neither videos nor images; expected at least one")
-    return sorted(found)
-
-
-def read_clip(video: Path, frames: int) -> np.ndarray:
-    """The first frames of a video, uint8 [T, H, W, 3]; fewer where it is shorter."""
-    with VideoReader(video) as reader:
-        return np.stack([frame.image[..., :3] for frame in islice(reader, frames)])
 
 
 def open_sources(root: Path, cache: Path) -> list[Source]:

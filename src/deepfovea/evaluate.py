@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from .checkpoint import load
-from .clips import find_videos, read_clip
 from .config import PUBLISHED_DENSITY, Density, InputError
 from .fill import accumulate, dis_flow, pull_push, upscale
 from .fovea import reduce, sample
 from .objective.metrics import psnr
+from .video import find_videos, read_clip
 
 Method = Callable[[Tensor, Tensor, Any], tuple[Tensor, Any]]
 """(samples [B,T,3,h,w], mask [B,T,1,h,w], state) -> frames [B,T,3,H,W], state."""

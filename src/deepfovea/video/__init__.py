@@ -1,0 +1,21 @@
+"""Frames in and out of video files and folders of images, with their times and their sound.
+
+Legend: H, W height and width in pixels as shown, that is after the rotation a file asks for.
+Images are 8-bit sRGB-encoded RGB, or RGBA with straight alpha. Times are in seconds from the
+first frame. PyAV, and through it FFmpeg, is used in this folder only.
+"""
+
+from .container import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from .reader import Frame, VideoReader, find_videos, list_images, read_clip
+from .writer import VideoWriter
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "Frame",
+    "VideoReader",
+    "VideoWriter",
+    "find_videos",
+    "list_images",
+    "read_clip",
+]

@@ -1,0 +1,87 @@
+"""What reading and writing share: opening files, their formats and colour codes, refusals."""
+
+from __future__ import annotations
+
+import contextlib
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NoReturn
+
+import av
+from av.stream import Disposition
+
+from ..config import InputError
+
+IMAGE_SUFFIXES = (".bmp", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff",
+                  ".webp")  # fmt: skip
+"""Suffixes, in lower case, of the images that are read."""
+
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
+"""Suffixes that can be written. A name without a suffix is a folder of PNG images."""
+
+EDIT_LISTS = (".mp4", ".m4v", ".mov")
+"""Those whose container can hide what comes before the first frame."""
+
+_TEXT_ART = ("adf", "bin", "idf", "tty", "xbin")  # FFmpeg renders a .txt file as a video
+# swscale: bilinear, full chroma interpolation and input, accurate rounding. Its default repeats
+# chroma samples, which moves colours by half a pixel.
+ACCURATE = 0x2 | 0x2000 | 0x4000 | 0x40000
+# Code points of ITU-T H.273, as FFmpeg has them
+BT709, UNSPECIFIED, RESERVED, BT601 = 1, 2, 3, 6
+LIMITED_RANGE = 1
+# Bad text in metadata is no reason not to open a file; PyAV 19 knows that by itself.
+_LENIENT = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+
+
+def refuse(path: str | Path, received: str, expected: str) -> NoReturn:
+    """Raise InputError in one line, without the context of what went wrong below."""
+    message = f"{path}: received {received}; expected {expected}"
+    raise InputError(" ".join(message.splitlines())) from None
+
+
+def reason_of(error: Exception) -> str:
+    """What the operating system or FFmpeg says, without numbers and paths."""
+    return str(getattr(error, "strerror", None) or error)
+
+
+def fraction(value: Any) -> Fraction:
+    """PyAV's None, Fraction or (from 19 on) AVRational as a Fraction; 0 if unknown."""
+    return Fraction(value.numerator, value.denominator) if value else Fraction(0)
+
+
+def checked_rate(path: str | Path, rate: float | Fraction) -> Fraction:
+    """A frame rate as a fraction; InputError unless it is a positive number."""
+    with contextlib.suppress(ValueError, OverflowError, TypeError):
+        exact = Fraction(rate).limit_denominator(1001)  # the 1001 of 29.97 = 30000 / 1001
+        if 0 < exact <= 1000:
+            return exact
+    refuse(path, f"a frame rate of {rate}", "more than 0 and at most 1000 frames per second")
+
+
+def open_media(path: Path) -> Any:
+    """The container of a file that FFmpeg can read, or InputError."""
+    expected = "a video or images; check the path and the file"
+    try:
+        if path.is_file() and path.stat().st_size == 0:
+            refuse(path, "an empty file", expected)
+        container = av.open(
+            str(path.absolute()),  # a relative "12:30.mp4" would be taken for a protocol,
+            container_options={"pattern_type": "none"},  # "%d.png" for a series of files
+            **_LENIENT,
+        )
+    except (av.FFmpegError, OSError) as error:
+        refuse(path, f"no file that can be read ({reason_of(error)})", expected)
+    if container.format.name in _TEXT_ART:
+        refuse(path, "a text file", expected)
+    return container
+
+
+def video_stream(container: Any) -> Any:
+    """The first video stream that is not the cover picture of a sound file, or None."""
+    streams = container.streams.video
+    return next((s for s in streams if not s.disposition & Disposition.attached_pic), None)
+
+
+def colorspace_of(width: int, height: int) -> int:
+    """The colour matrix of a video that does not say: BT.709 for HD sizes, else BT.601."""
+    return BT709 if width >= 1280 or height > 576 else BT601

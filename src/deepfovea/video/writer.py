@@ -1,0 +1,300 @@
+"""Frames into a video file or a folder of images: complete or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from .container import (
+    ACCURATE,
+    BT601,
+    BT709,
+    EDIT_LISTS,
+    LIMITED_RANGE,
+    VIDEO_SUFFIXES,
+    checked_rate,
+    colorspace_of,
+    reason_of,
+    refuse,
+)
+from .sound import sound_packets, sound_start
+
+_log = logging.getLogger(__name__)
+
+
+class VideoWriter:
+    """Writes a video file, or a folder of PNG images; the output is complete or absent.
+
+    The suffix decides: H.264 for .mp4 .m4v .mov .mkv .avi, VP9 for .webm, and without a suffix
+    a folder with ``00000000.png`` and so on, lossless. RGBA goes into folders, .webm (VP9) and
+    .mov (ProRes 4444). ``crf`` is the quality on the scale of x264, 0 (best) to 51. Sizes are
+    kept exactly: H.264 stores an odd width or height as 4:4:4, which some players (browsers
+    among them) cannot show. Colours are BT.709 or BT.601, by the rule of :class:`VideoReader`,
+    in limited range, and the file says so.
+
+    Times are kept to half a tick of 1/90000 s or finer, in .mkv and .webm of 1 ms; .avi has
+    only the constant ``frame_rate`` (1/s), and folders have no times. The last frame lasts
+    ``1 / frame_rate``. ``pixel_aspect`` is the width / height of a pixel.
+
+    ``audio_from`` names a file whose first sound track accompanies the frames while they last,
+    in sync with times that count from the first frame of its video. It is copied, or converted
+    to stereo AAC, Opus (.webm) or MP3 (.avi) where the container cannot hold it. A file without
+    sound adds none; a folder of images cannot take it: a warning is logged.
+
+    Use it as a context manager. Frames go to a hidden temporary name in the same folder, which
+    takes the final name when the ``with`` block ends well, and is removed when it does not. An
+    existing output is refused, or with ``overwrite`` replaced at the end (a folder only if it
+    holds nothing but images named as above); until then it may be read, even as the input.
+
+    Raises InputError at construction for all that is known then; while writing for an image of
+    another shape, a time that does not increase and failures such as a full disk; at the end
+    for no frames at all.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        frame_rate: float | Fraction,
+        audio_from: str | Path | None = None,
+        overwrite: bool = False,
+        crf: int = 17,
+        pixel_aspect: float | Fraction = 1,
+    ) -> None:
+        self.path = Path(path)
+        self.suffix = self.path.suffix.lower()
+        if self.suffix not in ("", *VIDEO_SUFFIXES):
+            known = f"{' '.join(VIDEO_SUFFIXES)}, or none for a folder of images"
+            refuse(path, f"the suffix {self.suffix} for an output", known)
+        if not 0 <= crf <= 51:
+            refuse(path, f"crf {crf}", "0 (best) to 51")
+        self.frame_rate = checked_rate(path, frame_rate)
+        self.crf = crf
+        self.pixel_aspect = Fraction(pixel_aspect).limit_denominator(1001)
+        self._target = Path(os.path.realpath(path))  # a link stays, what it points to is replaced
+        if self._target.exists():
+            self._check_replaceable(overwrite)
+        self._temporary = self._target.parent / f".deepfovea-{secrets.token_hex(4)}{self.suffix}"
+        try:  # the permission bits would not tell, least of all an administrator
+            self._temporary.touch(exist_ok=False)
+            self._temporary.unlink()
+        except OSError as error:
+            received = (
+                f"a folder that cannot be written, {self._target.parent} ({reason_of(error)})"
+            )
+            refuse(path, received, "an existing writable folder; create it or choose another")
+        self._sound = None if audio_from is None else sound_start(Path(audio_from))
+        if self._sound and not self.suffix:
+            _log.warning("%s: a folder of images has no sound, it is left out", path)
+        self._sink: _Movie | _Folder | None = None
+        self._shape: tuple[int, ...] = ()
+        self._last = -math.inf
+
+    def _check_replaceable(self, overwrite: bool) -> None:
+        if not overwrite:
+            refuse(self.path, "an existing output", "a new name, or overwrite to replace it")
+        if self.suffix and not self._target.is_file():
+            refuse(self.path, "an output that is not a file", "a file or a new name")
+        if not self.suffix:
+            folder, own = self._target, re.compile(r"\d{8,}\.png")
+            if not folder.is_dir() or not all(own.fullmatch(p.name) for p in folder.iterdir()):
+                received = "something other than a folder of images 00000000.png and so on"
+                refuse(self.path, received, "such a folder to replace, or a new name")
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def write(self, image: np.ndarray, pts_seconds: float) -> None:
+        """Append a frame: ``image`` uint8 [H, W, 3] RGB or [H, W, 4] RGBA, at ``pts_seconds``.
+
+        All images have one shape; times are at least 0 and increase. Raises InputError.
+        """
+        shape = image.shape
+        if image.dtype != np.uint8 or len(shape) != 3 or shape[2] not in (3, 4) or 0 in shape:
+            refuse(self.path, f"an image {image.dtype} {list(shape)}", "uint8 [H, W, 3 or 4]")
+        if shape[2] == 4 and self.suffix not in ("", ".mov", ".webm"):
+            expected = "RGB, or as output .webm, .mov or a folder"
+            refuse(self.path, f"images with alpha for {self.suffix}", expected)
+        if self._sink is not None and shape != self._shape:
+            refuse(self.path, f"an image {list(shape)}", f"{list(self._shape)} as the first")
+        if not (0 <= pts_seconds < math.inf and pts_seconds > self._last):
+            refuse(self.path, f"a frame at {pts_seconds} s after {self._last} s", "a later time")
+        with self._failures_explained():
+            if self._sink is None:
+                sink = _Movie if self.suffix else _Folder
+                self._sink = sink(self, self._temporary, shape)
+            self._sink.write(image, pts_seconds)
+        self._shape, self._last = shape, pts_seconds
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._sink is None:
+            if kind is None:
+                refuse(self.path, "no frames to write", "at least one")
+            return
+        complete = False
+        try:
+            if kind is None:
+                with self._failures_explained():
+                    self._sink.finish()
+                    self._replace()
+                complete = True
+        finally:
+            if not complete:
+                self._sink.discard()
+
+    def _replace(self) -> None:
+        old = self._temporary.with_suffix(".old")
+        if self._target.is_dir():
+            self._target.rename(old)  # a folder cannot be replaced in one step
+        try:
+            self._temporary.replace(self._target)
+        except BaseException:
+            if old.exists():
+                old.rename(self._target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _failures_explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
+            received = f"an output that cannot be written ({reason_of(error)})"
+            refuse(self.path, received, "space and permission; nothing was kept")
+
+
+class _Folder:
+    """A new folder ``path`` of PNG images."""
+
+    def __init__(self, writer: VideoWriter, path: Path, shape: tuple[int, ...]) -> None:
+        self.path, self.count = path, 0
+        self.encoder: Any = av.CodecContext.create("png", "w")
+        self.encoder.height, self.encoder.width, channels = shape
+        self.encoder.pix_fmt = "rgba" if channels == 4 else "rgb24"
+        self.encoder.time_base = Fraction(1)
+        self.encoder.thread_count = 1  # more would hold images back
+        self.encoder.options = {"compression_level": "1"}  # a fifth of the time, 7 % more bytes
+        self.path.mkdir()
+
+    def write(self, image: np.ndarray, seconds: float) -> None:
+        frame: Any = av.VideoFrame.from_ndarray(
+            np.ascontiguousarray(image), format=self.encoder.pix_fmt
+        )
+        frame.pts = self.count
+        data = b"".join(bytes(packet) for packet in self.encoder.encode(frame))
+        (self.path / f"{self.count:08d}.png").write_bytes(data)
+        self.count += 1
+
+    def finish(self) -> None:
+        pass
+
+    def discard(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+class _Movie:
+    """A new video file ``path`` with the sound of the writer."""
+
+    def __init__(self, writer: VideoWriter, path: Path, shape: tuple[int, ...]) -> None:
+        height, width, channels = shape
+        self.path, rate = path, writer.frame_rate
+        self.format = "rgba" if channels == 4 else "rgb24"
+        codec, options = "libx264", {"crf": str(writer.crf), "preset": "medium"}
+        pixels = "yuv420p" if width % 2 == 0 == height % 2 else "yuv444p"
+        if path.suffix == ".webm":
+            codec, pixels = "libvpx-vp9", "yuva420p" if channels == 4 else "yuv420p"
+            quality = round(writer.crf * 63 / 51)
+            options = {"crf": str(quality), "b": "0", "cpu-used": "4", "row-mt": "1"}
+            if channels == 4:
+                options["auto-alt-ref"] = "0"  # as libvpx demands
+        elif channels == 4:
+            codec, pixels, options = "prores_ks", "yuva444p10le", {"profile": "4444"}
+        # A multiple of the frame rate, for a constant one to be exact
+        self.tick = Fraction(1, rate.numerator * math.ceil(90000 / rate.numerator))
+        if path.suffix == ".avi":
+            self.tick = 1 / rate
+            options["bf"] = "0"  # AVI knows no order of display
+        self.last_duration = round(1 / rate / self.tick)
+
+        flags = {"movflags": "+faststart"} if path.suffix in EDIT_LISTS else {}
+        self.container: Any = av.open(str(path), "w", container_options=flags)
+        self.stream = self.container.add_stream(codec, rate=rate, options=options)
+        self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, pixels
+        self.stream.thread_type = "AUTO"  # with PyAV's default x264 cuts frames into slices
+        context = self.stream.codec_context
+        context.time_base, context.sample_aspect_ratio = self.tick, writer.pixel_aspect
+        context.colorspace, context.color_range = colorspace_of(width, height), LIMITED_RANGE
+        context.color_primaries = context.color_trc = BT709
+        self.convert = VideoReformatter()
+        self.held: Any = None
+        self.first_pts, self.first_dts = 0, None
+        self.sound: Iterator[Any] = iter(())
+        if writer._sound is not None:
+            self.sound = sound_packets(*writer._sound, self.container, path.suffix)
+        self.sound_packet: Any = next(self.sound, None)
+
+    def write(self, image: np.ndarray, seconds: float) -> None:
+        frame: Any = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=self.format)
+        frame = self.convert.reformat(
+            frame,
+            format=self.stream.pix_fmt,
+            dst_colorspace={BT709: 1, BT601: 5}[self.stream.codec_context.colorspace],
+            dst_color_range=LIMITED_RANGE,
+            interpolation=ACCURATE,
+        )
+        frame.pts, frame.time_base = round(seconds / self.tick), self.tick
+        if self.held is None:
+            self.first_pts = frame.pts
+        else:
+            frame.pts = max(frame.pts, self.held.pts + 1)
+            self._mux(self._encode(frame.pts - self.held.pts))
+        self.held = frame  # until its duration is known
+
+    def _encode(self, duration: int) -> list[Any]:
+        self.held.duration = duration
+        packets: list[Any] = self.stream.encode(self.held)
+        return packets
+
+    def _mux(self, packets: list[Any]) -> None:
+        for packet in packets:
+            if self.first_dts is None:
+                self.first_dts = packet.dts
+            self._mux_sound(packet.dts * packet.time_base)
+            self.container.mux(packet)
+
+    def _mux_sound(self, until: Fraction) -> None:
+        while (sound := self.sound_packet) is not None and sound.pts * sound.time_base < until:
+            self.container.mux(sound)
+            self.sound_packet = next(self.sound, None)
+
+    def finish(self) -> None:
+        end = self.held.pts + self.last_duration
+        packets = [*self._encode(self.last_duration), *self.stream.encode(None)]
+        # MP4 adds up decoding times, which at a variable rate end long before the frames do.
+        first_dts = packets[0].dts if self.first_dts is None else self.first_dts
+        missing = (end - self.first_pts) - (packets[-1].dts - first_dts)
+        packets[-1].duration = max(packets[-1].duration, missing)
+        self._mux(packets)
+        self._mux_sound(end * self.tick)
+        self.container.close()
+
+    def discard(self) -> None:
+        # The name first: closing would move all the data of a file that nobody wants.
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+        with contextlib.suppress(Exception):
+            self.container.close()
+        self.path.unlink(missing_ok=True)
