@@ -80,7 +80,8 @@ def independent(path, count, networks, density, seed):
     for t, frame in enumerate(low):
         known, mask = sample(frame[None, None], gaze[None], density, seed=seed, first_frame=t)
         filled.append(pull_push(known, mask)[0, 0])
-        color, canvas = accumulate(known, mask, canvas, flow=dis_flow)
+        flow = dis_flow if w >= 12 else None  # too small for OpenCV
+        color, canvas = accumulate(known, mask, canvas, flow=flow)
         carried.append(color[0, 0])
         masks.append(mask[0, 0])
     scores = {

@@ -117,6 +117,9 @@ def _parser() -> Parser:
     verb.add_argument("--run", type=Path, required=True, metavar="FOLDER")
     verb.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     verb.add_argument(
+        "--start-from", metavar="NAME|PATH", help="begin a new run with the weights of a model"
+    )
+    verb.add_argument(
         "--cache",
         type=Path,
         metavar="FOLDER",
@@ -334,7 +337,14 @@ def _train(options: argparse.Namespace) -> None:
         raise InputError(
             f"training needs {error.name}, which is missing: pip install 'deepfovea[train]'"
         ) from None
-    model = train(options.data, options.run, TrainConfig(**fields), options.resume, options.cache)
+    model = train(
+        options.data,
+        options.run,
+        TrainConfig(**fields),
+        options.resume,
+        options.cache,
+        options.start_from,
+    )
     print(f"{model}: trained; 'deepfovea reconstruct --model {model}' uses it")
 
 

@@ -31,7 +31,12 @@ from .data import SCALE, Clip, ClipDataset
 
 
 def train(
-    data: Path, run: Path, config: TrainConfig, resume: bool = False, cache: Path | None = None
+    data: Path,
+    run: Path,
+    config: TrainConfig,
+    resume: bool = False,
+    cache: Path | None = None,
+    start_from: str | Path | None = None,
 ) -> Path:
     """Train a generator; the run folder holds everything.
 
@@ -45,6 +50,7 @@ def train(
             ``chunk`` and ``batch`` may differ from what the run began with.
         resume: go on from the last checkpoint.
         cache: where decoded frames lie; by default ``run / "frames"``.
+        start_from: a model, by name or path, whose weights a new run begins with.
 
     Raises:
         InputError: unusable data, configuration or run folder.
@@ -70,6 +76,11 @@ def train(
             f"--chunk: received {config.chunk} frames, but {config.model!r} takes "
             f"{net.frames_per_step} at a time; expected a multiple of that"
         )
+    if start_from is not None:
+        begun = checkpoint.load(start_from, accelerator.device)
+        if begun.config != net.config:
+            raise InputError(f"--start-from {start_from}: another network than {config.model!r}")
+        net.load_state_dict(begun.state_dict())
     averaged = {name: p.detach().clone() for name, p in net.named_parameters()}
     optimizer = torch.optim.Adam(net.parameters(), config.learning_rate, betas=(0.9, 0.99))
     step, next_clip, hours = 0, 0, 0.0
