@@ -185,6 +185,13 @@ def test_a_flipped_bit_anywhere_is_noticed_or_harmless(little):
     assert harmless <= 8  # white space behind the header
 
 
+def test_numbers_declared_as_another_type_are_damage(little):
+    whole = little.read_bytes()
+    assert whole.count(b'"F32"') == 1
+    little.write_bytes(whole.replace(b'"F32"', b'"I32"'))
+    assert "its hash does not match" in refused(read, little)
+
+
 @pytest.mark.parametrize("position", [0.0, 0.3, 0.999])
 def test_a_flipped_byte_of_the_weights_is_damage(model, position):
     whole = bytearray(model.read_bytes())

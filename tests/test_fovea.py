@@ -310,6 +310,13 @@ def test_frames_and_seeds_are_independent_at_every_shift():
             assert np.abs(correlation).max() < 6.5 / 128
 
 
+def test_nothing_repeats_inside_a_wide_frame():
+    spectrum = np.fft.fft2(thresholds_16(0, 1, 64, 2048)[0] - 7.5)
+    correlation = np.fft.ifft2(np.abs(spectrum) ** 2).real
+    correlation = np.abs(correlation / correlation[0, 0]).ravel()[1:]
+    assert correlation.max() < 6.5 / math.sqrt(64 * 2048)
+
+
 # --- blue noise -------------------------------------------------------------------------------
 
 

@@ -118,6 +118,17 @@ def test_a_state_is_left_as_it_was():
     assert all(map(torch.equal, before, state))
 
 
+@pytest.mark.parametrize("field", StreamState._fields)
+@torch.no_grad()
+def test_all_of_the_state_is_used(field):
+    net = lively()
+    _, state = net(*clip(2))
+    samples, mask = clip(1)
+    frames, _ = net(samples, mask, state)
+    changed = state._replace(**{field: getattr(state, field) * 0.5 + 0.1})
+    assert not torch.equal(net(samples, mask, changed)[0], frames)
+
+
 @torch.no_grad()
 def test_padding_is_unsampled_pixels():
     net = lively()
