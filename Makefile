@@ -10,7 +10,7 @@ demo: .venv/ready
 	$(BIN)/deepfovea demo
 
 test: lint types
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 lint: .venv/ready
 	$(BIN)/ruff check .

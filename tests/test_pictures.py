@@ -66,7 +66,8 @@ def test_shrinking_averages():
     stripes[..., ::4] = 1.0  # without averaging they would fall between the pixels that are read
     small = resize(stripes, 10, 15)
     assert small.shape == (3, 10, 15)
-    torch.testing.assert_close(small, torch.full_like(small, 0.25), rtol=0, atol=0.04)
+    inside = small[..., 1:-1]
+    torch.testing.assert_close(inside, torch.full_like(inside, 0.25), rtol=0, atol=0.01)
 
 
 # --- the gaze ---------------------------------------------------------------------------------
