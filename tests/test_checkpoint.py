@@ -311,7 +311,6 @@ def test_impossible_tensors_are_refused(tmp_path, tensor):
     refused(read, raw(tmp_path / "a", {"__metadata__": about, "w": tensor}, bytes(8)))
 
 
-@pytest.mark.xfail(strict=True, reason="RecursionError")
 def test_a_description_nested_deeply_is_refused(tmp_path):
     refused(load, describing(tmp_path / "a", '{"format":1,"a":' + "[" * 50_000))
 
@@ -367,7 +366,6 @@ def test_a_config_of_another_shape_is_refused(tmp_path, config, named):
     assert str(path) in message
 
 
-@pytest.mark.xfail(strict=True, reason="the network is built before anything looks at its numbers")
 @pytest.mark.parametrize(
     "config",
     [
@@ -446,7 +444,6 @@ def test_a_folder_is_not_a_model(shelf):
     refused(read, shelf)
 
 
-@pytest.mark.xfail(strict=True, reason="OSError: File name too long")
 def test_a_name_that_no_file_can_have_is_refused(shelf):
     refused(load, "a" * 5000)
 
@@ -464,11 +461,10 @@ def test_what_ships_can_be_loaded(name):
 
 
 def fail_while_saving(monkeypatch, error):
-    def save(tensors, path, metadata):
-        Path(path).write_bytes(b"half")
+    def save(tensors, metadata):
         raise error
 
-    monkeypatch.setattr(checkpoint, "save_file", save)
+    monkeypatch.setattr(checkpoint, "save", save)
 
 
 def fail_while_syncing(monkeypatch, error):
@@ -495,10 +491,9 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(monkeypatch, tmp_pa
     assert little.read_bytes() == before
 
 
-@pytest.mark.xfail(strict=True, reason="the temporary file is removed after an OSError only")
 def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(monkeypatch, tmp_path, little):
     before = little.read_bytes()
-    fail_while_saving(monkeypatch, KeyboardInterrupt())
+    fail_while_syncing(monkeypatch, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         write(little, {"w": torch.ones(9)}, {"kind": "test"})
     assert little.read_bytes() == before
@@ -513,7 +508,6 @@ def test_a_new_file_replaces_the_old_one(tmp_path, little):
     assert [path.name for path in tmp_path.iterdir()] == [little.name]
 
 
-@pytest.mark.xfail(strict=True, reason="safetensors creates files that only their owner may read")
 def test_a_file_has_the_permissions_of_any_new_file(tmp_path, little):
     (tmp_path / "any").write_text("")
     assert little.stat().st_mode == (tmp_path / "any").stat().st_mode
@@ -526,7 +520,6 @@ def test_a_place_where_nothing_can_be_written_is_refused(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
 
 
-@pytest.mark.xfail(strict=True, reason="NotADirectoryError from removing the temporary file")
 def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     refused(write, tmp_path / "file" / "a.safetensors", {"w": torch.ones(2)}, {})

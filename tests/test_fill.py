@@ -150,7 +150,6 @@ def test_filling_is_better_than_repeating_the_nearest_sample():
     assert mse(pull_push(picture, mask), picture) < mse(nearest, picture)
 
 
-@pytest.mark.xfail(strict=True, reason="nan times a weight of 0 is nan")
 def test_nan_where_nothing_is_known_does_not_matter():
     samples = torch.rand(1, 3, 20, 30)
     mask = random_mask(samples, 0.2)
@@ -231,7 +230,6 @@ def test_a_still_scene_is_known_better_with_every_frame():
     assert errors[-1] < 0.2 * errors[0]
 
 
-@pytest.mark.xfail(strict=True, reason="new samples are held against guesses of the canvas")
 def test_a_still_scene_becomes_complete():
     frames, mask = still_scene()
     known = mask.cumsum(1).clamp(max=1)
@@ -301,7 +299,6 @@ def test_frames_without_samples_keep_the_canvas():
     assert torch.equal(same.confidence, canvas.confidence)
 
 
-@pytest.mark.xfail(strict=True, reason="what is shown, part guess, is carried on and filled again")
 def test_frames_without_samples_keep_a_canvas_of_any_confidence():
     frames = panning(3, (1, 0), 32, 40)
     mask = random_mask(frames, 0.4)
@@ -357,7 +354,6 @@ def test_no_frame_is_refused():
         accumulate(nothing, nothing[:, :, :1])
 
 
-@pytest.mark.xfail(strict=True, reason="only looked for at the start of a video")
 def test_no_frame_is_refused_in_the_middle_of_a_video():
     nothing = torch.zeros(1, 0, 3, 8, 8)
     canvas = Canvas(torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 8, 8))
@@ -399,7 +395,6 @@ def test_without_opencv_one_line_says_what_to_install(monkeypatch):
     assert len(str(error.value).splitlines()) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="OpenCV's error for less than 12 pixels reaches the user")
 def test_dis_flow_of_a_tiny_frame_is_no_error():
     frames = texture(8, 10)
     assert dis_flow(frames, frames).shape == (1, 2, 8, 10)

@@ -401,7 +401,6 @@ def test_nothing_may_be_sampled():
     assert not mask.any()
 
 
-@pytest.mark.xfail(strict=True, reason="the density is rounded to the frames before the draw")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_draws_the_same_mask(dtype):
     frames, gaze = torch.ones(1, 8, 3, 90, 120), torch.full((1, 8, 2), 45.0)

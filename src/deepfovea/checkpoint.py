@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -75,10 +76,18 @@ def load_with_provenance(model: str | Path) -> tuple[Generator, dict[str, Any]]:
             f"{path}: received a network of type {about.get('network')!r}; expected 'stream' or "
             "'unet'; a newer deepfovea may know it"
         )
-    network = build(from_json(config_type, about.get("config"), source=str(path)))
+    config: StreamConfig | UNetConfig = from_json(
+        config_type, about.get("config"), source=str(path)
+    )
     try:
+        # Built without memory first: numbers that do not fit the weights allocate nothing.
+        with torch.device("meta"):
+            shapes = {name: t.shape for name, t in build(config).state_dict().items()}
+        if shapes != {name: t.shape for name, t in tensors.items()}:
+            raise RuntimeError("other names or shapes")
+        network = build(config)
         network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError, OverflowError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{path}: the weights do not fit the configuration stored beside them ({reason}); "
@@ -127,8 +136,9 @@ def find(model: str | Path) -> Path:
     if str(model) in shipped():
         return named
     path = Path(model)
-    if path.is_file():
-        return path
+    with contextlib.suppress(OSError):  # a name too long for a path
+        if path.is_file():
+            return path
     if path.suffix or len(path.parts) > 1:
         raise InputError(
             f"{path}: no such file; expected a .safetensors file or one of {shipped()}"
@@ -139,7 +149,7 @@ def find(model: str | Path) -> Path:
         if str(model) in PRESETS
         else f"expected one of {shipped()} or the path of a .safetensors file"
     )
-    raise InputError(f"unknown model {str(model)!r}: {hint}")
+    raise InputError(f"unknown model {str(model)[:80]!r}: {hint}")
 
 
 def save_model(path: Path, network: Generator, provenance: Mapping[str, Any]) -> None:
@@ -174,15 +184,19 @@ def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -
     metadata = {"deepfovea": description, "sha256": _digest(contiguous, description)}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(contiguous, temporary, metadata)
-        with temporary.open("rb") as file:
+        # Written here and not by safetensors, whose files only their owner may read.
+        with temporary.open("wb") as file:
+            file.write(save(contiguous, metadata))
+            file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         raise InputError(
             f"{path}: cannot be written ({error}); choose a folder with space and write permission"
         ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -203,7 +217,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = load_file(path)
     except InputError:
         raise
-    except (KeyError, TypeError, ValueError, SafetensorError, OSError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: cannot be read ({reason}); {expected}") from None
     if metadata.get("sha256") != _digest(tensors, metadata["deepfovea"]):

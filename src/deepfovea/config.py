@@ -10,7 +10,8 @@ import dataclasses
 import difflib
 import json
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_type_hints
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 
 class InputError(ValueError):
@@ -47,11 +48,13 @@ class Density:
                 f"density: received center {self.center} and periphery {self.periphery}; "
                 "expected 0 <= periphery <= center <= 1"
             )
-        if not 0.0 <= self.inner < self.outer:
+        if not 0.0 <= self.inner < self.outer < float("inf"):
             raise InputError(
                 f"density: received radii {self.inner} and {self.outer}; "
-                "expected 0 <= inner < outer"
+                "expected 0 <= inner < outer, finite"
             )
+        if self.unit not in ("px", "deg"):
+            raise InputError(f"density: received the unit {self.unit!r}; expected 'px' or 'deg'")
         if self.budget is not None and not 0.0 < self.budget <= 1.0:
             raise InputError(
                 f"density: received a budget of {100 * self.budget:g} %; "
@@ -89,7 +92,7 @@ class Density:
 
 
 PUBLISHED_DENSITY = Density()
-"""0.98 within 20 px, 0.15 beyond 40 px: about 19 % of a 192x256 frame."""
+"""0.98 within 20 px, 0.15 beyond 40 px: about 20 % of a 192x256 frame."""
 
 
 @dataclass(frozen=True)
@@ -144,22 +147,44 @@ def from_json(kind: type[Config], values: Any, source: str = "JSON") -> Config:
             near = difflib.get_close_matches(str(key), known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {sorted(known)}"
             raise InputError(f"{source}: unknown key {key!r} of {kind.__name__}; {hint}")
-        if isinstance(value, list):
-            value = tuple(value)
-        if hints[key] is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        plain = hints[key] if isinstance(hints[key], type) else None
-        if plain is not None and (
-            not isinstance(value, plain) or (plain is int and isinstance(value, bool))
-        ):
+        value = _plain(value, hints[key])
+        if not _fits(value, hints[key]):
             raise InputError(
-                f"{source}: {kind.__name__}.{key} received {value!r}, expected {plain.__name__}"
+                f"{source}: {kind.__name__}.{key} received {value!r:.200}, "
+                f"expected {getattr(hints[key], '__name__', hints[key])}"
             )
         converted[key] = value
     try:
         return kind(**converted)
     except TypeError as error:
         raise InputError(f"{source}: {error}") from None
+
+
+def _plain(value: Any, hint: Any) -> Any:
+    """JSON's lists as tuples, and whole numbers as floats where a float is due."""
+    if isinstance(value, list):
+        return tuple(value)
+    if type(value) is int and (hint is float or float in get_args(hint)):
+        try:
+            return float(value)
+        except OverflowError:
+            return value
+    return value
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in inner
+    if origin in (Union, UnionType):
+        return any(_fits(value, each) for each in inner)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        if len(inner) == 2 and inner[1] is Ellipsis:
+            return all(_fits(item, inner[0]) for item in value)
+        return len(value) == len(inner) and all(map(_fits, value, inner))
+    return type(value) is hint
 
 
 def to_json(config: Any) -> str:

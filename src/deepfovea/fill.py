@@ -31,15 +31,15 @@ def pull_push(samples: Tensor, weight: Tensor) -> Tensor:
     """
     shape = samples.shape
     channels, height, width = shape[-3:]
-    color = (samples * weight).reshape(-1, channels, height, width)
+    color = torch.where(weight > 0, samples * weight, 0.0).reshape(-1, channels, height, width)
     total = weight.expand(*shape[:-3], 1, height, width).reshape(-1, 1, height, width)
     level = torch.cat([color, total], 1)
     pyramid = []
     while max(level.shape[-2:]) > 1:
         pyramid.append(level)
-        even = F.pad(level, (0, level.shape[-1] % 2, 0, level.shape[-2] % 2))
+        # An even side drops the padding again; asking which it is would tie an export to one size.
         # Sums, not means: a coarse pixel is fully known once it holds one known fine pixel.
-        level = 4.0 * F.avg_pool2d(even, 2)
+        level = 4.0 * F.avg_pool2d(F.pad(level, (0, 1, 0, 1)), 2)
         level = level / level[:, -1:].clamp(min=1.0)
     filled = level[:, :-1] / level[:, -1:].clamp(min=1e-6)
     for level in reversed(pyramid):
@@ -64,17 +64,27 @@ def backward_warp(image: Tensor, flow: Tensor) -> Tensor:
         flow: [B, 2, h, w] in pixels, (x, y).
     """
     height, width = image.shape[-2:]
+    # In half precision a position is a sixteenth of a pixel off at 256, and the CPU's sampling
+    # goes wrong in large frames.
+    flow = flow.float()
     y = torch.arange(height, device=flow.device, dtype=flow.dtype)[:, None]
     x = torch.arange(width, device=flow.device, dtype=flow.dtype)
     grid = torch.stack(
         [(2.0 * (flow[:, 0] + x) + 1.0) / width - 1.0, (2.0 * (flow[:, 1] + y) + 1.0) / height - 1],
         dim=-1,
     )
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    warped = F.grid_sample(
+        image.float(), grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
+    return warped.to(image.dtype)
 
 
 class Canvas(NamedTuple):
-    """What the samples so far show: color [B,3,h,w], its holes filled; confidence [B,1,h,w]."""
+    """What the samples so far show.
+
+    color [B,3,h,w] as sampled, filled where nothing was; confidence [B,1,h,w] in [0, 1]: how
+    far it is a sample.
+    """
 
     color: Tensor
     confidence: Tensor
@@ -112,10 +122,11 @@ def accumulate(
         alone = pull_push(color, known)
         if canvas is None:
             canvas = Canvas(alone, known)
+            frames.append(alone)
         else:
-            canvas = _advance(canvas, color, known, alone, flow, window, tolerance)
-        frames.append(canvas.color)
-    if canvas is None:
+            frame, canvas = _advance(canvas, color, known, alone, flow, window, tolerance)
+            frames.append(frame)
+    if canvas is None or not frames:
         raise ValueError("received no frame, expected at least one")
     return torch.stack(frames, 1), canvas
 
@@ -128,18 +139,21 @@ def _advance(
     flow: FlowEstimator | None,
     window: int,
     tolerance: float,
-) -> Canvas:
+) -> tuple[Tensor, Canvas]:
     def local_mean(x: Tensor) -> Tensor:
         return F.avg_pool2d(x, window, 1, window // 2, count_include_pad=False)
 
     def disagreement(carried: Tensor) -> Tensor:
-        error = (carried[:, :3] - color).square().mean(1, keepdim=True) * known
-        return local_mean(error) / local_mean(known).clamp(min=1e-3)
+        # Guesses of the canvas are no evidence against its samples.
+        weight = known * carried[:, 3:]
+        error = (carried[:, :3] - color).square().mean(1, keepdim=True) * weight
+        return local_mean(error) / local_mean(weight).clamp(min=1e-3)
 
     carried = torch.cat(canvas, 1)
     error = disagreement(carried)
     if flow is not None:
-        moved = backward_warp(carried, flow(canvas.color, alone))
+        shown = pull_push(canvas.color, canvas.confidence)
+        moved = backward_warp(carried, flow(shown, alone))
         moved_error = disagreement(moved)
         moves = moved_error < error
         carried = torch.where(moves, moved, carried)
@@ -147,7 +161,8 @@ def _advance(
     confidence = carried[:, 3:] * torch.exp(-error / tolerance**2)
     confidence = torch.where(known > 0, known, confidence)
     color = torch.where(known > 0, color, carried[:, :3])
-    return Canvas(pull_push(color, confidence), confidence)
+    frame = pull_push(color, confidence)
+    return frame, Canvas(torch.where(confidence > 0, color, frame), confidence)
 
 
 def dis_flow(previous: Tensor, current: Tensor) -> Tensor:
@@ -169,6 +184,8 @@ def dis_flow(previous: Tensor, current: Tensor) -> Tensor:
         raise InputError(
             "DIS optical flow needs OpenCV, which is missing: pip install 'deepfovea[eval]'"
         ) from None
+    if max(current.shape[-2:]) < 12:  # OpenCV's smallest
+        return torch.zeros_like(current[:, :2])
     solver = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     weights = np.array([0.299, 0.587, 0.114], np.float32)
 

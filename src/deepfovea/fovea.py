@@ -106,7 +106,7 @@ def draw_mask(
     """
     batch, time, _, height, width = probability.shape
     device = probability.device
-    seeds = [seed] * batch if isinstance(seed, int) else list(seed)
+    seeds = list(seed) if isinstance(seed, Sequence) else [int(seed)] * batch
     if len(seeds) != batch:
         raise ValueError(f"received {len(seeds)} seeds, expected one or {batch}")
     key = torch.tensor([s & 0xFFFFFFFF for s in seeds], device=device)[:, None, None, None]
@@ -177,7 +177,7 @@ def sample(
     """
     height, width = frames.shape[-2:]
     probability = density_map(gaze_px.to(frames.device), height, width, density, geometry)
-    mask = draw_mask(probability.to(frames.dtype), seed, first_frame, blue_noise)
+    mask = draw_mask(probability, seed, first_frame, blue_noise).to(frames.dtype)
     return frames * mask, mask
 
 

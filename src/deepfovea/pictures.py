@@ -29,8 +29,9 @@ def resize(frame: Tensor, height: int, width: int) -> Tensor:
 def mark_gaze(frame: Tensor, x: float, y: float, radius: float) -> Tensor:
     """Draw a ring at a point (pixels of the frame [3, H, W]): white, with a black rim."""
     height, width = frame.shape[-2:]
-    rows = torch.arange(height, device=frame.device)[:, None] - y
-    distance = (torch.hypot(torch.arange(width, device=frame.device) - x, rows) - radius).abs()
+    rows = torch.arange(height, device=frame.device, dtype=torch.float32)[:, None] - y
+    columns = torch.arange(width, device=frame.device, dtype=torch.float32) - x
+    distance = (torch.hypot(columns, rows) - radius).abs()
     marked = torch.where(distance < 3.0, torch.zeros_like(frame), frame)
     return torch.where(distance < 1.5, torch.ones_like(frame), marked)
 
@@ -50,8 +51,8 @@ def side_by_side_panels(
         uint8 [height, 2 or 3 × width, 3], even sizes.
     """
     height, width = frame.shape[-2:]
-    width_shown = min(PANEL_WIDTH, width) // 2 * 2
-    height_shown = round(height * width_shown / width) // 2 * 2
+    width_shown = max(2, min(PANEL_WIDTH, width) // 2 * 2)
+    height_shown = max(2, round(height * width_shown / width) // 2 * 2)
     panels = [
         resize(p.cpu(), height_shown, width_shown) for p in (samples, frame, truth) if p is not None
     ]

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..config import InputError
 from ..fill import backward_warp, pull_push
 from ..fovea import reduce
 
@@ -39,6 +40,13 @@ class StreamConfig:
     search_radii: tuple[int, int, int] = (4, 2, 1)
     """Displacements tried at 1/4, 1/2 and 1/1 of the low resolution, in pixels of that level."""
     gate_window: int = 9
+
+    def __post_init__(self) -> None:
+        sizes = (self.channels, self.deep_channels, self.hidden_channels, self.head_channels)
+        if min(sizes) < 1 or self.scale < 2 or self.scale % 2:
+            raise InputError(f"stream: received {self}; expected channels > 0 and an even scale")
+        if min(self.search_radii) < 0 or self.gate_window < 1 or self.gate_window % 2 == 0:
+            raise InputError(f"stream: received {self}; expected radii >= 0 and an odd window")
 
 
 class StreamState(NamedTuple):
@@ -93,7 +101,7 @@ class StreamNet(nn.Module):
         for t in range(samples.shape[1]):
             frame, state = self.step(F.pad(samples[:, t], pad), F.pad(mask[:, t], pad), state)
             frames.append(frame[..., : self.scale * height, : self.scale * width])
-        if state is None:
+        if state is None or not frames:
             raise ValueError("received no frame (T = 0), expected at least one")
         return torch.stack(frames, 1), state
 
