@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from deepfovea import clips
-from deepfovea.clips import find_videos, open_sources, read_clip
+from deepfovea.clips import open_sources
 from deepfovea.config import InputError
-from deepfovea.video import VideoReader, VideoWriter
+from deepfovea.video import VideoReader, VideoWriter, find_videos, read_clip
 
 
 def write_pngs(folder, images):

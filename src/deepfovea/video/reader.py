@@ -70,6 +70,9 @@ def find_videos(root: str | Path) -> list[Path]:
 
     They are known by their suffixes; hidden ones are left out. Raises InputError for none.
     """
+    expected = "a folder that holds videos or folders of images"
+    if not Path(root).is_dir():
+        refuse(root, "no such folder", expected)
     found: set[Path] = set()
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if name[0] != "."]
@@ -80,7 +83,7 @@ def find_videos(root: str | Path) -> list[Path]:
             elif suffix in (*VIDEO_SUFFIXES, *_READ_ONLY):
                 found.add(path)
     if not found:
-        refuse(root, "no videos and no images", "a folder that holds at least one")
+        refuse(root, "neither videos nor images", expected)
     return sorted(found)
 
 

@@ -1,0 +1,314 @@
+"""Claims about the ONNX file: it is the network, with its state by name."""
+
+import json
+import re
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+
+from deepfovea import cli, export
+from deepfovea.checkpoint import save_model
+from deepfovea.config import InputError
+from deepfovea.export import INPUTS, OUTPUTS, TOLERANCE, TOLERANCE_HALF, export_onnx
+from deepfovea.fill import pull_push
+from deepfovea.generators.stream import StreamConfig, StreamNet, StreamState
+from deepfovea.generators.unet import DEEPFOVEA_2019, RecurrentUNet
+
+SMALL = StreamConfig(
+    channels=12, deep_channels=16, hidden_channels=8, head_channels=4, search_radii=(2, 1, 1)
+)
+DOCUMENT = Path(__file__).parents[1] / "docs" / "export.md"
+
+
+@pytest.fixture(scope="module")
+def network():
+    """Small, and nothing in it is zero any more that starts at zero."""
+    torch.manual_seed(0)
+    net = StreamNet(SMALL).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.03 * torch.randn_like(parameter))
+    return net
+
+
+@pytest.fixture(scope="module")
+def exported(network, tmp_path_factory):
+    """The file of a network exported with open size, as the command line does it."""
+    folder = tmp_path_factory.mktemp("export")
+    save_model(folder / "tiny.safetensors", network, {})
+    path = folder / "model.onnx"
+    assert cli.main(["export", str(folder / "tiny.safetensors"), "-o", str(path)]) == 0
+    # What is stored is float16: compare with the same rounding.
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(parameter.half())
+    return path
+
+
+def run(path, network, batch, height, width, frames=8, seed=1):
+    """Largest difference of each output from torch, the state of each engine fed back."""
+    torch.manual_seed(seed)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    texture = F.interpolate(torch.rand(batch, 3, height // 4, width // 4), scale_factor=4.0)
+    state = network.initial_state(texture)
+    arrays = [tensor.numpy() for tensor in state]
+    worst = dict.fromkeys(OUTPUTS, 0.0)
+    for t in range(frames):
+        mask = (torch.rand(batch, 1, height, width) < 0.2).float()
+        samples = texture.roll((t, -t), (2, 3)) * mask
+        with torch.inference_mode():
+            frame, state = network.step(samples, mask, state)
+        feed = dict(zip(INPUTS, [samples.numpy(), mask.numpy(), *arrays], strict=True))
+        outputs = session.run(None, feed)
+        arrays = outputs[1:]
+        for name, ours, truth in zip(OUTPUTS, outputs, [frame, *state], strict=True):
+            assert ours.shape == truth.shape and ours.dtype == np.float32
+            worst[name] = max(worst[name], float(np.abs(ours - truth.numpy()).max()))
+    assert state.flow.abs().max() > 0.1 and state.hidden.abs().max() > 0.01  # all paths live
+    return worst
+
+
+def assert_within(worst, tolerance):
+    for name, difference in worst.items():
+        assert difference < tolerance * (10.0 if name == "next_flow" else 1.0), name
+
+
+# --- equality -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(1, 24, 32), (2, 40, 104), (1, 8, 8)])
+def test_equal_to_torch_over_eight_frames_at_any_size(exported, network, size):
+    assert_within(run(exported, network, *size), TOLERANCE)
+
+
+def test_static(network, tmp_path):
+    path = tmp_path / "static.onnx"
+    assert export_onnx(network, path, static=(24, 40), opset=18) < TOLERANCE
+    assert_within(run(path, network, 1, 24, 40), TOLERANCE)
+    model = onnx.load(path)
+    assert model.opset_import[0].version == 18
+    assert axes(model)["samples"] == [1, 3, 24, 40]
+    assert axes(model)["state_hidden"] == [1, 8, 12, 20]
+    assert axes(model)["frame"] == [1, 3, 96, 160]
+    assert not operators(model) & set(export.FORBIDDEN)
+
+
+def test_half_stays_near_and_is_smaller(exported, network, tmp_path):
+    path = tmp_path / "half.onnx"
+    assert export_onnx(network, path, half=True) < TOLERANCE_HALF
+    assert_within(run(path, network, 2, 24, 32), TOLERANCE_HALF)
+    whole, model = onnx.load(exported), onnx.load(path)
+    assert props(model)["precision"] == "float16"
+    assert weights(model) < 0.55 * weights(whole)
+    assert {p.dtype for p in network.parameters()} == {torch.float32}  # ours is untouched
+
+
+def weights(model):
+    return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (24, 40), (13, 7), (64, 64)])
+def test_pull_push_with_constant_padding_is_the_same(size):
+    torch.manual_seed(0)
+    samples, weight = torch.rand(2, 3, *size), torch.rand(2, 1, *size).mul(3).sub(1).clamp(0, 1)
+    level = torch.cat([samples * weight, weight], 1)
+    pyramid = []
+    while max(level.shape[-2:]) > 1:
+        pyramid.append(level)
+        even = F.pad(level, (0, level.shape[-1] % 2, 0, level.shape[-2] % 2))
+        level = 4.0 * F.avg_pool2d(even, 2)
+        level = level / level[:, -1:].clamp(min=1.0)
+    filled = level[:, :-1] / level[:, -1:].clamp(min=1e-6)
+    for level in reversed(pyramid):
+        coarse = F.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
+        coarse = coarse[..., : level.shape[-2], : level.shape[-1]]
+        filled = level[:, :-1] + (1.0 - level[:, -1:]) * coarse
+    assert torch.equal(pull_push(samples, weight), filled)
+
+
+# --- the graph ----------------------------------------------------------------------------------
+
+
+def operators(model):
+    found = set()
+
+    def walk(nodes):
+        for node in nodes:
+            found.add(node.op_type)
+            for attribute in node.attribute:
+                for graph in [attribute.g, *attribute.graphs]:
+                    walk(graph.node)
+
+    walk(model.graph.node)
+    for function in model.functions:
+        walk(function.node)
+    return found
+
+
+def axes(model):
+    return {
+        tensor.name: [
+            axis.dim_param or axis.dim_value for axis in tensor.type.tensor_type.shape.dim
+        ]
+        for tensor in [*model.graph.input, *model.graph.output]
+    }
+
+
+def props(model):
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def test_no_operator_that_engines_lack(exported):
+    model = onnx.load(exported)
+    assert {"Conv", "GridSample", "Softmax"} <= operators(model)
+    assert not operators(model) & {"DeformConv", "GroupNormalization", "Loop", "If", "Scan"}
+    assert {entry.domain for entry in model.opset_import} == {""}
+    assert model.opset_import[0].version == 16
+
+
+def test_a_forbidden_operator_is_found_inside_nested_graphs_and_functions():
+    node = onnx.helper.make_node
+    inner = onnx.helper.make_graph([node("Scan", [], [])], "inner", [], [])
+    outer = onnx.helper.make_graph([node("Any", [], [], body=inner)], "outer", [], [])
+    function = onnx.helper.make_function("x", "f", [], [], [node("Loop", [], [])], [])
+    model = onnx.helper.make_model(outer, functions=[function])
+    assert set(export._operators(model)) == operators(model) == {"Any", "Scan", "Loop"}
+
+
+def test_inputs_outputs_and_axes_have_one_name_per_value(exported, network):
+    model = onnx.load(exported)
+    assert [t.name for t in model.graph.input] == list(INPUTS)
+    assert [t.name for t in model.graph.output] == list(OUTPUTS)
+    samples = torch.zeros(5, 3, 16, 40)
+    frame, state = network.step(samples, samples[:, :1], None)
+    state_shapes = [tensor.shape for tensor in state]
+    shapes = [samples.shape, samples[:, :1].shape, *state_shapes, frame.shape, *state_shapes]
+    value = {}
+    for named, shape in zip(axes(model).values(), shapes, strict=True):
+        assert isinstance(named[1], int)  # channels are fixed, all else is open
+        assert [isinstance(axis, str) for axis in named] == [True, False, True, True]
+        for name, size in zip(named, shape, strict=True):
+            assert value.setdefault(name, size) == size
+    assert value["batch"] == 5 and value["height"] == 16 and value["width"] == 40
+    assert value["height_half"] == 8 and value["width_x4"] == 160
+    names = [name for name in value if isinstance(name, str)]
+    assert len({value[name] for name in names}) == len(names)  # and one value has one name
+
+
+def test_metadata(exported):
+    about = props(onnx.load(exported))
+    assert about["model"] == "tiny" and about["scale"] == "4" and about["precision"] == "float32"
+    config = json.loads(about["config"])
+    assert StreamConfig(**{**config, "search_radii": tuple(config["search_radii"])}) == SMALL
+    assert config == json.loads(json.dumps(asdict(SMALL)))
+
+
+def test_no_path_of_the_machine_is_inside(exported):
+    assert str(Path(export.__file__).parent).encode() not in exported.read_bytes()
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+
+def test_the_documented_loop_runs(exported, network, capsys):
+    code = re.search(r"```python\n(.*?)```", DOCUMENT.read_text(), re.S)[1]
+    torch.manual_seed(2)
+    mask = (torch.rand(3, 1, 1, 20, 30) < 0.3).float()
+    samples = torch.rand(3, 1, 3, 20, 30) * mask
+    video = list(zip(samples.numpy(), mask.numpy(), strict=True))
+    shown = []
+    names = {"path": str(exported), "video": video, "show": shown.append}
+    exec(compile(code, str(DOCUMENT), "exec"), names)
+    with torch.inference_mode():
+        frames, _ = network(samples.transpose(0, 1), mask.transpose(0, 1))
+    for ours, truth in zip(shown, frames[0].clamp(0, 1), strict=True):
+        assert ours.shape == (1, 3, 80, 120)
+        assert np.abs(ours[0] - truth.numpy()).max() < TOLERANCE
+
+
+def test_the_page_names_every_tensor():
+    text = DOCUMENT.read_text()
+    assert all(f"`{name}`" in text for name in (*INPUTS, *OUTPUTS))
+    assert list(OUTPUTS[1:]) == [f"next_{f}" for f in StreamState._fields]
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+
+class Different(StreamNet):
+    """Computes something else under the tracer."""
+
+    def step(self, samples, mask, state):
+        frame, state = super().step(samples, mask, state)
+        return frame + (1e-3 if torch.jit.is_tracing() else 0.0), state
+
+
+def test_what_differs_from_torch_is_not_written(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"before")
+    with pytest.raises(InputError, match=r"frame differs from torch by 1\.0e-03"):
+        export_onnx(Different(SMALL), path, static=(8, 8))
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+    assert path.read_bytes() == b"before"
+
+
+def test_a_folder_that_is_missing(network, tmp_path, monkeypatch, exported):
+    monkeypatch.setattr(export, "_trace", lambda *_: exported.read_bytes())
+    monkeypatch.setattr(export, "_check", lambda *_: 0.0)
+    with pytest.raises(InputError, match="cannot be written"):
+        export_onnx(network, tmp_path / "none" / "model.onnx")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="cannot be written"):
+        export_onnx(network, tmp_path / "folder")
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"opset": 15}, "opset 15, expected 16 to 20"),
+        ({"static": (20, 24)}, "multiples of eight"),
+        ({"static": (0, 24)}, "multiples of eight"),
+    ],
+)
+def test_options_that_cannot_be_used(network, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        export_onnx(network, tmp_path / "model.onnx", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_stream_is_exported(tmp_path):
+    with pytest.raises(InputError, match="only networks of type stream"):
+        export_onnx(RecurrentUNet(DEEPFOVEA_2019), tmp_path / "model.onnx")
+
+
+def test_forbidden_operators_are_refused(network, tmp_path, monkeypatch, exported):
+    monkeypatch.setattr(export, "_trace", lambda *_: exported.read_bytes())
+    monkeypatch.setattr(export, "FORBIDDEN", ("Conv", "Loop"))
+    with pytest.raises(InputError, match="contains Conv, which"):
+        export_onnx(network, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
+def test_a_missing_package_is_one_line(network, tmp_path, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(InputError, match=r"pip install 'deepfovea\[export\]'") as caught:
+        export_onnx(network, tmp_path / "model.onnx")
+    assert missing in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_sizes_on_the_command_line():
+    assert export.parse_size("192x256") == (192, 256)
+    for text in ("192", "192x", "x", "-8x8", "8x8x8", "a x b"):
+        with pytest.raises(InputError, match="expected HEIGHTxWIDTH"):
+            export.parse_size(text)
