@@ -175,11 +175,12 @@ def _trace(network: StreamNet, opset: int, static: Size | None, half: bool) -> b
     # Tracing, not torch.export: with symbolic sizes the latter takes more than ten minutes over
     # the same pyramid. It lacks one operator.
     content = io.BytesIO()
-    torch.onnx.register_custom_op_symbolic("aten::expm1", _expm1, OPSETS[0])
+    exporter: Any = torch.onnx  # its annotations know neither streams nor the registration
+    exporter.register_custom_op_symbolic("aten::expm1", _expm1, OPSETS[0])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python values in the trace: see above
-            torch.onnx.export(
+            exporter.export(
                 _Step(network).eval(),
                 (samples, samples[:, :1], *state),
                 content,
@@ -190,7 +191,7 @@ def _trace(network: StreamNet, opset: int, static: Size | None, half: bool) -> b
                 dynamic_axes=axes,
             )
     finally:
-        torch.onnx.unregister_custom_op_symbolic("aten::expm1", OPSETS[0])
+        exporter.unregister_custom_op_symbolic("aten::expm1", OPSETS[0])
     return content.getvalue()
 
 
