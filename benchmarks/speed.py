@@ -1,6 +1,6 @@
 """Milliseconds of the steps that must not be the bottleneck: reading clips, filling holes, a frame.
 
-    python benchmarks/speed.py DATA/train --cache runs/frames
+python benchmarks/speed.py DATA/train --cache runs/frames
 """
 
 import argparse
