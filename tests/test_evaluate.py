@@ -16,7 +16,7 @@ from deepfovea.fill import accumulate, dis_flow, pull_push
 from deepfovea.fovea import sample
 from deepfovea.generators.stream import StreamConfig, StreamNet
 from deepfovea.generators.unet import RecurrentUNet, UNetConfig
-from deepfovea.video import VideoReader
+from deepfovea.video import VideoReader, VideoWriter
 
 BASELINES = ["fill", "accumulate", "bicubic-all"]
 LONG, SHORT = "deep/long.mp4", "short.mkv"  # 9 and 3 frames of odd sizes
@@ -137,6 +137,13 @@ def test_unknown_methods_and_none_are_refused(root):
     ):
         with pytest.raises(InputError, match=complaint):
             evaluate(root, models, baselines)
+
+
+def test_frames_too_small_to_reduce_are_refused(tmp_path):
+    with VideoWriter(tmp_path / "tiny", frame_rate=24) as writer:
+        writer.write(np.zeros((3, 9, 3), np.uint8), 0.0)
+    with pytest.raises(InputError, match="less than 4 pixels"):
+        evaluate(tmp_path, [], ["fill"])
 
 
 ROWS = [

@@ -89,6 +89,7 @@ def test_frame_by_frame_is_the_stream_is_the_bare_model(stream, options):
     expected, samples, mask = bare(stream, frames, gaze, **options)
     one_by_one = Reconstructor(stream, **options)
     streamed = list(Reconstructor(stream, **options).stream(pairs(frames, gaze)))
+    assert len(streamed) == 5
     for t, (frame, gaze_px) in enumerate(pairs(frames, gaze)):
         assert_near(one_by_one(frame, gaze_px), expected[t])
         assert_near(streamed[t].frame, expected[t])
@@ -96,7 +97,6 @@ def test_frame_by_frame_is_the_stream_is_the_bare_model(stream, options):
         assert torch.equal(streamed[t].mask, mask[t])
         assert streamed[t].gaze_px == gaze_px
     assert 0.05 < mask.mean() < 0.95
-    assert len(streamed) == 5
 
 
 def test_reset_begins_a_new_video(stream):
@@ -146,8 +146,7 @@ def test_the_stream_reads_no_further_than_it_must(stream, six):
     frames, gaze = clip(13, 32, 32)
     for model, ahead in ((stream, 1), (six, 6)):
         source = iter(pairs(frames, gaze))
-        results = Reconstructor(model).stream(source)
-        next(results)
+        next(Reconstructor(model).stream(source))
         assert len(list(source)) == 13 - ahead
 
 
@@ -298,3 +297,11 @@ def test_devices():
         with pytest.raises(InputError, match="expected auto, cpu, cuda, cuda:N or mps") as caught:
             pick_device(name)
         assert "\n" not in str(caught.value)
+
+
+def test_what_is_sampled_already_is_not_sampled_again(tmp_path):
+    with VideoWriter(tmp_path / "rgba", frame_rate=25) as writer:
+        writer.write(np.zeros((8, 8, 4), np.uint8), 0.0)
+    with pytest.raises(InputError, match="sampled already"):
+        sample_file(tmp_path / "rgba", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["rgba"]

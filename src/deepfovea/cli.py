@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"deepfovea: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("deepfovea: interrupted; no output was left", file=sys.stderr)
+        print("deepfovea: interrupted; no unfinished output was left", file=sys.stderr)
         return 130
     return 0
 

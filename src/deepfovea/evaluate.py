@@ -86,6 +86,8 @@ def evaluate(
         clip = root.resolve().name if video == root else video.relative_to(root).as_posix()
         truth = torch.from_numpy(read_clip(video, frames)).permute(0, 3, 1, 2)[None].float() / 255.0
         height, width = (SCALE * (side // SCALE) for side in truth.shape[-2:])
+        if not (height and width):
+            raise InputError(f"{video}: received less than {SCALE} pixels; expected larger frames")
         truth = truth[..., :height, :width]
         low = reduce(truth, SCALE)
         center = torch.tensor([(low.shape[-1] - 1) / 2, (low.shape[-2] - 1) / 2])

@@ -308,8 +308,13 @@ def sample_file(
             pixel_aspect=reader.pixel_aspect,
         ) as writer,
     ):
+        if reader.has_alpha:
+            raise InputError(
+                f"{source}: received an input with alpha, which is sampled already; "
+                "expected one without alpha"
+            )
         for frame in islice(reader, max_frames):
-            image = to_tensor(frame.image)[:3]
+            image = to_tensor(frame.image)
             low = reduce(_pad(image, scale), scale) if simulate else image
             gaze_px = _gaze_px(gaze, frame.pts_seconds, image, scale)
             samples, mask = sample(

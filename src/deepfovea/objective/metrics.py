@@ -14,7 +14,7 @@ def psnr(prediction: Tensor, truth: Tensor) -> Tensor:
         truth: [..., C, H, W] in [0, 1].
 
     Returns:
-        [...]; infinite where the two are equal.
+        [...]; at most 100, which stands for equal frames too, so that means stay finite.
     """
     error = (prediction.clamp(0.0, 1.0) - truth).square().mean((-3, -2, -1))
-    return -10.0 * torch.log10(error)
+    return -10.0 * torch.log10(error.clamp(min=1e-10))
