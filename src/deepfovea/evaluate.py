@@ -31,8 +31,7 @@ def fill_frames(samples: Tensor, mask: Tensor, state: None = None) -> tuple[Tens
 
 def accumulate_frames(samples: Tensor, mask: Tensor, state: Any = None) -> tuple[Tensor, Any]:
     """Baseline ``accumulate``: samples carried along DIS flow or none, then bicubic ×4."""
-    flow = dis_flow if max(samples.shape[-2:]) >= 12 else None  # smaller, OpenCV refuses
-    frames, state = accumulate(samples, mask, state, flow=flow)
+    frames, state = accumulate(samples, mask, state, flow=dis_flow)
     return upscale(frames, SCALE), state
 
 
