@@ -1,0 +1,55 @@
+"""Verbs about a model: info, export."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .words import Verbs, positive
+
+
+def add(verbs: Verbs) -> None:
+    """Add these verbs to the command line."""
+    verb = verbs.add_parser("info", help="parameters, provenance and cost of a model")
+    verb.add_argument("model", metavar="MODEL", help="name or .safetensors file")
+    verb.set_defaults(handler=_info)
+
+    verb = verbs.add_parser("export", help="a streaming model as ONNX, one frame per run")
+    verb.add_argument("model", metavar="MODEL", help="name or .safetensors file")
+    verb.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.onnx")
+    verb.add_argument("--opset", type=positive, default=16, metavar="N", help="16 (default) to 20")
+    verb.add_argument(
+        "--static", metavar="HxW", help="fix the low resolution: multiples of eight, batch one"
+    )
+    verb.add_argument("--fp16", action="store_true", help="float16 weights and convolutions")
+    verb.set_defaults(handler=_export)
+
+
+def _info(options: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..checkpoint import describe
+
+    table = Table(show_header=False, box=None)
+    for name, value in describe(options.model).items():
+        table.add_row(name, str(value))
+    Console(highlight=False).print(table)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from ..checkpoint import load
+    from ..export import export_onnx, parse_size
+
+    difference = export_onnx(
+        load(options.model),
+        options.output,
+        name=Path(options.model).stem,
+        opset=options.opset,
+        static=parse_size(options.static) if options.static else None,
+        half=options.fp16,
+    )
+    print(
+        f"{options.output}: opset {options.opset}; frames differ from torch by at most "
+        f"{difference:.1e}"
+    )
