@@ -32,10 +32,10 @@ from deepfovea.generators.unet import UNetConfig
 TINY = StreamConfig(
     channels=8,
     deep_channels=8,
+    deepest_channels=8,
     hidden_channels=4,
     head_channels=4,
-    search_radii=(1, 1, 1),
-    gate_window=5,
+    motion_channels=(4, 4, 4),
 )
 CONFIGS = {
     "stream": TINY,
@@ -370,10 +370,10 @@ def test_a_config_of_another_shape_is_refused(tmp_path, config, named):
     "config",
     [
         {"channels": -1},
-        {"scale": 0},
-        {"search_radii": [1, 2]},
-        {"search_radii": "abc"},
-        {"search_radii": None},
+        {"head_channels": 0},
+        {"motion_channels": [1, 2]},
+        {"motion_channels": "abc"},
+        {"motion_channels": None},
         {"channels": 10**12},
         {"channels": 10**30},
     ],
@@ -539,26 +539,27 @@ def test_describe_counts_parameters_and_multiply_adds(tmp_path):
     save_model(path, network, PROVENANCE)
     about = describe(path, 64, 96)
 
-    c, d, hidden, head = 48, 64, 32, 16
+    c, d, e, hidden, head = 48, 64, 80, 32, 14
     low, half, quarter, eighth = (64 * 96 // n**2 for n in (1, 2, 4, 8))  # pixels of the levels
-    motion = quarter * ((81 + 3) * 48 + 9 * (48 * 32 + 32 * 32 + 32 * 2) + 2 * 81)
-    motion += half * ((25 + 1) * 32 + 9 * (32 * 24 + 24 * 24 + 24 * 2) + 2 * 25)
-    motion += low * 2 * 9
-    gate = low * (6 * 16 + 16)
-    inputs = 4 * (3 + 1 + 1 + 1) + 16 * 3 + hidden
+    tent = 2 * 13 * 8  # two passes of 13 pixels over eight channels
+    motion = eighth * (3 * tent + 2 * 2 * 5 + 9 * (14 * 48 + 48 * 48 + 48 * 2))
+    motion += quarter * (2 * tent + 9 * ((14 + 48) * 32 + 32 * 32 + 32 * 2))
+    motion += half * (2 * tent + 9 * ((14 + 32) * 24 + 24 * 24 + 24 * 3))
+    gate = half * 9 * (8 * 16 + 16)
+    inputs = 16 * (3 + 3 + 1) + 4 * (3 + 1) + 2 + hidden
     refine = half * (inputs * c + 9 * c * c + 2 * 9 * c * c + c * hidden + c * 4 * head)
     refine += quarter * (4 * c * d + 2 * 9 * d * d + d * c)
-    refine += eighth * (4 * d * d + 2 * 9 * d * d + d * d)
-    refine += low * (9 * head * 48 + 25 * 48)  # painting and bicubic interpolation
+    refine += eighth * (4 * d * e + 2 * 9 * e * e + e * d)
+    refine += low * (9 * head * 48 + 9 * 4 * 48)  # painting and bicubic interpolation
     assert cost(about) == f"{(motion + gate + refine) / 1e9:.2f} G"
 
-    # Three numbers of the motion, one of the gate, two for each level.
-    learned = (81 + 3) * 48 + 48 + 9 * (48 * 32 + 32 * 32 + 32 * 2) + 32 + 32 + 2
-    learned += (25 + 1) * 32 + 32 + 9 * (32 * 24 + 24 * 24 + 24 * 2) + 24 + 24 + 2
-    learned += 2 + 2 * 3  # stay, and sharpness and inertia of three levels
-    learned += 1 + 6 * 16 + 16 + 16 + 1
+    learned = 3 + 1  # rigidities and tolerance
+    learned += 9 * (14 * 48 + 48 * 48 + 48 * 2) + 48 + 48 + 2
+    learned += 9 * ((14 + 48) * 32 + 32 * 32 + 32 * 2) + 32 + 32 + 2
+    learned += 9 * ((14 + 32) * 24 + 24 * 24 + 24 * 3) + 24 + 24 + 3
+    learned += 9 * (8 * 16 + 16) + 16 + 1
     learned += inputs * c + c + 9 * c * c + c + 4 * c * d + d + 2 * (9 * d * d + d)
-    learned += 4 * d * d + d + 2 * (9 * d * d + d) + d * d + d + d * c + c + 2 * (9 * c * c + c)
+    learned += 4 * d * e + e + 2 * (9 * e * e + e) + e * d + d + d * c + c + 2 * (9 * c * c + c)
     learned += c * hidden + hidden + c * 4 * head + 4 * head + 9 * head * 48 + 48
     assert about["parameters"] == learned == sum(p.numel() for p in network.parameters())
     assert about["scale"] == 4

@@ -138,8 +138,8 @@ def test_configs_survive_json(config):
 
 
 def test_lists_become_tuples_and_whole_numbers_floats():
-    config = from_json(StreamConfig, {"search_radii": [3, 2, 1]})
-    assert config.search_radii == (3, 2, 1)
+    config = from_json(StreamConfig, {"motion_channels": [3, 2, 1]})
+    assert config.motion_channels == (3, 2, 1)
     rate = from_json(TrainConfig, {"learning_rate": 1}).learning_rate
     assert (rate, type(rate)) == (1.0, float)
 
@@ -150,7 +150,7 @@ def test_an_empty_object_is_the_defaults():
 
 @pytest.mark.parametrize(
     ("key", "near"),
-    [("chanels", "channels"), ("Scale", "scale"), ("search_radius", "search_radii")],
+    [("chanels", "channels"), ("Channels", "channels"), ("motion_channel", "motion_channels")],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_known(key, near):
     message = refused(from_json, StreamConfig, {key: 1}, "model.safetensors")
@@ -198,8 +198,8 @@ def test_a_config_that_contradicts_itself_is_refused():
 
 
 @pytest.mark.parametrize("value", ["abc", None, 4, [1, 2], [1, "a", 3], [1, 2.5, 3], [[1], 2, 3]])
-def test_radii_other_than_three_whole_numbers_are_refused(value):
-    refused(from_json, StreamConfig, {"search_radii": value})
+def test_other_than_three_whole_numbers_are_refused(value):
+    refused(from_json, StreamConfig, {"motion_channels": value})
 
 
 @pytest.mark.parametrize("value", [True, "half", [0.5]])

@@ -22,7 +22,12 @@ from deepfovea.generators.stream import StreamConfig, StreamNet, StreamState
 from deepfovea.generators.unet import DEEPFOVEA_2019, RecurrentUNet
 
 SMALL = StreamConfig(
-    channels=12, deep_channels=16, hidden_channels=8, head_channels=4, search_radii=(2, 1, 1)
+    channels=12,
+    deep_channels=16,
+    deepest_channels=16,
+    hidden_channels=8,
+    head_channels=4,
+    motion_channels=(8, 8, 8),
 )
 DOCUMENT = Path(__file__).parents[1] / "docs" / "export.md"
 
@@ -169,7 +174,7 @@ def props(model):
 
 def test_no_operator_that_engines_lack(exported):
     model = onnx.load(exported)
-    assert {"Conv", "GridSample", "Softmax"} <= operators(model)
+    assert {"Conv", "GridSample", "Resize"} <= operators(model)
     assert not operators(model) & {"DeformConv", "GroupNormalization", "Loop", "If", "Scan"}
     assert {entry.domain for entry in model.opset_import} == {""}
     assert model.opset_import[0].version == 16
@@ -208,7 +213,7 @@ def test_metadata(exported):
     about = props(onnx.load(exported))
     assert about["model"] == "tiny" and about["scale"] == "4" and about["precision"] == "float32"
     config = json.loads(about["config"])
-    assert StreamConfig(**{**config, "search_radii": tuple(config["search_radii"])}) == SMALL
+    assert StreamConfig(**{**config, "motion_channels": tuple(config["motion_channels"])}) == SMALL
     assert config == json.loads(json.dumps(asdict(SMALL)))
 
 

@@ -65,10 +65,10 @@ def export_onnx(
     """Write one step of a streaming network as ONNX, once it is proven equal to torch.
 
     Inputs, all float32: samples [B,3,h,w] in [0, 1], 0 where not sampled; mask [B,1,h,w],
-    1 where sampled; state_color [B,3,h,w], state_confidence [B,1,h,w], state_fine
-    [B,3,2h,2w], state_hidden [B,C,h/2,w/2], state_flow [B,2,h,w], zeros before the first
-    frame. Outputs: frame [B,3,s·h,s·w], about [0, 1], not clamped; next_color …  next_flow,
-    the state for the next frame. h and w are multiples of eight, at most 4096.
+    1 where sampled; state_canvas [B,4,2h,2w], state_shown [B,3,2h,2w],
+    state_hidden [B,C,h/2,w/2], state_flow [B,2,h,w], zeros before the first frame. Outputs:
+    frame [B,3,s·h,s·w], about [0, 1], not clamped; next_canvas … next_flow, the state for the
+    next frame. h and w are multiples of eight, at most 4096.
 
     Args:
         network: its weights are not changed.
@@ -202,8 +202,9 @@ def _expm1(graph: Any, x: Any) -> Any:
 
 def _halved(network: StreamNet) -> StreamNet:
     network = deepcopy(network)
-    owners = [(network, "refine"), (network.gate, "learned")]
-    owners += [(match, "learned") for match in (network.motion.coarse, network.motion.middle)]
+    owners: list[tuple[nn.Module, str]] = [(network, "refine"), (network.gate, "enter")]
+    for level in (network.motion.at_eighth, network.motion.at_quarter, network.motion.at_half):
+        owners += [(level, "enter"), (level, "mix"), (level, "leave")]
     for owner, name in owners:
         setattr(owner, name, _Half(getattr(owner, name)))
     return network
@@ -211,10 +212,14 @@ def _halved(network: StreamNet) -> StreamNet:
 
 def _name_axes(model: Any, network: StreamNet, static: Size | None) -> None:
     """One name for each value: height, height_x2, height_half …; or the numbers themselves."""
-    factor = {"frame": network.scale, "fine": 2, "hidden": 0.5}
+    factor = {"frame": network.scale, "canvas": 2, "shown": 2, "hidden": 0.5}
+    state = network.initial_state(torch.zeros(1, 3, 8, 8))._asdict()
+    channels = {"samples": 3, "mask": 1, "frame": 3} | {k: t.shape[1] for k, t in state.items()}
     for tensor in (*model.graph.input, *model.graph.output):
-        batch, _, *sides = tensor.type.tensor_type.shape.dim
-        times = factor.get(tensor.name.split("_")[-1], 1)
+        batch, channel, *sides = tensor.type.tensor_type.shape.dim
+        name = tensor.name.split("_")[-1]
+        times = factor.get(name, 1)
+        channel.dim_value = channels[name]
         if static:
             batch.dim_value = 1
             for axis, side in zip(sides, static, strict=True):

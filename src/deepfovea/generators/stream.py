@@ -1,17 +1,20 @@
 """Our own generator: one frame in, one frame out, told where it was sampled.
 
-    samples, mask ──┬── motion: match the samples against the canvas, coarse to fine
+    samples, mask ──┬── motion: match the filled frame against the canvas, coarse to fine
                     │      │
-    canvas, fine, hidden ──┴── carry along the motion ── gate by agreement with the samples
+    canvas, shown, hidden ──┴── carry along the motion ── gate by agreement with the samples
                                                           │
-                   holes filled by pull-push ─────────────┤
+                  the new samples laid over it, holes filled by pull-push
                                                           │
                             small U-Net at half the low resolution ── ×8 pixel shuffle ── frame
                                                           │
-                                       canvas, fine, hidden for the next frame
+                                      canvas, shown, hidden for the next frame
 
-The explicit canvas makes an untrained network a working accumulator of samples: all learned
-corrections start at zero.
+The canvas is an explicit memory of samples at *twice* the low resolution. The low resolution is
+close to point samples (bilinear ÷4 without antialiasing takes the middle 2×2 of each 4×4 pixels),
+so samples that motion carries between its pixels show what a single low-resolution frame never
+holds. An untrained network already is such an accumulator of samples: all learned corrections
+start at zero.
 """
 
 from __future__ import annotations
@@ -25,43 +28,42 @@ from torch import Tensor, nn
 
 from ..config import InputError
 from ..fill import backward_warp, pull_push
-from ..fovea import reduce
+from .layers import Residual, act, conv, resize, zeroed
+from .motion import Motion
 
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """The numbers of :class:`StreamNet`."""
+    """The numbers of :class:`StreamNet`: channels at 1/2, 1/4 and 1/8 of the low resolution, of
+    the hidden state, of the head at the low resolution, and of the motion at 1/8, 1/4, 1/2."""
 
     channels: int = 48
     deep_channels: int = 64
+    deepest_channels: int = 80
     hidden_channels: int = 32
-    head_channels: int = 16
-    scale: int = 4
-    search_radii: tuple[int, int, int] = (4, 2, 1)
-    """Displacements tried at 1/4, 1/2 and 1/1 of the low resolution, in pixels of that level."""
-    gate_window: int = 9
+    head_channels: int = 14
+    motion_channels: tuple[int, int, int] = (48, 32, 24)
 
     def __post_init__(self) -> None:
-        sizes = (self.channels, self.deep_channels, self.hidden_channels, self.head_channels)
-        if min(sizes) < 1 or self.scale < 2 or self.scale % 2:
-            raise InputError(f"stream: received {self}; expected channels > 0 and an even scale")
-        if min(self.search_radii) < 0 or self.gate_window < 1 or self.gate_window % 2 == 0:
-            raise InputError(f"stream: received {self}; expected radii >= 0 and an odd window")
+        sizes = (self.channels, self.deep_channels, self.deepest_channels, self.hidden_channels)
+        if min(*sizes, self.head_channels, *self.motion_channels) < 1:
+            raise InputError(f"stream: received {self}; expected channels > 0")
 
 
 class StreamState(NamedTuple):
     """What one frame leaves for the next.
 
-    color [B,3,h,w]: the canvas, every sample carried so far, else the network's own output;
-    confidence [B,1,h,w] in [0, 1]: how far the canvas is a sample; fine [B,3,2h,2w]: the last
-    frame at twice the low resolution; hidden [B,C,h/2,w/2]: features; flow [B,2,h,w]: the
-    motion found last, low-resolution pixels, from this frame back to the one before.
-    h and w are rounded up to a multiple of eight.
+    canvas [B,4,2h,2w]: the colour of every sample carried so far times its confidence, and the
+    confidence in [0, 1]; shown [B,3,2h,2w]: the frame that was shown; hidden [B,C,h/2,w/2]:
+    features; flow [B,2,h,w]: the motion found last, low-resolution pixels, from this frame back
+    to the one before. h and w are rounded up to a multiple of eight.
+
+    Cell (i, j) of the canvas is the mean of the output pixels 2i+1, 2i+2 by 2j+1, 2j+2, so that
+    sample (i, j) of the low resolution is exactly its cell (2i, 2j).
     """
 
-    color: Tensor
-    confidence: Tensor
-    fine: Tensor
+    canvas: Tensor
+    shown: Tensor
     hidden: Tensor
     flow: Tensor
 
@@ -70,20 +72,30 @@ class StreamNet(nn.Module):
     """Causal reconstruction and super-resolution by four, any resolution.
 
     ``frames, state = net(samples, mask, state)``: see :meth:`forward`.
+
+    Attributes:
+        config: all numbers.
+        task_flow: whether the gradient of the frames reaches the motion. Off by default: the
+            motion then learns from its own loss alone, which keeps long clips stable.
     """
 
     frames_per_step = 1
+    scale = 4
 
     def __init__(self, config: StreamConfig = StreamConfig()) -> None:
         super().__init__()
         self.config = config
-        self.scale = config.scale
-        self.motion = Motion(config.search_radii)
-        self.gate = Gate(config.gate_window)
+        self.task_flow = False
+        self.motion = Motion(config.motion_channels)
+        self.gate = Gate()
         self.refine = Refine(config)
 
     def forward(
-        self, samples: Tensor, mask: Tensor, state: StreamState | None = None
+        self,
+        samples: Tensor,
+        mask: Tensor,
+        state: StreamState | None = None,
+        motion: Tensor | None = None,
     ) -> tuple[Tensor, StreamState]:
         """Reconstruct T frames, one after the other.
 
@@ -91,6 +103,9 @@ class StreamNet(nn.Module):
             samples: [B, T, 3, h, w] in [0, 1], 0 where not sampled.
             mask: [B, T, 1, h, w], 1 where sampled.
             state: what the frame before left; None starts a video.
+            motion: [B, T, 2, h, w], where each pixel was one frame ago, in low-resolution pixels
+                (x, y) from here to there: motion vectors of a renderer, used instead of the
+                motion that the network would find.
 
         Returns:
             frames [B, T, 3, 4h, 4w], about [0, 1], not clamped; and the state.
@@ -99,7 +114,10 @@ class StreamNet(nn.Module):
         pad = (0, -width % 8, 0, -height % 8)
         frames = []
         for t in range(samples.shape[1]):
-            frame, state = self.step(F.pad(samples[:, t], pad), F.pad(mask[:, t], pad), state)
+            given = None if motion is None else F.pad(motion[:, t], pad, mode="replicate")
+            frame, state = self.step(
+                F.pad(samples[:, t], pad), F.pad(mask[:, t], pad), state, given
+            )
             frames.append(frame[..., : self.scale * height, : self.scale * width])
         if state is None or not frames:
             raise ValueError("received no frame (T = 0), expected at least one")
@@ -109,255 +127,132 @@ class StreamNet(nn.Module):
         """The state before the first frame, for samples [B, 3, h, w]: empty, nothing trusted."""
         batch, _, height, width = samples.shape
         return StreamState(
-            samples.new_zeros(batch, 3, height, width),
-            samples.new_zeros(batch, 1, height, width),
+            samples.new_zeros(batch, 4, 2 * height, 2 * width),
             samples.new_zeros(batch, 3, 2 * height, 2 * width),
             samples.new_zeros(batch, self.config.hidden_channels, height // 2, width // 2),
             samples.new_zeros(batch, 2, height, width),
         )
 
     def step(
-        self, samples: Tensor, mask: Tensor, state: StreamState | None
+        self,
+        samples: Tensor,
+        mask: Tensor,
+        state: StreamState | None,
+        motion: Tensor | None = None,
     ) -> tuple[Tensor, StreamState]:
-        """One frame: samples [B,3,h,w], mask [B,1,h,w]; h and w multiples of eight."""
+        """One frame: samples [B,3,h,w], mask [B,1,h,w], motion [B,2,h,w]; h, w multiples of 8."""
         if state is None:
             state = self.initial_state(samples)
-        flow = self.motion(samples, mask, state)  # [B,2,h,w]
-        carried = backward_warp(torch.cat([state.color, state.confidence], 1), flow)
-        fine = backward_warp(state.fine, 2.0 * _resize(flow, 2.0))  # [B,3,2h,2w]
-        hidden = backward_warp(state.hidden, 0.5 * F.avg_pool2d(flow, 2))  # [B,C,h/2,w/2]
+        flow = self._motion(samples, mask, state) if motion is None else motion  # [B,2,h,w]
+        along = flow if self.task_flow else flow.detach()
+        carried = backward_warp(torch.cat([state.canvas, state.shown], 1), 2.0 * resize(along, 2))
+        hidden = backward_warp(state.hidden, 0.5 * F.avg_pool2d(along, 2))  # [B,C,h/2,w/2]
+        known, confidence, shown = torch.split(carried, [3, 1, 3], 1)  # [B,·,2h,2w]
+        color = known / confidence.clamp(min=1e-3)
 
-        trust, error = self.gate(samples, mask, carried, flow)  # [B,1,h,w] each
-        confidence = torch.maximum(mask, carried[:, 3:] * trust)
-        color = samples + (1.0 - mask) * carried[:, :3]
-        filled = pull_push(color, confidence)
+        trust, error = self.gate(samples, mask, _at_samples(color), confidence, along)
+        confidence = confidence * resize(trust, 4)
+        new = _on_canvas(mask)
+        known = color * confidence * (1.0 - new) + _on_canvas(samples)
+        confidence = torch.maximum(confidence, new)
 
-        frame, hidden = self.refine(filled, confidence, mask, error, fine, hidden)
-        color = torch.lerp(reduce(frame, self.scale), color, confidence)
-        fine = F.avg_pool2d(frame, self.scale // 2)
-        return frame, StreamState(color, confidence, fine, hidden, flow)
+        total = 4.0 * F.avg_pool2d(torch.cat([known, confidence], 1), 2)
+        low = pull_push(total[:, :3] / total[:, 3:].clamp(min=1e-3), total[:, 3:].clamp(max=1.0))
+        fine = known + (1.0 - confidence) * _between_samples(low)  # [B,3,2h,2w]
 
+        frame, hidden = self.refine(fine, confidence, shown, low, mask, trust, error, hidden)
+        canvas = torch.cat([known, confidence], 1)
+        return frame, StreamState(canvas, _canvas_cells(frame), hidden, flow)
 
-class Motion(nn.Module):
-    """Where each pixel was one frame ago, found by matching the samples against the canvas.
-
-    Only sampled pixels are compared, so holes mislead nobody. At each of three levels the
-    displacement is the soft minimum of a local matching cost (as in the cost volumes of
-    PWC-Net, Sun et al. 2018), plus what a few convolutions learn to add. Equal costs give
-    zero: standing still is the default.
-    """
-
-    def __init__(self, radii: tuple[int, int, int]) -> None:
-        super().__init__()
-        coarse, middle, fine = radii
-        self.coarse = Match(coarse, window=5, features=(48, 32), extra=2)
-        self.middle = Match(middle, window=5, features=(32, 24))
-        self.fine = Match(fine, window=7, features=None)
-        self.stay = nn.Parameter(torch.tensor([60.0, -0.5]))
-
-    def forward(self, samples: Tensor, mask: Tensor, state: StreamState) -> Tensor:
-        """Flow [B,2,h,w] in low-resolution pixels, from this frame back to the canvas."""
-        known4, weight4 = _cell_means(samples, mask, 4)
-        flow = self.coarse(
-            known4, weight4, F.avg_pool2d(state.color, 4), F.avg_pool2d(state.flow, 4) / 4.0
-        )
-        flow = 2.0 * _resize(flow, 2.0)
-        known2, weight2 = _cell_means(samples, mask, 2)
-        flow = flow + self.middle(
-            known2, weight2, backward_warp(F.avg_pool2d(state.color, 2), flow), flow[:, :0]
-        )
-        flow = 2.0 * _resize(flow, 2.0)
-        moved = backward_warp(state.color, flow)
-        flow = flow + self.fine(samples, mask, moved, flow[:, :0])
-        still_error = _local_error(samples, mask, state.color, 9)
-        moved_error = _local_error(samples, mask, moved, 9)
-        # The coarse motion is judged against none at all, where the samples are.
-        moves = torch.sigmoid(self.stay[0] * (still_error - moved_error) - self.stay[1])
-        kept: Tensor = flow * moves
-        return kept
+    def _motion(self, samples: Tensor, mask: Tensor, state: StreamState) -> Tensor:
+        cells = _at_samples(torch.cat(state[:2], 1))
+        confidence = cells[:, 3:4]
+        reference = cells[:, :3] + (1.0 - confidence) * cells[:, 4:]
+        # A frame without any sample shows no motion: it is compared with the one before itself.
+        seen = mask.amax((2, 3), keepdim=True)
+        filled = pull_push(samples, mask) + (1.0 - seen) * reference
+        flow: Tensor = self.motion(filled, mask, reference, confidence, state.flow)
+        return flow * confidence.amax((2, 3), keepdim=True)  # nothing known before, no motion
 
 
-class Match(nn.Module):
-    """Displacement in pixels of one level, from a local cost volume."""
+def _at_samples(cells: Tensor) -> Tensor:
+    """The cells of the canvas where low-resolution pixels are: [B,C,2h,2w] -> [B,C,h,w]."""
+    return cells[..., ::2, ::2]
 
-    def __init__(
-        self, radius: int, window: int, features: tuple[int, int] | None, extra: int = 0
-    ) -> None:
-        super().__init__()
-        self.radius = radius
-        self.window = window
-        steps = torch.arange(-radius, radius + 1).float()
-        side = len(steps)
-        offsets = torch.stack([steps.repeat(side), steps.repeat_interleave(side)])  # x, y
-        self.register_buffer("offsets", offsets, persistent=False)
-        self.sharpness = nn.Parameter(torch.tensor(90.0).log())
-        self.inertia = nn.Parameter(torch.tensor(0.02).log())
-        self.learned: nn.Module | None = None
-        if features is not None:
-            first, second = features
-            self.learned = nn.Sequential(
-                nn.Conv2d(side * side + 1 + extra, first, 1),
-                nn.LeakyReLU(0.1),
-                nn.Conv2d(first, second, 3, padding=1),
-                nn.LeakyReLU(0.1),
-                nn.Conv2d(second, second, 3, padding=1),
-                nn.LeakyReLU(0.1),
-                _zero(nn.Conv2d(second, 2, 3, padding=1)),
-            )
 
-    def forward(self, known: Tensor, weight: Tensor, reference: Tensor, extra: Tensor) -> Tensor:
-        """Flow [B,2,h,w]; known [B,3,h,w] counts by weight [B,1,h,w]; extra [B,·,h,w]."""
-        height, width = known.shape[-2:]
-        r, side = self.radius, 2 * self.radius + 1
-        padded = F.pad(reference, (r, r, r, r), mode="replicate")
-        shifted = torch.stack(
-            [padded[..., y : y + height, x : x + width] for y in range(side) for x in range(side)],
-            dim=1,
-        )  # [B,N,3,h,w]
-        cost = (shifted - known.unsqueeze(1)).abs().mean(2) * weight
-        cost = _box_mean(cost, self.window)
-        near = _box_mean(weight, self.window)
-        cost = cost / (near + 0.01)
-        offsets: Tensor = self.offsets  # type: ignore[assignment]
-        inertia = self.inertia.exp() * offsets.square().sum(0)
-        logits = -self.sharpness.exp() * cost - inertia[:, None, None]
-        flow = torch.einsum("bnhw,cn->bchw", logits.softmax(1), offsets)
-        if self.learned is not None:
-            relative = 10.0 * (cost - cost.mean(1, keepdim=True))
-            flow = flow + self.learned(torch.cat([relative, near, extra], 1))
-        return flow
+def _on_canvas(image: Tensor) -> Tensor:
+    """Low-resolution pixels in their cells, zero in the others: [B,C,h,w] -> [B,C,2h,2w]."""
+    corner = F.pad(image.unsqueeze(2), (0, 0, 0, 0, 0, 3))  # [B,C,4,h,w]
+    return F.pixel_shuffle(corner.flatten(1, 2), 2)
+
+
+def _between_samples(low: Tensor) -> Tensor:
+    """Low-resolution pixels in their cells, interpolated in the others: [B,C,h,w] to the canvas."""
+    x = F.pad(low, (0, 1, 0, 1), mode="replicate")
+    right = (x[..., :-1] + x[..., 1:]) / 2.0
+    below = (x[..., :-1, :-1] + x[..., 1:, :-1]) / 2.0
+    across = (right[..., :-1, :] + right[..., 1:, :]) / 2.0
+    cells = torch.stack([low, right[..., :-1, :], below, across], 2)
+    return F.pixel_shuffle(cells.flatten(1, 2), 2)
+
+
+def _canvas_cells(frame: Tensor) -> Tensor:
+    """A frame as the canvas would hold it: [B,3,4h,4w] -> [B,3,2h,2w]."""
+    return F.avg_pool2d(F.pad(frame, (0, 1, 0, 1), mode="replicate")[..., 1:, 1:], 2)
 
 
 class Gate(nn.Module):
     """How far what was carried still holds: 1 where it agrees with the new samples around."""
 
-    def __init__(self, window: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.window = window
-        self.tolerance = nn.Parameter(torch.tensor(0.15).log())
-        self.learned = nn.Sequential(
-            nn.Conv2d(6, 16, 1), nn.LeakyReLU(0.1), _zero(nn.Conv2d(16, 1, 1))
-        )
+        self.tolerance = nn.Parameter(torch.tensor(0.2).log())
+        self.enter = conv(8, 16)
+        self.leave = zeroed(conv(16, 1))
 
     def forward(
-        self, samples: Tensor, mask: Tensor, carried: Tensor, flow: Tensor
+        self, samples: Tensor, mask: Tensor, color: Tensor, confidence: Tensor, flow: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Trust in [0, 1] and the local error, [B,1,h,w] each."""
-        color, confidence = carried[:, :3], carried[:, 3:]
-        wide = _local_error(samples, mask, color, self.window)
-        near = _local_error(samples, mask, color, 3)
-        speed = flow.square().sum(1, keepdim=True).add(1e-6).sqrt()
-        evidence = torch.cat(
-            [
-                10.0 * wide,
-                10.0 * near,
-                _box_mean(mask, 3),
-                _box_mean(confidence, 3),
-                confidence,
-                speed.clamp(max=8.0),
-            ],
-            1,
-        )
-        doubt = (wide / self.tolerance.exp()).square().clamp(max=20.0)
+        """Judge what was carried.
+
+        Args:
+            samples: [B, 3, h, w].
+            mask: [B, 1, h, w].
+            color: [B, 3, h, w], carried to where the samples are.
+            confidence: [B, 1, 2h, 2w] of what was carried, on the canvas.
+            flow: [B, 2, h, w].
+
+        Returns:
+            Trust in [0, 1] and the root-mean-square error around, [B, 1, h/2, w/2] each.
+        """
+        # Where nothing certain was carried, a difference is no evidence against anything.
+        weight = mask * _at_samples(confidence)
+        square = (color - samples).square().mean(1, keepdim=True) * weight
+        gray = samples.mean(1, keepdim=True) * mask
+        here = F.avg_pool2d(torch.cat([square, weight, gray, gray * gray, mask], 1), 2)
+        near, wide = _box_mean(here, 3), _box_mean(here, 5)
+        mean = wide[:, 2:3] / (wide[:, 4:] + 1e-3)
+        contrast = (wide[:, 3:4] / (wide[:, 4:] + 1e-3) - mean * mean).clamp(min=1e-6).sqrt()
+        speed = (flow.square().sum(1, keepdim=True) + 1e-6).sqrt().clamp(max=8.0)
+        evidence = [
+            10.0 * _root_mean(here),
+            10.0 * _root_mean(near),
+            10.0 * _root_mean(wide),
+            near[:, 1:2],
+            F.avg_pool2d(confidence, 4),
+            F.avg_pool2d(speed, 2),
+            10.0 * contrast,
+            here[:, 4:],
+        ]
+        learned = self.leave(act(self.enter(torch.cat(evidence, 1))))
+        doubt = (_root_mean(wide) / self.tolerance.exp()).square().clamp(1e-4, 20.0)
         # exp(-doubt) as long as nothing is learned.
-        return 1.0 / (1.0 + self.learned(evidence).exp() * doubt.expm1()), wide
+        return torch.sigmoid(learned - (doubt.exp() - 1.0).log()), _root_mean(near)
 
 
-class Refine(nn.Module):
-    """The learned image model: a small U-Net at half the low resolution."""
-
-    def __init__(self, config: StreamConfig) -> None:
-        super().__init__()
-        c, d, hidden = config.channels, config.deep_channels, config.hidden_channels
-        inputs = 4 * (3 + 1 + 1 + 1) + 16 * 3 + hidden
-        self.enter = nn.Conv2d(inputs, c, 1)
-        self.first = nn.Conv2d(c, c, 3, padding=1)
-        self.down = nn.Conv2d(c, d, 2, stride=2)
-        self.deep = Residual(d)
-        self.down_again = nn.Conv2d(d, d, 2, stride=2)
-        self.deepest = Residual(d)
-        self.up = nn.Conv2d(d, d, 1)
-        self.up_again = nn.Conv2d(d, c, 1)
-        self.last = Residual(c)
-        self.keep = nn.Conv2d(c, hidden, 1)
-        self.widen = nn.Conv2d(c, 4 * config.head_channels, 1)
-        self.paint = _zero(nn.Conv2d(config.head_channels, 3 * config.scale**2, 3, padding=1))
-        self.upscale = Upscale(config.scale)
-
-    def forward(
-        self,
-        filled: Tensor,  # [B,3,h,w]
-        confidence: Tensor,  # [B,1,h,w]
-        mask: Tensor,  # [B,1,h,w]
-        error: Tensor,  # [B,1,h,w]
-        fine: Tensor,  # [B,3,2h,2w]
-        hidden: Tensor,  # [B,C,h/2,w/2]
-    ) -> tuple[Tensor, Tensor]:
-        """Frame [B,3,4h,4w] and the next hidden features [B,C,h/2,w/2]."""
-        low = torch.cat([filled - 0.5, confidence, mask, 10.0 * error], 1)
-        detail = fine - _resize(filled, 2.0)
-        x = torch.cat([F.pixel_unshuffle(low, 2), F.pixel_unshuffle(detail, 4), hidden], 1)
-        x = _act(self.enter(x))
-        half = x + _act(self.first(x))  # [B,c,h/2,w/2]
-        quarter = self.deep(_act(self.down(half)))  # [B,d,h/4,w/4]
-        eighth = self.deepest(_act(self.down_again(quarter)))  # [B,d,h/8,w/8]
-        quarter = quarter + _resize(self.up(eighth), 2.0)
-        half = self.last(_act(half + _resize(self.up_again(_act(quarter)), 2.0)))
-        painted = self.paint(_act(F.pixel_shuffle(self.widen(half), 2)))  # [B,48,h,w]
-        frame = F.pixel_shuffle(painted + self.upscale(filled), self.upscale.scale)
-        return frame, torch.tanh(self.keep(half))
-
-
-class Residual(nn.Module):
-    """Two 3×3 convolutions beside the identity."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.one = nn.Conv2d(channels, channels, 3, padding=1)
-        self.two = nn.Conv2d(channels, channels, 3, padding=1)
-        with torch.no_grad():
-            self.two.weight.mul_(0.1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B,C,h,w] to the same shape."""
-        return _act(x + self.two(_act(self.one(x))))
-
-
-class Upscale(nn.Module):
-    """Bicubic interpolation as one convolution, so that it shares the head's pixel shuffle.
-
-    [B,3,h,w] -> [B,3·s²,h,w]; after a pixel shuffle equal to ``torch``'s bicubic.
-    """
-
-    def __init__(self, scale: int) -> None:
-        super().__init__()
-        self.scale = scale
-        # The response to a unit impulse holds the weights of every phase.
-        impulse = torch.zeros(1, 1, 9, 9)
-        impulse[..., 4, 4] = 1.0
-        response = F.interpolate(impulse, scale_factor=scale, mode="bicubic", align_corners=False)
-        phases = F.pixel_unshuffle(response, scale)[0, :, 2:7, 2:7].flip(-2, -1)
-        self.register_buffer("kernel", phases.unsqueeze(1).repeat(3, 1, 1, 1), persistent=False)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """[B,3,h,w] to [B,3·s²,h,w]."""
-        kernel: Tensor = self.kernel  # type: ignore[assignment]
-        return F.conv2d(F.pad(image, (2, 2, 2, 2), mode="replicate"), kernel, groups=3)
-
-
-def _act(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, 0.1)
-
-
-def _zero(conv: nn.Conv2d) -> nn.Conv2d:
-    nn.init.zeros_(conv.weight)
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
-    return conv
-
-
-def _resize(x: Tensor, factor: float) -> Tensor:
-    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+def _root_mean(sums: Tensor) -> Tensor:
+    """Weighted root mean square of a window; 0 without evidence."""
+    return (sums[:, :1] / (sums[:, 1:2] + 1e-3) + 1e-8).sqrt()
 
 
 def _box_mean(x: Tensor, window: int) -> Tensor:
@@ -366,14 +261,82 @@ def _box_mean(x: Tensor, window: int) -> Tensor:
     return F.avg_pool2d(rows, (1, window), 1, (0, window // 2))
 
 
-def _cell_means(samples: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Mean of the samples of each size × size cell, and how well it is known, in [0, 1]."""
-    count = F.avg_pool2d(mask, size) * size**2
-    total = F.avg_pool2d(samples, size) * size**2
-    return total / count.clamp(min=1.0), count.clamp(max=1.0)
+class Refine(nn.Module):
+    """The learned image model: a small U-Net at half the low resolution."""
+
+    def __init__(self, config: StreamConfig) -> None:
+        super().__init__()
+        c, d, e = config.channels, config.deep_channels, config.deepest_channels
+        inputs = 16 * (3 + 3 + 1) + 4 * (3 + 1) + 2 + config.hidden_channels
+        self.enter = conv(inputs, c, 1)
+        self.first = conv(c, c)
+        self.down = nn.Conv2d(c, d, 2, stride=2)
+        self.deep = Residual(d)
+        self.down_again = nn.Conv2d(d, e, 2, stride=2)
+        self.deepest = Residual(e)
+        self.up = conv(e, d, 1)
+        self.up_again = conv(d, c, 1)
+        self.last = Residual(c)
+        self.keep = conv(c, config.hidden_channels, 1)
+        self.widen = conv(c, 4 * config.head_channels, 1)
+        self.paint = zeroed(conv(config.head_channels, 48))
+        self.upscale = Upscale()
+
+    def forward(
+        self,
+        fine: Tensor,  # [B,3,2h,2w]
+        confidence: Tensor,  # [B,1,2h,2w]
+        shown: Tensor,  # [B,3,2h,2w]
+        low: Tensor,  # [B,3,h,w]
+        mask: Tensor,  # [B,1,h,w]
+        trust: Tensor,  # [B,1,h/2,w/2]
+        error: Tensor,  # [B,1,h/2,w/2]
+        hidden: Tensor,  # [B,C,h/2,w/2]
+    ) -> tuple[Tensor, Tensor]:
+        """Frame [B,3,4h,4w] and the next hidden features [B,C,h/2,w/2]."""
+        x = torch.cat(
+            [
+                F.pixel_unshuffle(torch.cat([fine - 0.5, shown - fine, confidence], 1), 4),
+                F.pixel_unshuffle(torch.cat([mask, low - 0.5], 1), 2),
+                10.0 * error,
+                trust,
+                hidden,
+            ],
+            1,
+        )
+        x = act(self.enter(x))
+        half = x + act(self.first(x))  # [B,c,h/2,w/2]
+        quarter = self.deep(act(self.down(half)))  # [B,d,h/4,w/4]
+        eighth = self.deepest(act(self.down_again(quarter)))  # [B,e,h/8,w/8]
+        quarter = quarter + resize(self.up(eighth), 2)
+        half = self.last(act(half + resize(self.up_again(act(quarter)), 2)))
+        painted = self.paint(act(F.pixel_shuffle(self.widen(half), 2)))  # [B,48,h,w]
+        frame = F.pixel_shuffle(painted + self.upscale(fine), 4)
+        return frame, torch.tanh(self.keep(half))
 
 
-def _local_error(samples: Tensor, mask: Tensor, carried: Tensor, window: int) -> Tensor:
-    """Root-mean-square difference over the samples of a window, [B,1,h,w]; 0 without samples."""
-    error = ((carried - samples) * mask).square().mean(1, keepdim=True)
-    return (_box_mean(error, window) / (_box_mean(mask, window) + 1e-3) + 1e-8).sqrt()
+class Upscale(nn.Module):
+    """The canvas as a frame: bicubic ×2 and the shift by a pixel, as one grouped convolution.
+
+    [B, 3, 2h, 2w] -> [B, 48, h, w]; after a pixel shuffle by four equal to torch's bicubic,
+    shifted to the right and down by one pixel.
+    """
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # The responses to an impulse in each of the 6×6 cells around a low-resolution pixel are
+        # the weights of its 4×4 output pixels.
+        impulses = torch.eye(36).view(36, 1, 6, 6)
+        response = F.interpolate(
+            F.pad(impulses, (4, 4, 4, 4)), scale_factor=2, mode="bicubic", align_corners=False
+        )
+        response = response[:, 0, 11:15, 11:15]  # cells 2, 3 of 6 are the pixel's own
+        phases = F.pixel_unshuffle(response.reshape(36, 16).T.reshape(16, 1, 6, 6), 2)
+        self.register_buffer("kernel", phases.repeat(3, 1, 1, 1), persistent=False)
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """[B, 3, 2h, 2w] -> [B, 48, h, w]."""
+        x = F.pixel_unshuffle(F.pad(cells, (2, 2, 2, 2), mode="replicate"), 2)
+        return F.conv2d(x, self.kernel, groups=3)
