@@ -6,7 +6,6 @@ means something only beside the name of the backbone, which every log and table 
 
 from __future__ import annotations
 
-import difflib
 import pickle
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import InputError
+from ..config import InputError, nearest
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -187,13 +186,6 @@ def load_backbone(name: str = "vgg19", weights: Path | None = None) -> Backbone:
 def _cut(layers: Sequence[nn.Module], ends: Sequence[int]) -> list[nn.Sequential]:
     starts = (0, *ends[:-1])
     return [nn.Sequential(*layers[a:b]) for a, b in zip(starts, ends, strict=True)]
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What was expected instead of a name, for the end of an error message."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, 1)
-    return f"expected one of {', '.join(known)}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def download(url: str, option: str) -> Path:
