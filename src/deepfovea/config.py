@@ -194,9 +194,7 @@ class TrainConfig:
         for name, value in least.items():
             received = getattr(self, name)
             if not value <= received < float("inf"):
-                raise InputError(
-                    f"{_option(name)}: received {received}, expected at least {value}"
-                )
+                raise InputError(f"{_option(name)}: received {received}, expected at least {value}")
         for decay in (self.ema, *self.betas):
             if not 0.0 <= decay < 1.0:
                 raise InputError(f"--ema, --betas: received {decay}, expected 0 to below 1")

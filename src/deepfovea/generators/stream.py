@@ -305,7 +305,8 @@ class Refine(nn.Module):
         half = self.last(_act(half + _resize(self.up_again(_act(quarter)), 2.0)))
         painted = self.paint(_act(F.pixel_shuffle(self.widen(half), 2)))  # [B,48,h,w]
         frame = F.pixel_shuffle(painted + self.upscale(filled), self.upscale.scale)
-        return frame, torch.tanh(self.keep(half))
+        # In mixed precision the convolutions answer in half; the canvas stays in full.
+        return frame.to(filled.dtype), torch.tanh(self.keep(half))
 
 
 class Residual(nn.Module):

@@ -46,8 +46,9 @@ def flow_loss(prediction: Tensor, flow: Tensor, occlusion: Tensor) -> Tensor:
     visible = occlusion.flatten(0, 1) == 0
     error = (now - backward_warp(later, flow.flatten(0, 1))).abs() * visible
     # Clip by clip, so that a batch has the mean of the losses of its parts.
-    total, count = (x.unflatten(0, occlusion.shape[:2]).flatten(1).sum(1) for x in (error, visible))
-    return (total / (count * now.shape[1]).clamp(min=1)).mean()
+    total, count = (x.reshape(len(prediction), -1).sum(1) for x in (error, visible))
+    mean: Tensor = (total / (count * now.shape[1]).clamp(min=1)).mean()
+    return mean
 
 
 def clip_flow(frames: Tensor, estimator: FlowEstimator) -> tuple[Tensor, Tensor]:

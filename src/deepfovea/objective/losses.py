@@ -119,7 +119,9 @@ def make_terms(
         "charbonnier": lambda output, target: charbonnier(output.frames - target.frames),
         "motion": _motion,
         "supervised": lambda output, target: learned["supervised"](output.frames, target.frames),
-        "multiresolution": lambda output, target: _stages(learned["multiresolution"], output, target),
+        "multiresolution": lambda output, target: _stages(
+            learned["multiresolution"], output, target
+        ),
     }
     if perceptual is not None:
         known["perceptual"] = lambda output, target: perceptual(output.frames, target.frames)
@@ -155,7 +157,7 @@ def _motion(output: Output, target: Target) -> Tensor:
     return charbonnier(warped - now.flatten(0, 1))
 
 
-def _stages(loss: AdaptiveLoss, output: Output, target: Target) -> Tensor:
+def _stages(loss: nn.Module, output: Output, target: Target) -> Tensor:
     """The supervised loss of every coarser stage, their mean; the truth is averaged to its size."""
     if not output.stages:
         raise InputError(

@@ -129,7 +129,9 @@ def vgg19(weights: Path | None = None) -> Backbone:
     # On "meta" nothing is allocated; the loaded tensors take the place of the parameters.
     with torch.device("meta"):
         network = build(weights=None)
-    path = weights or download(VGG19_Weights.DEFAULT.url, OPTION)
+    path = weights or download(
+        VGG19_Weights.DEFAULT.url, OPTION, ", or take --perceptual-backbone efficientnet-lite0"
+    )
     features = load_frozen(network, path, OPTION).features
     # torchvision's ReLUs work in place and would overwrite the features before they are compared.
     layers = [nn.ReLU() if isinstance(layer, nn.ReLU) else layer for layer in features]
@@ -188,12 +190,13 @@ def _cut(layers: Sequence[nn.Module], ends: Sequence[int]) -> list[nn.Sequential
     return [nn.Sequential(*layers[a:b]) for a, b in zip(starts, ends, strict=True)]
 
 
-def download(url: str, option: str) -> Path:
+def download(url: str, option: str, otherwise: str = "") -> Path:
     """The file behind ``url`` in the cache of torch, downloaded and hash-checked when missing.
 
     Args:
         url: ends in ``name-hash.pth``, as torchvision's do.
         option: the command-line option that takes such a file from elsewhere.
+        otherwise: what else would do, in words.
 
     Raises:
         InputError: it cannot be downloaded; the message names the file and its place.
@@ -207,7 +210,7 @@ def download(url: str, option: str) -> Path:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(
                 f"weights {path.name} are not here and cannot be downloaded ({reason}); "
-                f"place {url} at {path}, or give its path with {option}"
+                f"place {url} at {path}, or give its path with {option}{otherwise}"
             ) from None
     return path
 
