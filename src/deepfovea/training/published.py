@@ -89,8 +89,8 @@ class PublishedItems(Dataset[PublishedItem]):
                 count, height, width = source.frames.shape[:3]
                 _log.warning(
                     "%s: left out; %d frames of %dx%d pixels are shorter or smaller than an item",
-                    source.name, count, height, width,
-                )  # fmt: skip
+                    *(source.name, count, height, width),
+                )
         if not self.sources:
             raise InputError(
                 f"none of {len(sources)} videos has {FRAMES} frames, which are one item; "
