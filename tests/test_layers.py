@@ -22,6 +22,7 @@ LAYER = {
     "reconstruct": 4,
     "training": 5,
     "evaluate": 6,
+    "validate": 6,
     "export": 6,
     "demo": 7,
     "cli": 8,

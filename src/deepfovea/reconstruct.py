@@ -178,6 +178,7 @@ def reconstruct_file(
     frame_rate: float | None = None,
     max_frames: int | None = None,
     overwrite: bool = False,
+    skip_unreadable: bool = False,
     on_frame: Callable[[Reconstructed, Tensor | None], None] | None = None,
 ) -> Summary:
     """Reconstruct a video file or a folder of images into another.
@@ -193,6 +194,7 @@ def reconstruct_file(
         frame_rate: of a folder of images, 1/s.
         max_frames: stop after so many.
         overwrite: replace existing outputs.
+        skip_unreadable: leave out frames that cannot be read, see :class:`VideoReader`.
         on_frame: called for every frame with the result and, when simulating, the truth
             [3, H, W].
 
@@ -205,7 +207,9 @@ def reconstruct_file(
     frames, sampled, quality = 0, 0.0, 0.0
     started = time.perf_counter()
     with ExitStack() as stack:
-        reader = stack.enter_context(VideoReader(source, frame_rate=frame_rate))
+        reader = stack.enter_context(
+            VideoReader(source, frame_rate=frame_rate, skip_unreadable=skip_unreadable)
+        )
         if simulate and reader.has_alpha:
             raise InputError(
                 f"{source}: received --simulate and an input with alpha, which brings its own "

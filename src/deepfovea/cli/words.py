@@ -97,6 +97,14 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def size(text: str) -> tuple[int, int]:
+    """``768x1024``: height and width."""
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and len(text) < 12):
+        raise argparse.ArgumentTypeError(f"received {text!r:.100}, expected HxW, as 768x1024")
+    return int(height), int(width)
+
+
 def density(text: str) -> Density:
     """See :meth:`Density.parse`."""
     try:

@@ -81,16 +81,7 @@ class PublishedItems(Dataset[PublishedItem]):
                 f"size of an item: received {size[0]}x{size[1]}; "
                 f"expected positive multiples of {SCALE}"
             )
-        self.sources = []
-        for source in sources:
-            if len(source.frames) >= FRAMES and min(source.frames.shape[1:3]) >= SCALE:
-                self.sources.append(source)
-            else:
-                count, height, width = source.frames.shape[:3]
-                _log.warning(
-                    "%s: left out; %d frames of %dx%d pixels are shorter or smaller than an item",
-                    source.name, count, height, width,
-                )  # fmt: skip
+        self.sources = [source for source in sources if holds_an_item(source)]
         if not self.sources:
             raise InputError(
                 f"none of {len(sources)} videos has {FRAMES} frames, which are one item; "
@@ -125,6 +116,18 @@ class PublishedItems(Dataset[PublishedItem]):
         low_size = (self.size[0] // SCALE, self.size[1] // SCALE)
         mask, _ = fit(mask[0].to(torch.uint8), low_size)
         return PublishedItem(frames=frames, mask=mask, scored=torch.tensor(scored), first=item == 0)
+
+
+def holds_an_item(source: Source) -> bool:
+    """Whether a video has six frames of 4 × 4 pixels; if not, a warning says so."""
+    count, height, width = source.frames.shape[:3]
+    if count >= FRAMES and min(height, width) >= SCALE:
+        return True
+    _log.warning(
+        "%s: left out; %d frames of %dx%d pixels are too short or too small for an item",
+        *(source.name, count, height, width),
+    )
+    return False
 
 
 def items_of(frames: int) -> int:
