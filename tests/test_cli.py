@@ -121,8 +121,7 @@ def run(capsys, *arguments):
         ("train --data rgba --run text.mp4 --crop 64 --clip 4", "text.mp4.*choose another"),
         ("train --data rgba --run new --chunk 0", "--chunk: received 0"),
         ("train --data rgba --run new --clip 2", "--chunk: received 4 frames of clips of 2"),
-        ("train --data rgba --run new --model paper", "takes 6 at a time"),
-        ("train --data rgba --run new --model deepfovea", "does not enlarge"),
+        ("train --data rgba --run new --model paper --chunk 4", "takes 6 at a time"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(folder, capsys, monkeypatch, arguments, complaint):

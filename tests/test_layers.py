@@ -37,6 +37,7 @@ SIBLINGS = {("fovea", "gaze")}
 OWNERS: dict[str, set[str]] = {
     "av": {"video"},
     "accelerate": {"training.train"},
+    "torch.utils.tensorboard": {"training.log"},
     "onnx": {"engine", "export"},
     "onnxruntime": {"engine", "export"},
     "openvino": {"engine", "export"},

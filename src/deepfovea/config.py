@@ -176,6 +176,8 @@ class TrainConfig:
     """File of the flow estimator's weights."""
     preprocessing: Literal["modern", "published"] = "modern"
     """Random crops, flips, strides and gaze, or the six-frame items of the paper."""
+    size: tuple[int, int] = (768, 1024)
+    """Height and width of those items, pixels; the sides are cropped or padded to it."""
     state: Literal["reset", "carry"] = "reset"
     """Recurrent state at the first item of a video: new, or that of the video before (the second
     published setting). Within a video it is always carried, detached between items."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..config import LOSS_WEIGHTS, PUBLISHED_LOSSES, PUBLISHED_TRAINING, InputError, TrainConfig
-from .words import Verbs, names
+from .words import SKIP_HELP, Verbs, names, size
 
 RECIPE_HELP = (
     "Defaults are those of the recipe of stream; with another model, or with one of the published "
@@ -42,6 +42,7 @@ HELP = {
     "flow_estimator": "dis | raft | raft-large | pwcnet",
     "flow_weights": "file of its weights",
     "preprocessing": "random clips, or the items of the paper",
+    "size": "of these items",
     "state": "at the first item of a video: new, or carried on from the video before",
     "log_steps": "between rows of metrics",
     "picture_steps": "between pictures, 0 for none",
@@ -70,19 +71,22 @@ def add(verbs: Verbs) -> None:
         help="of decoded frames, shared by runs (default: RUN/frames)",
     )
     verb.add_argument("--device", default="auto", help="auto (default) | cpu | cuda | cuda:N | mps")
+    verb.add_argument("--skip-unreadable", action="store_true", help=SKIP_HELP)
     hints = get_type_hints(TrainConfig)
     for field in dataclasses.fields(TrainConfig):
         verb.add_argument(
             f"--{field.name.replace('_', '-')}",
             default=argparse.SUPPRESS,
             help=_help(field.name),
-            **_reading(hints[field.name]),
+            **_reading(field.name, hints[field.name]),
         )
     verb.set_defaults(handler=_train)
 
 
-def _reading(hint: Any) -> dict[str, Any]:
-    """How argparse reads a value of a type."""
+def _reading(name: str, hint: Any) -> dict[str, Any]:
+    """How argparse reads the value of an option."""
+    if name == "size":
+        return {"type": size, "metavar": "HxW"}
     if get_origin(hint) is Literal:
         return {"choices": get_args(hint)}
     if get_origin(hint) is tuple:
@@ -98,15 +102,16 @@ def _reading(hint: Any) -> dict[str, Any]:
 
 def _help(name: str) -> str:
     ours, theirs = (getattr(config, name) for config in (TrainConfig(), PUBLISHED_TRAINING))
-    default = f"default {_words(ours)}"
+    default = f"default {_words(name, ours)}"
     if name != "preprocessing" and ours != theirs:
-        default += f" [{_words(theirs)}]"
+        default += f" [{_words(name, theirs)}]"
     return f"{HELP[name]}; {default}" if name in HELP else default
 
 
-def _words(value: Any) -> str:
-    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return text or "none"
+def _words(name: str, value: Any) -> str:
+    if not isinstance(value, tuple):
+        return str(value) or "none"
+    return ("x" if name == "size" else ",").join(map(str, value))
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -131,6 +136,7 @@ def _train(options: argparse.Namespace) -> None:
         options.cache,
         options.start_from,
         options.device,
+        options.skip_unreadable,
     )
     if model:  # not in the other processes of this training
         print(f"{model}: trained; 'deepfovea reconstruct --model {model}' uses it")
@@ -138,7 +144,8 @@ def _train(options: argparse.Namespace) -> None:
 
 def _recipe(given: dict[str, Any]) -> TrainConfig:
     """The defaults that suit the model and the losses that were asked for."""
+    model = given.get("model", "stream")
     losses = {text.partition("=")[0] for text in given.get("losses", ())}
-    if given.get("model", "stream") == "stream" and not losses & set(PUBLISHED_LOSSES):
+    if model == "stream" and not losses & set(PUBLISHED_LOSSES):
         return TrainConfig()
-    return dataclasses.replace(PUBLISHED_TRAINING, preprocessing="modern")
+    return dataclasses.replace(PUBLISHED_TRAINING, model=model, preprocessing="modern")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..config import InputError
 from .words import (
+    SKIP_HELP,
     ProgressBar,
     Verbs,
     add_gaze_and_density,
@@ -20,8 +21,6 @@ from .words import (
     where,
     write_text,
 )
-
-SKIP_HELP = "leave out frames that cannot be read, with a warning, instead of stopping there"
 
 _log = logging.getLogger(__name__)
 

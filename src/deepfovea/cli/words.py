@@ -18,6 +18,7 @@ DENSITY_HELP = (
     "published (default) | budget:PERCENT | uniform:PERCENT | CENTRE,PERIPHERY,INNER,OUTER "
     "in low-resolution pixels, with 'deg' behind it in degrees (needs --fov)"
 )
+SKIP_HELP = "leave out frames that cannot be read, with a warning, instead of stopping there"
 GAZE_HELP = (
     "X,Y | centre (default) | random (one seeded point, as published) | synthetic (seeded "
     "fixations and saccades) | a CSV file, Pupil Labs gaze.csv and Pupil Core included"

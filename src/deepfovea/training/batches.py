@@ -101,6 +101,7 @@ def pieces(
         batch_sampler=order,  # type: ignore[arg-type]
         num_workers=config.workers,
         pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # it draws a number at its start, not from the run's own
     )
     clip, chunk = position
     for batch in loader:

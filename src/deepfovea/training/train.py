@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
-from ..clips import open_sources
+from ..clips import open_sources, split_folder
 from ..config import InputError, TrainConfig, to_json
 from ..objective.flow import flow_estimator
 from ..objective.losses import Term, deviations, make_terms
@@ -41,6 +41,7 @@ def train(
     cache: Path | None = None,
     start_from: str | Path | None = None,
     device: str = "auto",
+    skip_unreadable: bool = False,
 ) -> Path | None:
     """Train a generator; the run folder holds everything.
 
@@ -49,7 +50,8 @@ def train(
     :func:`deepfovea.load` reads.
 
     Args:
-        data: folder of videos or image folders.
+        data: folder of videos or image folders, or a data set with a split of that name: see
+            :func:`deepfovea.clips.split_folder`.
         run: folder of this run, made if it is missing.
         config: what to do; on resuming, all but :data:`deepfovea.config.RESUME_KEEPS` may differ
             from what the run began with.
@@ -57,6 +59,7 @@ def train(
         cache: where decoded frames lie; by default ``run / "frames"``.
         start_from: a model, by name or path, whose weights a new run begins with.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        skip_unreadable: leave out frames that cannot be read, with a warning.
 
     Returns:
         The model's file; None in all processes but the main one.
@@ -72,15 +75,16 @@ def train(
     accelerator, where = _processes(device, config)
     mine, everyone = accelerator.process_index, accelerator.num_processes
     training = begin(config, where, start_from)
-    if resume:
-        restore(last, training, config, mine, everyone)
     terms, shown = _objective(config, training, where)
+    if resume:  # last, as what is built above draws random numbers
+        restore(last, training, config, mine, everyone)
     notes = deviations(terms, config.perceptual_backbone, config.flow_estimator)
     with accelerator.local_main_process_first():
-        sources = open_sources(data, cache or run / "frames")
+        videos = split_folder(data, "train")
+        sources = open_sources(videos, cache or run / "frames", skip_unreadable=skip_unreadable)
     dataset: ClipDataset | PublishedItems
     if config.preprocessing == "published":
-        dataset = PublishedItems(sources, config.seed)
+        dataset = PublishedItems(sources, config.seed, config.size)
     else:
         dataset = ClipDataset(sources, config.clip, config.crop, config.seed)
     log = _open_run(run, config, training, shown, notes) if accelerator.is_main_process else None
