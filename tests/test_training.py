@@ -737,15 +737,21 @@ def test_two_processes_are_one_with_twice_the_batch(data, cache, tmp_path):
         assert error <= 5e-4 * first[name].norm() + 1e-8, name
     assert all(first[name].abs().max() > 1e-7 for name in names)
 
-    # Later weights differ by what Adam, which divides by it, makes of a gradient near zero.
+    # Adam divides by it and so makes much of a gradient near zero: almost all weights are equal
+    # after the first step; these few move the others apart in the steps that follow.
     config = TrainConfig(losses=tuple(losses.split(",")), discriminator_channels=(2, 3, 3, 2, 1))
-    fresh = begin(config, CPU, start_from="stream")
-    begins = {f"net.{k}": v for k, v in fresh.net.state_dict().items()}
-    begins |= {f"learned.{k}": v for k, v in fresh.learned.state_dict().items()}
-    apart, moved = (
-        torch.stack([(tensors[name] - values[name]).norm() for name in begins])
-        for values in (tensors_of_two, begins)
-    )
-    assert apart.norm() <= 1e-3 * moved.norm()
-    assert (apart <= 0.1 * moved + 1e-6).all()
-    assert (moved > 0).sum() > 50
+    begins = begin(config, CPU, start_from="stream").net.state_dict()
+
+    def weights(values):
+        return torch.cat([values[f"net.{name}"].flatten() for name in begins])
+
+    apart = (weights(first_of_two) - weights(first)).abs()
+    assert (apart < 1e-6).float().mean() > 0.999
+    assert apart.max() < 1e-3  # the learning rate, one step's length
+    moved = weights(tensors) - torch.cat([value.flatten() for value in begins.values()])
+    assert (weights(tensors_of_two) - weights(tensors)).norm() < 0.05 * moved.norm()
+    # Parameters of losses, discriminators and their power iterations stay together.
+    learned = [name for name in tensors if name.startswith("learned.")]
+    assert len(learned) > 60
+    for name in learned:
+        torch.testing.assert_close(tensors_of_two[name], tensors[name], rtol=0, atol=1e-5)
