@@ -89,6 +89,13 @@ def test_val_test_and_inference_use_the_model_that_was_loaded_or_trained(main_py
         assert infer == expected.split()
 
 
+def test_the_lines_of_the_readme_are_understood(main_py):
+    readme = FILE.with_name("README.md").read_text()
+    lines = re.findall(r"^python main.py (.*)$", readme, re.MULTILINE)
+    verbs = [[words[0] for words in commands(main_py, line)] for line in lines]
+    assert verbs == [["train"], ["train"], ["validate", "test"], ["infer"]]
+
+
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
