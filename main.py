@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if 0 < usable < processes(options):
         parser.error(f"--cuda_devices: received {options.cuda_devices}, of which {usable} usable")
     if not usable:
-        print("main.py: no CUDA device can be used, the CPU computes", file=sys.stderr)
+        print("main.py: no CUDA device can be used; going on without", file=sys.stderr)
     run = RUNS / time.strftime("%Y-%m-%d_%H-%M-%S")
     run.mkdir(parents=True, exist_ok=True)
     code = 0

@@ -61,19 +61,16 @@ def split_folder(root: Path, split: str) -> Path:
     return root
 
 
-def open_sources(
-    root: Path, cache: Path, *, split: str = "train", skip_unreadable: bool = False
-) -> list[Source]:
+def open_sources(root: Path, cache: Path, *, skip_unreadable: bool = False) -> list[Source]:
     """Decode every video once into a memory-mapped array; later calls only open these.
 
     Random access into a compressed video costs far more than a training step can hide; the
     arrays cost disk (1.2 MB per 854×480 frame) and next to no time.
 
     Args:
-        root: a data set with splits, REDS for one, or any folder that holds videos and folders
-            of images, at any depth.
+        root: any folder that holds videos and folders of images, at any depth; for a data set
+            with splits see :func:`split_folder`.
         cache: where the arrays lie; it is made if it is missing.
-        split: see :func:`split_folder`.
         skip_unreadable: leave out frames, or whole videos, that cannot be read, and images of
             another size than the first of their folder; a warning names each.
 
@@ -81,7 +78,6 @@ def open_sources(
         InputError: no videos; without ``skip_unreadable`` also the first frame that cannot be
             read or has another size; a cache that cannot be written.
     """
-    root = split_folder(root, split)
     videos = find_videos(root)
 
     def cached(name: str) -> Path | None:
