@@ -28,10 +28,10 @@ def frames(video):
 
 @pytest.fixture
 def root(tmp_path):
-    """Two sequences as REDS has them, and two videos at different depths."""
+    """Two sequences as REDS names them, and two videos at different depths."""
     root = tmp_path / "root"
     for number in (1, 0):
-        folder = root / "train" / "train_sharp" / f"{number:03d}"
+        folder = root / "sharp" / f"{number:03d}"
         write_pngs(folder, media.moving(3, 20, 30, seed=number))
     media.write_video(root / "b.mp4", media.moving(5, 33, 47), pix_fmt="yuv444p")
     (root / "deep" / "er").mkdir(parents=True)
@@ -40,12 +40,12 @@ def root(tmp_path):
     return root
 
 
-VIDEOS = ["b.mp4", "deep/er/A.MKV", "train/train_sharp/000", "train/train_sharp/001"]
+VIDEOS = ["b.mp4", "deep/er/A.MKV", "sharp/000", "sharp/001"]
 
 
 def test_videos_and_image_folders_at_any_depth_are_found_in_order(root):
     assert [str(path.relative_to(root)) for path in find_videos(root)] == VIDEOS
-    sequence = root / "train" / "train_sharp" / "000"
+    sequence = root / "sharp" / "000"
     assert sorted(path.name for path in sequence.iterdir())[0] == "00000000.png"
     assert find_videos(sequence) == [sequence]
 
@@ -77,13 +77,13 @@ def test_what_was_decoded_once_is_only_opened(root, tmp_path, monkeypatch):
 
 def test_what_has_changed_is_decoded_anew(root, tmp_path):
     open_sources(root, tmp_path / "cache")
-    video, folder = root / "b.mp4", root / "train" / "train_sharp" / "000"
+    video, folder = root / "b.mp4", root / "sharp" / "000"
     media.write_video(video, media.moving(6, 24, 32))
     last = max(folder.iterdir())
     last.unlink()
     sources = {source.name: source.frames for source in open_sources(root, tmp_path / "cache")}
     assert sources["b.mp4"].shape == (6, 24, 32, 3)
-    assert sources["train/train_sharp/000"].shape == (2, 20, 30, 3)
+    assert sources["sharp/000"].shape == (2, 20, 30, 3)
     # The same name and size: the time alone tells.
     image = root / "frame.ppm"
     for value in (b"a", b"b"):
@@ -163,10 +163,14 @@ def test_a_split_that_is_not_there_is_no_other(tmp_path, layout):
         split_folder(tmp_path, "val")
 
 
-def test_training_does_not_see_the_other_splits_of_reds(root, tmp_path):
-    write_pngs(root / "val" / "val_sharp" / "000", media.moving(3, 20, 30, seed=9))
-    train = split_folder(root, "train")
-    assert [s.name for s in open_sources(train, tmp_path / "cache")] == ["000", "001"]
+def test_the_videos_of_a_split_of_reds(tmp_path):
+    for seed, split in enumerate(("train", "val")):
+        folder = tmp_path / "REDS" / split / f"{split}_sharp" / "000"
+        write_pngs(folder, media.moving(2, 20, 30, seed=seed))
+    for seed, split in enumerate(("train", "val")):
+        (source,) = open_sources(split_folder(tmp_path / "REDS", split), tmp_path / "cache")
+        assert source.name == "000"
+        assert np.array_equal(source.frames, media.moving(2, 20, 30, seed=seed))
 
 
 # --- damage -----------------------------------------------------------------------------------
@@ -175,7 +179,7 @@ def test_training_does_not_see_the_other_splits_of_reds(root, tmp_path):
 @pytest.fixture
 def damaged(root):
     """The third image of a sequence is no image, its second has another size; junk beside them."""
-    folder = root / "train" / "train_sharp" / "000"
+    folder = root / "sharp" / "000"
     (folder / "00000002.png").write_text("no picture")
     media_file = write_pngs(root / "large", media.moving(1, 24, 30))
     (media_file / "00000000.png").rename(folder / "00000001.png")
@@ -204,8 +208,8 @@ def test_frames_that_cannot_be_used_are_skipped_when_asked(damaged, root, tmp_pa
     sources = open_sources(root, tmp_path / "cache", skip_unreadable=True)
     assert [(s.name, len(s.frames)) for s in sources] == [
         ("b.mp4", 5),
-        ("train/train_sharp/000", 1),
-        ("train/train_sharp/001", 2),
+        ("sharp/000", 1),
+        ("sharp/001", 2),
     ]
     assert np.array_equal(sources[0].frames, first)
     assert np.array_equal(sources[2].frames, expected[[0, 2]])
@@ -228,7 +232,7 @@ def test_nothing_readable_is_one_line(tmp_path):
 
 
 def test_a_first_image_that_cannot_be_read_is_skipped_too(root, tmp_path):
-    folder = root / "train" / "train_sharp" / "001"
+    folder = root / "sharp" / "001"
     expected = frames(folder)
     (folder / "00000000.png").write_text("no picture")
     clip = read_clip(folder, 9, skip_unreadable=True)

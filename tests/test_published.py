@@ -191,6 +191,15 @@ def test_lanes_follow_items_of_a_data_set(items):
             state[lane] = index
 
 
+def test_lanes_are_a_batch_sampler(items):
+    sampler = lane_batches(items.items_per_video, 2, seed=0, start=3)
+    loader = DataLoader(items, batch_sampler=sampler, num_workers=2)
+    expected = batches(4, 2, items.items_per_video, start=3)
+    for batch, pair in zip(itertools.islice(loader, 4), expected, strict=True):
+        assert torch.equal(batch["mask"], torch.stack([items[i]["mask"] for i in pair]))
+        assert batch["first"].tolist() == [items[i]["first"] for i in pair]
+
+
 def test_order_depends_on_seed_and_epoch():
     first, second = (
         [i % 13 for i in itertools.chain(*batches(13, 1, start=13 * epoch))] for epoch in (0, 1)

@@ -12,8 +12,9 @@ from deepfovea.cli import main
 from deepfovea.video import VideoReader
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
-NOT_RUN = {"make", "pip"}
-"""Programs whose lines would install or test the package, and so this test."""
+NOT_RUN = {"make", "pip", "python"}
+"""Programs whose lines would install or test the package, and so this test; or train for days:
+tests/test_main.py has python main.py."""
 
 TINY_TRAINING = ["--crop=64", "--clip=4", "--chunk=2", "--batch=1", "--workers=0"]
 
