@@ -393,18 +393,24 @@ FIRST_VERSION = (
 """The keys of a configuration of version 0.1.0."""
 
 
-def test_a_checkpoint_of_the_first_version_goes_on(data, cache, tmp_path, small):
-    config = dataclasses.replace(TINY, steps=4)  # two clips
-    train(data, tmp_path / "run", config, cache=cache)
-    tensors, about = contents(tmp_path / "run")
-    train(data, tmp_path / "long", TINY, cache=cache)
+@pytest.mark.parametrize("model", ["stream", "paper"])
+def test_a_run_of_the_first_version_goes_on(data, cache, tmp_path, small, model):
+    losses = ("charbonnier", "motion") if model == "stream" else ("charbonnier",)
+    config = dataclasses.replace(TINY, model=model, losses=losses, cooldown=0)
+    run = tmp_path / "run"
+    train(data, run, dataclasses.replace(config, steps=4), cache=cache)  # two clips
+    tensors, about = contents(run)
     old = {name: about[name] for name in ("kind", "step", "next_clip", "hours")}
     old["config"] = {name: about["config"][name] for name in FIRST_VERSION}
+    (run / "config.json").write_text(json.dumps(old["config"]))
     tensors = {k: v for k, v in tensors.items() if k.split(".")[0] not in ("rng", "state")}
-    last = tmp_path / "run" / "checkpoints" / "last.safetensors"
-    checkpoint.write(last, tensors, old)
-    train(data, tmp_path / "run", TINY, resume=True, cache=cache)
-    assert contents(tmp_path / "run")[1]["step"] == 6
+    checkpoint.write(run / "checkpoints" / "last.safetensors", tensors, old)
+
+    command = ["train", f"--data={data}", f"--cache={cache}", f"--run={run}", "--resume"]
+    assert main([*command, "--steps=6"]) == 0
+    train(data, tmp_path / "new", config, cache=cache)
+    (resumed, _), (new, _) = contents(run), contents(tmp_path / "new")
+    assert same(*({k: v for k, v in t.items() if k[:4] != "rng."} for t in (resumed, new)))
 
 
 def test_the_model_is_the_average_in_half_precision(data, cache, tmp_path, small):

@@ -182,7 +182,7 @@ def restore(
             f"{path}: received a file of kind {about.get('kind')!r}, expected a checkpoint of a "
             "training run; --start-from takes models"
         )
-    before = from_json(TrainConfig, about.get("config"), source=str(path))
+    before = _config(about.get("config"), path)
     for name in RESUME_KEEPS:
         old, new = getattr(before, name), getattr(config, name)
         if name == "losses":
@@ -254,6 +254,13 @@ def read_config(path: Path) -> TrainConfig:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give another") from None
     except ValueError as error:
         raise InputError(f"{path}: no JSON ({error}); expected a config.json of a run") from None
+    return _config(values, path)
+
+
+def _config(values: Any, path: Path) -> TrainConfig:
+    if isinstance(values, dict) and "losses" not in values and values.get("model") != "stream":
+        # Version 0.1.0 left the motion out where a network finds none.
+        values = {**values, "losses": ["charbonnier"]}
     return from_json(TrainConfig, values, source=str(path))
 
 
