@@ -322,7 +322,7 @@ def test_one_clip_is_learned(data, cache, tmp_path, small, monkeypatch):
     assert np.mean(images[-5:]) < 0.85 * images[0]
     (logged,) = rows(tmp_path / "run")
     assert logged["step"] == 50
-    assert min(images) < logged["charbonnier"] < max(images)
+    assert logged["charbonnier"] == pytest.approx(np.mean(images), rel=1e-5)
     assert {"motion", "psnr", "gradient_norm", "learning_rate", "hours"} <= set(logged)
 
 
@@ -368,7 +368,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(
     (straight, about), (halves, about_halves) = (
         contents(tmp_path / name) for name in ("straight", "halves")
     )
-    for same_about in ("step", "next_clip", "chunk", "running"):
+    for same_about in ("step", "next_clip", "chunk", "logged", "sums"):
         assert about[same_about] == about_halves[same_about]
     assert about["step"] == 6
     assert len(straight) > 100
@@ -725,8 +725,9 @@ def test_two_processes_are_one_with_twice_the_batch(data, cache, tmp_path):
     )
     assert about["next_clip"] == about_two["next_clip"] == 6
     assert about["lanes"] == about_two["lanes"] == 2
-    for key, value in about["running"].items():
-        assert about_two["running"][key] == pytest.approx(value, rel=1e-4, abs=1e-5), key
+    (row,), (row_of_two,) = rows(tmp_path / "one"), rows(tmp_path / "two")
+    for key in row.keys() - {"hours"}:
+        assert row_of_two[key] == pytest.approx(row[key], rel=1e-3, abs=1e-5), key
 
     # Adam's first moments after the first step are the gradients.
     first, first_of_two = (

@@ -184,7 +184,7 @@ class TrainConfig:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the networks' convolutions; weights and losses stay in float32."""
     log_steps: int = 50
-    """Steps between rows of metrics."""
+    """Steps between rows of metrics, which are means over these steps."""
     picture_steps: int = 1000
     """Steps between pictures of input, prediction and label; 0 for none."""
 

@@ -44,8 +44,10 @@ class Training:
     step: int = 0
     position: Position = START
     hours: float = 0.0
-    running: dict[str, float] = field(default_factory=dict)
-    """Smoothed metrics."""
+    logged: int = 0
+    """The step of the last row of metrics."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Of the metrics since then."""
 
 
 def begin(
@@ -160,7 +162,8 @@ def save(path: Path, training: Training, config: TrainConfig, lanes: int, state:
         "chunk": training.position.chunk,
         "lanes": lanes,
         "hours": training.hours,
-        "running": training.running,
+        "logged": training.logged,
+        "sums": training.sums,
         "scaler": training.scaler.state_dict(),
     }
     checkpoint.write(path, everything, about)
@@ -207,7 +210,8 @@ def restore(
         training.step, clip, training.hours = about["step"], about["next_clip"], about["hours"]
         # Absent in checkpoints of version 0.1.0, which were written between clips only.
         chunk, lanes = about.get("chunk", 0), about.get("lanes", config.batch * processes)
-        training.running = about.get("running", {})
+        training.logged = about.get("logged", training.step)
+        training.sums = about.get("sums", {})
         training.scaler.load_state_dict(about.get("scaler", {}) or training.scaler.state_dict())
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: incomplete ({error}); give a checkpoint as written") from None

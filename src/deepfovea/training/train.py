@@ -109,16 +109,19 @@ def train(
             values, output, target = step(training, terms, piece, config, mean)
             training.hours = hours + (time.monotonic() - started) / 3600.0
             for name, value in values.items():
-                before = training.running.get(name, value)
-                training.running[name] = 0.98 * before + 0.02 * value
+                training.sums[name] = training.sums.get(name, 0.0) + value
             done = training.step == config.steps
-            if log and (training.step % config.log_steps == 0 or done):
-                about = {"hours": training.hours, "learning_rate": rate}
-                log.row(training.step, about | training.running)
+            if training.step % config.log_steps == 0 or done:
+                steps = training.step - training.logged
+                means = {name: total / steps for name, total in training.sums.items()}
+                if log:
+                    about = {"hours": training.hours, "learning_rate": rate}
+                    log.row(training.step, about | means)
+                training.logged, training.sums = training.step, {}
             if log and config.picture_steps and (training.step % config.picture_steps == 0 or done):
                 samples = target.low * piece.scored.of(piece.mask, SCALE)
                 log.picture(training.step, samples[0], output.frames[0], target.frames[0])
-            loss = training.running[next(iter(terms))]
+            loss = values[next(iter(terms))]
             progress.update(task, completed=training.step, loss=f"{loss:.4f}")
             now = time.monotonic()
             if _main_says(now - saved > 60 * config.save_minutes, accelerator) and not done:
