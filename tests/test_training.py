@@ -726,7 +726,7 @@ def test_two_processes_are_one_with_twice_the_batch(data, cache, tmp_path):
     assert about["next_clip"] == about_two["next_clip"] == 6
     assert about["lanes"] == about_two["lanes"] == 2
     (row,), (row_of_two,) = rows(tmp_path / "one"), rows(tmp_path / "two")
-    for key in row.keys() - {"hours"}:
+    for key in row.keys() - {"hours", "gradient_norm"}:
         assert row_of_two[key] == pytest.approx(row[key], rel=1e-3, abs=1e-5), key
 
     # Adam's first moments after the first step are the gradients.
