@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import InputError
@@ -55,20 +56,25 @@ def ssim_map(prediction: Tensor, truth: Tensor) -> Tensor:
             f"SSIM: received frames of {width}×{height} pixels; expected at least "
             f"{SSIM_WINDOW}×{SSIM_WINDOW}, its window"
         )
-    at = torch.arange(SSIM_WINDOW, device=truth.device, dtype=truth.dtype) - SSIM_WINDOW // 2
-    gauss = torch.exp(-at.square() / (2.0 * SSIM_SIGMA**2))
-    gauss = gauss / gauss.sum()
-
-    def local_mean(image: Tensor) -> Tensor:
-        planes = image.reshape(-1, 1, height, width)
-        means = F.conv2d(F.conv2d(planes, gauss.view(1, 1, -1, 1)), gauss.view(1, 1, 1, -1))
-        return means.reshape(*image.shape[:-2], *means.shape[-2:])
-
     x, y = prediction.clamp(0.0, 1.0), truth
-    mean_x, mean_y = local_mean(x), local_mean(y)
+    mean_x, mean_y = _local_mean(x), _local_mean(y)
     mean_xx, mean_xy, mean_yy = mean_x * mean_x, mean_x * mean_y, mean_y * mean_y
-    variances = local_mean(x * x) + local_mean(y * y) - mean_xx - mean_yy
-    covariance = local_mean(x * y) - mean_xy
+    variances = _local_mean(x * x) + _local_mean(y * y) - mean_xx - mean_yy
+    covariance = _local_mean(x * y) - mean_xy
     c1, c2 = 0.01**2, 0.03**2
     contrast = (2.0 * covariance + c2) / (variances + c2)
     return contrast * (2.0 * mean_xy + c1) / (mean_xx + mean_yy + c1)
+
+
+def _local_mean(image: Tensor) -> Tensor:
+    # Sums of shifted images, a tenth of the time of a convolution of one channel on the CPU.
+    gauss = [
+        math.exp(-((k - SSIM_WINDOW // 2) ** 2) / (2.0 * SSIM_SIGMA**2)) for k in range(SSIM_WINDOW)
+    ]
+    for axis in (-2, -1):
+        inside = image.shape[axis] - SSIM_WINDOW + 1
+        total = image.narrow(axis, 0, inside) * (gauss[0] / sum(gauss))
+        for k in range(1, SSIM_WINDOW):
+            total.add_(image.narrow(axis, k, inside), alpha=gauss[k] / sum(gauss))
+        image = total
+    return image
