@@ -21,7 +21,8 @@ from .words import (
     positive,
     seed,
     whole,
-    write,
+    write_bytes,
+    write_text,
 )
 
 if TYPE_CHECKING:
@@ -126,8 +127,9 @@ def _run(options: argparse.Namespace) -> Result:
         asked = names(options.metrics)
         metrics = METRICS if "all" in asked else tuple(m for m in asked if m != "psnr")
     models = names(options.models)
-    if options.plots:
+    if options.plots:  # before anything is computed
         require_matplotlib()
+        _make_folder(options.plots)
 
     def track(clip: Clip) -> GazeTrack:
         height, width = clip.frames.shape[1:3]
@@ -149,7 +151,9 @@ def _run(options: argparse.Namespace) -> Result:
         tell(f"{row.clip}  {row.method}  {row.psnr:.2f} dB")
 
     def on_sheet(clip: str, panels: list[Panels]) -> None:
-        write(options.plots / "sheets" / f"{clip}.png", sheet(panels, models))
+        path = options.plots / "sheets" / f"{clip}.png"
+        _make_folder(path.parent)
+        write_bytes(path, sheet(panels, models))
 
     return evaluate(
         options.root,
@@ -175,6 +179,15 @@ def _run(options: argparse.Namespace) -> Result:
     )
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: no folder for pictures ({error.strerror}); choose another"
+        ) from None
+
+
 def _gaze_of(word: str, clip: str) -> str:
     """The file of a clip where --gaze is a folder."""
     folder = Path(word)
@@ -192,10 +205,11 @@ def _write(result: Result, options: argparse.Namespace) -> None:
     tables = to_markdown(result)
     print(tables)
     if options.json:
-        write(options.json, to_json(result) + "\n")
+        write_text(options.json, to_json(result) + "\n")
     if options.markdown:
         before = options.markdown.read_text() if options.markdown.is_file() else ""
-        write(options.markdown, insert(before, tables))
+        write_text(options.markdown, insert(before, tables))
     if options.plots:
+        _make_folder(options.plots)
         for name, data in charts(result).items():
-            write(options.plots / name, data)
+            write_bytes(options.plots / name, data)

@@ -182,12 +182,16 @@ def names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
 
-def write(path: Path, data: str | bytes) -> None:
-    """Write a file, and the folder it is in, under a temporary name, then rename it."""
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name, then rename it."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """As :func:`write_text`."""
     temporary = path.parent / f".{path.name}.tmp"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+        temporary.write_bytes(data)
         temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):

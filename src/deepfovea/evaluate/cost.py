@@ -23,7 +23,7 @@ import torch.nn.functional as F
 
 from ..checkpoint import load
 from ..fovea import sample
-from .methods import BASELINES, run
+from .methods import BASELINES, frames_of
 from .result import Cost
 
 HEIGHT, WIDTH = 192, 256
@@ -72,7 +72,7 @@ def measure_here(name: str, device: str) -> Cost:
     _, mask = sample(low[None], gaze)
     _forget(device)
     before = _memory("VmRSS")
-    frames = run(method, low, mask[0], device)
+    frames = frames_of(method, low, mask[0], device)
     times: list[float] = []
     while len(times) < 3 or (sum(times) < SECONDS and len(times) < len(low) // group):
         start = time.perf_counter()
@@ -89,6 +89,7 @@ def measure_here(name: str, device: str) -> Cost:
         round(1e3 * statistics.median(times[1:]) / group, 1),
         None if peak is None else round(peak, 1),
         parameters,
+        torch.get_num_threads(),
     )
 
 

@@ -34,7 +34,7 @@ BASELINES: dict[str, Method | None] = {
 }
 
 
-def run(
+def frames_of(
     method: Method | None, low: Tensor, mask: Tensor, device: str | torch.device = "cpu"
 ) -> Iterator[Tensor]:
     """A clip through a method, in constant memory, the state carried.

@@ -51,8 +51,8 @@ class Column:
         return f"{self.label} {arrow}" + (f", {self.unit}" if self.unit else "")
 
     def rounded(self, value: float) -> float | None:
-        """The value as it is kept: two digits more than tables show; None for nan."""
-        return round(value, self.digits + 2) if math.isfinite(value) else None
+        """The value as it is kept: four digits more than tables show; None for nan."""
+        return round(value, self.digits + 4) if math.isfinite(value) else None
 
 
 _SPATIAL = {
@@ -146,6 +146,8 @@ class Cost:
     ms_per_frame: float | None
     peak_memory_mb: float | None
     parameters: int
+    threads: int
+    """Of the processor that it was allowed to use."""
 
 
 @dataclass(frozen=True)
@@ -177,5 +179,5 @@ class Result:
                 scores = [row.values.get(name) for row in self.rows if row.method == method]
                 present = [score for score in scores if score is not None]
                 if present:
-                    mean[name] = round(sum(present) / len(present), column.digits + 2)
+                    mean[name] = round(sum(present) / len(present), column.digits + 4)
         return means

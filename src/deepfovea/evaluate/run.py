@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -43,9 +44,10 @@ def evaluate(
 
     The first frames of a clip at their own resolution (cropped to a multiple of four), reduced
     by four without antialiasing, sampled at the gaze; every metric of the protocol. The same
-    arguments give the same figures, except those of the cost, whatever the number of workers
-    and of processes. Under ``torchrun`` or ``accelerate launch`` the processes share the clips
-    and each returns the whole result.
+    arguments give the same figures, except those of the cost, whatever the number of workers,
+    threads and processes. Under ``torchrun`` or ``accelerate launch`` the processes share the
+    clips and each returns the whole result; that is how to use many cores, as a clip is computed
+    on one.
 
     Args:
         root: folder that holds videos or folders of images, at any depth.
@@ -85,9 +87,10 @@ def evaluate(
         for line in clip.notes(protocol.frames):
             tell(line)
             notes.append((clip.name, line))
-        scored, panels = score_clip(
-            clip, methods, track(clip), protocol, judges, device, on_sheet is not None
-        )
+        with _one_thread():
+            scored, panels = score_clip(
+                clip, methods, track(clip), protocol, judges, device, on_sheet is not None
+            )
         rows += scored
         for row in scored if on_row else []:
             on_row(row)  # type: ignore[misc]
@@ -130,6 +133,20 @@ def _methods(
     if not methods:
         raise InputError("no methods: received neither models nor baselines, expected at least one")
     return methods
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: the last bits of PyTorch's interpolation depend on their number.
+
+    Optical flow makes more of such a bit. Processes that share the clips use the other cores.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _place() -> tuple[int, int]:

@@ -32,7 +32,7 @@ from ..objective.temporal import e_warp, farneback, motion, t_lpips, t_of
 from . import sheets
 from .clips import Clip
 from .judges import Judges
-from .methods import SCALE, Method, run
+from .methods import SCALE, Method, frames_of
 from .result import BIN, COLUMNS, Protocol, Row
 
 FEATURES_SMALLEST = 64
@@ -74,7 +74,7 @@ def score_clip(
         geometry=geometry,
     )
     mask = masks[0]
-    frames = {name: run(method, low, mask, device) for name, method in methods.items()}
+    frames = {name: frames_of(method, low, mask, device) for name, method in methods.items()}
     tallies = {name: _Tally(judges) for name in methods}
     shown = {(2 * row + 1) * count // (2 * sheets.ROWS) for row in range(sheets.ROWS)}
     panels, before = [], None
@@ -114,7 +114,7 @@ def score_clip(
                 count,
                 round(float(mask.double().mean()), 6),
                 {key: COLUMNS[key].rounded(values[key]) for key in COLUMNS if key in values},
-                tuple(round(value, 4) for value in tally.values["psnr"]),
+                tuple(round(value, 6) for value in tally.values["psnr"]),
                 tally.eccentricity(),
             )
         )

@@ -100,8 +100,8 @@ def to_markdown(result: Result) -> str:
         ]
     if result.cost:
         parts += [
-            f"Cost of one frame, {result.protocol['cost_of']}, on {result.protocol['device']}; "
-            "it varies from run to run, the figures above do not:",
+            f"Cost of one frame, {result.protocol['cost_of']}, on {_place(result)}; it varies from "
+            "run to run and from machine to machine, the figures above do not:",
             _cost_table(result),
         ]
     lost = [line for model in result.protocol["models"] for line in losses(result, model)]
@@ -202,6 +202,11 @@ def _by_clip(result: Result) -> str:
     means = result.means()
     lines.append(["**mean**", *(f"**{means[m]['psnr']:.2f}**" for m in result.methods)])
     return _table(["PSNR ↑, dB", *result.methods], lines)
+
+
+def _place(result: Result) -> str:
+    threads = next(iter(result.cost.values())).threads
+    return f"{result.protocol['device']}, {threads} thread{'s' * (threads > 1)}"
 
 
 def _cost_table(result: Result) -> str:
