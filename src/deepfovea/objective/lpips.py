@@ -41,7 +41,8 @@ def load_lpips(device: str | torch.device = "cpu") -> Callable[[Tensor, Tensor],
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.is_file():
         raise InputError(
-            f"LPIPS needs AlexNet's weights, which are not here: place {url} at {path}"
+            f"LPIPS needs AlexNet's weights, which are not here: place {url} in the folder "
+            "hub/checkpoints of torch's cache (TORCH_HOME)"
         )
     with torch.device("meta"):  # nothing is allocated; the loaded tensors take the places
         backbone = alexnet(weights=None)
