@@ -27,16 +27,17 @@ from .methods import BASELINES, frames_of
 from .result import Cost
 
 HEIGHT, WIDTH = 192, 256
-SECONDS = 2.0
-"""Calls are repeated for so long, and at least twice after the first one, which is not counted."""
+SECONDS, CALLS = 2.0, 24
 
 
-def measure(name: str, device: str = "cpu") -> Cost:
+def measure(name: str, device: str = "cpu", seconds: float = SECONDS) -> Cost:
     """The cost of a method in a fresh process.
 
     Args:
         name: of a baseline, or name or path of a model.
         device: where it runs.
+        seconds: how long calls are repeated; at least two after the first one, which does not
+            count.
 
     Raises:
         RuntimeError: the process failed; with its last line.
@@ -48,33 +49,36 @@ def measure(name: str, device: str = "cpu") -> Cost:
     alone["PYTHONPATH"] = os.pathsep.join(filter(None, [package, alone.get("PYTHONPATH")]))
     alone["OMP_NUM_THREADS"] = str(torch.get_num_threads())
     done = subprocess.run(
-        [sys.executable, "-c", code, name, device], env=alone, capture_output=True, text=True
+        [sys.executable, "-c", code, name, device, str(seconds)],
+        env=alone,
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or ["no reason given"])[-1])
     return Cost(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def main(name: str, device: str) -> None:
+def main(name: str, device: str, seconds: str) -> None:
     """Measure here and print a line of JSON."""
-    print(json.dumps(asdict(measure_here(name, device))))
+    print(json.dumps(asdict(measure_here(name, device, float(seconds)))))
 
 
-def measure_here(name: str, device: str) -> Cost:
+def measure_here(name: str, device: str, seconds: float) -> Cost:
     """As :func:`measure`, in this process."""
     method: Any = BASELINES[name] if name in BASELINES else load(name, device)
     group = getattr(method, "frames_per_step", 1)
     # Smooth shapes that move two pixels per frame: the baselines' optical flow has work to do.
     texture = torch.rand(3, HEIGHT // 8, WIDTH // 8, generator=torch.Generator().manual_seed(0))
     still = F.interpolate(texture[None], (HEIGHT, WIDTH), mode="bicubic").clamp(0.0, 1.0)[0]
-    low = torch.stack([still.roll(2 * t, -1) for t in range(50 * group)])
+    low = torch.stack([still.roll(2 * t, -1) for t in range(CALLS * group)])
     gaze = torch.tensor([(WIDTH - 1) / 2, (HEIGHT - 1) / 2]).expand(1, len(low), 2)
     _, mask = sample(low[None], gaze)
     _forget(device)
     before = _memory("VmRSS")
     frames = frames_of(method, low, mask[0], device)
     times: list[float] = []
-    while len(times) < 3 or (sum(times) < SECONDS and len(times) < len(low) // group):
+    while len(times) < 3 or (sum(times) < seconds and len(times) < CALLS):
         start = time.perf_counter()
         for _ in range(group):
             next(frames)

