@@ -94,6 +94,11 @@ def add(verbs: Verbs) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     from ..evaluate import from_json
 
+    for file in filter(None, (options.json, options.markdown)):
+        if file.is_dir() or not file.parent.is_dir():  # before anything is computed
+            raise InputError(
+                f"{file}: cannot be written (it is a folder, or in none); choose another"
+            )
     if not options.root.is_file():
         result = _run(options)
     else:

@@ -31,7 +31,7 @@ class Protocol:
     """Horizontal angle that the frames fill, for radii in degrees and FovVideoVDP."""
     metrics: tuple[str, ...] = DEFAULT_METRICS
     flow: str = "dis"
-    """Estimator of the true motion for E_warp, of :data:`deepfovea.objective.flow`."""
+    """Estimator of the true motion for E_warp, one of ``FLOW_ESTIMATORS``."""
 
 
 @dataclass(frozen=True)

@@ -66,16 +66,16 @@ def evaluate(
         InputError: nothing to evaluate, no clip that can be read, an unknown method or metric.
     """
     tell = on_note or (lambda line: None)
+    rank, processes = _place()  # on a machine with several GPUs, this chooses among them
     methods = _methods(models, baselines, device)
-    rank, processes = _place()
-    judges, absent, jod_info = load_judges(protocol, flow_weights)
-    for line in absent if rank == 0 else []:
-        tell(line)
     root_name = root.resolve().name
     videos = [
         (video, root_name if video == root else video.relative_to(root).as_posix())
         for video in find_videos(root)
     ]
+    judges, absent, jod_info = load_judges(protocol, flow_weights)
+    for line in absent if rank == 0 else []:
+        tell(line)
     rows: list[Row] = []
     notes: list[tuple[str, str]] = []
     failed: list[tuple[str, str]] = []
