@@ -4,13 +4,19 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import media
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torchvision.models import AlexNet_Weights, alexnet
 
 from deepfovea.config import InputError
+from deepfovea.evaluate import Protocol, evaluate
+from deepfovea.fill import upscale
+from deepfovea.fovea import reduce
 from deepfovea.objective.lpips import SMALLEST, load_lpips
+from deepfovea.video import VideoWriter
 
 pytest.importorskip("lpips", reason="the package lpips is not installed")
 
@@ -79,6 +85,23 @@ def test_it_is_the_published_distance(backbone):
     distance(torch.zeros(3, SMALLEST, SMALLEST), torch.ones(3, SMALLEST, SMALLEST))
     with pytest.raises(RuntimeError):
         distance(torch.zeros(3, SMALLEST - 1, 90), torch.ones(3, SMALLEST - 1, 90))
+
+
+def test_an_evaluation_has_its_mean_and_that_of_its_change(backbone, tmp_path):
+    images = media.moving(3, 64, 64)
+    with VideoWriter(tmp_path / "clip", frame_rate=24) as writer:
+        for number, image in enumerate(images):
+            writer.write(image, number / 24)
+    protocol = Protocol(metrics=("lpips",))
+    values = evaluate(tmp_path, [], ["bicubic-all"], protocol).rows[0].values
+    truth = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+    shown, distance = upscale(reduce(truth)), load_lpips()
+    expected = np.mean([distance(a, b) for a, b in zip(shown, truth, strict=True)])
+    changes = [[distance(*video[t : t + 2]) for t in range(2)] for video in (shown, truth)]
+    assert values["lpips"] == pytest.approx(expected, abs=1e-6)
+    change = 100 * np.abs(np.subtract(*changes)).mean()
+    assert values["t_lpips"] == pytest.approx(change, abs=1e-4)
+    assert change > 0
 
 
 def test_a_missing_backbone_is_named_and_not_downloaded(cache):

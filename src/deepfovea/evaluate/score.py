@@ -1,7 +1,7 @@
-"""One clip: every method frame by frame, every metric, in memory that does not grow with methods.
+"""One clip: every method and every metric, frame by frame.
 
-The frames of the methods come in step, so that what a metric needs of the truth (its motion,
-its regions) is computed once per frame, whatever the number of methods. Each frame is judged
+The methods go in step, so that what a metric needs of the truth (its motion, its regions) is
+computed once per frame and no more than two frames of each method are kept. Each frame is judged
 alone: no batch, no worker and no other clip can change a figure.
 """
 
