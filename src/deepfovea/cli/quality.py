@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import zlib
 from pathlib import Path
@@ -93,6 +92,7 @@ def add(verbs: Verbs) -> None:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from ..evaluate import from_json
+    from ..evaluate.run import is_first_process
 
     for file in filter(None, (options.json, options.markdown)):
         if file.is_dir() or not file.parent.is_dir():  # before anything is computed
@@ -115,7 +115,7 @@ def _evaluate(options: argparse.Namespace) -> int:
                 f"{options.root}: received neither a folder of videos nor a JSON of results"
             ) from None
         result = from_json(text, str(options.root))
-    if int(os.environ.get("RANK", "0")) == 0:  # of several processes that share the clips
+    if is_first_process():
         _write(result, options)
     return 1 if result.failed else 0
 

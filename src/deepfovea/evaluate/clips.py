@@ -68,7 +68,7 @@ def read(video: Path, name: str, count: int) -> Clip | Unreadable:
             height, width = (SCALE * (side // SCALE) for side in (reader.height, reader.width))
             if not (height and width):
                 raise InputError(
-                    f"{video}: received {reader.width}x{reader.height} pixels, less than "
+                    f"received {reader.width}x{reader.height} pixels, less than "
                     f"{SCALE} on a side; expected larger frames"
                 )
             images = np.stack([frame.image[:height, :width, :3] for frame in frames])
@@ -76,7 +76,8 @@ def read(video: Path, name: str, count: int) -> Clip | Unreadable:
             rate = float(reader.frame_rate)
             return Clip(name, images, times, rate, reader.height, reader.width)
     except (InputError, OSError) as error:
-        return Unreadable(name, " ".join(str(error).splitlines()))
+        reason = " ".join(str(error).splitlines())
+        return Unreadable(name, reason.removeprefix(f"{video}: "))
 
 
 class _Files(Dataset["Clip | Unreadable"]):

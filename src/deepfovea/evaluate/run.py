@@ -46,8 +46,8 @@ def evaluate(
     by four without antialiasing, sampled at the gaze; every metric of the protocol. The same
     arguments give the same figures, except those of the cost, whatever the number of workers,
     threads and processes. Under ``torchrun`` or ``accelerate launch`` the processes share the
-    clips and each returns the whole result; that is how to use many cores, as a clip is computed
-    on one.
+    clips and each returns the whole result (the first one alone with the cost); that is how to
+    use many cores, as a clip is computed on one.
 
     Args:
         root: folder that holds videos or folders of images, at any depth.
@@ -98,7 +98,7 @@ def evaluate(
             on_sheet(clip.name, panels)
     rows, notes, failed = _gathered(rows, notes, failed, [name for _, name in videos])
     if not rows:
-        raise InputError(f"{root}: no clip can be used; {failed[0][1]}")
+        raise InputError(f"{root}: no clip can be used; {failed[0][0]}: {failed[0][1]}")
     costs, unmeasured = {}, []
     for name in methods if "cost" in protocol.metrics and rank == 0 else ():
         try:
@@ -149,9 +149,18 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one of those that share the clips that writes the result."""
+    return not _is_shared() or os.environ.get("RANK", "0") == "0"
+
+
+def _is_shared() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def _place() -> tuple[int, int]:
     """Which of how many processes this is."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not _is_shared():
         return 0, 1
     try:
         from accelerate import PartialState
@@ -171,7 +180,7 @@ def _gathered(
     order: list[str],
 ) -> tuple[list[Row], list[tuple[str, str]], list[tuple[str, str]]]:
     """What all processes found, in the order of the clips."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if _is_shared():
         from accelerate.utils import gather_object
 
         rows, notes, failed = (gather_object(part) for part in (rows, notes, failed))
