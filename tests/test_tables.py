@@ -42,7 +42,7 @@ ROWS = [
     row("bicubic-all", "b", 40.0, (40.0,), (0.0001,), e_warp=0.001),
     row("ours", "b", 29.0, (29.0,), (0.0012,), e_warp=0.005),
 ]
-COST = {"fill": Cost(5.0, 12.5, 0, 2), "ours": Cost(200.0, None, 304_190, 2)}
+COST = {"fill": Cost(5.0, 8.0, 12.5, 0, 2), "ours": Cost(200.0, 390.0, None, 304_190, 2)}
 RESULT = Result(PROTOCOL, ROWS, ["b: short"], ["c: damaged"], COST)
 
 
@@ -87,7 +87,10 @@ def test_the_markdown_tables_hold_the_figures():
         ["bicubic-all", "–", "–"],
         ["ours", "29.00", "–"],
     ]
-    assert cost[2:] == [["fill", "5.0", "12", "0"], ["ours", "200.0", "–", "304,190"]]
+    assert cost[2:] == [
+        ["fill", "5.0", "8.0", "12", "0"],
+        ["ours", "200.0", "390.0", "–", "304,190"],
+    ]
     for table in (overview, clips, published, cost):
         assert all(len(line) == len(table[0]) for line in table)
         assert all(set(cell) <= {"-", ":"} for cell in table[1])
@@ -199,7 +202,7 @@ def test_charts_plot_means_over_the_clips(monkeypatch):
     assert eccentricity[0] == [5.0, 15.0]
     assert eccentricity[1] == pytest.approx([(decibels[0] + decibels[2]) / 2, decibels[1]])
     assert time == ([0, 1], [25.0, 21.0])
-    assert cost == ([5.0], [25.5])
+    assert cost == ([8.0], [25.5])
     assert lines["ours"][0][0] == [5.0]  # no clip has pixels in its second ring
 
 

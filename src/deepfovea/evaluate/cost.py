@@ -27,7 +27,7 @@ from .methods import BASELINES, frames_of
 from .result import Cost
 
 HEIGHT, WIDTH = 192, 256
-SECONDS, CALLS = 2.0, 24
+SECONDS, CALLS = 5.0, 24
 
 
 def measure(name: str, device: str = "cpu", seconds: float = SECONDS) -> Cost:
@@ -77,24 +77,25 @@ def measure_here(name: str, device: str, seconds: float) -> Cost:
     _forget(device)
     before = _memory("VmRSS")
     frames = frames_of(method, low, mask[0], device)
-    times: list[float] = []
-    while len(times) < 3 or (sum(times) < seconds and len(times) < CALLS):
-        start = time.perf_counter()
+    wall: list[float] = []
+    processor: list[float] = []
+    while len(wall) < 3 or (sum(wall) < seconds and len(wall) < CALLS):
+        start, begun = time.perf_counter(), time.process_time()
         for _ in range(group):
             next(frames)
-        times.append(time.perf_counter() - start)
+        wall.append(time.perf_counter() - start)
+        processor.append(time.process_time() - begun)
     if torch.device(device).type == "cuda":
         peak: float | None = torch.cuda.max_memory_allocated() / 2**20
     else:
         most = _memory("VmHWM")
         peak = None if most is None or before is None else (most - before) / 2**10
     parameters = sum(p.numel() for p in method.parameters()) if hasattr(method, "scale") else 0
-    return Cost(
-        round(1e3 * statistics.median(times[1:]) / group, 1),
-        None if peak is None else round(peak, 1),
-        parameters,
-        torch.get_num_threads(),
+    wall_ms, processor_ms = (
+        round(1e3 * statistics.median(times[1:]) / group, 1) for times in (wall, processor)
     )
+    peak = None if peak is None else round(peak, 1)
+    return Cost(wall_ms, processor_ms, peak, parameters, torch.get_num_threads())
 
 
 def _forget(device: str) -> None:

@@ -26,7 +26,7 @@ def charts(result: Result) -> dict[str, bytes]:
         "psnr-by-eccentricity.png": _by_eccentricity(result),
         "psnr-over-time.png": _over_time(result),
     }
-    if any(cost.ms_per_frame for cost in result.cost.values()):
+    if result.cost:
         drawn["quality-against-cost.png"] = _against_cost(result)
     return drawn
 
@@ -67,16 +67,18 @@ def _over_time(result: Result) -> bytes:
 
 def _against_cost(result: Result) -> bytes:
     figure, axes = _axes()
-    means = result.means()
+    means, on_cpu = result.means(), result.protocol["device"] == "cpu"
     for number, method in enumerate(result.methods):
         cost = result.cost.get(method)
-        if cost and cost.ms_per_frame:
-            point = ([cost.ms_per_frame], [means[method]["psnr"]])
-            axes.plot(*point, **{**_style(number), "markersize": 9, "linestyle": ""}, label=method)
+        if cost:
+            ms = cost.processor_ms_per_frame if on_cpu else cost.ms_per_frame
+            style = {**_style(number), "markersize": 9, "linestyle": ""}
+            axes.plot([ms], [means[method]["psnr"]], **style, label=method)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
-    axes.set_xlabel(f"ms per frame, {result.protocol['cost_of']}, {result.protocol['device']}")
+    time = "processor ms" if on_cpu else "ms"
+    axes.set_xlabel(f"{time} per frame, {result.protocol['cost_of']}, {result.protocol['device']}")
     axes.set_ylabel("PSNR, dB")
     axes.set_title("quality against cost")
     return _png(figure, axes)

@@ -141,10 +141,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method takes for a 192×256 frame; None where it cannot be measured here."""
+    """What a method takes for a 192×256 frame, the median of several.
 
-    ms_per_frame: float | None
-    peak_memory_mb: float | None
+    On a machine that is busy with other things ``ms_per_frame`` (as a clock on the wall has it)
+    grows, ``processor_ms_per_frame`` (of all threads together; of a GPU nothing) hardly does.
+    """
+
+    ms_per_frame: float
+    processor_ms_per_frame: float
+    peak_memory_mib: float | None  # beyond what the process had before; None where not told
     parameters: int
     threads: int
     """Of the processor that it was allowed to use."""
