@@ -36,8 +36,11 @@ SIBLINGS = {("fovea", "gaze")}
 
 OWNERS: dict[str, set[str]] = {
     "av": {"video"},
-    "accelerate": {"training.train"},
     "torch.utils.tensorboard": {"training.log"},
+    "accelerate": {"training.train", "evaluate.run"},
+    "matplotlib": {"evaluate.plots", "evaluate.sheets"},
+    "pyfvvdp": {"objective.jod"},
+    "lpips": {"objective.lpips"},
     "onnx": {"engine", "export"},
     "onnxruntime": {"engine", "export"},
     "openvino": {"engine", "export"},

@@ -2,10 +2,14 @@
 
 import pytest
 import torch
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from skimage.metrics import (
+    mean_squared_error,
+    peak_signal_noise_ratio,
+    structural_similarity,
+)
 
 from deepfovea.config import InputError
-from deepfovea.objective.metrics import psnr, ssim
+from deepfovea.objective.metrics import decibels, l1, mse, psnr, ssim
 
 
 def test_psnr_equals_scikit_image_frame_by_frame():
@@ -30,6 +34,21 @@ def test_what_is_beyond_the_range_counts_as_shown():
 def test_equal_frames_have_the_highest_value_and_it_is_finite():
     frame = torch.rand(3, 8, 8)
     assert float(psnr(frame, frame)) == 100.0
+
+
+def test_l1_and_mse_are_what_they_say():
+    generator = torch.Generator().manual_seed(3)
+    truth, prediction = torch.rand(2, 4, 3, 9, 13, generator=generator)
+    for t in range(4):
+        expected = mean_squared_error(truth[t].numpy(), prediction[t].numpy())
+        assert float(mse(prediction, truth)[t]) == pytest.approx(expected, abs=1e-7)
+        absolute = abs(truth[t].double() - prediction[t].double()).mean()
+        assert float(l1(prediction, truth)[t]) == pytest.approx(float(absolute), abs=1e-7)
+    for metric in (l1, mse):
+        assert torch.equal(metric(prediction, truth), metric(truth, prediction))
+        assert float(metric(truth, truth).max()) == 0.0
+        assert float(metric(torch.full((3, 4, 4), 9.0), torch.zeros(3, 4, 4))) == 1.0
+    assert torch.equal(psnr(prediction, truth), decibels(mse(prediction, truth)))
 
 
 def scikit_image_ssim(prediction, truth):

@@ -12,18 +12,22 @@ from .words import Parser, one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; returns the exit code: 0, 2 for bad input, 130 when interrupted."""
+    """Run a command line.
+
+    Returns:
+        The exit code: 0; 1 where a part failed and the rest was done; 2 for bad input; 130 when
+        interrupted.
+    """
     options = _parser().parse_args(arguments)
-    handler: Callable[[argparse.Namespace], None] = options.handler
+    handler: Callable[[argparse.Namespace], int | None] = options.handler
     try:
-        handler(options)
+        return handler(options) or 0
     except InputError as error:
         print(f"deepfovea: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("deepfovea: interrupted; no unfinished output was left", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> Parser:

@@ -10,6 +10,26 @@ from torch import Tensor
 from ..config import InputError
 
 
+def absolute_error(prediction: Tensor, truth: Tensor) -> Tensor:
+    """What :func:`l1` averages: [..., C, H, W] -> [..., H, W], the mean over the channels."""
+    return (prediction.clamp(0.0, 1.0) - truth).abs().mean(-3)
+
+
+def squared_error(prediction: Tensor, truth: Tensor) -> Tensor:
+    """What :func:`mse` averages: [..., C, H, W] -> [..., H, W], the mean over the channels."""
+    return (prediction.clamp(0.0, 1.0) - truth).square().mean(-3)
+
+
+def l1(prediction: Tensor, truth: Tensor) -> Tensor:
+    """Mean absolute error per frame, 0 to 1, lower is better; arguments as of :func:`psnr`."""
+    return absolute_error(prediction, truth).mean((-2, -1))
+
+
+def mse(prediction: Tensor, truth: Tensor) -> Tensor:
+    """Mean squared error per frame, 0 to 1, lower is better; arguments as of :func:`psnr`."""
+    return squared_error(prediction, truth).mean((-2, -1))
+
+
 def psnr(prediction: Tensor, truth: Tensor) -> Tensor:
     """Peak signal-to-noise ratio per frame, dB, higher is better; RGB, peak 1.0.
 
@@ -20,8 +40,12 @@ def psnr(prediction: Tensor, truth: Tensor) -> Tensor:
     Returns:
         [...]; at most 100, which stands for equal frames too, so that means stay finite.
     """
-    error = (prediction.clamp(0.0, 1.0) - truth).square().mean((-3, -2, -1))
-    return -10.0 * torch.log10(error.clamp(min=1e-10))
+    return decibels(mse(prediction, truth))
+
+
+def decibels(mse: Tensor) -> Tensor:
+    """PSNR of mean squared errors, for a peak of 1.0."""
+    return -10.0 * torch.log10(mse.clamp(min=1e-10))
 
 
 def ssim(prediction: Tensor, truth: Tensor) -> Tensor:
