@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from ..config import InputError
-from . import learning, models, quality, videos
+from . import learning, models, quality, videos, viewer
 from .words import Parser, one_line
 
 
@@ -36,6 +36,6 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"deepfovea {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
-    for group in (videos, models, quality, learning):
+    for group in (videos, viewer, models, quality, learning):
         group.add(verbs)
     return parser
