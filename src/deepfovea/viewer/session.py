@@ -24,10 +24,11 @@ from PIL import Image
 from torch import Tensor
 
 from ..config import InputError
+from ..fovea import reduce
 from ..gaze import DisplayGeometry, GazeTrack, read_track
 from ..objective.metrics import psnr
 from ..pictures import to_image
-from ..reconstruct import Model, Reconstructor, pad, reduce, to_tensor
+from ..reconstruct import Model, Reconstructor, pad, to_tensor
 from .player import Player
 from .wish import VIEWS, Wish, change
 
@@ -200,6 +201,7 @@ class Session:
         inner, outer = _radii(wish, scale)
         header = {
             "number": self._sent + 1,
+            "scale": scale,
             "frame": player.number,
             "seconds": player.frame.pts_seconds,
             "gaze": gaze,

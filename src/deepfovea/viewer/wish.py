@@ -6,11 +6,12 @@ session looks at that alone. However many messages come, there is one wish.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any
 
 from ..config import PUBLISHED_DENSITY, Density, InputError
 from ..gaze import DEFAULT_DISPLAY
@@ -64,13 +65,13 @@ def change(wish: Wish, text: str, models: Collection[str], videos: Collection[st
         InputError: anything else; the wish then stays as it was.
     """
     if len(text) > MAX_MESSAGE_BYTES:
-        _refuse("a message", f"{len(text)} characters", f"at most {MAX_MESSAGE_BYTES}")
+        raise _refusal("a message", len(text), f"at most {MAX_MESSAGE_BYTES} characters")
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
-        _refuse("a message", repr(text[:80]), "JSON")
+        raise _refusal("a message", text[:80], "JSON") from None
     if not isinstance(values, dict) or not values:
-        _refuse("a message", repr(text[:80]), "a JSON object with the fields to change")
+        raise _refusal("a message", text[:80], "a JSON object with the fields to change")
     changes: dict[str, Any] = {}
     for key, value in values.items():
         if key == "step":
@@ -89,7 +90,7 @@ def change(wish: Wish, text: str, models: Collection[str], videos: Collection[st
             changes[key] = _CHECKS[key](key, value)
         else:
             known = sorted([*_CHECKS, "model", "reset", "seek", "step", "video"])
-            _refuse("a message", f"the key {key[:40]!r}", f"one of {', '.join(known)}")
+            raise _refusal("a key", key, f"one of {', '.join(known)}")
     return replace(wish, **changes)
 
 
@@ -97,56 +98,62 @@ def _number(least: float, most: float) -> Callable[[str, Any], float]:
     def check(key: str, value: Any) -> float:
         if type(value) in (int, float) and least <= value <= most:  # nan fails, infinity too
             return float(value)
-        _refuse(key, repr(value)[:40], f"a number from {least:g} to {most:g}")
+        raise _refusal(key, value, f"a number from {least:g} to {most:g}")
 
     return check
 
 
 def _flag(key: str, value: Any) -> bool:
-    return value if isinstance(value, bool) else _refuse(key, repr(value)[:40], "true or false")
+    if isinstance(value, bool):
+        return value
+    raise _refusal(key, value, "true or false")
 
 
 def _point(key: str, value: Any) -> tuple[float, float]:
     if not isinstance(value, list) or len(value) != 2:
-        _refuse(key, repr(value)[:40], "two numbers")
+        raise _refusal(key, value, "two numbers")
     check = _number(-4.0, 5.0)  # a pointer may leave the frame
     return check(key, value[0]), check(key, value[1])
 
 
 def _density(key: str, value: Any) -> Density:
     if not isinstance(value, str):
-        _refuse(key, repr(value)[:40], "text as for --density")
+        raise _refusal(key, value, "text as for --density")
     density = Density.parse(value[:200])
     numbers = (density.center, density.periphery, density.inner, density.outer)
     if not all(map(math.isfinite, numbers)) or density.outer > 1e6:
-        _refuse(key, repr(value)[:80], "numbers of a display's size")
+        raise _refusal(key, value, "numbers of a display's size")
     return density
 
 
 def _views(key: str, value: Any) -> frozenset[str]:
     if isinstance(value, list) and value and all(view in VIEWS for view in value):
         return frozenset(value)
-    _refuse(key, repr(value)[:40], f"some of {', '.join(VIEWS)}")
+    raise _refusal(key, value, f"some of {', '.join(VIEWS)}")
 
 
 def _track(key: str, value: Any) -> str | None:
-    if value is None or (isinstance(value, str) and len(value.encode()) <= MAX_TRACK_BYTES):
-        return value
-    _refuse(key, f"{type(value).__name__}", f"CSV text of at most {MAX_TRACK_BYTES} bytes, or null")
+    if value is None:
+        return None
+    with contextlib.suppress(UnicodeEncodeError):  # half a surrogate pair
+        if isinstance(value, str) and len(value.encode()) <= MAX_TRACK_BYTES:
+            return value
+    raise _refusal(key, value, f"CSV text of at most {MAX_TRACK_BYTES} bytes, or null")
 
 
 def _one_of(names: Collection[str], key: str, value: Any) -> str:
     if isinstance(value, str) and value in names:
         return value
-    _refuse(key, repr(value)[:40], "one that the server has named")
+    raise _refusal(key, value, "one that the server has named")
 
 
 def _shown(key: str, value: Any) -> int:
     return int(_number(0, 2**53)(key, value))
 
 
-def _refuse(what: str, received: str, expected: str) -> NoReturn:
-    raise InputError(f"{what}: received {received}; expected {expected}") from None
+def _refusal(what: str, value: Any, expected: str) -> InputError:
+    received = type(value).__name__ if isinstance(value, list | dict) else repr(value)[:80]
+    return InputError(f"{what}: received {received}; expected {expected}")
 
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
