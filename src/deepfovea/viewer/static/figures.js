@@ -21,7 +21,8 @@ export class Figures {
     const recent = this.painted.filter(([time]) => time > now - RATE_MS);
     recent.push([now]);
     const span = now - recent[0][0];
-    this.painted.push([now, span > 0 ? (1000 * (recent.length - 1)) / span : 0]);
+    const rate = span > 0 ? (1000 * (recent.length - 1)) / span : null;
+    this.painted.push([now, rate]);
     if (header.stamp && header.stamp !== this.lastStamp) {
       this.latencies.push([now, now - header.stamp]);
     }
@@ -48,7 +49,7 @@ export class Figures {
     const text = (id, value) => {
       if (this.at(id).textContent !== value) this.at(id).textContent = value;
     };
-    const current = last && last[0] > now - RATE_MS ? last[1] : 0;
+    const current = last && last[0] > now - RATE_MS ? last[1] : null;
     text("fps", current ? current.toFixed(1) : "–");
     text("latency", latency ? latency[0].toFixed(0) : "–");
     text("latency95", latency ? latency[1].toFixed(0) : "–");
@@ -98,9 +99,10 @@ export class Figures {
       context.lineWidth = 1.6;
       paint(x, y);
     };
-    axis(0, "frames/s, last 10 s", this.painted, colour("--accent"), (x, y) => {
+    const rates = this.painted.filter(([, rate]) => rate !== null);
+    axis(0, "frames/s, last 10 s", rates, colour("--accent"), (x, y) => {
       context.beginPath();
-      for (const [time, value] of this.painted) context.lineTo(x(time), y(value));
+      for (const [time, value] of rates) context.lineTo(x(time), y(value));
       context.stroke();
     });
     axis(half, "gaze to photon, ms", this.latencies, colour("--second"), (x, y) => {
@@ -113,7 +115,7 @@ export class Figures {
         context.globalAlpha = 1;
       }
     });
-    const rate = this.painted.at(-1)?.[1];
+    const rate = rates.at(-1)?.[1];
     this.plot.setAttribute("aria-label", rate && latency
       ? `Last ten seconds: ${rate.toFixed(0)} frames per second, latency median `
         + `${latency[0].toFixed(0)}, 95th percentile ${latency[1].toFixed(0)} milliseconds`

@@ -82,8 +82,13 @@ export class Stage {
     }));
   }
 
+  // Three pictures go above each other where that makes them larger than beside each other.
   stacked() {
-    return this.root.parentElement.clientWidth < 640;
+    const full = this.root.matches(":fullscreen, .covering");
+    const width = this.root.parentElement.clientWidth;
+    const height = (full ? 1 : 0.76) * window.innerHeight;
+    const ratio = this.size[0] / this.size[1];
+    return Math.min(width, (height / 3) * ratio) > Math.min(width / 3, height * ratio);
   }
 
   layout() {
