@@ -178,8 +178,8 @@ def make_app(
             try:
                 session.run()
             finally:  # a session that ends by itself takes the connection along
-                with contextlib.suppress(RuntimeError):
-                    asyncio.run_coroutine_threadsafe(_close(websocket), loop)
+                with contextlib.suppress(RuntimeError):  # the server has ended
+                    loop.call_soon_threadsafe(lambda: loop.create_task(_close(websocket)))
 
         thread = threading.Thread(target=run, name="viewer", daemon=True)
         try:
@@ -213,11 +213,11 @@ def make_app(
             return _answer(413 if too_large else 400, str(error) or "the upload was cut short")
         finally:
             client.uploading = False
+        client.session.show(identifier, path, "dropped video")
         for earlier in client.folder.iterdir():
             if earlier != path:
                 with contextlib.suppress(OSError):
                     earlier.unlink()
-        client.session.show(identifier, path, "dropped video")
         return JSONResponse({"id": identifier})
 
     routes = [Route(f"/{name}", _page(STATIC / name)) for name in _static_names()]

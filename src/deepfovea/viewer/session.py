@@ -103,9 +103,9 @@ class Session:
             self._condition.notify()
 
     def show(self, identifier: str, path: Path, name: str) -> None:
-        """Add a video that only this viewer may see, and show it."""
+        """Show a video that only this viewer may see; it takes the place of an earlier one."""
         with self._condition:
-            self._videos[identifier] = (path, name)
+            self._videos = {**self._offer.videos, identifier: (path, name)}
             self._wish = replace(self._wish, video=identifier, track=None)
             self._condition.notify()
 
@@ -144,7 +144,8 @@ class Session:
             return
         with self._condition:
             now = self._wish
-            self._wish = replace(self._done, gaze=now.gaze, stamp=now.stamp, shown=now.shown)
+            if _orders(now) == _orders(wish):  # else something newer is wanted already
+                self._wish = replace(self._done, gaze=now.gaze, stamp=now.stamp, shown=now.shown)
         holds = {"model": self._done.model, "video": self._done.video}
         self._send(json.dumps({"holds": holds | {"tracked": self._done.track is not None}}))
 

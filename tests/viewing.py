@@ -1,0 +1,47 @@
+"""What the tests of the viewer share: a small video, a small model, and a reader of frames."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+
+import media
+import numpy as np
+import torch
+from PIL import Image
+
+from deepfovea.checkpoint import load, save_model
+from deepfovea.generators.stream import StreamConfig, StreamNet
+from deepfovea.viewer.session import Loaded, Offer
+
+HEIGHT, WIDTH, COUNT, RATE = 64, 96, 12, 25
+DISC = "1,0,4,4.01"
+"""A density: everything within four low-resolution pixels of the gaze, and nothing else."""
+
+
+def make_offer(folder, *, models=("tiny",), videos=1, count=COUNT, rate=RATE):
+    """An offer of videos (each with its own phase) and of a small untrained model."""
+    torch.manual_seed(0)
+    path = folder / "tiny.safetensors"
+    save_model(path, StreamNet(StreamConfig(8, 8, 4, 4)), {"trained": "not at all"})
+    made = {}
+    for number in range(videos):
+        video = folder / f"video{number}.mp4"
+        images = media.moving(count, HEIGHT, WIDTH, seed=number)
+        media.write_video(video, images, rate=rate, options={"crf": "10"})
+        made[str(number)] = (video, video.name)
+    return Offer(made, list(models), lambda name: Loaded(load(path), f"PyTorch for {name}"))
+
+
+def unpack(message):
+    """Header and pictures, uint8 [H, W, 3], of one frame."""
+    (length,) = struct.unpack_from("<I", message)
+    header = json.loads(message[4 : 4 + length])
+    at, pictures = 4 + length, {}
+    for view, _, size in header["pictures"]:
+        image = Image.open(io.BytesIO(message[at : at + size])).convert("RGB")
+        pictures[view] = np.asarray(image)
+        at += size
+    assert at == len(message)
+    return header, pictures
