@@ -1,10 +1,17 @@
-"""What the tests of the viewer share: a small video, a small model, and a reader of frames."""
+"""What the tests of the viewer share: a small video and model, a reader of frames, a browser."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
+import shutil
+import signal
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import media
 import numpy as np
@@ -45,3 +52,51 @@ def unpack(message):
         at += size
     assert at == len(message)
     return header, pictures
+
+
+# ---- a real server and a real browser ----
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@contextlib.contextmanager
+def running_viewer(*arguments, temporary=None):
+    """``deepfovea view`` as a process of its own; gives its address. It must end with 0."""
+    environment = dict(os.environ, PYTHONUNBUFFERED="1", OMP_NUM_THREADS="1")
+    source = str(Path(__file__).parents[1] / "src")
+    environment["PYTHONPATH"] = os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])
+    if temporary:
+        environment["TMPDIR"] = str(temporary)
+    command = [sys.executable, "-m", "deepfovea", "view", *map(str, arguments)]
+    process = subprocess.Popen(
+        [*command, "--no-browser", "--port", "0"], stdout=subprocess.PIPE, env=environment
+    )
+    try:
+        words = process.stdout.readline().decode().split()
+        yield words[2]
+    finally:
+        process.send_signal(signal.SIGINT)
+        code = process.wait(timeout=30)
+    assert code == 0
+
+
+@contextlib.contextmanager
+def chromium():
+    """Debian's Chromium, driven by Playwright."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
+        try:
+            yield browser
+        finally:
+            browser.close()

@@ -226,6 +226,8 @@ class Session:
         cut = done is None or wish.resets != done.resets
         opened = player is None or done is None or wish.video != done.video
         if player is None or opened:
+            if wish.video not in self._videos:  # another was dropped meanwhile
+                raise InputError("a video: received one that is gone; drop it again")
             player = Player(*self._videos[wish.video])
             if self._player:
                 self._player.close()
