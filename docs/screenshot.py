@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 import media  # noqa: E402
 from viewing import chromium, running_viewer  # noqa: E402
 
-HEIGHT, WIDTH, FRAMES, RATE = 480, 720, 60, 25
+HEIGHT, WIDTH, FRAMES, RATE = 432, 640, 60, 25
 PAN = 2  # pixels per frame
 
 
@@ -62,16 +62,24 @@ def scene(height, width):
     picture = Image.fromarray(picture.clip(0, 255).astype(np.uint8)).filter(
         ImageFilter.GaussianBlur(0.6)
     )
+    return picture
+
+
+def with_sign(picture):
+    """A sign in front, that the camera keeps in view."""
     draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(size=34)
-    for left in range(int(0.3 * width), width, 620):
-        box = [left, horizon - 78, left + 250, horizon - 18]
-        for leg in (left + 40, left + 206):
-            draw.rectangle([leg, horizon - 18, leg + 7, horizon + 14], fill=(24, 26, 36))
-        draw.rectangle(box, fill=(13, 59, 58), outline=(95, 227, 208), width=3)
-        draw.text(
-            (left + 125, horizon - 48), "DeepFovea++", fill=(225, 255, 250), font=font, anchor="mm"
-        )
+    left, top, right, bottom = (
+        int(0.47 * WIDTH),
+        int(0.49 * HEIGHT),
+        int(0.83 * WIDTH),
+        int(0.62 * HEIGHT),
+    )
+    for leg in (left + 30, right - 36):
+        draw.rectangle([leg, bottom, leg + 6, bottom + 40], fill=(24, 26, 36))
+    draw.rectangle([left, top, right, bottom], fill=(13, 59, 58), outline=(95, 227, 208), width=3)
+    middle = ((left + right) / 2, (top + bottom) / 2)
+    font = ImageFont.load_default(size=31)
+    draw.text(middle, "DeepFovea++", fill=(225, 255, 250), font=font, anchor="mm")
     return np.asarray(picture)
 
 
@@ -82,7 +90,8 @@ def main():
     parser.add_argument("--dark", type=Path)
     options = parser.parse_args()
     wide = scene(HEIGHT, WIDTH + PAN * FRAMES)
-    frames = [np.ascontiguousarray(wide[:, PAN * t : PAN * t + WIDTH]) for t in range(FRAMES)]
+    lefts = range(0, PAN * FRAMES, PAN)
+    frames = [with_sign(wide.crop((left, 0, left + WIDTH, HEIGHT))) for left in lefts]
     with tempfile.TemporaryDirectory() as folder:
         video = media.write_video(
             Path(folder, "harbour.mp4"), frames, rate=RATE, options={"crf": "14"}
@@ -100,10 +109,13 @@ def shoot(browser, url, output, size, scheme):
     page.goto(url)
     page.locator("#notice").wait_for(state="hidden", timeout=60_000)
     page.select_option("#speed", "0.5")
+    for _ in range(6):
+        page.locator("#handle").press("ArrowLeft")
+    page.locator("#stage").focus()
     box = page.locator("#stage").bounding_box()
     for step in range(60):  # the gaze wanders to the letters
-        x = box["x"] + box["width"] * (0.8 - 0.003 * step)
-        page.mouse.move(x, box["y"] + box["height"] * 0.57)
+        x = box["x"] + box["width"] * (0.84 - 0.0033 * step)
+        page.mouse.move(x, box["y"] + box["height"] * 0.555)
         page.wait_for_timeout(150)
     page.screenshot(path=output)
     with Image.open(output) as picture:
