@@ -25,6 +25,7 @@ LAYER = {
     "validate": 6,
     "export": 6,
     "demo": 7,
+    "viewer": 7,
     "cli": 8,
     "__init__": 8,
     "__main__": 9,
@@ -46,6 +47,9 @@ OWNERS: dict[str, set[str]] = {
     "openvino": {"engine", "export"},
     "torchvision.ops": {"generators.blocks"},
     "torchvision.models": {"objective"},
+    "starlette": {"viewer.server"},
+    "uvicorn": {"viewer.server"},
+    "websockets": set(),
     "skvideo": set(),
 }
 """Third-party packages that only the named modules may import."""

@@ -236,7 +236,7 @@ def reconstruct_file(
         def pairs() -> Iterator[tuple[Tensor, Gaze]]:
             for frame in islice(reader, max_frames):
                 image = to_tensor(frame.image)
-                low = reduce(_pad(image, scale), scale) if simulate else image
+                low = reduce(pad(image, scale), scale) if simulate else image
                 waiting.append((frame.pts_seconds, image))
                 yield low, _gaze_px(gaze, frame.pts_seconds, image, scale if simulate else 1)
 
@@ -265,7 +265,8 @@ def to_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255.0
 
 
-def _pad(image: Tensor, multiple: int) -> Tensor:
+def pad(image: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column until [C, H, W] are multiples of ``multiple``."""
     height, width = image.shape[-2:]
     return F.pad(image[None], (0, -width % multiple, 0, -height % multiple), mode="replicate")[0]
 
@@ -319,7 +320,7 @@ def sample_file(
             )
         for frame in islice(reader, max_frames):
             image = to_tensor(frame.image)
-            low = reduce(_pad(image, scale), scale) if simulate else image
+            low = reduce(pad(image, scale), scale) if simulate else image
             gaze_px = _gaze_px(gaze, frame.pts_seconds, image, scale)
             samples, mask = sample(
                 low[None, None],

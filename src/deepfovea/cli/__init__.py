@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from ..config import InputError
-from . import learning, models, published, quality, videos
+from . import learning, models, published, quality, videos, viewer
 from .words import Parser, one_line
 
 
@@ -40,6 +40,6 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"deepfovea {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
-    for group in (videos, models, quality, learning, published):
+    for group in (videos, viewer, models, quality, learning, published):
         group.add(verbs)
     return parser
