@@ -1,13 +1,21 @@
 # Two commands set everything up on a fresh machine:
 #   make demo   reconstructs a real video and shows what was gained
 #   make test   lint, types and tests
+# and one makes the figures of docs/benchmark.md anew (minutes; pyfvvdp is your own choice):
+#   make benchmark DATA=folder/of/videos
 PYTHON ?= python3
 BIN := .venv/bin
+DATA ?= ../shared/data/val
+MODELS ?= stream
 
-.PHONY: demo test lint types format clean
+.PHONY: demo benchmark test lint types format clean
 
 demo: .venv/ready
 	$(BIN)/deepfovea demo
+
+benchmark: .venv/ready
+	$(BIN)/deepfovea evaluate $(DATA) --models $(MODELS) --metrics all \
+	    --json docs/benchmark.json --markdown docs/benchmark.md --plots docs/benchmark
 
 test: lint types
 	$(BIN)/pytest -n auto

@@ -22,8 +22,10 @@ LAYER = {
     "reconstruct": 4,
     "training": 5,
     "evaluate": 6,
+    "validate": 6,
     "export": 6,
     "demo": 7,
+    "viewer": 7,
     "cli": 8,
     "__init__": 8,
     "__main__": 9,
@@ -35,12 +37,19 @@ SIBLINGS = {("fovea", "gaze")}
 
 OWNERS: dict[str, set[str]] = {
     "av": {"video"},
-    "accelerate": {"training.train"},
+    "torch.utils.tensorboard": {"training.log"},
+    "accelerate": {"training.train", "evaluate.run"},
+    "matplotlib": {"evaluate.plots", "evaluate.sheets"},
+    "pyfvvdp": {"objective.jod"},
+    "lpips": {"objective.lpips"},
     "onnx": {"engine", "export"},
     "onnxruntime": {"engine", "export"},
     "openvino": {"engine", "export"},
     "torchvision.ops": {"generators.blocks"},
     "torchvision.models": {"objective"},
+    "starlette": {"viewer.server"},
+    "uvicorn": {"viewer.server"},
+    "websockets": set(),
     "skvideo": set(),
 }
 """Third-party packages that only the named modules may import."""

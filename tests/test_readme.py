@@ -1,25 +1,29 @@
-"""The README's commands and Python run as they stand."""
+"""The README's commands and Python run as they stand, and so do those of docs/training.md."""
 
 import re
 import shlex
+from itertools import chain
 from pathlib import Path
 
 import media
 import pytest
 import torch
 
-from deepfovea.cli import main
+from deepfovea.cli import _parser, main
 from deepfovea.video import VideoReader
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-NOT_RUN = {"make", "pip"}
-"""Programs whose lines would install or test the package, and so this test."""
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+TRAINING = (ROOT / "docs" / "training.md").read_text()
+NOT_RUN = {"make", "pip", "python"}
+"""Programs whose lines would install or test the package, and so this test; or train for days:
+tests/test_main.py has python main.py."""
 
 TINY_TRAINING = ["--crop=64", "--clip=4", "--chunk=2", "--batch=1", "--workers=0"]
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+def blocks(language, text=README):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def commands(block):
@@ -53,12 +57,37 @@ def test_commands(desk, capsys, block):
         assert program == "deepfovea"
         if arguments[0] == "train":
             arguments += [*TINY_TRAINING, f"--steps={2 * number + 2}"]
+        if arguments[:2] == ["evaluate", "path/to/videos"]:
+            arguments += ["--metrics=ssim"]  # the cost alone takes longer than all other commands
         assert main(arguments) == 0, (arguments, capsys.readouterr().err)
         if "-o" in arguments:
             size = (84, 48) if arguments[0] == "sample" else (336, 192)
             with VideoReader(arguments[arguments.index("-o") + 1]) as reader:
                 assert (reader.width, reader.height) == size
                 assert len(list(reader)) == 16
+
+
+def test_commands_of_training(desk, capsys):
+    small = ["--crop=64", "--size=64x64", "--batch=1", "--workers=0"]
+    small += ["--discriminator-channels=2,2,2,2,1"]
+    runs = set()
+    for number, words in enumerate(chain(*map(commands, blocks("sh", TRAINING)))):
+        arguments = [*words[1:], *small, f"--steps={number + 1}"]
+        if "--losses" not in arguments and "--model" not in arguments:
+            arguments += ["--clip=4", "--chunk=2"]
+        assert main(arguments) == 0, (arguments, capsys.readouterr().err)
+        runs.add(arguments[arguments.index("--run") + 1])
+    assert len(runs) == 4
+    assert all((Path(run) / "model.safetensors").is_file() for run in runs)
+
+
+def test_commands_for_several_processes_can_be_read():
+    (block,) = blocks("text", TRAINING)
+    for words in commands(block):
+        options = words[words.index("train") :]
+        if options[-1] == "…":
+            options[-1:] = ["--data=path/to/videos", "--run=runs/mine"]
+        assert _parser().parse_args(options).verb == "train"
 
 
 def test_python_blocks(desk):

@@ -1,29 +1,43 @@
 """Claims about training: clips are pure functions, runs resume, processes share the work."""
 
 import dataclasses
+import errno
 import json
 import os
 import socket
 import subprocess
 import sys
+from itertools import islice
+from pathlib import Path
 
 import media
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 
 import deepfovea
 from deepfovea import checkpoint
+from deepfovea.checkpoint import PRESETS
+from deepfovea.cli import main
 from deepfovea.clips import Source, open_sources
-from deepfovea.config import InputError, TrainConfig
-from deepfovea.fovea import reduce
+from deepfovea.config import PUBLISHED_LOSSES, InputError, TrainConfig
 from deepfovea.generators.stream import StreamConfig, StreamNet
+from deepfovea.generators.unet import UNetConfig
+from deepfovea.objective.losses import charbonnier, make_terms
 from deepfovea.training import train as training
+from deepfovea.training.batches import Position, pieces
 from deepfovea.training.data import ClipDataset
-from deepfovea.training.train import learning_rate, losses, train
+from deepfovea.training.log import Log
+from deepfovea.training.published import PublishedItems
+from deepfovea.training.state import begin, restore
+from deepfovea.training.step import counted, forward, restart, schedule, step
+from deepfovea.training.train import train
 
 SMALL = StreamConfig(8, 8, 4, 4)
+UNET = UNetConfig(2, False, True, (4, 4, 4, 4, 4), (4, 4, 4, 4), (4, 6))
+CPU = torch.device("cpu")
 TINY = TrainConfig(
     steps=6,
     clip=4,
@@ -34,6 +48,24 @@ TINY = TrainConfig(
     warmup=2,
     cooldown=3,
     workers=0,
+    picture_steps=0,
+)
+ADVERSARIAL = dataclasses.replace(
+    TINY,
+    losses=PUBLISHED_LOSSES,
+    betas=(0.1, 0.95),
+    discriminator_channels=(2, 3, 3, 2, 1),
+    perceptual_backbone="efficientnet-lite0",
+)
+ITEMS = dataclasses.replace(
+    ADVERSARIAL,
+    model="paper",
+    clip=6,
+    chunk=2,
+    batch=2,
+    preprocessing="published",
+    size=(64, 96),
+    state="carry",
 )
 
 
@@ -55,7 +87,8 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setitem(checkpoint.PRESETS, "stream", SMALL)
+    monkeypatch.setitem(PRESETS, "stream", SMALL)
+    monkeypatch.setitem(PRESETS, "paper", UNET)
 
 
 def contents(run):
@@ -133,83 +166,251 @@ def test_videos_that_are_too_short_or_small_are_left_out(data, cache):
             ClipDataset([tiny, short], frames, crop, 0)
 
 
+# --- order ------------------------------------------------------------------------------------
+
+
+def of_clips(config, sources):
+    return ClipDataset(sources, config.clip, config.crop, config.seed)
+
+
+def of_items(config, sources):
+    return PublishedItems(sources, config.seed, config.size)
+
+
+@pytest.mark.parametrize(("config", "dataset"), [(TINY, of_clips), (ITEMS, of_items)])
+def test_what_comes_depends_on_the_position_alone(data, cache, config, dataset):
+    dataset = dataset(config, open_sources(data, cache))
+    straight = list(islice(pieces(dataset, config, CPU), 9))
+    position = Position()
+    for number, piece in enumerate(straight):
+        again = next(pieces(dataset, config, CPU, position))
+        for name in ("frames", "low", "mask", "before", "starts"):
+            mine, other = getattr(piece, name), getattr(again, name)
+            assert (mine is None and other is None) or torch.equal(mine, other), (number, name)
+        position = piece.following
+    assert position == Position(
+        9 // (config.clip // config.chunk) * config.batch, chunk=9 % 2 * 1 if config is TINY else 0
+    )
+
+
+@pytest.mark.parametrize(("config", "dataset"), [(TINY, of_clips), (ITEMS, of_items)])
+def test_two_processes_share_what_one_takes(data, cache, config, dataset):
+    dataset = dataset(config, open_sources(data, cache))
+    twice = dataclasses.replace(config, batch=2 * config.batch)
+    parts = [pieces(dataset, config, CPU, Position(), rank, 2) for rank in (0, 1)]
+    for whole, *shares in islice(zip(pieces(dataset, twice, CPU), *parts, strict=True), 5):
+        for name in ("frames", "mask", "starts"):
+            assert torch.equal(
+                getattr(whole, name), torch.cat([getattr(share, name) for share in shares])
+            )
+        assert {share.following for share in shares} == {whole.following}
+
+
+def test_a_new_video_begins_with_a_new_state_or_not(data, cache):
+    """The two published settings; within a video the state goes on in either."""
+    dataset = of_items(ITEMS, open_sources(data, cache))  # two videos of two items
+    carried = list(islice(pieces(dataset, ITEMS, CPU), 12))
+    assert not any(piece.starts.any() for piece in carried)
+    config = dataclasses.replace(ITEMS, state="reset")
+    reset = list(islice(pieces(dataset, config, CPU), 12))
+    # A chunk of two frames, three to an item, two items to a video.
+    assert [piece.starts.tolist() for piece in reset] == 2 * [[True] * 2, *5 * [[False] * 2]]
+
+
+def test_only_the_clips_that_start_get_a_new_state():
+    torch.manual_seed(0)
+    for config, time in ((SMALL, 1), (UNET, 2)):
+        net = checkpoint.build(config)
+        samples, mask = torch.rand(2, 2, time, 3, 32, 32), torch.ones(2, 2, time, 1, 32, 32)
+        with torch.no_grad():
+            _, state = net(samples[0], mask[0])
+            _, other = net(samples[0].flip(0), mask[0])
+            assert restart(None, torch.zeros(2, dtype=torch.bool)) is None
+            assert restart(state, torch.ones(2, dtype=torch.bool)) is None
+            assert restart(state, torch.zeros(2, dtype=torch.bool)) is state
+            mixed = restart(state, torch.tensor([True, False]))
+            frames, _ = net(samples[1], mask[1], mixed)
+            new, _ = net(samples[1, :1], mask[1, :1])
+            kept, _ = net(samples[1, 1:], mask[1, 1:], type(state)(*(t[1:] for t in state)))
+        torch.testing.assert_close(frames, torch.cat([new, kept]))
+        assert not torch.allclose(state[0], other[0])
+
+
 # --- steps ------------------------------------------------------------------------------------
 
 
 def test_the_learning_rate_rises_stays_and_falls():
-    config = TrainConfig(steps=30, warmup=4, cooldown=10, learning_rate=2.0)
-    rates = [learning_rate(step, config) for step in range(31)]
-    expected = [0.5, 1, 1.5, *[2] * 18, 1.8, 1.6, 1.4, 1.2, 1, 0.8, 0.6, 0.4, 0.2, 0]
+    config = TrainConfig(steps=30, warmup=4, cooldown=10)
+    rates = [schedule(step, config) for step in range(31)]
+    expected = [0.25, 0.5, 0.75, *[1] * 18, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0]
     assert rates == pytest.approx(expected)
     flat = dataclasses.replace(config, warmup=0, cooldown=0)
-    assert [learning_rate(step, flat) for step in (0, 15, 29)] == [2, 2, 2]
+    assert [schedule(step, flat) for step in (0, 15, 29)] == [1, 1, 1]
+    short = dataclasses.replace(config, steps=4, warmup=0, cooldown=4000)
+    assert [schedule(step, short) for step in range(4)] == [1, 1, 1, 0.5]
 
 
-def test_the_losses_of_chunks_are_those_of_the_clip():
-    torch.manual_seed(0)
-    net = StreamNet(SMALL)
-    frames = torch.rand(1, 5, 3, 32, 32)
-    low, mask = reduce(frames), (torch.rand(1, 5, 1, 8, 8) < 0.5).float()
-    with torch.no_grad():
-        whole, _ = losses(net, frames, low, mask, None, None)
-        one, state = losses(net, frames[:, :2], low[:, :2], mask[:, :2], None, None)
-        two, _ = losses(net, frames[:, 2:], low[:, 2:], mask[:, 2:], low[:, 1], state)
-        output, _ = net(low * mask, mask)
-    expected = ((output - frames).double() ** 2 + 1e-6).sqrt().mean()
-    assert float(whole["image"]) == pytest.approx(float(expected), rel=1e-5)
-    for name, (a, b) in {"image": (2, 3), "motion": (1, 3)}.items():  # frames; pairs of frames
-        mean = (a * one[name] + b * two[name]) / (a + b)
-        assert float(whole[name]) == pytest.approx(float(mean), rel=1e-5)
+def test_the_losses_of_chunks_are_those_of_the_clip(data, cache, small):
+    config = dataclasses.replace(TINY, clip=5, chunk=5)
+    dataset = of_clips(config, open_sources(data, cache))
+    net = begin(config, CPU)
+    terms = make_terms(["charbonnier", "motion"], net.learned)
+
+    def losses_of(config):
+        state, values = None, []
+        for piece in islice(pieces(dataset, config, CPU), 5 // config.chunk):
+            with torch.no_grad():
+                output, state = forward(net.net, net.heads, piece, state)
+            output, target = counted(output, piece, 4)
+            values.append({name: float(term(output, target)) for name, term in terms.items()})
+        return values, output
+
+    (whole,), output = losses_of(config)
+    chunks, _ = losses_of(dataclasses.replace(config, chunk=1))
+    image = np.mean([chunk["charbonnier"] for chunk in chunks])
+    motion = np.mean([chunk["motion"] for chunk in chunks[1:]])  # pairs of frames
+    assert whole["charbonnier"] == pytest.approx(image, rel=1e-5)
+    assert whole["motion"] == pytest.approx(motion, rel=1e-5)
+    assert chunks[0]["motion"] == 0
+    frames = next(pieces(dataset, config, CPU)).frames
+    assert whole["charbonnier"] == pytest.approx(float(charbonnier(output.frames - frames)))
+
+
+def test_gradients_end_at_the_border_of_a_chunk(data, cache, small):
+    config = dataclasses.replace(TINY, clip=4, chunk=2)
+    feed = pieces(of_clips(config, open_sources(data, cache)), config, CPU)
+    run = begin(config, CPU)
+    terms = make_terms(["charbonnier", "motion"], run.learned)
+    step(run, terms, next(feed), config)
+    assert not any(tensor.requires_grad for tensor in run.state)
+    assert any(tensor.abs().sum() > 0 for tensor in run.state)
+
+
+@pytest.mark.parametrize("model", ["stream", "paper"])
+def test_half_precision_is_near_the_full_one(data, cache, small, model):
+    config = dataclasses.replace(TINY, model=model, losses=("supervised", "adversarial"))
+    config = dataclasses.replace(config, discriminator_channels=(2, 3, 3, 2, 1))
+    values = {}
+    for precision in ("fp32", "bf16"):
+        config = dataclasses.replace(config, precision=precision)
+        feed = pieces(of_clips(config, open_sources(data, cache)), config, CPU)
+        run = begin(config, CPU)
+        terms = make_terms(["supervised", "adversarial"], run.learned)
+        for piece in islice(feed, 3):
+            values[precision], output, _ = step(run, terms, piece, config)
+        assert output.frames.dtype == torch.float32
+        assert all(p.dtype == torch.float32 for p in run.net.parameters())
+    for name in ("supervised", "adversarial"):
+        assert values["bf16"][name] != values["fp32"][name]
+        assert values["bf16"][name] == pytest.approx(values["fp32"][name], rel=0.02)
 
 
 def test_one_clip_is_learned(data, cache, tmp_path, small, monkeypatch):
     images = []
 
     def recorded(*arguments):
-        terms, state = losses(*arguments)
-        images.append(float(terms["image"].detach()))
-        return terms, state
+        values, output, target = step(*arguments)
+        images.append(values["charbonnier"])
+        return values, output, target
 
     item = ClipDataset.__getitem__
     monkeypatch.setattr(ClipDataset, "__getitem__", lambda self, index: item(self, 0))
-    monkeypatch.setattr(training, "losses", recorded)
+    monkeypatch.setattr(training, "step", recorded)
     config = dataclasses.replace(TINY, steps=50, clip=2, learning_rate=4e-3, cooldown=10)
     train(data, tmp_path / "run", config, cache=cache)
     assert len(images) == 50
     assert np.mean(images[-5:]) < 0.85 * images[0]
-    logged = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
+    (logged,) = rows(tmp_path / "run")
     assert logged["step"] == 50
-    assert min(images) < logged["image"] < max(images)
+    assert logged["charbonnier"] == pytest.approx(np.mean(images), rel=1e-5)
+    assert {"motion", "psnr", "gradient_norm", "learning_rate", "hours"} <= set(logged)
 
 
 # --- runs -------------------------------------------------------------------------------------
 
 
-def test_an_interrupted_run_resumes_bit_for_bit(data, cache, tmp_path, small, monkeypatch):
+def rows(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def interrupted(monkeypatch, after):
+    """Steps that stop as by Ctrl-C once so many are done."""
     calls = []
 
-    def interrupted(*arguments):
+    def until(*arguments):
         calls.append(arguments)
-        if len(calls) == 4:
+        if len(calls) > after:
             raise KeyboardInterrupt
-        return losses(*arguments)
+        return step(*arguments)
 
-    train(data, tmp_path / "straight", TINY, cache=cache)
+    monkeypatch.setattr(training, "step", until)
+
+
+@pytest.mark.parametrize(
+    ("config", "after"),
+    [(TINY, 3), (TINY, 4), (ADVERSARIAL, 3), (ITEMS, 4)],
+    ids=["within a clip", "between clips", "all losses", "items"],
+)
+def test_an_interrupted_run_resumes_bit_for_bit(
+    data, cache, tmp_path, small, monkeypatch, config, after
+):
+    config = dataclasses.replace(config, log_steps=1)
+    train(data, tmp_path / "straight", config, cache=cache)
     with monkeypatch.context() as patch:
-        patch.setattr(training, "losses", interrupted)
+        interrupted(patch, after)
         with pytest.raises(KeyboardInterrupt):
-            saving = dataclasses.replace(TINY, save_minutes=0.0, workers=1)
+            saving = dataclasses.replace(config, save_minutes=0.0, workers=1)
             train(data, tmp_path / "halves", saving, cache=cache)
-    assert contents(tmp_path / "halves")[1]["step"] == 2  # the first clip
+    assert contents(tmp_path / "halves")[1]["step"] == after
     assert not (tmp_path / "halves" / "model.safetensors").exists()
-    train(data, tmp_path / "halves", TINY, resume=True, cache=cache)
+    torch.manual_seed(99)  # as a new process would
+    train(data, tmp_path / "halves", config, resume=True, cache=cache)
     (straight, about), (halves, about_halves) = (
         contents(tmp_path / name) for name in ("straight", "halves")
     )
-    assert about["step"] == about_halves["step"] == 6
-    assert about["next_clip"] == about_halves["next_clip"] == 3
+    for same_about in ("step", "next_clip", "chunk", "logged", "sums"):
+        assert about[same_about] == about_halves[same_about]
+    assert about["step"] == 6
     assert len(straight) > 100
     assert same(straight, halves)
+    logged, logged_halves = (rows(tmp_path / name) for name in ("straight", "halves"))
+    assert [row.pop("hours") for row in logged] != [row.pop("hours") for row in logged_halves]
+    assert logged == logged_halves and [row["step"] for row in logged] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_longer_run_is_the_same_run(data, cache, tmp_path, small):
+    flat = dataclasses.replace(TINY, cooldown=0)
+    train(data, tmp_path / "long", dataclasses.replace(flat, steps=5), cache=cache)
+    train(data, tmp_path / "short", dataclasses.replace(flat, steps=3), cache=cache)
+    train(data, tmp_path / "short", dataclasses.replace(flat, steps=5), True, cache)
+    assert same(contents(tmp_path / "long")[0], contents(tmp_path / "short")[0])
+
+
+FIRST_VERSION = (
+    *("model", "steps", "clip", "chunk", "batch", "crop", "learning_rate", "warmup", "cooldown"),
+    *("motion_weight", "clip_gradient", "ema", "seed", "workers", "save_minutes"),
+)
+"""The keys of a configuration of version 0.1.0."""
+
+
+@pytest.mark.parametrize("model", ["stream", "paper"])
+def test_a_run_of_the_first_version_goes_on(data, cache, tmp_path, small, model):
+    losses = ("charbonnier", "motion") if model == "stream" else ("charbonnier",)
+    config = dataclasses.replace(TINY, model=model, losses=losses, cooldown=0)
+    run = tmp_path / "run"
+    train(data, run, dataclasses.replace(config, steps=4), cache=cache)  # two clips
+    tensors, about = contents(run)
+    old = {name: about[name] for name in ("kind", "step", "next_clip", "hours")}
+    old["config"] = {name: about["config"][name] for name in FIRST_VERSION}
+    (run / "config.json").write_text(json.dumps(old["config"]))
+    tensors = {k: v for k, v in tensors.items() if k.split(".")[0] not in ("rng", "state")}
+    checkpoint.write(run / "checkpoints" / "last.safetensors", tensors, old)
+
+    command = ["train", f"--data={data}", f"--cache={cache}", f"--run={run}", "--resume"]
+    assert main([*command, "--steps=6"]) == 0
+    train(data, tmp_path / "new", config, cache=cache)
+    (resumed, _), (new, _) = contents(run), contents(tmp_path / "new")
+    assert same(*({k: v for k, v in t.items() if k[:4] != "rng."} for t in (resumed, new)))
 
 
 def test_the_model_is_the_average_in_half_precision(data, cache, tmp_path, small):
@@ -217,30 +418,104 @@ def test_the_model_is_the_average_in_half_precision(data, cache, tmp_path, small
     path = train(data, tmp_path / "run", config, cache=cache)
     tensors, _ = contents(tmp_path / "run")
     torch.manual_seed(5)
-    begin = StreamNet(SMALL).state_dict()
+    begins = StreamNet(SMALL).state_dict()
     model = deepfovea.load(path)
     for name, loaded in model.state_dict().items():
-        average = begin[name] + 0.9 * (tensors[f"net.{name}"] - begin[name])  # decay 1 / 10
+        average = begins[name] + 0.9 * (tensors[f"net.{name}"] - begins[name])  # decay 1 / 10
         torch.testing.assert_close(tensors[f"average.{name}"], average)
         assert torch.equal(loaded, tensors[f"average.{name}"].half().float())
-    moved = [name for name in begin if not torch.equal(begin[name], tensors[f"net.{name}"])]
+    moved = [name for name in begins if not torch.equal(begins[name], tensors[f"net.{name}"])]
     assert len(moved) > 10
     provenance = checkpoint.load_with_provenance(path)[1]
     assert provenance["steps"] == 1
-    assert TrainConfig(**provenance["train"]) == config
+    assert provenance["train"]["losses"] == ["charbonnier", "motion"]
+    assert "objective" not in provenance
 
 
-def test_a_loss_that_is_no_number_is_named_and_stops(data, cache, tmp_path, small, monkeypatch):
-    def broken(*arguments):
-        terms, state = losses(*arguments)
-        if "motion" in terms and arguments[4] is not None:
-            terms["motion"] = terms["motion"] * float("nan")
-        return terms, state
+def test_a_stand_in_is_named_wherever_its_value_appears(data, cache, tmp_path, small, caplog):
+    config = dataclasses.replace(ADVERSARIAL, steps=1, losses=("supervised", "perceptual", "flow"))
+    path = train(data, tmp_path / "run", config, cache=cache)
+    (row,) = rows(tmp_path / "run")
+    assert {"supervised", "perceptual/efficientnet-lite0", "flow/dis"} <= set(row)
+    said = checkpoint.load_with_provenance(path)[1]["objective"]
+    assert len(said) == 4  # two stand-ins, two terms left out
+    assert all(any(line in record.message for record in caplog.records) for line in said)
 
-    monkeypatch.setattr(training, "losses", broken)
-    with pytest.raises(RuntimeError, match="'motion' is nan at step 1"):
-        train(data, tmp_path / "run", TINY, cache=cache)
+
+@pytest.mark.parametrize("model", ["stream", "paper", "deepfovea"])
+def test_every_network_can_be_trained_with_every_loss(data, cache, tmp_path, monkeypatch, model):
+    shrunk = {"encoder": (4, 4, 4, 4, 4), "decoder": (4, 4, 4, 4, 4)}
+    monkeypatch.setitem(PRESETS, "stream", SMALL)
+    monkeypatch.setitem(PRESETS, "paper", UNET)
+    ancestor = dataclasses.replace(PRESETS["deepfovea"], **shrunk)
+    monkeypatch.setitem(PRESETS, "deepfovea", ancestor)
+    extra = {"stream": ("charbonnier", "motion"), "paper": ("multiresolution",), "deepfovea": ()}
+    losses = (*PUBLISHED_LOSSES, *extra[model])
+    config = dataclasses.replace(ADVERSARIAL, model=model, steps=1, crop=128, losses=losses, r1=1.0)
+    path = train(data, tmp_path / model, config, cache=cache)
+    assert deepfovea.load(path).config == PRESETS[model]
+
+
+def test_a_loss_that_is_no_number_stops_with_one_line(
+    data, cache, tmp_path, small, monkeypatch, capsys
+):
+    def broken(*arguments, **keywords):
+        terms = make_terms(*arguments, **keywords)
+        motion = terms["motion"]
+        terms["motion"] = lambda o, t: motion(o, t) * (float("nan") if t.before is not None else 1)
+        return terms
+
+    monkeypatch.setattr(training, "make_terms", broken)
+    command = ["train", f"--data={data}", f"--cache={cache}", f"--run={tmp_path / 'run'}"]
+    command += ["--crop=64", "--clip=4", "--chunk=2", "--batch=1", "--workers=0"]
+    assert main(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("deepfovea: 'motion' is nan at step 1")
     assert not list((tmp_path / "run").rglob("*.safetensors"))
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(data, cache, tmp_path, small, monkeypatch):
+    run = tmp_path / "run"
+    train(data, run, dataclasses.replace(TINY, steps=2), cache=cache)
+    last = run / "checkpoints" / "last.safetensors"
+    good = last.read_bytes()
+    path_open = Path.open
+
+    class Full:
+        """A file on a disk that takes a few bytes more."""
+
+        def __init__(self, file):
+            self.file = file
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def write(self, content):
+            self.file.write(content[:100])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def opened(path, mode="r", *rest, **keywords):
+        file = path_open(path, mode, *rest, **keywords)
+        return Full(file) if "w" in mode and "b" in mode and ".safetensors" in path.name else file
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", opened)
+        with pytest.raises(InputError, match=r"cannot be written .*No space left on device"):
+            train(data, run, dataclasses.replace(TINY, save_minutes=0.0), True, cache)
+    assert last.read_bytes() == good
+    assert [path.name for path in last.parent.iterdir()] == [last.name]  # nothing half-written
+    train(data, run, TINY, True, cache)
+    assert contents(run)[1]["step"] == 6
+
+
+def test_checkpoints_are_kept_when_asked(data, cache, tmp_path, small):
+    config = dataclasses.replace(TINY, steps=3, keep_minutes=1e-9)
+    train(data, tmp_path / "run", config, cache=cache)
+    names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert names == ["last.safetensors", *(f"step-000000{n}.safetensors" for n in (1, 2, 3))]
 
 
 def test_runs_are_neither_overwritten_nor_invented(data, cache, tmp_path, small):
@@ -252,35 +527,238 @@ def test_runs_are_neither_overwritten_nor_invented(data, cache, tmp_path, small)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     with pytest.raises(InputError, match="holds a run already; give --resume or another folder"):
         train(data, run, TINY, cache=cache)
-    with pytest.raises(InputError, match="checkpoint of a 'paper' run"):
-        other = dataclasses.replace(TINY, model="paper", clip=6, chunk=6)
-        train(data, run, other, resume=True, cache=cache)
+    for change, complaint in (
+        ({"model": "paper"}, "--model: received 'paper', but .* is of a run with 'stream'"),
+        ({"seed": 3}, "--seed: received 3"),
+        ({"losses": ("charbonnier",)}, "--losses: received"),
+    ):
+        with pytest.raises(InputError, match=complaint):
+            train(data, run, dataclasses.replace(TINY, **change), resume=True, cache=cache)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+def test_wrong_and_partial_checkpoints_are_refused(tmp_path, small):
+    path = tmp_path / "last.safetensors"
+    run = begin(ADVERSARIAL, CPU)
+    training.save(path, run, ADVERSARIAL, 1, None)
+    tensors, about = checkpoint.read(path)
+    restore(path, begin(ADVERSARIAL, CPU), ADVERSARIAL)
+
+    def refused(complaint, config=ADVERSARIAL, **keywords):
+        with pytest.raises(InputError, match=complaint):
+            restore(path, begin(config, CPU), config, **keywords)
+
+    lost = "learned.adversarial.tower.reduce.parametrizations.weight.0._u"
+    checkpoint.write(path, {k: v for k, v in tensors.items() if k != lost}, about)
+    refused(f"1 of {len(tensors) - 1} entries are missing or of another shape, .*{lost}")
+    checkpoint.write(path, tensors | {lost: torch.zeros(7)}, about)
+    refused("1 of .* of another shape")
+    checkpoint.write(path, tensors, {k: v for k, v in about.items() if k != "next_clip"})
+    refused("incomplete .'next_clip'")
+    checkpoint.write(path, tensors, about | {"kind": "generator"})
+    refused("of kind 'generator', expected a checkpoint of a training run")
+    checkpoint.write(path, tensors, about | {"config": about["config"] | {"stepz": 1}})
+    refused("unknown key 'stepz' of TrainConfig; did you mean 'steps'")
+    path.write_bytes(path.read_bytes()[:-1000])
+    refused("cannot be read")
+    training.save(path, begin(ITEMS, CPU), ITEMS, 2, None)
+    refused("--batch: received 2 in 2 processes, but .* has 2 lanes", ITEMS, processes=2)
+
+
+def test_other_clips_leave_out_the_one_under_way(data, cache, tmp_path, small, monkeypatch):
+    saving = dataclasses.replace(TINY, save_minutes=0.0)
+    interrupted(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "run", saving, cache=cache)
+    last = tmp_path / "run" / "checkpoints" / "last.safetensors"
+    same_clips = begin(TINY, CPU)
+    restore(last, same_clips, TINY)
+    assert same_clips.position == Position(1, 1) and same_clips.state is not None
+    shorter = dataclasses.replace(TINY, clip=2)
+    other = begin(shorter, CPU)
+    restore(last, other, shorter)
+    assert other.position == Position(2) and other.state is None and other.step == 3
+
+
+# --- the command line ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--device cuda:7", "--device: received 'cuda:7', which is not usable here"),
+        ("--device gpu", "--device: received 'gpu'"),
+        ("--precision fp16", "--precision fp16: received a CPU"),
+        ("--losses superwised", "did you mean 'supervised'"),
+        ("--model steam", "did you mean 'stream'"),
+        ("--losses flow --chunk 1", "raise --chunk to 2"),
+        ("--losses perceptual --perceptual-backbone efficientnet", "did you mean 'efficientnet-l"),
+        ("--losses perceptual --perceptual-weights none.pth", "none.pth, which is no file"),
+        ("--losses flow --flow-estimator pwcnet", "download pwc_net.pth.tar"),
+        ("--losses multiresolution", "expected --model paper"),
+        ("--state carry", "add --preprocessing published"),
+        ("--preprocessing published", "the published items have six frames"),
+        ("--discriminator-channels 1,2", "expected five numbers"),
+        ("--ema 1", "expected 0 to below 1"),
+        ("--config wrong.json", "unknown key 'learning_rat' of TrainConfig; did you mean 'learn"),
+        ("--config missing.json", "missing.json: cannot be read"),
+        ("--config broken.json", "broken.json: no JSON"),
+    ],
+)
+def test_wrong_words_are_one_line(data, cache, tmp_path, monkeypatch, capsys, words, complaint):
+    monkeypatch.chdir(tmp_path)
+    Path("wrong.json").write_text('{"learning_rat": 1}')
+    Path("broken.json").write_text("{")
+    command = ["train", f"--data={data}", f"--cache={cache}", "--run=run", "--crop=64"]
+    assert main([*command, "--steps=1", "--workers=0", *words.split()]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert complaint in line
+    assert not Path("run").exists()
+
+
+def test_defaults_follow_what_is_trained(data, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(training, "train", lambda *arguments: asked.append(arguments[2]))
+    command = ["train", f"--data={data}", f"--run={tmp_path}"]
+    for words in ("", "--model paper", "--losses supervised,flow=3 --batch 7", "--losses motion"):
+        assert main([*command, *words.split()]) == 0
+    stream, paper, mixed, motion = asked
+    assert stream == TrainConfig()
+    assert (paper.learning_rate, paper.discriminator_learning_rate) == (3e-4, 1e-4)
+    assert (paper.betas, paper.losses, paper.clip) == ((0.1, 0.95), PUBLISHED_LOSSES, 6)
+    assert (mixed.model, mixed.losses, mixed.batch) == ("stream", ("supervised", "flow=3"), 7)
+    assert mixed.betas == (0.1, 0.95)
+    assert motion == dataclasses.replace(TrainConfig(), losses=("motion",))
+
+
+def test_a_resumed_run_keeps_its_configuration(data, cache, tmp_path, small, capsys):
+    run = tmp_path / "run"
+    train(data, run, TINY, cache=cache)
+    command = ["train", f"--data={data}", f"--cache={cache}", f"--run={run}", "--resume"]
+    assert main([*command, "--steps=7", "--ema=0.5"]) == 0
+    expected = dataclasses.replace(TINY, steps=7, ema=0.5)
+    assert (
+        TrainConfig(
+            **contents(run)[1]["config"]
+            | {
+                "losses": TINY.losses,
+                "betas": TINY.betas,
+                "size": TINY.size,
+                "discriminator_channels": TINY.discriminator_channels,
+            }
+        )
+        == expected
+    )
+    assert contents(run)[1]["step"] == 7
+    assert capsys.readouterr().out.count("trained") == 1
+
+
+# --- logs -------------------------------------------------------------------------------------
+
+
+def test_pictures_show_the_values_as_they_are(tmp_path):
+    """Clamped to [0, 1] and never stretched: equal values are equal pixels in every picture."""
+    log = Log(tmp_path, 0, {})
+    grey = torch.full((2, 3, 64, 96), 0.5)
+    overshoot = torch.cat([torch.full((1, 3, 64, 96), 1.7), torch.full((1, 3, 64, 96), -0.3)])
+    log.picture(12, torch.full((2, 3, 16, 24), 0.25), overshoot, grey)
+    log.close()
+    picture = np.asarray(Image.open(tmp_path / "pictures" / "0000012.png"))
+    height, width = 64, 96
+    assert picture.shape == (30 + 2 * (height + 6), 6 + 3 * (width + 6), 3)
+    for row, values in enumerate(((64, 255, 128), (64, 0, 128))):
+        top = 30 + row * (height + 6)
+        for column, value in enumerate(values):
+            left = 6 + column * (width + 6)
+            assert (picture[top : top + height, left : left + width] == value).all()
+
+
+def test_rows_and_curves_are_those_of_one_run(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    log = Log(tmp_path, 0, {"flow": "flow/dis"})
+    for number in (1, 2, 3):
+        log.row(number, {"flow": number / 3, "psnr": 20.0})
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "flo')  # interrupted
+    log = Log(tmp_path, 2, {"flow": "flow/dis"})  # goes on from a checkpoint of step 2
+    log.row(3, {"flow": 7.0, "psnr": 21.0})
+    log.notes(["without this"])
+    log.close()
+    logged = [(row["step"], row["flow/dis"], row["psnr"]) for row in rows(tmp_path)]
+    assert logged == [(1, 0.333333, 20.0), (2, 0.666667, 20.0), (3, 7.0, 21.0)]
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    curve = {event.step: event.value for event in events.Scalars("flow/dis")}
+    assert curve == pytest.approx({1: 1 / 3, 2: 2 / 3, 3: 7.0}, rel=1e-5)
+
+
+# --- several processes ------------------------------------------------------------------------
+
+
 def test_two_processes_are_one_with_twice_the_batch(data, cache, tmp_path):
-    config = dataclasses.replace(TINY, steps=3, clip=2, warmup=1, cooldown=0, learning_rate=1e-3)
+    run = tmp_path / "two"
+    losses = ",".join(("charbonnier", "motion", *PUBLISHED_LOSSES))
     command = [sys.executable, "-m", "deepfovea", "train", f"--data={data}", f"--cache={cache}"]
-    command.append(f"--run={tmp_path / 'two'}")
-    for name, value in dataclasses.asdict(config).items():
-        command.append(f"--{name.replace('_', '-')}={value}")
+    words = "--crop=64 --clip=2 --chunk=2 --warmup=1 --cooldown=0 --learning-rate=1e-3 --workers=0"
+    words += f" --losses={losses} --discriminator-channels=2,3,3,2,1 --steps=3 --batch=1"
+    # Trained weights: where the last layer is still zero, gradients are but rounding errors.
+    words += " --perceptual-backbone=efficientnet-lite0 --start-from=stream --keep-minutes=1e-9"
+    command += [f"--run={run}", *words.split()]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
     shared |= os.environ | {"OMP_NUM_THREADS": "1"}
     both = [
-        subprocess.Popen(command, env=shared | {"RANK": rank, "LOCAL_RANK": rank})
+        subprocess.Popen(
+            command, env=shared | {"RANK": rank, "LOCAL_RANK": rank}, stdout=subprocess.PIPE
+        )
         for rank in ("0", "1")
     ]
-    train(data, tmp_path / "one", dataclasses.replace(config, batch=2), cache=cache)
-    assert [process.wait() for process in both] == [0, 0]
+    assert main([*command[3:], f"--run={tmp_path / 'one'}", "--batch=2"]) == 0
+    said = [process.communicate()[0].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sorted(text.count("trained") for text in said) == [0, 1]  # the main process alone
     (tensors, about), (tensors_of_two, about_two) = (
         contents(tmp_path / name) for name in ("one", "two")
     )
     assert about["next_clip"] == about_two["next_clip"] == 6
-    torch.manual_seed(config.seed)
-    for name, begin in StreamNet().state_dict().items():
-        trained = tensors[f"net.{name}"]
-        torch.testing.assert_close(tensors_of_two[f"net.{name}"], trained, rtol=0, atol=1e-5)
-        assert (trained - begin).abs().max() > 3e-5
+    assert about["lanes"] == about_two["lanes"] == 2
+    (row,), (row_of_two,) = rows(tmp_path / "one"), rows(tmp_path / "two")
+    for key in row.keys() - {"hours", "gradient_norm"}:
+        assert row_of_two[key] == pytest.approx(row[key], rel=1e-3, abs=1e-5), key
+
+    # Adam's first moments after the first step are the gradients.
+    first, first_of_two = (
+        checkpoint.read(tmp_path / name / "checkpoints" / "step-0000001.safetensors")[0]
+        for name in ("one", "two")
+    )
+    names = [name for name in first if name.startswith("adam.exp_avg.")]
+    gradient, of_two = (
+        torch.cat([values[name].flatten() for name in names]) for values in (first, first_of_two)
+    )
+    assert (of_two - gradient).norm() <= 1e-5 * gradient.norm()
+    for name in names:  # of a single number, the sum of much that cancels, less is left
+        error = (first_of_two[name] - first[name]).norm()
+        assert error <= 5e-4 * first[name].norm() + 1e-8, name
+    assert all(first[name].abs().max() > 1e-7 for name in names)
+
+    # Adam divides by it and so makes much of a gradient near zero: almost all weights are equal
+    # after the first step; these few move the others apart in the steps that follow.
+    config = TrainConfig(losses=tuple(losses.split(",")), discriminator_channels=(2, 3, 3, 2, 1))
+    begins = begin(config, CPU, start_from="stream").net.state_dict()
+
+    def weights(values):
+        return torch.cat([values[f"net.{name}"].flatten() for name in begins])
+
+    apart = (weights(first_of_two) - weights(first)).abs()
+    assert (apart < 1e-6).float().mean() > 0.999
+    assert apart.max() < 1e-3  # the learning rate, one step's length
+    moved = weights(tensors) - torch.cat([value.flatten() for value in begins.values()])
+    assert (weights(tensors_of_two) - weights(tensors)).norm() < 0.05 * moved.norm()
+    # Parameters of losses, discriminators and their power iterations stay together.
+    learned = [name for name in tensors if name.startswith("learned.")]
+    assert len(learned) > 60
+    for name in learned:
+        torch.testing.assert_close(tensors_of_two[name], tensors[name], rtol=0, atol=1e-5)

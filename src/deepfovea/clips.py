@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,10 @@ from rich.progress import track
 from .config import InputError
 from .video import VideoReader, find_videos
 
+SPLITS = ("train", "val", "test")
+
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -22,40 +27,106 @@ class Source:
     frames: np.ndarray
 
 
-def open_sources(root: Path, cache: Path) -> list[Source]:
+def split_folder(root: Path, split: str) -> Path:
+    """The folder of one split of a data set.
+
+    As REDS has them, ``train/train_sharp``, ``val/val_sharp`` and ``test/test_sharp``, or
+    without the outer folder, ``train_sharp`` and so on; or ``train``, ``val`` and ``test`` where
+    two of these are there. Any other folder has no splits and is returned as it is.
+
+    Args:
+        root: the data set.
+        split: one of :data:`SPLITS`.
+
+    Raises:
+        InputError: there are other splits, but not this one.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"received the split {split!r}, expected one of {SPLITS}")
+    layouts = [
+        {name: root / name / f"{name}_sharp" for name in SPLITS},
+        {name: root / f"{name}_sharp" for name in SPLITS},
+        {name: root / name for name in SPLITS},
+    ]
+    for folders, least in zip(layouts, (1, 1, 2), strict=True):
+        found = [name for name, folder in folders.items() if folder.is_dir()]
+        if split in found and len(found) >= least:
+            return folders[split]
+        if len(found) >= least:
+            there = " and ".join(str(folders[name].relative_to(root)) for name in found)
+            raise InputError(
+                f"{root}: received {there}, expected {folders[split].relative_to(root)} too; "
+                "add it, or give the folder of the videos itself"
+            )
+    return root
+
+
+def open_sources(root: Path, cache: Path, *, skip_unreadable: bool = False) -> list[Source]:
     """Decode every video once into a memory-mapped array; later calls only open these.
 
     Random access into a compressed video costs far more than a training step can hide; the
     arrays cost disk (1.2 MB per 854×480 frame) and next to no time.
+
+    Args:
+        root: any folder that holds videos and folders of images, at any depth; for a data set
+            with splits see :func:`split_folder`.
+        cache: where the arrays lie; it is made if it is missing.
+        skip_unreadable: leave out frames, or whole videos, that cannot be read, and images of
+            another size than the first of their folder; a warning names each.
+
+    Raises:
+        InputError: no videos; without ``skip_unreadable`` also the first frame that cannot be
+            read or has another size; a cache that cannot be written.
     """
     videos = find_videos(root)
+
+    def cached(name: str) -> Path | None:
+        # Parts have another name, so that they are never taken for the whole.
+        kinds = (".npy", "-part.npy") if skip_unreadable else (".npy",)
+        return next((f for kind in kinds if (f := cache / f"{name}{kind}").exists()), None)
+
     try:
         cache.mkdir(parents=True, exist_ok=True)
+        names = {video: _fingerprint(video) for video in videos}
+        missing = [video for video in videos if cached(names[video]) is None]
+        for video in track(missing, description="decoding", disable=not missing):
+            try:
+                _decode(video, cache / f"{names[video]}.npy")
+            except InputError as error:
+                if not skip_unreadable:
+                    raise
+                try:
+                    _decode(video, cache / f"{names[video]}-part.npy", skip_unreadable=True)
+                except InputError:
+                    _log.warning("%s; the video is left out", error)
     except OSError as error:
-        raise InputError(
-            f"{cache}: no folder for frames ({error.strerror}); choose another"
-        ) from None
-    cached = [(video, cache / f"{_fingerprint(video)}.npy") for video in videos]
-    missing = [pair for pair in cached if not pair[1].exists()]
-    for video, file in track(missing, description="decoding", disable=not missing):
-        _decode(video, file)
-    return [
-        Source(str(video.relative_to(root)), np.load(file, mmap_mode="r")) for video, file in cached
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"{cache}: no folder for frames ({reason}); choose another") from None
+    sources = [
+        Source(str(video.relative_to(root)), np.load(file, mmap_mode="r"))
+        for video in videos
+        if (file := cached(names[video]))
     ]
+    if not sources:
+        raise InputError(f"{root}: none of {len(videos)} videos can be read; expected one at least")
+    return sources
 
 
 def _fingerprint(video: Path) -> str:
     # The names and sizes of all files: an edited folder is decoded anew.
     files = sorted(video.iterdir()) if video.is_dir() else [video]
-    stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.exists()]
     return hashlib.sha256(repr((str(video.resolve()), stats)).encode()).hexdigest()[:24]
 
 
-def _decode(video: Path, file: Path) -> None:
+def _decode(video: Path, file: Path, skip_unreadable: bool = False) -> None:
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
     count = 0
     try:
-        with VideoReader(video) as reader, temporary.open("wb") as out:
+        with (
+            VideoReader(video, skip_unreadable=skip_unreadable) as reader,
+            temporary.open("wb") as out,
+        ):
             # The header is rewritten once the number of frames is known; its length is fixed.
             out.write(b"\0" * 128)
             for frame in reader:

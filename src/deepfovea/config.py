@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -95,9 +96,32 @@ PUBLISHED_DENSITY = Density()
 """0.98 within 20 px, 0.15 beyond 40 px: about 20 % of a 192x256 frame."""
 
 
+LOSS_WEIGHTS = {
+    "charbonnier": 1.0,
+    "motion": 0.2,
+    "supervised": 5.0,
+    "perceptual": 1.0,
+    "flow": 2.0,
+    "adversarial": 0.01,
+    "adversarial-fft": 0.01,
+    "multiresolution": 5.0,
+}
+"""The terms of the objective (:mod:`deepfovea.objective.losses`) and their default weights.
+
+Those from ``supervised`` to ``adversarial-fft`` are the published objective with its weights
+(Reich, Memmel, Grebe 2020); ``charbonnier`` and ``motion`` train ``stream``.
+"""
+
+PUBLISHED_LOSSES = ("supervised", "perceptual", "flow", "adversarial", "adversarial-fft")
+
+
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run. Everything here is stored in the run's ``config.json``."""
+    """One training run. Everything here is stored in the run's ``config.json``.
+
+    The defaults are the recipe of ``stream``; :data:`PUBLISHED_TRAINING` is the published one.
+    A resumed run may change everything but what :data:`RESUME_KEEPS` names.
+    """
 
     model: str = "stream"
     steps: int = 20_000
@@ -109,22 +133,149 @@ class TrainConfig:
     batch: int = 4
     """Clips per step and process."""
     crop: int = 384
-    """Side of the high-resolution square, pixels."""
+    """Side of the high-resolution square, pixels (modern preprocessing)."""
     learning_rate: float = 4e-4
+    """Of the generator and the parameters of the losses."""
     warmup: int = 200
-    """Steps of linear rise of the learning rate."""
+    """Steps of linear rise of the learning rates."""
     cooldown: int = 4_000
     """Steps of linear fall to zero at the end."""
     motion_weight: float = 0.2
     """Weight of the photometric loss on the motion that the network found."""
     clip_gradient: float = 0.05
-    """Largest norm of the gradient. The usual one is 0.01 to 0.05; a rare one, through the warps
-    of a clip that moves fast, is thirty times that and would stall Adam for a hundred steps."""
+    """Largest norm of the generator's gradient, 0 for no limit. That of ``stream`` is mostly 0.01
+    to 0.05; a rare one, through the warps of a clip that moves fast, is thirty times that and
+    would stall Adam for a hundred steps."""
     ema: float = 0.999
     """Decay per step of the averaged weights, which are what is saved as the model."""
     seed: int = 0
     workers: int = 1
+    """Processes that read clips, per training process."""
     save_minutes: float = 5.0
+    """Minutes between checkpoints."""
+    keep_minutes: float = 0.0
+    """Minutes of training between checkpoints that are kept for good, 0 for none."""
+    losses: tuple[str, ...] = ("charbonnier", "motion")
+    """Terms of the objective, NAME or NAME=WEIGHT, see :data:`LOSS_WEIGHTS`."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Adam's decays of the first and second moment, in all optimisers."""
+    discriminator_learning_rate: float = 1e-4
+    discriminator_channels: tuple[int, ...] = (64, 256, 256, 128, 1)
+    """Of the five residual blocks of both discriminators; these are the published ones."""
+    adversarial_loss: Literal["logistic", "wasserstein"] = "logistic"
+    """Non-saturating logistic, as published, or Wasserstein."""
+    r1: float = 0.0
+    """γ of the R1 penalty on the discriminators (Mescheder et al. 2018), 0 for none."""
+    perceptual_backbone: str = "vgg19"
+    """vgg19 (published) or efficientnet-lite0 (its weights come with a package)."""
+    perceptual_weights: str = ""
+    """File of the backbone's weights; empty: torchvision's or the package's own."""
+    flow_estimator: str = "dis"
+    """dis (OpenCV), raft, raft-large (torchvision) or pwcnet (published, needs weights)."""
+    flow_weights: str = ""
+    """File of the flow estimator's weights."""
+    preprocessing: Literal["modern", "published"] = "modern"
+    """Random crops, flips, strides and gaze, or the six-frame items of the paper."""
+    size: tuple[int, int] = (768, 1024)
+    """Height and width of those items, pixels; the sides are cropped or padded to it."""
+    state: Literal["reset", "carry"] = "reset"
+    """Recurrent state at the first item of a video: new, or that of the video before (the second
+    published setting). Within a video it is always carried, detached between items."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the networks' convolutions; weights and losses stay in float32."""
+    log_steps: int = 50
+    """Steps between rows of metrics, which are means over these steps."""
+    picture_steps: int = 1000
+    """Steps between pictures of input, prediction and label; 0 for none."""
+
+    def __post_init__(self) -> None:
+        least = {"steps": 1, "clip": 1, "chunk": 1, "batch": 1, "workers": 0, "seed": 0}
+        least |= {"warmup": 0, "cooldown": 0, "log_steps": 1, "picture_steps": 0}
+        least |= {"clip_gradient": 0, "r1": 0, "save_minutes": 0, "keep_minutes": 0}
+        least |= {"learning_rate": 0, "discriminator_learning_rate": 0, "motion_weight": 0}
+        for name, value in least.items():
+            received = getattr(self, name)
+            if not value <= received < float("inf"):
+                raise InputError(f"{_option(name)}: received {received}, expected at least {value}")
+        for decay in (self.ema, *self.betas):
+            if not 0.0 <= decay < 1.0:
+                raise InputError(f"--ema, --betas: received {decay}, expected 0 to below 1")
+        if self.chunk > self.clip:
+            raise InputError(
+                f"--chunk: received {self.chunk} frames of clips of {self.clip}; "
+                "lower it or raise --clip"
+            )
+        if len(self.discriminator_channels) != 5 or min(self.discriminator_channels) < 1:
+            raise InputError(
+                f"--discriminator-channels: received {self.discriminator_channels}, "
+                "expected five numbers from 1 on"
+            )
+        if self.preprocessing == "published" and self.clip != 6:
+            raise InputError(
+                f"--clip: received {self.clip}, but the published items have six frames; "
+                "expected --clip 6 and a --chunk of at most 6"
+            )
+        if self.state == "carry" and self.preprocessing == "modern":
+            raise InputError(
+                "--state carry: the clips of modern preprocessing are of independent videos; "
+                "add --preprocessing published"
+            )
+        if "flow" in self.loss_weights() and self.chunk < 2:
+            raise InputError("--losses flow: compares neighbouring frames; raise --chunk to 2")
+
+    def loss_weights(self) -> dict[str, float]:
+        """The chosen terms and their weights.
+
+        Raises:
+            InputError: an unknown or repeated name, or no weight from 0 on.
+        """
+        weights: dict[str, float] = {}
+        for text in self.losses:
+            name, equals, number = text.partition("=")
+            if name not in LOSS_WEIGHTS or name in weights:
+                raise InputError(f"--losses: received {text!r}, {nearest(name, LOSS_WEIGHTS)}")
+            weight = self.motion_weight if name == "motion" else LOSS_WEIGHTS[name]
+            try:
+                weights[name] = float(number) if equals else weight
+            except ValueError:
+                weights[name] = -1.0
+            if not 0.0 <= weights[name] < float("inf"):
+                raise InputError(f"--losses: received {text!r}, expected NAME=WEIGHT from 0 on")
+        if not weights:
+            raise InputError("--losses: received none, expected at least one")
+        return weights
+
+
+PUBLISHED_TRAINING = TrainConfig(
+    model="paper",
+    steps=46_080,  # 16 epochs of REDS: 240 videos of 24 items each, two at a time
+    clip=6,
+    chunk=6,
+    batch=2,
+    learning_rate=3e-4,
+    warmup=0,
+    cooldown=0,
+    clip_gradient=0.0,
+    ema=0.0,
+    losses=PUBLISHED_LOSSES,
+    betas=(0.1, 0.95),
+    preprocessing="published",
+)
+"""DeepFovea++ as it was trained (Reich, Memmel, Grebe 2020)."""
+
+RESUME_KEEPS = ("model", "losses", "seed", "preprocessing", "discriminator_channels")
+"""What a resumed run has in common with the run it goes on with; of the losses, the names."""
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What was expected instead of a name, for the end of an error message."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1)
+    return f"expected one of {', '.join(known)}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 Config = TypeVar("Config")

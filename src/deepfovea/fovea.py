@@ -44,23 +44,43 @@ def density_map(
     Raises:
         InputError: radii in degrees without a geometry, or a budget that is out of reach.
     """
+    distance = eccentricity_map(gaze_px, height, width, density, geometry)
+    ramp = ((density.outer - distance) / (density.outer - density.inner)).clamp(0.0, 1.0)
+    probability = density.periphery + (density.center - density.periphery) * ramp
+    if density.budget is not None:
+        probability = _to_budget(probability, density.budget)
+    return probability.unsqueeze(-3)
+
+
+def eccentricity_map(
+    gaze_px: Tensor,
+    height: int,
+    width: int,
+    density: Density = PUBLISHED_DENSITY,
+    geometry: DisplayGeometry | None = None,
+) -> Tensor:
+    """Distance of each low-resolution pixel from the gaze, in the unit of the density's radii.
+
+    Args:
+        gaze_px: see :func:`density_map`, as for the others.
+
+    Returns:
+        [..., h, w], low-resolution pixels or degrees.
+
+    Raises:
+        InputError: radii in degrees without a geometry.
+    """
     if density.unit == "deg":
         if geometry is None:
             raise InputError(
                 "density: received radii in degrees without a display; "
                 "give its horizontal field of view"
             )
-        distance = geometry.eccentricity_deg(gaze_px, height, width)
-    else:
-        y = torch.arange(height, device=gaze_px.device, dtype=torch.float32)
-        x = torch.arange(width, device=gaze_px.device, dtype=torch.float32)
-        gaze = gaze_px.to(torch.float32)[..., None, None, :]
-        distance = torch.hypot(x - gaze[..., 0], y[:, None] - gaze[..., 1])
-    ramp = ((density.outer - distance) / (density.outer - density.inner)).clamp(0.0, 1.0)
-    probability = density.periphery + (density.center - density.periphery) * ramp
-    if density.budget is not None:
-        probability = _to_budget(probability, density.budget)
-    return probability.unsqueeze(-3)
+        return geometry.eccentricity_deg(gaze_px, height, width)
+    y = torch.arange(height, device=gaze_px.device, dtype=torch.float32)
+    x = torch.arange(width, device=gaze_px.device, dtype=torch.float32)
+    gaze = gaze_px.to(torch.float32)[..., None, None, :]
+    return torch.hypot(x - gaze[..., 0], y[:, None] - gaze[..., 1])
 
 
 def _to_budget(probability: Tensor, budget: float) -> Tensor:

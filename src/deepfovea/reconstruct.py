@@ -178,6 +178,7 @@ def reconstruct_file(
     frame_rate: float | None = None,
     max_frames: int | None = None,
     overwrite: bool = False,
+    skip_unreadable: bool = False,
     on_frame: Callable[[Reconstructed, Tensor | None], None] | None = None,
 ) -> Summary:
     """Reconstruct a video file or a folder of images into another.
@@ -193,6 +194,7 @@ def reconstruct_file(
         frame_rate: of a folder of images, 1/s.
         max_frames: stop after so many.
         overwrite: replace existing outputs.
+        skip_unreadable: leave out frames that cannot be read, see :class:`VideoReader`.
         on_frame: called for every frame with the result and, when simulating, the truth
             [3, H, W].
 
@@ -205,7 +207,9 @@ def reconstruct_file(
     frames, sampled, quality = 0, 0.0, 0.0
     started = time.perf_counter()
     with ExitStack() as stack:
-        reader = stack.enter_context(VideoReader(source, frame_rate=frame_rate))
+        reader = stack.enter_context(
+            VideoReader(source, frame_rate=frame_rate, skip_unreadable=skip_unreadable)
+        )
         if simulate and reader.has_alpha:
             raise InputError(
                 f"{source}: received --simulate and an input with alpha, which brings its own "
@@ -232,7 +236,7 @@ def reconstruct_file(
         def pairs() -> Iterator[tuple[Tensor, Gaze]]:
             for frame in islice(reader, max_frames):
                 image = to_tensor(frame.image)
-                low = reduce(_pad(image, scale), scale) if simulate else image
+                low = reduce(pad(image, scale), scale) if simulate else image
                 waiting.append((frame.pts_seconds, image))
                 yield low, _gaze_px(gaze, frame.pts_seconds, image, scale if simulate else 1)
 
@@ -261,7 +265,8 @@ def to_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255.0
 
 
-def _pad(image: Tensor, multiple: int) -> Tensor:
+def pad(image: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column until [C, H, W] are multiples of ``multiple``."""
     height, width = image.shape[-2:]
     return F.pad(image[None], (0, -width % multiple, 0, -height % multiple), mode="replicate")[0]
 
@@ -315,7 +320,7 @@ def sample_file(
             )
         for frame in islice(reader, max_frames):
             image = to_tensor(frame.image)
-            low = reduce(_pad(image, scale), scale) if simulate else image
+            low = reduce(pad(image, scale), scale) if simulate else image
             gaze_px = _gaze_px(gaze, frame.pts_seconds, image, scale)
             samples, mask = sample(
                 low[None, None],

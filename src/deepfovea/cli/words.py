@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -18,6 +18,7 @@ DENSITY_HELP = (
     "published (default) | budget:PERCENT | uniform:PERCENT | CENTRE,PERIPHERY,INNER,OUTER "
     "in low-resolution pixels, with 'deg' behind it in degrees (needs --fov)"
 )
+SKIP_HELP = "leave out frames that cannot be read, with a warning, instead of stopping there"
 GAZE_HELP = (
     "X,Y | centre (default) | random (one seeded point, as published) | synthetic (seeded "
     "fixations and saccades) | a CSV file, Pupil Labs gaze.csv and Pupil Core included"
@@ -90,11 +91,26 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def whole(text: str) -> int:
+    """A number from 0 on."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"received {text!r:.100}, expected a number from 0 on")
+    return int(text)
+
+
 def seed(text: str) -> int:
     """A number that seeds random draws."""
     if not text.isdecimal() or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"received {text!r:.100}, expected 0 to 2^32 - 1")
     return int(text)
+
+
+def size(text: str) -> tuple[int, int]:
+    """``768x1024``: height and width."""
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and len(text) < 12):
+        raise argparse.ArgumentTypeError(f"received {text!r:.100}, expected HxW, as 768x1024")
+    return int(height), int(width)
 
 
 def density(text: str) -> Density:
@@ -112,26 +128,45 @@ def where(
     from .. import gaze
 
     size = (reader.height, reader.width)
-    scale = 4 if options.simulate else 1
     total = frame_total(reader, options.frames)
-    word = options.gaze
-    if word in ("centre", "center"):
-        track = gaze.center()
-    elif word == "random":
-        track = gaze.random_point(options.seed, *(-(-side // scale) for side in size))
-    elif word == "synthetic":
-        seconds = (total or 3600 * reader.frame_rate) / reader.frame_rate + 1.0
-        track = gaze.synthetic(options.seed, float(seconds))
-    elif "," in word and not Path(word).exists():
-        track = gaze.parse_point(word, options.gaze_units or "px", frame_size=size)
-    else:
-        track = gaze.read_track(
-            word, units=options.gaze_units, frame_size=size, frame_rate=float(reader.frame_rate)
-        )
+    seconds = (total or 3600 * reader.frame_rate) / reader.frame_rate + 1.0
+    track = gaze_track(
+        options.gaze,
+        options.gaze_units,
+        options.seed,
+        size,
+        scale=4 if options.simulate else 1,
+        frame_rate=float(reader.frame_rate),
+        seconds=float(seconds),
+    )
     geometry = None
     if options.fov is not None:
         geometry = gaze.DisplayGeometry(options.fov, size[1], size[0])
     return track, geometry, total
+
+
+def gaze_track(
+    word: str,
+    units: str | None,
+    seed: int | Sequence[int],
+    size: tuple[int, int],
+    *,
+    scale: int,
+    frame_rate: float,
+    seconds: float,
+) -> GazeTrack:
+    """What is meant by --gaze for a video of that size (height, width), rate and length."""
+    from .. import gaze
+
+    if word in ("centre", "center"):
+        return gaze.center()
+    if word == "random":
+        return gaze.random_point(seed, *(-(-side // scale) for side in size))
+    if word == "synthetic":
+        return gaze.synthetic(seed, seconds)
+    if "," in word and not Path(word).exists():
+        return gaze.parse_point(word, units or "px", frame_size=size)
+    return gaze.read_track(word, units=units, frame_size=size, frame_rate=frame_rate)
 
 
 def frame_total(reader: Any, frames: int | None) -> int | None:
@@ -158,9 +193,14 @@ def names(text: str) -> list[str]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file under a temporary name, then rename it."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """As :func:`write_text`."""
     temporary = path.parent / f".{path.name}.tmp"
     try:
-        temporary.write_text(text)
+        temporary.write_bytes(data)
         temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):

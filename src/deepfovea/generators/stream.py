@@ -312,7 +312,8 @@ class Refine(nn.Module):
         half = self.last(act(half + resize(self.up_again(act(quarter)), 2)))
         painted = self.paint(act(F.pixel_shuffle(self.widen(half), 2)))  # [B,48,h,w]
         frame = F.pixel_shuffle(painted + self.upscale(fine), 4)
-        return frame, torch.tanh(self.keep(half))
+        # In mixed precision the convolutions answer in half; the canvas stays in full.
+        return frame.to(fine.dtype), torch.tanh(self.keep(half))
 
 
 class Upscale(nn.Module):

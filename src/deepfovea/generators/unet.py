@@ -186,6 +186,18 @@ class RecurrentUNet(nn.Module):
         Raises:
             InputError: T is not a multiple of k (a ValueError).
         """
+        frames, _, state = self.forward_stages(samples, mask, state)
+        return frames, state
+
+    def forward_stages(
+        self, samples: Tensor, mask: Tensor, state: RecurrentState | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...], RecurrentState]:
+        """As :meth:`forward`, with what the super-resolution blocks before the last one hand on.
+
+        Returns:
+            frames, then for each of those blocks its features [B, T/k, C, n·h, n·w], n = 2, 4, …
+            (DeepFovea++: one, at n = 2; ancestor: none), then state.
+        """
         length, (height, width) = samples.shape[1], samples.shape[-2:]
         if length == 0 or length % self.frames_per_step:
             raise InputError(
@@ -196,11 +208,17 @@ class RecurrentUNet(nn.Module):
         x = F.pad(x, (0, -width % 32, 0, -height % 32))
         if state is None:
             state = self.initial_state(samples)
-        items = []
+        items, stages = [], []
         for item in torch.split(x, self.frames_per_step, 1):
-            frames, state = self._step(item.flatten(1, 2), state)  # [B, k·3, s·H, s·W]
-            items.append(frames.view(*item.shape[:2], 3, *frames.shape[-2:]))
-        return torch.cat(items, 1)[..., : self.scale * height, : self.scale * width], state
+            frames, features, state = self._step(item.flatten(1, 2), state)
+            items.append(frames.view(*item.shape[:2], 3, *frames.shape[-2:]))  # [B, k, 3, ...]
+            stages.append(features)
+        frames = torch.cat(items, 1)[..., : self.scale * height, : self.scale * width]
+        cropped = (
+            torch.stack(same, 1)[..., : 2**n * height, : 2**n * width]
+            for n, same in enumerate(zip(*stages, strict=True), start=1)
+        )
+        return frames, tuple(cropped), state
 
     def initial_state(self, samples: Tensor) -> RecurrentState:
         """The state before the first of ``samples`` [B, T, 3, h, w]: zeros."""
@@ -211,7 +229,9 @@ class RecurrentUNet(nn.Module):
         ]
         return UNetState(*tensors) if len(tensors) == 4 else DeepFoveaState(*tensors)
 
-    def _step(self, x: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
+    def _step(
+        self, x: Tensor, state: RecurrentState
+    ) -> tuple[Tensor, list[Tensor], RecurrentState]:
         """One item: [B, k·3 or k·4, H, W], H and W multiples of 32 -> [B, k·3, s·H, s·W]."""
         features = []
         for encode in self.encoder:
@@ -226,10 +246,12 @@ class RecurrentUNet(nn.Module):
 
         if self.config.residual:
             x = upsample(x)  # from 1/2 to 1/1
+        stages = []
         for enlarge in self.super_resolution:
             skip = F.interpolate(skips[0], x.shape[-2:], mode="bilinear", align_corners=False)
             x = enlarge(torch.cat((x, skip), 1))
-        return self.to_frames(x), type(state)(*recurrent)
+            stages.append(x)
+        return self.to_frames(x), stages[:-1], type(state)(*recurrent)
 
 
 def _conv(in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import InputError
+from ..config import InputError, nearest
 from ..fill import FlowEstimator, backward_warp, dis_flow
-from .perceptual import download, load_frozen, nearest
+from .perceptual import download, load_frozen
 
 OPTION = "--flow-weights"
 
@@ -35,7 +35,8 @@ def flow_loss(prediction: Tensor, flow: Tensor, occlusion: Tensor) -> Tensor:
         occlusion: [B, T-1, 1, H, W], True or 1 where a pixel is left out.
 
     Returns:
-        The mean over the visible pixels and channels, a scalar; 0 when nothing is visible.
+        The mean over the visible pixels and channels of each clip (0 when nothing is visible),
+        then over the clips: a scalar.
 
     Raises:
         InputError: the clip has fewer than two frames.
@@ -44,7 +45,10 @@ def flow_loss(prediction: Tensor, flow: Tensor, occlusion: Tensor) -> Tensor:
     now, later = _pairs(prediction)
     visible = occlusion.flatten(0, 1) == 0
     error = (now - backward_warp(later, flow.flatten(0, 1))).abs() * visible
-    return error.sum() / (visible.sum() * now.shape[1]).clamp(min=1)
+    # Clip by clip, so that a batch has the mean of the losses of its parts.
+    total, count = (x.reshape(len(prediction), -1).sum(1) for x in (error, visible))
+    mean: Tensor = (total / (count * now.shape[1]).clamp(min=1)).mean()
+    return mean
 
 
 def clip_flow(frames: Tensor, estimator: FlowEstimator) -> tuple[Tensor, Tensor]:

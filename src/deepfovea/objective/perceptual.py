@@ -6,7 +6,6 @@ means something only beside the name of the backbone, which every log and table 
 
 from __future__ import annotations
 
-import difflib
 import pickle
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import InputError
+from ..config import InputError, nearest
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -130,7 +129,9 @@ def vgg19(weights: Path | None = None) -> Backbone:
     # On "meta" nothing is allocated; the loaded tensors take the place of the parameters.
     with torch.device("meta"):
         network = build(weights=None)
-    path = weights or download(VGG19_Weights.DEFAULT.url, OPTION)
+    path = weights or download(
+        VGG19_Weights.DEFAULT.url, OPTION, ", or take --perceptual-backbone efficientnet-lite0"
+    )
     features = load_frozen(network, path, OPTION).features
     # torchvision's ReLUs work in place and would overwrite the features before they are compared.
     layers = [nn.ReLU() if isinstance(layer, nn.ReLU) else layer for layer in features]
@@ -189,19 +190,13 @@ def _cut(layers: Sequence[nn.Module], ends: Sequence[int]) -> list[nn.Sequential
     return [nn.Sequential(*layers[a:b]) for a, b in zip(starts, ends, strict=True)]
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What was expected instead of a name, for the end of an error message."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, 1)
-    return f"expected one of {', '.join(known)}" + (f"; did you mean {near[0]!r}?" if near else "")
-
-
-def download(url: str, option: str) -> Path:
+def download(url: str, option: str, otherwise: str = "") -> Path:
     """The file behind ``url`` in the cache of torch, downloaded and hash-checked when missing.
 
     Args:
         url: ends in ``name-hash.pth``, as torchvision's do.
         option: the command-line option that takes such a file from elsewhere.
+        otherwise: what else would do, in words.
 
     Raises:
         InputError: it cannot be downloaded; the message names the file and its place.
@@ -215,7 +210,7 @@ def download(url: str, option: str) -> Path:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(
                 f"weights {path.name} are not here and cannot be downloaded ({reason}); "
-                f"place {url} at {path}, or give its path with {option}"
+                f"place {url} at {path}, or give its path with {option}{otherwise}"
             ) from None
     return path
 

@@ -1,10 +1,12 @@
 """Clips for training: a pure function of index and seed.
 
-Any folder of videos or of image folders, at any depth; REDS in its own layout is one of these.
+Any folder of videos or of image folders, at any depth; of REDS in its own layout, the split that
+:func:`deepfovea.clips.split_folder` finds.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import TypedDict
 
 import numpy as np
@@ -18,6 +20,8 @@ from ..config import PUBLISHED_DENSITY, Density, InputError
 from ..fovea import density_map, draw_mask
 
 SCALE = 4
+
+_log = logging.getLogger(__name__)
 
 
 class Clip(TypedDict):
@@ -36,16 +40,23 @@ class ClipDataset(Dataset[Clip]):
     or blue noise.
 
     Args:
-        sources: the videos; those too short or too small for a clip are left out.
+        sources: the videos; those too short or too small for a clip are left out, with a warning.
         frames: T, frames of a clip.
         crop: side of the high-resolution square, a multiple of 32.
         seed: with the index it decides everything.
     """
 
     def __init__(self, sources: list[Source], frames: int, crop: int, seed: int) -> None:
-        fits = [
-            s for s in sources if len(s.frames) >= frames and min(s.frames.shape[1:3]) >= crop // 2
-        ]
+        fits = []
+        for source in sources:
+            count, height, width = source.frames.shape[:3]
+            if count >= frames and min(height, width) >= crop // 2:
+                fits.append(source)
+            else:
+                _log.warning(
+                    "%s: left out; %d frames of %dx%d pixels are too short or too small for a clip",
+                    *(source.name, count, height, width),
+                )
         if not fits:
             raise InputError(
                 f"none of {len(sources)} videos has {frames} frames of at least "

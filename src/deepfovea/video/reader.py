@@ -17,6 +17,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from ..config import InputError
 from .container import (
     ACCURATE,
     IMAGE_SUFFIXES,
@@ -87,9 +88,9 @@ def find_videos(root: str | Path) -> list[Path]:
     return sorted(found)
 
 
-def read_clip(path: str | Path, count: int) -> np.ndarray:
+def read_clip(path: str | Path, count: int, *, skip_unreadable: bool = False) -> np.ndarray:
     """The first ``count`` frames, or all if there are fewer: uint8 [T, H, W, 3], without alpha."""
-    with VideoReader(path) as reader:
+    with VideoReader(path, skip_unreadable=skip_unreadable) as reader:
         return np.stack([frame.image[..., :3] for frame in itertools.islice(reader, count)])
 
 
@@ -111,6 +112,9 @@ class VideoReader:
     are applied. All frames must have the size of the first. The first also decides whether
     there is alpha: GIF, WebP, JPEG and palettes have it only if that frame uses it.
 
+    With ``skip_unreadable`` a frame that cannot be read or has another size is left out, what
+    follows the damage of a video file too; a warning names each.
+
     Attributes: ``path``, ``name``, ``width`` and ``height`` in pixels, ``frame_rate`` (mean, in
     1/s, a Fraction), ``frame_count`` (an estimate, or None), ``has_alpha``, ``has_audio``,
     ``pixel_aspect`` (width / height of a pixel, a Fraction), ``start_seconds``.
@@ -119,8 +123,15 @@ class VideoReader:
     for a damaged file after the last frame that can be decoded.
     """
 
-    def __init__(self, path: str | Path, *, frame_rate: float | Fraction | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        frame_rate: float | Fraction | None = None,
+        skip_unreadable: bool = False,
+    ) -> None:
         self.path = Path(path)
+        self.skip_unreadable = skip_unreadable
         self.name = self.path.name or str(self.path)
         self._iterations: weakref.WeakSet[Generator[Frame, None, None]] = weakref.WeakSet()
         self._images = [self.path] if self.path.suffix.lower() in IMAGE_SUFFIXES else []
@@ -128,12 +139,14 @@ class VideoReader:
             self._images = list_images(path)
             if not self._images:
                 refuse(path, "a folder without images", f"images ({' '.join(IMAGE_SUFFIXES)})")
+            if skip_unreadable:
+                self._images = list(itertools.dropwhile(_unreadable, self._images))
+                if not self._images:
+                    refuse(path, "a folder of which no image can be read", "undamaged images")
 
         file = self._images[0] if self._images else self.path
         with open_media(file) as container:
             stream = video_stream(container)
-            if stream is None:
-                refuse(path, "a file without video", "a file with a video stream")
             first, seconds = next(_decode(file, container, stream))
             codec = stream.codec_context.name
             transfer = stream.codec_context.color_trc
@@ -191,6 +204,9 @@ class VideoReader:
             image = _to_array(file, frame, self.has_alpha, matrix, convert)
             if image.shape[:2] != (self.height, self.width):
                 received = f"frame {count} of {image.shape[1]}x{image.shape[0]} pixels"
+                if self.skip_unreadable:
+                    _log.warning("%s: received %s; left out", file, received)
+                    continue
                 refuse(file, received, f"{self.width}x{self.height} as the first; rescale to one")
             if frame.is_corrupt and not damaged:
                 damaged = True
@@ -209,11 +225,27 @@ class VideoReader:
 
     def _decoded(self) -> Iterator[tuple[Path, Any, float | None]]:
         for file in self._images or [self.path]:
-            with open_media(file) as container:
-                for frame, seconds in _decode(file, container, video_stream(container)):
-                    yield file, frame, seconds
-                    if self._images:
-                        break
+            try:
+                with open_media(file) as container:
+                    for frame, seconds in _decode(file, container, video_stream(container)):
+                        yield file, frame, seconds
+                        if self._images:
+                            break
+            except InputError as error:
+                if not self.skip_unreadable:
+                    raise
+                _log.warning("%s; left out", error)
+
+
+def _unreadable(image: Path) -> bool:
+    """Whether the first frame of a file cannot be decoded; a warning says why."""
+    try:
+        with open_media(image) as container:
+            next(_decode(image, container, video_stream(container)))
+    except InputError as error:
+        _log.warning("%s; left out", error)
+        return True
+    return False
 
 
 def _decode(path: Path, container: Any, stream: Any) -> Iterator[tuple[Any, float | None]]:
@@ -223,6 +255,8 @@ def _decode(path: Path, container: Any, stream: Any) -> Iterator[tuple[Any, floa
     a later one becomes an InputError, after the frames that can be decoded. PyAV's default, no
     frame threads, is kept for that: they swallow errors, and frames around them.
     """
+    if stream is None:
+        refuse(path, "a file without video", "a file with a video stream")
     decoder = stream.codec_context
     if decoder is None:
         refuse(path, "a codec that cannot be decoded", "another one; convert the file")

@@ -1,0 +1,156 @@
+"""Time and memory of a training step: one pass through the generator, or four as published.
+
+The published code takes one loss (or two) at a time, each with a pass through the generator and
+an optimiser step of its own: L_sv and L_LPIPS, L_flow, L_adv, L_adv,fft. Ours takes all from one
+pass (src/deepfovea/training/step.py). `sum` holds one graph of everything, which is what the
+authors had no memory for. Same networks (DeepFovea++ and both discriminators as published), same
+five losses and weights, same batch; only where the gradient comes from differs.
+
+    OMP_NUM_THREADS=1 python benchmarks/passes.py --json benchmarks/passes.json
+
+Each way runs in a process of its own, for its peak of memory; seconds are of the processor, the
+least of the repeats, and hold if the process has a core for itself or not.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from deepfovea.config import PUBLISHED_TRAINING
+from deepfovea.fovea import reduce
+from deepfovea.objective.flow import flow_estimator
+from deepfovea.objective.losses import make_terms
+from deepfovea.objective.perceptual import PerceptualLoss, load_backbone
+from deepfovea.training.batches import Piece, Position, Region
+from deepfovea.training.state import begin
+from deepfovea.training.step import (
+    backward,
+    counted,
+    forward,
+    learn_to_tell,
+    output_gradients,
+    step,
+)
+
+GROUPS = (("supervised", "perceptual"), ("flow",), ("adversarial",), ("adversarial-fft",))
+
+
+def one(training, terms, piece, config):
+    step(training, terms, piece, config)
+
+
+def four(training, terms, piece, config):
+    generator = training.optimizers["generator"]
+    parameters = generator.param_groups[0]["params"]
+    for group in GROUPS:
+        for optimizer in training.optimizers.values():
+            optimizer.zero_grad()
+        output, _ = forward(training.net, training.heads, piece, None)
+        output, target = counted(output, piece, training.net.scale)
+        chosen = {name: terms[name] for name in group}
+        _, leaves = output_gradients(
+            chosen, config.loss_weights(), output, target, parameters, config, training.scaler
+        )
+        backward(output, leaves)
+        generator.step()
+        for name in set(group) & set(training.learned) - {"supervised"}:
+            learn_to_tell(training, name, target.frames, leaves.frames, config, None)
+
+
+def summed(training, terms, piece, config):
+    for optimizer in training.optimizers.values():
+        optimizer.zero_grad()
+    output, _ = forward(training.net, training.heads, piece, None)
+    output, target = counted(output, piece, training.net.scale)
+    weights = config.loss_weights()
+    total = sum(weights[name] * term(output, target) for name, term in terms.items())
+    generator = training.optimizers["generator"]
+    torch.autograd.backward(total, inputs=generator.param_groups[0]["params"])
+    generator.step()
+    for name in ("adversarial", "adversarial-fft"):
+        learn_to_tell(training, name, target.frames, output.frames, config, None)
+
+
+WAYS = {"one": one, "sum": summed, "four": four}
+
+
+def measure(way, height, width, batch, repeats):
+    torch.manual_seed(0)
+    config = replace(PUBLISHED_TRAINING, batch=batch)
+    training = begin(config, torch.device("cpu"))
+    backbone = load_backbone("efficientnet-lite0")
+    terms = make_terms(
+        config.loss_weights(),
+        training.learned,
+        perceptual=PerceptualLoss(backbone),
+        flow=flow_estimator("dis"),
+    )
+    frames = torch.rand(batch, 6, 3, height, width)
+    low = reduce(frames)
+    piece = Piece(
+        frames,
+        low,
+        mask=(torch.rand(batch, 6, 1, *low.shape[-2:]) < 0.2).float(),
+        before=None,
+        starts=torch.ones(batch, dtype=torch.bool),
+        scored=Region(0, 0, height, width),
+        following=Position(),
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = []
+    for _ in range(repeats):
+        start = time.process_time()
+        WAYS[way](training, terms, piece, config)
+        seconds.append(time.process_time() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "way": way,
+        "height": height,
+        "width": width,
+        "batch": batch,
+        "seconds": round(min(seconds), 2),
+        "all_seconds": [round(s, 2) for s in seconds],
+        "peak_mib_above_networks": round((peak - before) / 1024),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", default="192x256", help="of the high-resolution frames")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    height, width = map(int, options.size.split("x"))
+    if options.way:
+        print(json.dumps(measure(options.way, height, width, options.batch, options.repeats)))
+        return
+    rows = []
+    for way in WAYS:
+        command = [sys.executable, *sys.argv, f"--way={way}"]
+        row = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        rows.append(row)
+        print(f"{way:5} {row['seconds']:7.2f} s {row['peak_mib_above_networks']:6} MiB", flush=True)
+    if options.json:
+        about = {
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "machine": platform.machine(),
+            "perceptual": "efficientnet-lite0",
+            "flow": "dis",
+        }
+        text = json.dumps({"about": about, "rows": rows}, indent=2)
+        options.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

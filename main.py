@@ -1,0 +1,121 @@
+"""DeepFovea++ by its published command line: each argument becomes a command of deepfovea.
+
+    python main.py --train --data REDS
+    python main.py --val --data REDS --load_model runs/2026-01-01_12-00-00/model.safetensors
+
+Reich, Memmel, Grebe 2020; their arguments with their defaults, and --data, which their code had
+hard-wired. What is written goes into a folder of the date, as theirs did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from deepfovea.cli import main as deepfovea
+from deepfovea.cli.words import Parser
+
+RUNS = Path("runs")
+PUBLISHED_BATCH = 2  # items, over all devices
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the commands one after the other; returns the first exit code that is not 0."""
+    parser = published_parser()
+    options = parser.parse_args(arguments)
+    if complaint := contradiction(options):
+        parser.error(complaint)
+    os.environ["CUDA_VISIBLE_DEVICES"] = options.cuda_devices  # before PyTorch is imported
+    import torch
+
+    usable = torch.cuda.device_count()
+    if 0 < usable < processes(options):
+        parser.error(f"--cuda_devices: received {options.cuda_devices}, of which {usable} usable")
+    if not usable:
+        print("main.py: no CUDA device can be used; going on without", file=sys.stderr)
+    run = RUNS / time.strftime("%Y-%m-%d_%H-%M-%S")
+    run.mkdir(parents=True, exist_ok=True)
+    code = 0
+    for words in commands(options, run):
+        if words[0] == "train" and options.data_parallel:
+            torchrun = [sys.executable, "-m", "torch.distributed.run"]
+            torchrun += [f"--nproc_per_node={processes(options)}", "-m", "deepfovea", "--"]
+            code = subprocess.run([*torchrun, *words]).returncode
+        else:
+            code = deepfovea(words)
+        if code:
+            break
+    with contextlib.suppress(OSError):  # it is not empty
+        run.rmdir()
+    return code
+
+
+def published_parser() -> Parser:
+    """The published arguments, and --data."""
+    parser = Parser(prog="main.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--train", action="store_true", help="train on the train videos of --data")
+    parser.add_argument("--val", action="store_true", help="the table on the val videos")
+    parser.add_argument("--test", action="store_true", help="the table on the test videos")
+    parser.add_argument("--inference", action="store_true", help="reconstruct --inference_data")
+    parser.add_argument("--inference_data", default="", help="folder of low-resolution videos")
+    parser.add_argument(
+        "--cuda_devices", default="0", help="indices with commas between them, default 0"
+    )
+    parser.add_argument("--data_parallel", action="store_true", help="train on all of these")
+    parser.add_argument("--load_model", default="", help="path of a model.safetensors")
+    parser.add_argument("--data", default="", help="folder of REDS, or of videos")
+    return parser
+
+
+def contradiction(options: argparse.Namespace) -> str:
+    """What is missing or wrong, empty if nothing is."""
+    measure = options.val or options.test
+    if not (options.train or measure or options.inference):
+        return "received nothing to do, expected --train, --val, --test or --inference"
+    if (options.train or measure) and not options.data:
+        return "--data: received none, expected the folder of REDS"
+    if options.inference and not options.inference_data:
+        return "--inference_data: received none, expected a folder of videos"
+    if not options.train and not options.load_model:
+        return "--load_model: received none, expected a model.safetensors, as --train writes it"
+    if not all(index.isdecimal() for index in options.cuda_devices.split(",")):
+        return f"--cuda_devices: received {options.cuda_devices!r:.100}, expected as 0 or 0,1"
+    return ""
+
+
+def commands(options: argparse.Namespace, run: Path) -> list[list[str]]:
+    """The command lines of ``deepfovea`` that do what was asked, in the published order."""
+    words = []
+    model = options.load_model
+    if options.train:
+        train = ["train", f"--data={options.data}", f"--run={run}", f"--cache={RUNS / 'frames'}"]
+        train += ["--model=paper", "--preprocessing=published"]
+        if options.data_parallel:
+            train += [f"--batch={max(1, PUBLISHED_BATCH // processes(options))}"]
+        if model:
+            train += [f"--start-from={model}"]
+        words.append(train)
+        model = str(run / "model.safetensors")
+    for verb, wanted in (("validate", options.val), ("test", options.test)):
+        if wanted:
+            files = [f"--json={run / verb}.json", f"--markdown={run / verb}.md"]
+            words.append([verb, f"--data={options.data}", f"--model={model}", *files])
+    if options.inference:
+        output = f"--output={run / 'inference'}"
+        words.append(["infer", options.inference_data, output, f"--model={model}", "--gaze=random"])
+    return words
+
+
+def processes(options: argparse.Namespace) -> int:
+    """One for each device that was named."""
+    return len(options.cuda_devices.split(","))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

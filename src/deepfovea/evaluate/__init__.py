@@ -1,0 +1,21 @@
+"""How good reconstructions are: clips x methods -> rows -> tables, charts, contact sheets.
+
+The data path is clips (frames of a video, its gaze and samples) -> methods (frames back) ->
+judges (which metrics) -> score (one clip) -> run (all clips, several processes) -> table, plots.
+"""
+
+from .methods import BASELINES
+from .result import Protocol, Result, Row
+from .run import evaluate
+from .table import from_json, to_json, to_markdown
+
+__all__ = [
+    "BASELINES",
+    "Protocol",
+    "Result",
+    "Row",
+    "evaluate",
+    "from_json",
+    "to_json",
+    "to_markdown",
+]

@@ -1,0 +1,107 @@
+"""Clips as ground truth: the first frames of a video, its size and times, read ahead by workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..config import InputError
+from ..fovea import reduce
+from ..video import VideoReader
+from .methods import SCALE
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """One clip: frames uint8 [T, H, W, 3], H and W multiples of four; times [T] in seconds."""
+
+    name: str
+    frames: np.ndarray
+    times: np.ndarray
+    frames_per_second: float
+    height: int  # of the file, before it was cropped; width likewise
+    width: int
+
+    def frame(self, t: int) -> Tensor:
+        """Frame number ``t``, [3, H, W] in [0, 1]."""
+        return torch.from_numpy(self.frames[t]).permute(2, 0, 1).float() / 255.0
+
+    def low(self) -> Tensor:
+        """The clip reduced by four as published, [T, 3, h, w]."""
+        return torch.stack([reduce(self.frame(t), SCALE) for t in range(len(self.frames))])
+
+    def notes(self, asked: int) -> list[str]:
+        """What was not as asked, a line each."""
+        count, height, width = self.frames.shape[:3]
+        notes = []
+        if count < asked:
+            notes.append(f"{self.name}: has {count} of the {asked} frames asked for; used whole")
+        if (height, width) != (self.height, self.width):
+            notes.append(
+                f"{self.name}: {self.width}x{self.height} pixels are no multiple of {SCALE}; "
+                f"cropped to {width}x{height}"
+            )
+        return notes
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A clip that cannot be used, and why, in one line."""
+
+    name: str
+    reason: str
+
+
+def read(video: Path, name: str, count: int) -> Clip | Unreadable:
+    """The first ``count`` frames of a video, or all if there are fewer."""
+    try:
+        with VideoReader(video) as reader:
+            frames = list(islice(reader, count))
+            height, width = (SCALE * (side // SCALE) for side in (reader.height, reader.width))
+            if not (height and width):
+                raise InputError(
+                    f"received {reader.width}x{reader.height} pixels, less than "
+                    f"{SCALE} on a side; expected larger frames"
+                )
+            images = np.stack([frame.image[:height, :width, :3] for frame in frames])
+            times = np.array([frame.pts_seconds for frame in frames])
+            rate = float(reader.frame_rate)
+            return Clip(name, images, times, rate, reader.height, reader.width)
+    except (InputError, OSError) as error:
+        reason = " ".join(str(error).splitlines())
+        return Unreadable(name, reason.removeprefix(f"{video}: "))
+
+
+class _Files(Dataset["Clip | Unreadable"]):
+    def __init__(self, videos: Sequence[tuple[Path, str]], count: int) -> None:
+        self.videos, self.count = videos, count
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, index: int) -> Clip | Unreadable:
+        return read(*self.videos[index], self.count)
+
+
+def read_all(
+    videos: Sequence[tuple[Path, str]], count: int, workers: int
+) -> Iterator[Clip | Unreadable]:
+    """Every video (path, name) in this order, decoded ahead by so many worker processes."""
+    files: Any = _Files(videos, count)
+    ahead = 1 if workers else None
+    loader: DataLoader[Clip | Unreadable] = DataLoader(
+        files, batch_size=None, num_workers=workers, prefetch_factor=ahead, collate_fn=_as_is
+    )
+    return iter(loader)
+
+
+def _as_is(item: Any) -> Any:
+    return item

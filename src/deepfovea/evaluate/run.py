@@ -1,0 +1,225 @@
+"""Clips x methods -> rows; several processes share the clips."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__, checkpoint
+from ..config import InputError
+from ..gaze import GazeTrack, center
+from ..video import find_videos
+from . import cost
+from .clips import Clip, Unreadable, read_all
+from .judges import load_judges
+from .methods import BASELINES, SCALE, Method
+from .result import BIN, COLUMNS, Protocol, Result, Row
+from .score import score_clip
+from .sheets import Panels
+
+
+def evaluate(
+    root: Path,
+    models: Sequence[str],
+    baselines: Sequence[str],
+    protocol: Protocol = Protocol(),  # noqa: B008, it is a value
+    *,
+    track: Callable[[Clip], GazeTrack] = lambda clip: center(),
+    flow_weights: Path | None = None,
+    device: str | torch.device = "cpu",
+    workers: int = 0,
+    on_row: Callable[[Row], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+    on_sheet: Callable[[str, list[Panels]], None] | None = None,
+) -> Result:
+    """Score methods on every clip of a folder, which is the ground truth.
+
+    The first frames of a clip at their own resolution (cropped to a multiple of four), reduced
+    by four without antialiasing, sampled at the gaze; every metric of the protocol. The same
+    arguments give the same figures, except those of the cost, whatever the number of workers,
+    threads and processes. Under ``torchrun`` or ``accelerate launch`` the processes share the
+    clips and each returns the whole result (the first one alone with the cost); that is how to
+    use many cores, as a clip is computed on one.
+
+    Args:
+        root: folder that holds videos or folders of images, at any depth.
+        models: names or paths, see :func:`deepfovea.load`.
+        baselines: of :data:`BASELINES`.
+        protocol: what decides the figures.
+        track: where the eye looks in a clip; ``protocol.gaze`` is only its description.
+        flow_weights: of the estimator ``protocol.flow``.
+        device: where methods and FovVideoVDP run; other metrics are computed on the CPU.
+        workers: processes that decode clips ahead.
+        on_row: called with each row of this process.
+        on_note: called with each line that the user should see, in this process.
+        on_sheet: called with a clip's name and frames for a contact sheet.
+
+    Raises:
+        InputError: nothing to evaluate, no clip that can be read, an unknown method or metric.
+    """
+    tell = on_note or (lambda line: None)
+    rank, processes = _place()  # on a machine with several GPUs, this chooses among them
+    methods = _methods(models, baselines, device)
+    root_name = root.resolve().name
+    videos = [
+        (video, root_name if video == root else video.relative_to(root).as_posix())
+        for video in find_videos(root)
+    ]
+    judges, absent, jod_info = load_judges(protocol, flow_weights)
+    for line in absent if rank == 0 else []:
+        tell(line)
+    rows: list[Row] = []
+    notes: list[tuple[str, str]] = []
+    failed: list[tuple[str, str]] = []
+    for clip in read_all(videos[rank::processes], protocol.frames, workers):
+        if isinstance(clip, Unreadable):
+            tell(f"{clip.name}: left out: {clip.reason}")
+            failed.append((clip.name, clip.reason))
+            continue
+        for line in clip.notes(protocol.frames):
+            tell(line)
+            notes.append((clip.name, line))
+        with _one_thread():
+            scored, panels = score_clip(
+                clip, methods, track(clip), protocol, judges, device, on_sheet is not None
+            )
+        rows += scored
+        for row in scored if on_row else []:
+            on_row(row)  # type: ignore[misc]
+        if on_sheet:
+            on_sheet(clip.name, panels)
+    rows, notes, failed = _gathered(rows, notes, failed, [name for _, name in videos])
+    if not rows:
+        raise InputError(f"{root}: no clip can be used; {failed[0][0]}: {failed[0][1]}")
+    costs, unmeasured = {}, []
+    for name in methods if "cost" in protocol.metrics and rank == 0 else ():
+        try:
+            costs[name] = cost.measure(name, str(device))
+        except RuntimeError as error:
+            unmeasured.append(f"{name}: its cost could not be measured: {error}")
+            tell(unmeasured[-1])
+    return Result(
+        _description(root_name, models, baselines, protocol, jod_info, device),
+        rows,
+        [*absent, *(line for _, line in notes), *unmeasured],
+        [f"{name}: {reason}" for name, reason in failed],
+        costs,
+    )
+
+
+def _methods(
+    models: Sequence[str], baselines: Sequence[str], device: str | torch.device
+) -> dict[str, Method | None]:
+    for name in baselines:
+        if name not in BASELINES:
+            raise InputError(f"unknown baseline {name!r}: expected one of {sorted(BASELINES)}")
+    methods: dict[str, Method | None] = {name: BASELINES[name] for name in baselines}
+    for name in models:
+        network = checkpoint.load(name, device)
+        if network.scale != SCALE:
+            raise InputError(
+                f"model {name}: it enlarges by {network.scale}; expected one that enlarges by "
+                f"{SCALE}, as the protocol reduces"
+            )
+        methods[name] = network
+    if not methods:
+        raise InputError("no methods: received neither models nor baselines, expected at least one")
+    return methods
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: the last bits of PyTorch's interpolation depend on their number.
+
+    Optical flow makes more of such a bit. Processes that share the clips use the other cores.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one of those that share the clips that writes the result."""
+    return not _is_shared() or os.environ.get("RANK", "0") == "0"
+
+
+def _is_shared() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _place() -> tuple[int, int]:
+    """Which of how many processes this is."""
+    if not _is_shared():
+        return 0, 1
+    try:
+        from accelerate import PartialState
+    except ImportError:
+        raise InputError(
+            "several processes need Accelerate, which is missing: pip install 'deepfovea[eval]'"
+        ) from None
+    # Without a word, Accelerate runs several CPU processes as so many separate runs.
+    state = PartialState(cpu=not torch.cuda.is_available())
+    return state.process_index, state.num_processes
+
+
+def _gathered(
+    rows: list[Row],
+    notes: list[tuple[str, str]],
+    failed: list[tuple[str, str]],
+    order: list[str],
+) -> tuple[list[Row], list[tuple[str, str]], list[tuple[str, str]]]:
+    """What all processes found, in the order of the clips."""
+    if _is_shared():
+        from accelerate.utils import gather_object
+
+        rows, notes, failed = (gather_object(part) for part in (rows, notes, failed))
+    at = {name: number for number, name in enumerate(order)}
+    return (
+        sorted(rows, key=lambda row: at[row.clip]),
+        sorted(notes, key=lambda note: at[note[0]]),
+        sorted(failed, key=lambda note: at[note[0]]),
+    )
+
+
+def _description(
+    data: str,
+    models: Sequence[str],
+    baselines: Sequence[str],
+    protocol: Protocol,
+    jod_info: str | None,
+    device: str | torch.device,
+) -> dict[str, Any]:
+    """All that is needed to repeat the figures, and how the columns are defined."""
+    columns = {name: f"{c.heading}: {c.definition}" for name, c in COLUMNS.items()}
+    if jod_info:
+        columns["jod"] += f"; {jod_info}"
+    digests = {name: sha256(checkpoint.find(name).read_bytes()).hexdigest() for name in models}
+    return {
+        "data": data,
+        "models": digests,
+        "baselines": list(baselines),
+        **asdict(protocol),
+        "reduction": f"bilinear /{SCALE}, no antialiasing",
+        "means": "over the frames of a clip, then over the clips",
+        "eccentricity_bin": BIN[protocol.density.unit],
+        "columns": columns,
+        "jod_info": jod_info,
+        "cost_of": f"{cost.HEIGHT}x{cost.WIDTH} -> {SCALE * cost.HEIGHT}x{SCALE * cost.WIDTH}",
+        "device": str(device),
+        "versions": {
+            "deepfovea": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    }

@@ -1,0 +1,224 @@
+"""One clip: every method and every metric, frame by frame.
+
+The methods go in step, so that what a metric needs of the truth (its motion, its regions) is
+computed once per frame and no more than two frames of each method are kept. Each frame is judged
+alone: no batch, no worker and no other clip can change a figure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..fovea import eccentricity_map, sample
+from ..gaze import DisplayGeometry, GazeTrack
+from ..objective.jod import load_jod
+from ..objective.lpips import SMALLEST as LPIPS_SMALLEST
+from ..objective.metrics import (
+    SSIM_WINDOW,
+    absolute_error,
+    decibels,
+    squared_error,
+    ssim_map,
+)
+from ..objective.published_metrics import published_psnr, published_ssim
+from ..objective.regions import cell_map, enlarge, region_means
+from ..objective.temporal import e_warp, farneback, motion, t_lpips, t_of
+from . import sheets
+from .clips import Clip
+from .judges import Judges
+from .methods import SCALE, Method, frames_of
+from .result import BIN, COLUMNS, Protocol, Row
+
+FEATURES_SMALLEST = 64
+"""Side in pixels from which half of it is enough for EfficientNet-Lite0."""
+
+PUBLISHED_ITEM = 6
+"""Frames over which the published definitions are pooled."""
+
+
+def score_clip(
+    clip: Clip,
+    methods: Mapping[str, Method | None],
+    track: GazeTrack,
+    protocol: Protocol,
+    judges: Judges,
+    device: str | torch.device = "cpu",
+    sheet: bool = False,
+) -> tuple[list[Row], list[sheets.Panels]]:
+    """Every method on one clip; the methods run on ``device``, the metrics on the CPU.
+
+    Returns:
+        A row per method, and for a contact sheet the panels of a few frames.
+
+    Raises:
+        InputError: a density that does not fit the frames.
+    """
+    low = clip.low()
+    count, _, h, w = low.shape
+    gaze_px = track.pixels(clip.times, h, w)
+    geometry = None
+    if protocol.fov_deg is not None:
+        geometry = DisplayGeometry(protocol.fov_deg, SCALE * w, SCALE * h)
+    _, masks = sample(
+        low[None],
+        gaze_px[None],
+        protocol.density,
+        seed=protocol.seed,
+        blue_noise=protocol.blue_noise,
+        geometry=geometry,
+    )
+    mask = masks[0]
+    frames = {name: frames_of(method, low, mask, device) for name, method in methods.items()}
+    tallies = {name: _Tally(judges) for name in methods}
+    shown = {(2 * row + 1) * count // (2 * sheets.ROWS) for row in range(sheets.ROWS)}
+    panels, before = [], None
+    for t in range(count):
+        distance = eccentricity_map(gaze_px[t], h, w, protocol.density, geometry)
+        truth = _Truth(
+            clip.frame(t),
+            cell_map(distance, mask[t, 0], protocol.density, SCALE),
+            enlarge((distance // BIN[protocol.density.unit]).long(), SCALE),
+            before,
+            judges,
+        )
+        found = {name: next(frames[name]) for name in methods}
+        for name, frame in found.items():
+            tallies[name].add(frame, truth)
+        if sheet and t in shown:
+            x, y = gaze_px[t].tolist()
+            panels.append(sheets.Panels((x, y), low[t] * mask[t], found, truth.frame))
+        before = truth.frame
+    height, width = SCALE * h, SCALE * w
+    jod = None
+    if judges.jod:
+        metric, _ = load_jod(height, width, protocol.fov_deg, device)
+        video = torch.from_numpy(clip.frames).permute(0, 3, 1, 2)
+        gaze_high = (gaze_px + 0.5) * SCALE - 0.5
+        jod = (metric, video, gaze_high, clip.frames_per_second)
+    rows = []
+    for name, tally in tallies.items():
+        values = tally.means()
+        if jod is not None:
+            metric, video, gaze_high, rate = jod
+            values["jod"] = metric(torch.stack(tally.shown), video, gaze_high, rate)
+        rows.append(
+            Row(
+                name,
+                clip.name,
+                count,
+                round(float(mask.double().mean()), 6),
+                {key: COLUMNS[key].rounded(values[key]) for key in COLUMNS if key in values},
+                tuple(round(value, 6) for value in tally.values["psnr"]),
+                tally.eccentricity(),
+            )
+        )
+    return rows, panels
+
+
+class _Truth:
+    """One true frame and what the metrics need of it, computed once for all methods."""
+
+    def __init__(
+        self, frame: Tensor, cells: Tensor, rings: Tensor, before: Tensor | None, judges: Judges
+    ) -> None:
+        self.frame, self.cells, self.rings = frame, cells, rings
+        self.motion = self.farneback = self.lpips = None
+        self.e_warp = math.nan
+        if before is not None:
+            if judges.flow:
+                self.motion = motion(before, frame, judges.flow)
+                self.e_warp = e_warp(before, frame, *self.motion)
+                self.farneback = farneback(before, frame)
+            if judges.lpips and min(frame.shape[-2:]) >= LPIPS_SMALLEST:
+                self.lpips = judges.lpips(before, frame)
+
+
+class _Tally:
+    """The values of one method, frame by frame."""
+
+    def __init__(self, judges: Judges) -> None:
+        self.judges = judges
+        self.values: dict[str, list[float]] = defaultdict(list)
+        self.shown: list[Tensor] = []  # uint8 [3, H, W] each, if FovVideoVDP will look at them
+        self.before: Tensor | None = None
+        self.item: list[tuple[Tensor, Tensor]] = []
+        self.error = torch.zeros(0, dtype=torch.float64)  # squared, summed by ring
+        self.pixels = torch.zeros(0, dtype=torch.float64)
+
+    def add(self, frame: Tensor, truth: _Truth) -> None:
+        """Judge the next frame [3, H, W]."""
+        error = squared_error(frame, truth.frame)
+        of_errors = region_means(error, truth.cells)
+        self._regions("mse", of_errors)
+        self._regions(
+            "psnr", {k: float(decibels(torch.tensor(v).double())) for k, v in of_errors.items()}
+        )
+        self._regions("l1", region_means(absolute_error(frame, truth.frame), truth.cells))
+        self._rings(error, truth.rings)
+        smallest = min(frame.shape[-2:])
+        if self.judges.ssim and smallest >= SSIM_WINDOW:
+            similarity = ssim_map(frame, truth.frame).mean(-3)
+            self._regions("ssim", region_means(similarity, truth.cells))
+        if self.judges.features and smallest >= FEATURES_SMALLEST:
+            with torch.inference_mode():
+                distance = self.judges.features(frame[None].clamp(0.0, 1.0), truth.frame[None])
+            self.values["features"].append(float(distance))
+        if self.judges.lpips and smallest >= LPIPS_SMALLEST:
+            self.values["lpips"].append(self.judges.lpips(frame, truth.frame))
+        if self.before is not None:
+            self._pair(self.before, frame, truth)
+        if self.judges.jod:
+            self.shown.append((frame.clamp(0.0, 1.0) * 255.0 + 0.5).byte())
+        if self.judges.published:
+            self.item.append((frame, truth.frame))
+            if len(self.item) == PUBLISHED_ITEM:
+                self._published()
+        self.before = frame
+
+    def _pair(self, before: Tensor, frame: Tensor, truth: _Truth) -> None:
+        if truth.motion is not None:
+            self.values["e_warp"].append(e_warp(before, frame, *truth.motion))
+            self.values["e_warp_original"].append(truth.e_warp)
+        if truth.farneback is not None:
+            self.values["t_of"].append(t_of(farneback(before, frame), truth.farneback))
+        if truth.lpips is not None and self.judges.lpips:
+            distance = self.judges.lpips(before, frame)
+            self.values["t_lpips"].append(t_lpips(distance, truth.lpips))
+
+    def _regions(self, name: str, by_region: Mapping[str, float]) -> None:
+        for region, value in by_region.items():
+            self.values[name if region == "frame" else f"{name}_{region}"].append(value)
+
+    def _rings(self, error: Tensor, rings: Tensor) -> None:
+        sums = torch.bincount(rings.flatten(), error.flatten().double(), len(self.error))
+        pixels = torch.bincount(rings.flatten(), minlength=len(self.pixels)).double()
+        more = len(sums) - len(self.error)
+        self.error = torch.nn.functional.pad(self.error, (0, more)) + sums
+        self.pixels = torch.nn.functional.pad(self.pixels, (0, more)) + pixels
+
+    def _published(self) -> None:
+        frames, truths = (torch.stack(part) for part in zip(*self.item, strict=True))
+        self.values["psnr_published"].append(float(published_psnr(frames, truths)))
+        self.values["ssim_published"].append(float(published_ssim(frames, truths)))
+        self.item.clear()
+
+    def means(self) -> dict[str, float]:
+        """The mean over the frames (pairs, items) in which there was something to judge."""
+        if self.item:
+            self._published()
+        means = {}
+        for name, values in self.values.items():
+            present = [value for value in values if not math.isnan(value)]
+            means[name] = float(np.mean(present)) if present else math.nan
+        return means
+
+    def eccentricity(self) -> tuple[float | None, ...]:
+        """Mean squared error ring by ring around the gaze, None for a ring without pixels."""
+        pairs = zip(self.error.tolist(), self.pixels.tolist(), strict=True)
+        return tuple(round(error / pixels, 8) if pixels else None for error, pixels in pairs)

@@ -1,0 +1,225 @@
+"""A result as JSON and back, and as Markdown: rows first, then means, then where models lose."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from ..config import InputError
+from .result import COLUMNS, Cost, Result, Row
+
+BEGIN, END = "<!-- deepfovea evaluate: begin -->", "<!-- deepfovea evaluate: end -->"
+
+OVERVIEW = ("psnr", "ssim", "l1", "mse", "features", "lpips", "e_warp", "t_of", "t_lpips", "jod")
+REGIONAL = ("psnr", "ssim")
+REGIONS = ("fovea", "blend", "periphery", "sampled", "dropped")
+AS_PUBLISHED = ("psnr_published", "ssim_published")
+COMPARED = (*OVERVIEW, *(f"psnr_{region}" for region in REGIONS))
+"""In what :func:`losses` looks for where a model is behind."""
+
+
+def to_json(result: Result) -> str:
+    """Rows, means and what is needed to repeat them; all but ``cost`` is reproducible."""
+    rows = []
+    for row in result.rows:
+        parts = asdict(row)
+        values = parts.pop("values")
+        rows.append(json.dumps(parts | values, ensure_ascii=False))
+    others = {
+        "mean": result.means(),
+        "notes": result.notes,
+        "failed": result.failed,
+        "cost": {name: asdict(cost) for name, cost in result.cost.items()},
+    }
+    # A line per row: readable, and so are the differences of two files.
+    text = ",\n".join(rows)
+    protocol = json.dumps(result.protocol, indent=1, ensure_ascii=False)
+    rest = json.dumps(others, indent=1, ensure_ascii=False).removeprefix("{")
+    return f'{{\n"protocol": {protocol},\n"rows": [\n{text}\n],{rest}'
+
+
+def from_json(text: str, source: str = "JSON") -> Result:
+    """The result that :func:`to_json` wrote.
+
+    Raises:
+        InputError: something else.
+    """
+    try:
+        data = json.loads(text)
+        rows = []
+        for row in data["rows"]:
+            values = {name: row[name] for name in COLUMNS if name in row}
+            float(values["psnr"])
+            rows.append(
+                Row(
+                    row["method"],
+                    row["clip"],
+                    row["frames"],
+                    row["sampled"],
+                    values,
+                    tuple(row["psnr_by_frame"]),
+                    tuple(row["mse_by_eccentricity"]),
+                )
+            )
+        cost = {name: Cost(**value) for name, value in data["cost"].items()}
+        if not rows or not {"models", "eccentricity_bin"} <= data["protocol"].keys():
+            raise ValueError("no rows or no protocol")
+        return Result(data["protocol"], rows, data["notes"], data["failed"], cost)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        raise InputError(
+            f"{source}: cannot be read ({type(e).__name__}: {' '.join(str(e).split())[:100]}); "
+            "expected what 'deepfovea evaluate DIR --json FILE' wrote"
+        ) from None
+
+
+def to_markdown(result: Result) -> str:
+    """Tables for people; every column says in which direction it improves."""
+    means, methods = result.means(), result.methods
+    clips = len(result.clips)
+    parts = [
+        f"Means over {clips} clip{'s' * (clips > 1)}. `bicubic-all` sees all low-resolution "
+        "pixels, the other methods only the samples. The best of those is bold.",
+        _by_method(means, [name for name in OVERVIEW if _present(means, name)]),
+    ]
+    if _present(means, "e_warp_original"):
+        own = next(mean["e_warp_original"] for mean in means.values())
+        parts.append(f"The original frames themselves have an E_warp of {own:.5f}.")
+    for metric in REGIONAL:
+        names = [f"{metric}_{region}" for region in REGIONS]
+        if any(_present(means, name) for name in names):
+            parts += [f"{COLUMNS[metric].label} by region:", _by_method(means, names)]
+    parts += ["PSNR clip by clip:", _by_clip(result)]
+    if any(_present(means, name) for name in AS_PUBLISHED):
+        parts += [
+            "By the published definitions, which are comparable with nothing else (the peak is "
+            "the prediction's own maximum, SSIM one global correlation, both pooled over six "
+            "frames):",
+            _by_method(means, AS_PUBLISHED, bold=False),
+        ]
+    if result.cost:
+        parts += [
+            f"Cost of one frame, {result.protocol['cost_of']}, on {_place(result)}; it varies from "
+            "run to run and from machine to machine, the figures above do not:",
+            _cost_table(result),
+        ]
+    lost = [line for model in result.protocol["models"] for line in losses(result, model)]
+    if lost:
+        parts.append("\n".join(["Where we lose:", "", *(f"- {line}" for line in lost)]))
+    if result.protocol.get("jod_info") and any(_present(means, "jod") for _ in methods):
+        parts.append(f"JOD: {result.protocol['jod_info']}.")
+    remarks = [*result.notes, *(f"left out: {line}" for line in result.failed)]
+    if remarks:
+        parts.append("\n".join(f"- {line}" for line in remarks))
+    return "\n\n".join(parts)
+
+
+def losses(result: Result, model: str) -> list[str]:
+    """Where a model is behind a baseline, in words; a line per baseline."""
+    means, lines = result.means(), []
+    psnr = {(row.clip, row.method): row.psnr for row in result.rows}
+    for baseline in result.protocol["baselines"]:
+        theirs = means[baseline]
+        behind = [
+            f"{COLUMNS[name].label} {_cell(mine, name)} against {_cell(theirs[name], name)}"
+            for name, mine in means[model].items()
+            if name in COMPARED and _is_better(theirs.get(name), mine, name)
+        ]
+        clips = [
+            f"{clip} {psnr[clip, model]:.2f} against {psnr[clip, baseline]:.2f} dB"
+            for clip in result.clips
+            if psnr[clip, baseline] > psnr[clip, model]
+        ]
+        if not behind and not clips:
+            lines.append(f"`{model}` is behind `{baseline}` in no mean and on no clip.")
+            continue
+        text = f"`{model}` is behind `{baseline}`"
+        if behind:
+            text += f" in the mean {'; '.join(behind)}"
+        if clips:
+            text += f"{'; and' if behind else ''} in PSNR on {len(clips)} of "
+            text += f"{len(result.clips)} clips"
+            text += f" ({'; '.join(clips)})" if len(clips) < len(result.clips) else ""
+        lines.append(text + ".")
+    return lines
+
+
+def insert(document: str, tables: str) -> str:
+    """The tables in place of what stands between :data:`BEGIN` and :data:`END` in a document.
+
+    A document without these two marks is replaced as a whole.
+    """
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        return tables + "\n"
+    return f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
+
+
+def _present(means: Mapping[str, Mapping[str, float]], name: str) -> bool:
+    return any(name in mean for mean in means.values())
+
+
+def _is_better(one: float | None, other: float, name: str) -> bool:
+    if one is None:
+        return False
+    return one > other if COLUMNS[name].better == "higher" else one < other
+
+
+def _cell(value: float | None, name: str) -> str:
+    return "–" if value is None else f"{value:.{COLUMNS[name].digits}f}"
+
+
+def _by_method(
+    means: Mapping[str, Mapping[str, float]], names: Sequence[str], bold: bool = True
+) -> str:
+    lines = []
+    for method, mean in means.items():
+        cells = []
+        for name in names:
+            value = mean.get(name)
+            rivals = [m[name] for k, m in means.items() if k != "bicubic-all" and name in m]
+            best = (
+                bold
+                and method != "bicubic-all"
+                and value is not None
+                and len(rivals) > 1
+                and not any(_is_better(rival, value, name) for rival in rivals)
+            )
+            cells.append(f"**{_cell(value, name)}**" if best else _cell(value, name))
+        lines.append([method, *cells])
+    heads = [COLUMNS[name].heading for name in names]
+    return _table(["method", *heads], lines)
+
+
+def _by_clip(result: Result) -> str:
+    score = {(row.clip, row.method): row.psnr for row in result.rows}
+    lines = [
+        [clip, *(f"{score[clip, method]:.2f}" for method in result.methods)]
+        for clip in result.clips
+    ]
+    means = result.means()
+    lines.append(["**mean**", *(f"**{means[m]['psnr']:.2f}**" for m in result.methods)])
+    return _table(["PSNR ↑, dB", *result.methods], lines)
+
+
+def _place(result: Result) -> str:
+    threads = next(iter(result.cost.values())).threads
+    return f"{result.protocol['device']}, {threads} thread{'s' * (threads > 1)}"
+
+
+def _cost_table(result: Result) -> str:
+    heads = ["ms per frame ↓", "processor ms ↓", "peak memory ↓, MiB", "parameters ↓"]
+    lines = []
+    for name, c in result.cost.items():
+        memory = "–" if c.peak_memory_mib is None else f"{c.peak_memory_mib:.0f}"
+        times = [f"{c.ms_per_frame:.1f}", f"{c.processor_ms_per_frame:.1f}"]
+        lines.append([name, *times, memory, f"{c.parameters:,}"])
+    return _table(["method", *heads], lines)
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rule = "|---|" + "---:|" * (len(head) - 1)
+    return "\n".join(
+        ["| " + " | ".join(head) + " |", rule, *("| " + " | ".join(li) + " |" for li in lines)]
+    )

@@ -1,0 +1,68 @@
+"""Where in a frame an error is: in rings around the gaze, on sampled or on dropped pixels.
+
+A *cell* is a ring together with whether the low-resolution pixel was sampled; every region is
+a union of cells, so that one pass over an error map gives its mean in all of them. Legend: h, w
+low resolution, H, W high resolution, H = scale · h; a sampled pixel stands for its
+scale × scale block.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..config import Density
+
+REGIONS: dict[str, tuple[int, ...]] = {
+    "frame": (0, 1, 2, 3, 4, 5),
+    "fovea": (0, 1),
+    "blend": (2, 3),
+    "periphery": (4, 5),
+    "sampled": (0, 2, 4),
+    "dropped": (1, 3, 5),
+}
+"""The cells of each region: 2 · ring + dropped."""
+
+
+def cell_map(distance: Tensor, mask: Tensor, density: Density, scale: int) -> Tensor:
+    """The cell of every high-resolution pixel.
+
+    Args:
+        distance: [h, w] from the gaze, as of :func:`deepfovea.fovea.eccentricity_map`.
+        mask: [h, w], 1 where sampled.
+        density: fovea up to its inner radius, periphery from its outer radius on, blend
+            between.
+        scale: H / h.
+
+    Returns:
+        int64 [H, W].
+    """
+    ring = (distance > density.inner).long() + (distance >= density.outer).long()
+    return enlarge(2 * ring + (mask == 0).long(), scale)
+
+
+def enlarge(values: Tensor, scale: int) -> Tensor:
+    """[h, w] -> [scale · h, scale · w], each pixel a square."""
+    return values.repeat_interleave(scale, -2).repeat_interleave(scale, -1)
+
+
+def region_means(values: Tensor, cells: Tensor) -> dict[str, float]:
+    """The mean of a map over each region.
+
+    Args:
+        values: [H, W], or smaller by a margin that is the same on all sides (windows that lie
+            inside the frame, as of SSIM, count where their centre is).
+        cells: [H, W], see :func:`cell_map`.
+
+    Returns:
+        By the names of :data:`REGIONS`; nan where a region is empty. Summed in float64.
+    """
+    margin = (cells.shape[-1] - values.shape[-1]) // 2
+    height, width = values.shape
+    inside = cells[margin : margin + height, margin : margin + width].flatten()
+    sums = torch.bincount(inside, values.flatten().double(), 6)
+    pixels = torch.bincount(inside, minlength=6)
+    return {
+        name: float(sums[list(parts)].sum() / pixels[list(parts)].sum())
+        for name, parts in REGIONS.items()
+    }

@@ -1,0 +1,280 @@
+"""Everything that training changes, as plain values; how it is made, saved and restored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import checkpoint
+from ..checkpoint import PRESETS, Generator, build
+from ..config import RESUME_KEEPS, InputError, TrainConfig, from_json, nearest
+from ..generators.blocks import ModulatedDeformConv
+from ..generators.stream import StreamState
+from ..generators.unet import DeepFoveaState, RecurrentUNet, UNetState
+from ..objective.losses import DISCRIMINATORS, learned_parts
+from .batches import START, Position
+
+State = StreamState | UNetState | DeepFoveaState
+"""What a generator hands from frame to frame."""
+
+
+@dataclass
+class Training:
+    """A run under way: what a checkpoint holds, and nothing else."""
+
+    net: Generator
+    heads: nn.ModuleList
+    """From the features of each coarser stage to its frames (multi-resolution supervision)."""
+    learned: nn.ModuleDict
+    """Parameters of losses and discriminators, by the name of their term."""
+    averaged: dict[str, Tensor]
+    """The generator's parameters, averaged over the steps."""
+    optimizers: dict[str, torch.optim.Adam]
+    """That of the generator, and one for each discriminator by the name of its term."""
+    scaler: torch.amp.GradScaler
+    """Of losses, against underflow in half precision."""
+    state: State | None = None
+    """The recurrent state after the last chunk, without a graph."""
+    step: int = 0
+    position: Position = START
+    hours: float = 0.0
+    logged: int = 0
+    """The step of the last row of metrics."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Of the metrics since then."""
+
+
+def begin(
+    config: TrainConfig, device: torch.device, start_from: str | Path | None = None
+) -> Training:
+    """A run before its first step; the seed decides all weights.
+
+    Args:
+        config: what to train.
+        device: where.
+        start_from: a model, by name or path, whose weights the generator begins with.
+
+    Raises:
+        InputError: an unknown model, or one of another kind than ``config.model``.
+    """
+    if config.model not in PRESETS:
+        raise InputError(f"--model: received {config.model!r}, {nearest(config.model, PRESETS)}")
+    torch.manual_seed(config.seed)
+    net = build(PRESETS[config.model])
+    if config.chunk % net.frames_per_step:
+        raise InputError(
+            f"--chunk: received {config.chunk} frames, but {config.model!r} takes "
+            f"{net.frames_per_step} at a time; expected a multiple of that"
+        )
+    if start_from is not None:
+        begun = checkpoint.load(start_from)
+        if begun.config != net.config:
+            raise InputError(f"--start-from {start_from}: another network than {config.model!r}")
+        net.load_state_dict(begun.state_dict())
+    names = config.loss_weights()
+    learned = learned_parts(names, config.discriminator_channels)
+    heads = _heads(net) if "multiresolution" in names else nn.ModuleList()
+    for module in (net, learned, heads):
+        module.to(device)
+    critics = {name: list(learned[name].parameters()) for name in DISCRIMINATORS if name in learned}
+    judged = {id(parameter) for group in critics.values() for parameter in group}
+    rest = [p for p in learned.parameters() if id(p) not in judged]
+    groups = {"generator": [*net.parameters(), *heads.parameters(), *rest], **critics}
+    optimizers = {
+        name: torch.optim.Adam(group, rates(config)[name], betas=config.betas)
+        for name, group in groups.items()
+    }
+    for optimizer in optimizers.values():  # Adam would make these at its first step
+        for parameter in optimizer.param_groups[0]["params"]:
+            moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
+    return Training(
+        net=net,
+        heads=heads,
+        learned=learned,
+        averaged={name: p.detach().clone() for name, p in net.named_parameters()},
+        optimizers=optimizers,
+        scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
+    )
+
+
+def rates(config: TrainConfig) -> dict[str, float]:
+    """The full learning rate of each optimiser."""
+    critics = dict.fromkeys(DISCRIMINATORS, config.discriminator_learning_rate)
+    return {"generator": config.learning_rate, **critics}
+
+
+def _heads(net: Generator) -> nn.ModuleList:
+    """1×1 deformable convolutions to frames, as each block had one when the authors tried it."""
+    if not isinstance(net, RecurrentUNet) or len(net.config.super_resolution) < 2:
+        raise InputError(
+            "--losses multiresolution: this network has one resolution; expected --model paper"
+        )
+    frames = 3 * net.frames_per_step
+    stages = net.config.super_resolution[:-1]
+    return nn.ModuleList(ModulatedDeformConv(channels, frames, 1) for channels in stages)
+
+
+def tensors(training: Training) -> dict[str, Tensor]:
+    """Every tensor of a run but the recurrent state and the random numbers, by its name."""
+    parts: dict[str, Tensor] = {f"net.{k}": v for k, v in training.net.state_dict().items()}
+    parts |= {f"average.{k}": v for k, v in training.averaged.items()}
+    for name, module in (("heads", training.heads), ("learned", training.learned)):
+        parts |= {f"{name}.{k}": v for k, v in module.state_dict().items()}
+    moments = {p: kept for o in training.optimizers.values() for p, kept in o.state.items()}
+    for name, parameter in _parameters(training).items():
+        parts |= {f"adam.{key}.{name}": value for key, value in moments[parameter].items()}
+    return parts
+
+
+def _parameters(training: Training) -> dict[str, nn.Parameter]:
+    named = dict(training.net.named_parameters())
+    named |= {f"heads.{k}": p for k, p in training.heads.named_parameters()}
+    return named | {f"learned.{k}": p for k, p in training.learned.named_parameters()}
+
+
+def save(path: Path, training: Training, config: TrainConfig, lanes: int, state: Any) -> None:
+    """Write a checkpoint; the one that was there stays until the new one is complete.
+
+    Args:
+        path: of the file.
+        training: the run.
+        config: its configuration.
+        lanes: clips per step of all processes.
+        state: the recurrent state of all of these, None where there is none.
+    """
+    everything = tensors(training) | {"rng.cpu": torch.get_rng_state()}
+    if state is not None:
+        everything |= {f"state.{name}": value for name, value in state._asdict().items()}
+    if torch.cuda.is_available():
+        everything["rng.cuda"] = torch.cuda.get_rng_state()
+    about = {
+        "kind": "training",
+        "config": asdict(config),
+        "step": training.step,
+        "next_clip": training.position.clip,
+        "chunk": training.position.chunk,
+        "lanes": lanes,
+        "hours": training.hours,
+        "logged": training.logged,
+        "sums": training.sums,
+        "scaler": training.scaler.state_dict(),
+    }
+    checkpoint.write(path, everything, about)
+
+
+def restore(
+    path: Path, training: Training, config: TrainConfig, process: int = 0, processes: int = 1
+) -> None:
+    """Bring a run that :func:`begin` made to where a checkpoint was written.
+
+    With clips of another size or number than before, the clip under way is left out.
+
+    Raises:
+        InputError: no complete checkpoint of such a run.
+    """
+    found, about = checkpoint.read(path)
+    if about.get("kind") != "training":
+        raise InputError(
+            f"{path}: received a file of kind {about.get('kind')!r}, expected a checkpoint of a "
+            "training run; --start-from takes models"
+        )
+    before = _config(about.get("config"), path)
+    for name in RESUME_KEEPS:
+        old, new = getattr(before, name), getattr(config, name)
+        if name == "losses":
+            old, new = tuple(before.loss_weights()), tuple(config.loss_weights())
+        if old != new:
+            raise InputError(
+                f"--{name.replace('_', '-')}: received {new!r}, but {path} is of a run with "
+                f"{old!r}; go on with that, or begin another run"
+            )
+    wanted = tensors(training)
+    shapes = {name: found[name].shape for name in wanted.keys() & found.keys()}
+    wrong = sorted(name for name, tensor in wanted.items() if shapes.get(name) != tensor.shape)
+    if wrong:
+        raise InputError(
+            f"{path}: {len(wrong)} of {len(wanted)} entries are missing or of another shape, the "
+            f"first is {wrong[0]!r}; give a complete checkpoint of this run"
+        )
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            tensor.copy_(found[name])
+    try:
+        training.step, clip, training.hours = about["step"], about["next_clip"], about["hours"]
+        # Absent in checkpoints of version 0.1.0, which were written between clips only.
+        chunk, lanes = about.get("chunk", 0), about.get("lanes", config.batch * processes)
+        training.logged = about.get("logged", training.step)
+        training.sums = about.get("sums", {})
+        training.scaler.load_state_dict(about.get("scaler", {}) or training.scaler.state_dict())
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: incomplete ({error}); give a checkpoint as written") from None
+    if "rng.cpu" in found:
+        torch.set_rng_state(found["rng.cpu"])
+    if "rng.cuda" in found and torch.cuda.is_available():
+        torch.cuda.set_rng_state(found["rng.cuda"])
+    same = lanes == config.batch * processes
+    if not same and config.preprocessing == "published":
+        raise InputError(
+            f"--batch: received {config.batch} in {processes} processes, but {path} has {lanes} "
+            "lanes of items; go on with as many"
+        )
+    sizes = ("clip", "chunk", "crop")
+    same = same and all(getattr(before, name) == getattr(config, name) for name in sizes)
+    if same:
+        device = next(training.net.parameters()).device
+        mine = slice(process * config.batch, (process + 1) * config.batch)
+        kept = {k.removeprefix("state."): v[mine] for k, v in found.items() if k[:6] == "state."}
+        training.state = _state(kept, device, path)
+        training.position = Position(clip, chunk)
+    else:
+        training.position = Position(clip + lanes if chunk else clip)
+
+
+def _state(kept: Mapping[str, Tensor], device: torch.device, path: Path) -> State | None:
+    if not kept:
+        return None
+    for kind in (StreamState, UNetState, DeepFoveaState):
+        if set(kept) == set(kind._fields):
+            return kind(**{name: value.to(device) for name, value in kept.items()})
+    raise InputError(f"{path}: holds no recurrent state that is known; a newer deepfovea may")
+
+
+def read_config(path: Path) -> TrainConfig:
+    """The configuration in a JSON file, strictly.
+
+    Raises:
+        InputError: no such file, no JSON, an unknown key or an unusable value.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give another") from None
+    except ValueError as error:
+        raise InputError(f"{path}: no JSON ({error}); expected a config.json of a run") from None
+    return _config(values, path)
+
+
+def _config(values: Any, path: Path) -> TrainConfig:
+    if isinstance(values, dict) and "losses" not in values and values.get("model") != "stream":
+        # Version 0.1.0 left the motion out where a network finds none.
+        values = {**values, "losses": ["charbonnier"]}
+    return from_json(TrainConfig, values, source=str(path))
+
+
+def export(path: Path, training: Training, config: TrainConfig, notes: list[str]) -> None:
+    """Write the averaged weights as a model, which :func:`deepfovea.load` reads."""
+    net = build(PRESETS[config.model])
+    net.load_state_dict(training.averaged)
+    provenance = {
+        "steps": training.step,
+        "hours": round(training.hours, 2),
+        "train": asdict(replace(config, perceptual_weights="", flow_weights="")),
+    }
+    checkpoint.save_model(path, net, provenance | ({"objective": notes} if notes else {}))

@@ -1,0 +1,91 @@
+"""The position in one video: the frame that is shown and the one that comes next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ..config import InputError
+from ..video import Frame, VideoReader
+
+MAX_PIXELS = 4096 * 2304
+
+
+class Player:
+    """Steps through a video in constant memory: two frames, whatever its length.
+
+    Attributes: ``reader``; ``frame``, the one shown; ``number``, its place from 0.
+
+    Raises InputError for what is no video, has alpha or is larger than 4096 x 2304.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.name = name
+        try:
+            self.reader = VideoReader(path)
+        except InputError as error:
+            raise InputError(str(error).replace(str(path), name)) from None
+        if self.reader.has_alpha:
+            raise InputError(f"{name}: received a video with alpha; expected one without")
+        if self.reader.width * self.reader.height > MAX_PIXELS:
+            raise InputError(
+                f"{name}: received {self.reader.width}x{self.reader.height}; "
+                "expected at most the pixels of 4096x2304: scale it down"
+            )
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Go to the first frame."""
+        self.reader.close()
+        self._frames: Iterator[Frame] = iter(self.reader)
+        self.frame = next(self._frames)
+        self.number = 0
+        self.ahead = self._read()
+
+    def advance(self) -> bool:
+        """Go to the next frame; False at the end."""
+        if self.ahead is None:
+            return False
+        self.frame, self.ahead = self.ahead, self._read()
+        self.number += 1
+        return True
+
+    def catch_up(self, seconds: float, patience: float) -> None:
+        """Pass over the frames that are no longer due at a time of the video.
+
+        ``patience``: how long to decode, s; a decoder slower than the video ends there.
+        """
+        until = time.perf_counter() + patience
+        while self.ahead is not None and self.ahead.pts_seconds <= seconds:
+            self.advance()
+            if time.perf_counter() > until:
+                break
+
+    def seek(self, seconds: float, wanted: Callable[[], bool]) -> None:
+        """Go to the frame shown at a time, or to the last; give up when no longer wanted."""
+        if seconds < self.frame.pts_seconds:
+            self.rewind()
+        while self.ahead is not None and self.ahead.pts_seconds <= seconds and wanted():
+            self.advance()
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds, where the file says how many frames it has."""
+        count = self.reader.frame_count
+        return None if count is None else float(count / self.reader.frame_rate)
+
+    @property
+    def interval(self) -> float:
+        """Mean seconds from frame to frame."""
+        return float(1 / self.reader.frame_rate)
+
+    def close(self) -> None:
+        """Release the file."""
+        self.reader.close()
+
+    def _read(self) -> Frame | None:
+        try:
+            return next(self._frames, None)
+        except InputError:  # damaged from here on: what could be decoded is the video
+            return None

@@ -1,0 +1,400 @@
+"""The page, the WebSocket and the upload.
+
+Nothing that a client sends names a file: the page's files are read once at the start, videos
+are asked for by identifiers, and what is dropped on the page gets a name of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import logging
+import mimetypes
+import secrets
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from ..config import InputError
+from .player import Player
+from .session import Offer, Session
+from .wish import MAX_MESSAGE_BYTES
+
+STATIC = Path(__file__).parent / "static"
+SECURITY = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; object-src 'none'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+MESSAGES_PER_SECOND = 500
+MESSAGE_BURST = 1000
+MALFORMED_ALLOWED = 20
+SEND_SECONDS = 20.0  # a client that takes no data for so long is gone
+TRY_AGAIN_LATER, POLICY_VIOLATION = 1013, 1008  # RFC 6455 and IANA's registry of close codes
+
+# Containers are told by their first bytes before FFmpeg sees them: a playlist (HLS, concat, SDP)
+# would make it open other files and hosts.
+SIGNATURES: tuple[tuple[int, bytes], ...] = (
+    (4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (4, b"wide"), (4, b"free"),  # MP4, QuickTime
+    (0, b"\x1aE\xdf\xa3"),  # Matroska, WebM
+    (8, b"AVI "), (0, b"OggS"), (0, b"FLV\x01"), (0, b"GIF8"),
+    (0, b"\x00\x00\x01\xba"),  # MPEG program stream
+    (0, b"0&\xb2u\x8ef\xcf\x11"),  # ASF, WMV
+)  # fmt: skip
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Client:
+    """One open page: its session and what it has dropped."""
+
+    session: Session
+    folder: Path
+    uploading: bool = False
+
+
+def refusal(host: str | None, origin: str | None, bound: str) -> str | None:
+    """Why a request must not be answered; None if it may.
+
+    A page of another site can point a browser here: by its own name that resolves to this
+    machine (the Host header then has that name), or across sites (the Origin then differs).
+    Numbers, ``localhost``, the host that was asked for and this machine's name are ours.
+
+    Args:
+        host: the Host header.
+        origin: the Origin header; programs that are not browsers send none.
+        bound: the host that the server was asked to listen on.
+    """
+    name = urlsplit(f"//{host}").hostname if host else None
+    if name is None:
+        return "received no Host header"
+    ours = {"localhost", bound.lower(), socket.gethostname().lower()}
+    if name not in ours and not _is_address(name):
+        return f"received the host {name[:80]!r}, which is not this server's"
+    if origin is not None and urlsplit(origin).netloc.lower() != (host or "").lower():
+        return "received a request from another site's page"
+    return None
+
+
+def _is_address(name: str) -> bool:
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(name)
+        return True
+    return False
+
+
+class Guard:
+    """Asks :func:`refusal` about every request, the WebSocket's too, and adds the headers."""
+
+    def __init__(self, app: ASGIApp, bound: str) -> None:
+        self.app = app
+        self.bound = bound
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] in ("http", "websocket"):
+            headers = Headers(scope=scope)
+            try:
+                reason = refusal(headers.get("host"), headers.get("origin"), self.bound)
+            except ValueError:
+                reason = "received a malformed host"
+            if reason and scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+                return
+            if reason:
+                await PlainTextResponse(reason, status_code=403)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+def make_app(
+    offer: Offer,
+    uploads: Path,
+    *,
+    host: str = "127.0.0.1",
+    max_clients: int = 10,
+    max_upload_bytes: int = 256 * 2**20,
+) -> ASGIApp:
+    """The application.
+
+    Args:
+        offer: videos and models.
+        uploads: an existing folder for what is dropped; a client's is removed when it leaves.
+        host: that the server listens on.
+        max_clients: so many pages at once; a further one is told so.
+        max_upload_bytes: of one dropped video. A client has one at a time.
+    """
+    clients: dict[str, Client] = {}
+
+    async def watch(websocket: WebSocket) -> None:
+        await websocket.accept()
+        if len(clients) >= max_clients:
+            message = f"{max_clients} viewers are connected, which is the limit; try again later"
+            await websocket.send_text(json.dumps({"error": message, "full": True}))
+            await websocket.close(TRY_AGAIN_LATER)
+            return
+        token = secrets.token_urlsafe(18)
+        lock, loop = asyncio.Lock(), asyncio.get_running_loop()
+
+        async def deliver(message: str | bytes) -> None:
+            async with lock:
+                if isinstance(message, str):
+                    await websocket.send_text(message)
+                else:
+                    await websocket.send_bytes(message)
+
+        session = Session(offer, _from_thread(deliver, loop))
+        clients[token] = client = Client(session, uploads / secrets.token_hex(8))
+        hello = {
+            "token": token,
+            "models": list(offer.models),
+            "videos": [{"id": key, "name": name} for key, (_, name) in offer.videos.items()],
+            "max_upload_bytes": max_upload_bytes,
+        }
+
+        def run() -> None:
+            try:
+                session.run()
+            finally:  # a session that ends by itself takes the connection along
+                with contextlib.suppress(RuntimeError):  # the server has ended
+                    loop.call_soon_threadsafe(lambda: loop.create_task(_close(websocket)))
+
+        thread = threading.Thread(target=run, name="viewer", daemon=True)
+        try:
+            await deliver(json.dumps({"hello": hello}))
+            thread.start()
+            await _listen(websocket, session, deliver)
+        except (WebSocketDisconnect, RuntimeError, OSError):
+            pass  # the client is gone
+        finally:
+            session.close()
+            del clients[token]
+            # The thread may still be busy with a frame, and cleaning up must not be cancelled.
+            threading.Thread(target=_clean, args=(thread, client.folder), daemon=True).start()
+
+    async def upload(request: Request) -> Response:
+        client = clients.get(request.query_params.get("token", ""))
+        if client is None:
+            return _answer(403, "received an unknown token; reload the page")
+        if client.uploading:
+            return _answer(429, "received a second video; wait for the first")
+        client.uploading = True
+        identifier = secrets.token_hex(8)
+        path = client.folder / identifier
+        try:
+            client.folder.mkdir(mode=0o700, exist_ok=True)
+            await _store(request, path, max_upload_bytes)
+            await run_in_threadpool(_check_video, path)
+        except (InputError, OSError, ClientDisconnect) as error:
+            path.unlink(missing_ok=True)
+            too_large = isinstance(error, TooLarge)
+            return _answer(413 if too_large else 400, str(error) or "the upload was cut short")
+        finally:
+            client.uploading = False
+        client.session.show(identifier, path, "dropped video")
+        for earlier in client.folder.iterdir():
+            if earlier != path:
+                with contextlib.suppress(OSError):
+                    earlier.unlink()
+        return JSONResponse({"id": identifier})
+
+    routes = [Route(f"/{name}", _page(STATIC / name)) for name in _static_names()]
+    app = Starlette(
+        routes=[
+            Route("/", _page(STATIC / "index.html")),
+            *routes,
+            Route("/upload", upload, methods=["POST"]),
+            WebSocketRoute("/watch", watch),
+        ]
+    )
+    return Guard(app, host)
+
+
+async def _listen(websocket: WebSocket, session: Session, deliver: Callable[..., Any]) -> None:
+    """Hand messages on until the client leaves or misbehaves."""
+    allowance, before, malformed = float(MESSAGE_BURST), time.monotonic(), 0
+    while True:
+        event = await websocket.receive()
+        if event["type"] == "websocket.disconnect":
+            return
+        now = time.monotonic()
+        allowance = min(MESSAGE_BURST, allowance + MESSAGES_PER_SECOND * (now - before)) - 1
+        before = now
+        if allowance < 0:
+            await websocket.close(POLICY_VIOLATION, "too many messages")
+            return
+        try:
+            text = event.get("text")
+            if text is None:
+                raise InputError("a message: received bytes; expected JSON as text")
+            session.change(text)
+        except InputError as error:
+            malformed += 1
+            if malformed > MALFORMED_ALLOWED:
+                await websocket.close(POLICY_VIOLATION, "too many malformed messages")
+                return
+            await deliver(json.dumps({"error": str(error)}))
+
+
+async def _close(websocket: WebSocket) -> None:
+    with contextlib.suppress(Exception):
+        await websocket.close()
+
+
+def _from_thread(
+    deliver: Callable[[str | bytes], Any], loop: asyncio.AbstractEventLoop
+) -> Callable[[str | bytes], None]:
+    """Send from a thread and wait: a slow client slows its own thread, and nothing piles up."""
+
+    def send(message: str | bytes) -> None:
+        coroutine = deliver(message)
+        try:
+            future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        except RuntimeError as error:  # the server has ended
+            coroutine.close()
+            raise ConnectionError from error
+        try:
+            future.result(SEND_SECONDS)
+        except Exception as error:
+            future.cancel()
+            raise ConnectionError from error
+
+    return send
+
+
+def _clean(thread: threading.Thread, folder: Path) -> None:
+    if thread.ident is not None:
+        thread.join()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+class TooLarge(InputError):
+    """An upload beyond the limit."""
+
+
+async def _store(request: Request, path: Path, limit: int) -> None:
+    """Stream a request's body to a file; never more than ``limit`` bytes of it."""
+    too_large = TooLarge(f"received a video of more than {limit / 2**20:g} MiB; shorten it")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise too_large
+    size = 0
+    with path.open("xb") as file:
+        async for chunk in request.stream():
+            if size == 0 and chunk and not _has_signature(chunk):
+                raise InputError("received no video; expected MP4, MOV, WebM, MKV, AVI or the like")
+            size += len(chunk)
+            if size > limit:
+                raise too_large
+            await run_in_threadpool(file.write, chunk)
+
+
+def _has_signature(start: bytes) -> bool:
+    return any(start[at : at + len(magic)] == magic for at, magic in SIGNATURES)
+
+
+def _check_video(path: Path) -> None:
+    Player(path, "the video").close()
+
+
+def _answer(status: int, message: str) -> Response:
+    return JSONResponse({"error": " ".join(message.splitlines())}, status_code=status)
+
+
+def _static_names() -> list[str]:
+    return sorted(path.name for path in STATIC.iterdir() if path.suffix in (".html", ".css",
+                  ".js", ".svg"))  # fmt: skip
+
+
+def _page(path: Path) -> Callable[[Request], Response]:
+    content = path.read_bytes()
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    if path.suffix == ".js":  # some systems' tables say otherwise, and modules are strict
+        kind = "text/javascript"
+    return lambda _: Response(content, media_type=kind, headers=SECURITY)
+
+
+def serve(
+    offer: Offer,
+    *,
+    host: str,
+    port: int,
+    max_clients: int,
+    max_upload_bytes: int,
+    on_ready: Callable[[str], None],
+) -> None:
+    """Serve until interrupted.
+
+    Args:
+        offer: see :func:`make_app`, as for ``max_clients`` and ``max_upload_bytes``.
+        host: name or address to listen on.
+        port: 0 takes a free one.
+        on_ready: called with the page's address once it can be opened.
+
+    Raises:
+        InputError: the address cannot be listened on.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"--host {host} --port {port}: cannot listen there ({reason}); "
+            "choose another, --port 0 takes a free one"
+        ) from None
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    address = f"[{shown}]" if ":" in shown else shown
+    url = f"http://{address}:{listener.getsockname()[1]}/"
+    with (
+        listener,
+        tempfile.TemporaryDirectory(prefix="deepfovea-", ignore_cleanup_errors=True) as uploads,
+    ):
+        app = make_app(
+            offer,
+            Path(uploads),
+            host=host,
+            max_clients=max_clients,
+            max_upload_bytes=max_upload_bytes,
+        )
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            ws_max_size=2 * MAX_MESSAGE_BYTES,
+            timeout_graceful_shutdown=1,
+            lifespan="off",
+            server_header=False,
+        )
+        server = uvicorn.Server(config)
+        threading.Thread(target=_announce, args=(server, url, on_ready), daemon=True).start()
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+
+
+def _announce(server: uvicorn.Server, url: str, on_ready: Callable[[str], None]) -> None:
+    while not server.started and not server.should_exit:
+        time.sleep(0.02)
+    if server.started:
+        on_ready(url)

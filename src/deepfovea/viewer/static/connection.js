@@ -1,0 +1,55 @@
+// The WebSocket: JSON texts out and in, frames in. One frame is one message:
+// header length (uint32, little endian), JSON, then the pictures one after the other.
+
+const RETRY_MS = 2000;
+
+export class Connection {
+  // handlers: open(), text(object), frame(header, {view: ImageBitmap}), closed(why)
+  constructor(handlers) {
+    this.handlers = handlers;
+    this.chain = Promise.resolve();
+    this.refused = false;
+    this.connect();
+  }
+
+  connect() {
+    const url = new URL("/watch", location.href);
+    url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+    const socket = new WebSocket(url);
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => this.handlers.open();
+    socket.onmessage = (event) => {
+      if (typeof event.data === "string") {
+        const message = JSON.parse(event.data);
+        this.refused ||= Boolean(message.full);
+        this.handlers.text(message);
+      } else {
+        // Decoded one after the other, so that frames arrive in order.
+        this.chain = this.chain.then(() => this.decode(event.data)).catch(console.error);
+      }
+    };
+    socket.onclose = (event) => {
+      this.handlers.closed(event.reason);
+      // Where the server has said no, only the person asks again.
+      if (!this.refused && event.code !== 1008) setTimeout(() => this.connect(), RETRY_MS);
+    };
+    this.socket = socket;
+  }
+
+  async decode(buffer) {
+    const length = new DataView(buffer).getUint32(0, true);
+    const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+    let at = 4 + length;
+    const pictures = {};
+    await Promise.all(header.pictures.map(async ([view, type, size]) => {
+      const blob = new Blob([new Uint8Array(buffer, at, size)], { type });
+      at += size;
+      pictures[view] = await createImageBitmap(blob);
+    }));
+    this.handlers.frame(header, pictures);
+  }
+
+  send(changes) {
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(changes));
+  }
+}

@@ -1,0 +1,192 @@
+"""Claims about main.py: the published command line, translated into commands of deepfovea."""
+
+import importlib.util
+import json
+import os
+import re
+from pathlib import Path
+
+import media
+import numpy as np
+import pytest
+import torch
+
+from deepfovea.checkpoint import save_model
+from deepfovea.config import PUBLISHED_TRAINING
+from deepfovea.generators.unet import RecurrentUNet, UNetConfig
+from deepfovea.training import train as training
+from deepfovea.video import VideoReader, VideoWriter
+
+FILE = Path(__file__).parents[1] / "main.py"
+DEFAULTS = {
+    "train": False,
+    "val": False,
+    "test": False,
+    "inference": False,
+    "inference_data": "",
+    "cuda_devices": "0",
+    "data_parallel": False,
+    "load_model": "",
+}
+"""The table of the published README."""
+
+RUN = Path("runs/now")
+PARALLEL = ["--train", "--data", "REDS", "--data_parallel", "--cuda_devices", "0,1"]
+
+
+@pytest.fixture
+def main_py(tmp_path, monkeypatch):
+    """The module, in an empty working directory; its environment variable is put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    spec = importlib.util.spec_from_file_location("main_py", FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def commands(main_py, line):
+    options = main_py.published_parser().parse_args(line.split())
+    assert main_py.contradiction(options) == ""
+    return main_py.commands(options, RUN)
+
+
+# --- words ------------------------------------------------------------------------------------
+
+
+def test_the_arguments_and_defaults_are_the_published_ones(main_py):
+    parser = main_py.published_parser()
+    assert vars(parser.parse_args([])) == DEFAULTS | {"data": ""}
+    options = {action.option_strings[0] for action in parser._actions} - {"-h"}
+    assert options == {f"--{name}" for name in (*DEFAULTS, "data")}
+    for name, default in DEFAULTS.items():
+        words, value = ([f"--{name}"], True) if default is False else ([f"--{name}", "x"], "x")
+        assert vars(parser.parse_args(words)) == DEFAULTS | {"data": "", name: value}
+
+
+def test_train(main_py):
+    train = f"train --data=REDS --run={RUN} --cache=runs/frames --model=paper"
+    train += " --preprocessing=published"
+    assert commands(main_py, "--train --data REDS") == [train.split()]
+    # --load_model: what is trained begins with these weights
+    loaded = commands(main_py, "--train --data REDS --load_model old.safetensors")
+    assert loaded == [[*train.split(), "--start-from=old.safetensors"]]
+    # two items per step, over all devices
+    for devices, batch in (("0", 2), ("0,2", 1), ("0,1,2", 1)):
+        line = f"--train --data REDS --data_parallel --cuda_devices {devices}"
+        assert commands(main_py, line) == [[*train.split(), f"--batch={batch}"]]
+
+
+def test_val_test_and_inference_use_the_model_that_was_loaded_or_trained(main_py):
+    line = "--val --test --inference --data REDS --inference_data videos"
+    for before, model in (("--load_model my.safetensors", "my.safetensors"), ("--train", None)):
+        model = model or f"{RUN}/model.safetensors"
+        *_, val, test, infer = commands(main_py, f"{line} {before}")
+        for verb, words in (("validate", val), ("test", test)):
+            files = f"--json={RUN}/{verb}.json --markdown={RUN}/{verb}.md"
+            assert words == [verb, "--data=REDS", f"--model={model}", *files.split()]
+        expected = f"infer videos --output={RUN}/inference --model={model} --gaze=random"
+        assert infer == expected.split()
+
+
+def test_the_lines_of_the_readme_are_understood(main_py):
+    readme = FILE.with_name("README.md").read_text()
+    lines = re.findall(r"^python main.py (.*)$", readme, re.MULTILINE)
+    verbs = [[words[0] for words in commands(main_py, line)] for line in lines]
+    assert verbs == [["train"], ["train"], ["validate", "test"], ["infer"]]
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("", "nothing to do"),
+        ("--data REDS --load_model m", "nothing to do"),
+        ("--train", "--data: received none"),
+        ("--val --load_model m", "--data: received none"),
+        ("--test --data REDS", "--load_model: received none"),
+        ("--inference --load_model m", "--inference_data: received none"),
+        ("--train --data REDS --cuda_devices gpu", "--cuda_devices: received 'gpu'"),
+        ("--train --data REDS --cuda_devices 0,", "--cuda_devices: received '0,'"),
+        ("--inf --load_model m", "unrecognized arguments: --inf"),
+        ("--train --data REDS --epochs 3", "unrecognized arguments: --epochs 3"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line(main_py, capsys, line, complaint):
+    with pytest.raises(SystemExit) as exit:
+        main_py.main(line.split())
+    error = capsys.readouterr().err
+    assert exit.value.code == 2
+    assert error.count("\n") == 1
+    assert re.match(f"main.py: .*{complaint}", error)
+    assert not list(Path.cwd().iterdir())
+
+
+# --- deeds ------------------------------------------------------------------------------------
+
+
+def test_train_is_the_published_training(main_py, monkeypatch):
+    calls = []
+    monkeypatch.setattr(training, "train", lambda *arguments: calls.append(arguments))
+    assert main_py.main(["--train", "--data", "REDS", "--cuda_devices", "3"]) == 0
+    (data, run, config, resume, cache, start_from, *_) = calls.pop()
+    assert (data, run.parent, cache) == (Path("REDS"), Path("runs"), Path("runs/frames"))
+    assert re.fullmatch(r"\d{4}(-\d\d){2}_\d\d(-\d\d){2}", run.name)
+    assert (resume, start_from) == (False, None)
+    assert config == PUBLISHED_TRAINING
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+
+
+def test_data_parallel_is_a_process_for_every_device(main_py, monkeypatch):
+    started = []
+
+    class Done:
+        returncode = 7
+
+    monkeypatch.setattr(main_py.subprocess, "run", lambda words: started.append(words) or Done)
+    assert main_py.main([*PARALLEL, "--val"]) == 7  # and nothing is validated that was not trained
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node=2"]
+    assert started[0][1:8] == [*torchrun, "-m", "deepfovea", "--", "train"]
+    assert started[0][-1] == "--batch=1"
+    assert len(started) == 1
+
+
+def test_too_few_devices_are_refused(main_py, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(SystemExit):
+        main_py.main(PARALLEL)
+    assert "received 0,1, of which 1 usable" in capsys.readouterr().err
+
+
+@pytest.fixture
+def reds(tmp_path):
+    """Of val one video of one item, and a tiny network."""
+    folder = tmp_path / "REDS" / "val" / "val_sharp" / "000"
+    folder.parent.mkdir(parents=True)
+    with VideoWriter(folder, frame_rate=24) as writer:
+        for t, image in enumerate(media.moving(6, 90, 160)):
+            writer.write(image, t / 24)
+    torch.manual_seed(0)
+    six = RecurrentUNet(UNetConfig(6, False, True, (2,) * 5, (2,) * 4, (2, 18)))
+    save_model(tmp_path / "tiny.safetensors", six, {})
+    return tmp_path / "REDS"
+
+
+def test_val_and_inference_run(main_py, reds, capsys):
+    line = "--val --inference --load_model tiny.safetensors --data REDS --inference_data"
+    assert main_py.main([*line.split(), str(reds / "val" / "val_sharp")]) == 0
+    shown = capsys.readouterr().out
+    (run,) = Path("runs").iterdir()
+    table = json.loads((run / "validate.json").read_text())
+    assert (table["protocol"]["split"], table["protocol"]["size"]) == ("val", [768, 1024])
+    assert [(row["video"], row["frames"]) for row in table["rows"]] == [("000", 6)]
+    assert (run / "validate.md").read_text() in shown
+    with VideoReader(run / "inference" / "000") as reader:
+        frames = np.stack([frame.image for frame in reader])
+    assert frames.shape == (6, 360, 640, 3)
+
+
+def test_what_deepfovea_refuses_leaves_no_folder(main_py, reds, capsys):
+    line = "--val --load_model missing.safetensors --data REDS"
+    assert main_py.main(line.split()) == 2
+    assert "missing.safetensors" in capsys.readouterr().err
+    assert not list(Path("runs").iterdir())

@@ -1,0 +1,594 @@
+"""Claims about the viewer's server: what it shows, what it refuses, what it forgets."""
+
+import json
+import queue
+import socket
+import threading
+import time
+from contextlib import contextmanager
+
+import media
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
+from viewing import COUNT, DISC, HEIGHT, RATE, WIDTH, make_offer, unpack
+
+from deepfovea import cli
+from deepfovea.checkpoint import load
+from deepfovea.config import Density, InputError
+from deepfovea.fovea import reduce, sample
+from deepfovea.gaze import read_track
+from deepfovea.reconstruct import Reconstructor, to_tensor
+from deepfovea.video import VideoReader
+from deepfovea.viewer import server
+from deepfovea.viewer.server import make_app, refusal
+from deepfovea.viewer.session import Session
+from deepfovea.viewer.wish import VIEWS, Wish, change
+
+PATIENCE = 20.0  # seconds; a machine may be busy, and a failing test may wait
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("viewer")
+
+
+@pytest.fixture(scope="module")
+def offer(folder):
+    return make_offer(folder, models=("tiny", "twin"), videos=2)
+
+
+# ---- one session, without a server ----
+
+
+class Viewer:
+    """The other end of a session: what it sends lies in a queue."""
+
+    def __init__(self, offer, **first):
+        self.got = queue.Queue()
+        self.session = Session(offer, self.got.put)
+        if first:
+            self.say(**first)
+        self.thread = threading.Thread(target=self.session.run, daemon=True)
+        self.thread.start()
+
+    def say(self, **changes):
+        self.session.change(json.dumps(changes))
+
+    def text(self):
+        message = self.got.get(timeout=PATIENCE)
+        assert isinstance(message, str)
+        return json.loads(message)
+
+    def frame(self, acknowledge=True):
+        """The next frame, texts passed over."""
+        while isinstance(message := self.got.get(timeout=PATIENCE), str):
+            assert "error" not in message
+        header, pictures = unpack(message)
+        if acknowledge:
+            self.say(shown=header["number"])
+        return header, pictures
+
+    def error(self):
+        """The next error, frames and other texts passed over."""
+        while True:
+            message = self.got.get(timeout=PATIENCE)
+            if isinstance(message, bytes):
+                self.say(shown=unpack(message)[0]["number"])
+            elif "error" in (text := json.loads(message)):
+                return text["error"]
+
+    def silent(self, seconds=0.3):
+        try:
+            return isinstance(self.got.get(timeout=seconds), str)
+        except queue.Empty:
+            return True
+
+
+@contextmanager
+def viewer(offer, **first):
+    one = Viewer(offer, **first)
+    try:
+        yield one
+    finally:
+        one.session.close()
+        one.thread.join(PATIENCE)
+        assert not one.thread.is_alive()
+
+
+def originals(path):
+    with VideoReader(path) as reader:
+        return [frame.image for frame in reader]
+
+
+def test_the_samples_are_those_of_the_gaze(offer):
+    with viewer(offer, playing=False, gaze=[0.25, 0.5], density=DISC) as one:
+        assert one.text()["video"]["width"] == WIDTH
+        header, pictures = one.frame()
+        low = reduce(to_tensor(originals(offer.videos["0"][0])[0]))
+        gaze_px = torch.tensor([[[0.25 * WIDTH / 4 - 0.5, 0.5 * HEIGHT / 4 - 0.5]]])
+        samples, mask = sample(low[None, None], gaze_px, Density.parse(DISC))
+        expected = (samples[0, 0].permute(1, 2, 0) * 255).round().numpy()
+        assert np.abs(pictures["samples"] - expected).max() <= 1
+        assert header["sampled"] == pytest.approx(float(mask.mean()))
+        one.say(gaze=[0.75, 0.5])
+        header, pictures = one.frame()
+        assert header["gaze"] == [0.75, 0.5]
+        lit = np.argwhere(pictures["samples"].sum(-1) > 0)
+        assert lit.mean(0) == pytest.approx([HEIGHT / 8 - 0.5, 0.75 * WIDTH / 4 - 0.5], abs=0.6)
+
+
+def test_every_frame_along_a_track_is_what_reconstruct_writes(offer, folder):
+    csv = "time,x,y\n" + "".join(f"{i / RATE},{8 * i},{5 * i}\n" for i in range(COUNT))
+    (folder / "track.csv").write_text(csv)
+    path = offer.videos["0"][0]
+    track = read_track(folder / "track.csv", frame_size=(HEIGHT, WIDTH), frame_rate=RATE)
+    reconstructor = Reconstructor(load(folder / "tiny.safetensors"))
+    with viewer(offer, speed=0, track=csv, views=list(VIEWS)) as one:
+        for number, image in enumerate(originals(path)):
+            header, pictures = one.frame()
+            gaze = track.at([number / RATE])[0]
+            assert (header["frame"], header["stamp"]) == (number, None)
+            assert header["gaze"] == pytest.approx(list(gaze))
+            gaze_px = tuple(gaze * [WIDTH / 4, HEIGHT / 4] - 0.5)
+            expected = reconstructor(reduce(to_tensor(image)), gaze_px)
+            expected = (expected.permute(1, 2, 0) * 255).numpy()
+            assert np.abs(pictures["reconstruction"] - expected).mean() < 3.0  # JPEG
+            error = ((expected / 255 - image / 255.0) ** 2).mean()
+            assert header["psnr"] == pytest.approx(-10 * np.log10(error), abs=0.01)
+            assert np.abs(pictures["original"].astype(int) - image).mean() < 3.0
+        assert one.frame()[0]["frame"] == 0  # and from the beginning
+
+
+def test_the_newest_gaze_wins_and_no_frame_is_queued(offer):
+    with viewer(offer, speed=0) as one:
+        first, second = (one.frame(acknowledge=False)[0] for _ in range(2))
+        for i in range(100):
+            one.say(gaze=[i / 100, 0.5], stamp=float(i))
+        assert one.silent()  # two frames are on their way to the eye
+        one.say(shown=first["number"])
+        third = one.frame(acknowledge=False)[0]
+        assert (third["gaze"], third["stamp"]) == ([0.99, 0.5], 99.0)
+        assert [f["number"] for f in (first, second, third)] == [1, 2, 3]
+        assert one.silent()
+
+
+def test_late_frames_are_dropped(offer):
+    with viewer(offer) as one:
+        first, second = (one.frame(acknowledge=False)[0] for _ in range(2))
+        assert (first["frame"], second["frame"]) == (0, 1)
+        time.sleep(6 / RATE)
+        one.say(shown=second["number"])
+        assert one.frame()[0]["frame"] >= 5
+
+
+def test_paused_it_waits_for_the_gaze(offer):
+    with viewer(offer, playing=False) as one:
+        before = one.frame()[0]
+        assert one.silent()
+        one.say(gaze=[0.1, 0.2], stamp=5)
+        after = one.frame()[0]
+        assert (before["frame"], after["frame"], after["stamp"]) == (0, 0, 5.0)
+        assert one.silent()
+
+
+def test_step_seek_reset_and_the_other_video(offer):
+    with viewer(offer, playing=False, blue_noise=True) as one:
+        first, _ = one.frame()
+        one.say(step=True)
+        assert one.frame()[0]["frame"] == 1
+        one.say(seek=8 / RATE)
+        assert one.frame()[0]["frame"] == 8
+        one.say(seek=3.4 / RATE)
+        assert one.frame()[0]["frame"] == 3
+        one.say(seek=1e6)
+        assert one.frame()[0]["frame"] == COUNT - 1
+        one.say(step=True)
+        assert one.frame()[0]["frame"] == 0
+        one.say(gaze=[0.5, 0.50001])
+        second, _ = one.frame()  # the state has helped, and other pixels were drawn
+        assert second["psnr"] != pytest.approx(first["psnr"], abs=1e-4)
+        one.say(reset=True, gaze=[0.5, 0.5])
+        assert one.frame()[0]["psnr"] == pytest.approx(first["psnr"])
+        one.say(video="1")
+        assert one.text()["video"]["name"] == "video1.mp4"
+        _, pictures = one.frame()
+        other = originals(offer.videos["1"][0])[0].astype(int)
+        assert np.abs(pictures["original"] - other).mean() < 3.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "share"),
+    [
+        ({"density": "uniform:50"}, 0.5),
+        ({"density": "budget:25"}, 0.25),
+        (
+            {"density": "1,0,2,2.01deg", "pixels_per_degree": 8},
+            np.pi * 4**2 / (WIDTH * HEIGHT / 16),
+        ),
+        ({"density": "uniform:50", "blue_noise": True}, 0.5),
+    ],
+)
+def test_densities(offer, changes, share):
+    with viewer(offer, playing=False, **changes) as one:
+        header, _ = one.frame()
+        assert header["sampled"] == pytest.approx(share, abs=0.04)
+
+
+def test_only_the_views_that_are_shown_are_sent(offer):
+    with viewer(offer, playing=False, views=["original"]) as one:
+        assert list(one.frame()[1]) == ["original"]
+        one.say(views=["samples", "reconstruction"])
+        assert set(one.frame()[1]) == {"samples", "reconstruction"}
+
+
+def test_models(offer):
+    with viewer(offer, playing=False) as one:
+        assert one.frame()[0]["engine"] == "PyTorch for tiny"
+        one.say(model="twin")
+        header, _ = one.frame()
+        assert (header["model"], header["engine"]) == ("twin", "PyTorch for twin")
+
+
+@pytest.mark.parametrize(
+    ("track", "complaint"),
+    [
+        ("", "gaze track: received no rows"),
+        ("time,left\n0,1\n", "gaze track: received the columns"),
+        ("time,x,y\n0,a,b\n", "as x in row 2"),
+        ("time,x,y\n0,9000,9000\n", "no position inside"),
+    ],
+)
+def test_a_bad_track_is_refused_and_the_video_goes_on(offer, track, complaint):
+    with viewer(offer, speed=0) as one:
+        one.frame()
+        one.say(track=track)
+        error = one.error()
+        assert complaint in error
+        assert "/" not in error.split("received")[0]
+        assert one.frame()[0]["stamp"] is not None
+
+
+# ---- what a client may say ----
+
+NAMES = {"models": ["tiny"], "videos": ["0"]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", "{}", "null", "3", "[" * 5000, '{"gaze": [0.5]}', '{"gaze": [0.5, "x"]}',
+        '{"gaze": [NaN, 0]}', '{"gaze": [0, Infinity]}', '{"gaze": [1e400, 0]}',
+        '{"gaze": [true, false]}', '{"gaze": {"x": 1}}', '{"stamp": -1}', '{"speed": 9}',
+        '{"speed": 1' + "0" * 5000 + "}", '{"playing": 1}', '{"step": "yes"}', '{"seek": -1}',
+        '{"seek": null}', '{"model": "other"}', '{"model": ["tiny"]}', '{"video": "../0"}',
+        '{"views": []}', '{"views": ["all"]}', '{"views": [["samples"]]}', '{"density": "dense"}',
+        '{"density": "nan,0,1,2"}', '{"density": "1,0,1,1e9"}', '{"density": 5}',
+        '{"pixels_per_degree": 0}', '{"track": 5}', '{"track": "' + "x" * 2**20 + 'y"}',
+        '{"track": "\\ud800"}', '{"path": "/etc/passwd"}', '{"steps": 5}', '{"shown": 1e300}',
+    ],
+    ids=lambda text: text[:24],
+)  # fmt: skip
+def test_malformed_messages_are_refused_in_one_line(text):
+    with pytest.raises(InputError, match=r"received .*expected") as refused:
+        change(Wish("tiny", "0"), text, **NAMES)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 400
+
+
+VALUES = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+    | st.lists(st.floats(-5, 6) | st.text(max_size=4), max_size=3)
+)  # fmt: skip
+KEYS = st.sampled_from(
+    ["gaze", "stamp", "speed", "density", "pixels_per_degree", "views", "track", "seek", "step"]
+) | st.sampled_from(["shown", "playing", "blue_noise", "reset", "model", "video"])
+
+
+@settings(max_examples=100, deadline=None, database=None)
+@given(st.dictionaries(KEYS, VALUES, max_size=3))
+def test_whatever_comes_is_refused_or_a_wish_in_range(message):
+    try:
+        wish = change(Wish("tiny", "0"), json.dumps(message), **NAMES)
+    except InputError:
+        return
+    assert all(-4 <= c <= 5 for c in wish.gaze)
+    assert 0 <= wish.speed <= 8
+    assert 1 <= wish.pixels_per_degree <= 1000
+    assert 0 <= wish.seek_seconds <= 1e7
+    assert (wish.model, wish.video) == ("tiny", "0")
+    assert wish.views <= set(VIEWS)
+    assert wish.views
+
+
+def test_a_message_changes_what_it_names_and_nothing_else():
+    wish = Wish("tiny", "0", gaze=(0.1, 0.2), resets=3)
+    changed = change(wish, '{"step": true, "density": "budget:10"}', **NAMES)
+    assert changed == Wish(
+        "tiny", "0", gaze=(0.1, 0.2), resets=3, steps=1, playing=False, density=Density(budget=0.1)
+    )
+
+
+# ---- the server ----
+
+HOST = "http://127.0.0.1"
+
+
+@contextmanager
+def serving(offer, folder, **limits):
+    uploads = folder / f"uploads-{time.monotonic_ns()}"
+    uploads.mkdir()
+    with TestClient(make_app(offer, uploads, **limits), base_url=HOST) as client:
+        yield client, uploads
+
+
+def watch(client, **options):
+    return client.websocket_connect("ws://127.0.0.1/watch", **options)
+
+
+def hello(socket):
+    return json.loads(socket.receive_text())["hello"]
+
+
+def next_frame(socket, acknowledge=True):
+    while "bytes" not in (message := socket.receive()):
+        assert message["type"] == "websocket.send", message
+        assert "error" not in message["text"]
+    header, pictures = unpack(message["bytes"])
+    if acknowledge:
+        socket.send_json({"shown": header["number"]})
+    return header, pictures
+
+
+def next_error(socket):
+    while True:
+        message = socket.receive()
+        assert message["type"] == "websocket.send", message
+        if "error" in (text := json.loads(message.get("text") or "{}")):
+            return text["error"]
+
+
+def closing_code(socket):
+    with pytest.raises(WebSocketDisconnect) as closed:
+        while True:
+            message = socket.receive()
+            if message["type"] == "websocket.close":
+                raise WebSocketDisconnect(message["code"])
+    return closed.value.code
+
+
+def wait_until(condition):
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_the_page_and_nothing_but_the_page(offer, folder):
+    with serving(offer, folder) as (client, _):
+        page = client.get("/")
+        assert page.headers["content-type"].startswith("text/html")
+        assert "default-src 'self'" in page.headers["content-security-policy"]
+        for name in ("main.js", "stage.js", "style.css", "icon.svg"):
+            answer = client.get(f"/{name}")
+            assert answer.status_code == 200
+            assert "http://" not in answer.text.replace("http://www.w3.org/2000/svg", "")
+            assert "https://" not in answer.text
+        assert client.get("/main.js").headers["content-type"].startswith("text/javascript")
+        for path in (
+            "/server.py",
+            "/../server.py",
+            "/%2e%2e/server.py",
+            "/static/",
+            "//etc/passwd",
+        ):
+            assert client.get(path).status_code == 404
+        assert client.post("/main.js").status_code == 405
+
+
+def test_ten_pages_at_once_and_an_eleventh_is_told(offer, folder):
+    with serving(offer, folder, max_clients=10) as (client, _):
+        pages = [watch(client).__enter__() for _ in range(10)]
+        for number, page in enumerate(pages):
+            hello(page)
+            page.send_json({"playing": False, "gaze": [number / 10, 0.5]})
+        for number, page in enumerate(pages):
+            while (header := next_frame(page)[0])["gaze"] != [number / 10, 0.5]:
+                pass
+        with watch(client) as late:
+            assert "10 viewers" in json.loads(late.receive_text())["error"]
+            assert closing_code(late) == 1013
+        for page in pages:
+            page.__exit__(None, None, None)  # they vanish
+        assert header["sampled"] > 0
+        with watch(client) as next_one:
+            assert hello(next_one)["models"] == ["tiny", "twin"]
+            next_frame(next_one)
+
+
+def test_malformed_messages_get_an_answer_and_at_last_the_door(offer, folder):
+    with (
+        serving(offer, folder) as (client, _),
+        watch(client) as good,
+        watch(client) as bad,
+    ):
+        next_frame(good)
+        bad.send_text("{nonsense")
+        assert "expected JSON" in next_error(bad)
+        bad.send_bytes(b"\x00" * 100)
+        assert "received bytes" in next_error(bad)
+        next_frame(bad)
+        for _ in range(server.MALFORMED_ALLOWED):
+            bad.send_text("[]")
+        assert closing_code(bad) == 1008
+        next_frame(good)
+
+
+def test_a_flood_is_cut_off_and_the_others_see_on(offer, folder, monkeypatch):
+    monkeypatch.setattr(server, "MESSAGE_BURST", 100)
+    monkeypatch.setattr(server, "MESSAGES_PER_SECOND", 1)
+    with (
+        serving(offer, folder) as (client, _),
+        watch(client) as good,
+        watch(client) as flood,
+    ):
+        next_frame(good)
+        for i in range(150):
+            flood.send_json({"gaze": [i / 150, 0.5]})
+        assert closing_code(flood) == 1008
+        next_frame(good)
+
+
+def test_a_client_that_reads_but_never_answers_gets_two_frames(offer, folder):
+    with (
+        serving(offer, folder) as (client, _),
+        watch(client) as one,
+    ):
+        one.send_json({"speed": 0})
+        numbers = [next_frame(one, acknowledge=False)[0]["number"] for _ in range(2)]
+        one.send_text("[]")  # whose answer is the next message: no third frame came before
+        assert "error" in json.loads(one.receive_text())
+        assert numbers == [1, 2]
+
+
+# ---- uploads ----
+
+
+def upload(client, token, body):
+    return client.post("/upload", params={"token": token}, content=body)
+
+
+def test_a_dropped_video_is_shown_and_removed_with_its_viewer(offer, folder):
+    video = media.write_video(folder / "drop.mp4", media.moving(4, 48, 80, seed=9)).read_bytes()
+    with serving(offer, folder) as (client, uploads):
+        with watch(client) as one, watch(client) as two:
+            token = hello(one)["token"]
+            hello(two)
+            for _ in range(2):  # the second takes the place of the first
+                answer = upload(client, token, video)
+                assert answer.status_code == 200
+                identifier = answer.json()["id"]
+                while next_frame(one)[1]["original"].shape != (48, 80, 3):
+                    pass
+                assert [p.name for p in uploads.glob("*/*")] == [identifier]
+            two.send_json({"video": identifier})
+            assert "server has named" in next_error(two)  # it is not theirs
+        wait_until(lambda: not list(uploads.iterdir()))
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "complaint"),
+    [
+        (b"not a video at all", 400, "no video"),
+        (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", 400, "no video"),
+        (b"ffconcat version 1.0\nfile /etc/passwd\n", 400, "no video"),
+        (b"\x00\x00\x00\x18ftypisom" + b"\x00" * 500, 400, "the video"),
+        (b"", 400, ""),
+        (b"\x00\x00\x00\x18ftypisom" + b"\x00" * 2**20, 413, "more than 0.5 MiB"),
+    ],
+    ids=["text", "playlist", "concat", "damaged", "empty", "large"],
+)
+@pytest.mark.parametrize("declared", [True, False], ids=["declared", "chunked"])
+def test_what_is_no_video_is_refused_and_leaves_nothing(
+    offer, folder, body, status, complaint, declared
+):
+    with (
+        serving(offer, folder, max_upload_bytes=2**19) as (client, uploads),
+        watch(client) as one,
+    ):
+        token = hello(one)["token"]
+        content = body if declared else (body[i : i + 2**16] for i in range(0, len(body), 2**16))
+        answer = upload(client, token, content)
+        assert answer.status_code == status
+        assert complaint in answer.json()["error"]
+        assert str(uploads) not in answer.text
+        assert not list(uploads.glob("*/*"))
+        next_frame(one)
+
+
+def test_an_upload_needs_the_token_of_an_open_page(offer, folder):
+    with serving(offer, folder) as (client, uploads):
+        for token in ("", "../..", "guess"):
+            assert upload(client, token, b"GIF89a").status_code == 403
+        assert client.get("/upload").status_code == 405
+        assert not list(uploads.iterdir())
+
+
+# ---- who may ask ----
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "allowed"),
+    [
+        ("127.0.0.1:8765", None, True),
+        ("127.0.0.1:8765", "http://127.0.0.1:8765", True),
+        ("localhost:8765", "http://localhost:8765", True),
+        ("[::1]:8765", "http://[::1]:8765", True),
+        ("192.168.0.7:8765", "http://192.168.0.7:8765", True),
+        ("127.0.0.1:8765", "http://evil.example", False),
+        ("127.0.0.1:8765", "http://127.0.0.1:9999", False),
+        ("127.0.0.1:8765", "null", False),
+        ("evil.example:8765", "http://evil.example:8765", False),  # a name that points here
+        ("127.0.0.1.evil.example", None, False),
+        (None, None, False),
+    ],
+)
+def test_pages_of_other_sites_are_refused(host, origin, allowed):
+    assert (refusal(host, origin, "127.0.0.1") is None) == allowed
+
+
+def test_the_socket_and_the_upload_refuse_other_sites(offer, folder):
+    with serving(offer, folder) as (client, _):
+        assert client.get("/", headers={"host": "evil.example"}).status_code == 403
+        evil = {"origin": "http://evil.example"}
+        assert client.post("/upload", headers=evil).status_code == 403
+        with (
+            pytest.raises(WebSocketDisconnect) as refused,
+            watch(client, headers=evil),
+        ):
+            pass
+        assert refused.value.code == 1008
+
+
+# ---- the verb ----
+
+
+def run(capsys, *arguments):
+    code = cli.main(["view", "--no-browser", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_a_port_in_use_and_a_missing_extra_are_one_line(offer, folder, capsys, monkeypatch):
+    model, video = folder / "tiny.safetensors", offer.videos["0"][0]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = run(capsys, video, "--model", model, "--port", port)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"--port {port}: cannot listen" in err
+    monkeypatch.setattr("deepfovea.cli.viewer.find_spec", lambda name: None)
+    code, _, err = run(capsys, video)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "pip install 'deepfovea[viewer]'" in err
+
+
+def test_the_verb_offers_a_folder_and_warns_of_another_host(offer, folder, capsys, monkeypatch):
+    offered = {}
+    monkeypatch.setattr(
+        server, "serve", lambda offer, **options: offered.update(o=offer, **options)
+    )
+    code, _, err = run(capsys, folder, "--model", folder / "tiny.safetensors", "--host", "0.0.0.0")
+    assert code == 0
+    assert "there is no password" in err
+    names = [name for _, name in offered["o"].videos.values()]
+    assert {"video0.mp4", "video1.mp4"} <= set(names)
+    assert list(offered["o"].models) == ["tiny.safetensors", "stream"]
+    assert run(capsys, offer.videos["0"][0], "--model", folder / "tiny.safetensors")[2] == ""
+    assert offered["host"] == "127.0.0.1"
+    for bad in (["missing.mp4"], [folder / "track.csv"], ["--model", "nonesuch"]):
+        code, _, err = run(capsys, *bad)
+        assert (code, err.count("\n")) == (2, 1), err

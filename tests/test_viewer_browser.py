@@ -1,0 +1,410 @@
+"""Claims about the page, in a real browser: what a person does is seen in the pixels."""
+
+import base64
+import io
+import re
+import time
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import media
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from viewing import CHROMIUM, chromium, running_viewer
+
+from deepfovea.checkpoint import save_model
+from deepfovea.cli import main
+from deepfovea.gaze import read_track
+from deepfovea.generators.stream import StreamConfig, StreamNet
+from deepfovea.video import VideoReader
+
+pytest.importorskip("playwright", reason="playwright is not installed (it is in the extra dev)")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium on the path (Debian: apt-get install chromium)"
+)
+
+HEIGHT, WIDTH, COUNT, RATE = 128, 192, 50, 25
+LEFT, RIGHT = (0.2, 0.5), (0.8, 0.5)
+RADIUS = 16  # of the fovea that the tests choose, pixels of the video
+PATIENCE = 20.0  # seconds
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A video of which each frame is another coarse noise, and an untrained model."""
+    folder = tmp_path_factory.mktemp("browser")
+    noise = np.random.default_rng(0).integers(30, 225, (COUNT, HEIGHT // 4, WIDTH // 4, 3))
+    frames = noise.astype(np.uint8).repeat(4, 1).repeat(4, 2)
+    media.write_video(folder / "noise.mp4", list(frames), rate=RATE, options={"crf": "8"})
+    torch.manual_seed(0)
+    save_model(folder / "tiny.safetensors", StreamNet(StreamConfig(8, 8, 4, 4)), {})
+    (folder / "temporary").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(folder):
+    with running_viewer(
+        folder / "noise.mp4",
+        "--model",
+        folder / "tiny.safetensors",
+        temporary=folder / "temporary",
+    ) as url:
+        yield url
+    assert not list((folder / "temporary").iterdir())  # nothing of the uploads is left
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+def wait_for_frames(page):
+    page.locator("#notice").wait_for(state="hidden")
+
+
+@contextmanager
+def opened(browser, address, **options):
+    """A page that shows frames. It may not complain, nor ask any other host for anything.
+
+    It starts paused, as for people who asked their system for less motion.
+    """
+    options = {"viewport": {"width": 1000, "height": 420}, "reduced_motion": "reduce"} | options
+    page = browser.new_page(**options)
+    page.set_default_timeout(1e3 * PATIENCE)
+    complaints, hosts = [], set()
+    page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
+    try:
+        page.goto(address)
+        wait_for_frames(page)
+        yield page
+    finally:
+        page.close()
+    assert [text for text in complaints if "400 (Bad Request)" not in text] == []  # no video
+    assert hosts - {""} == {urlsplit(address).netloc}  # blobs have none
+
+
+@pytest.fixture(scope="module")
+def desk(browser, address):
+    """One page for the tests that do not need another."""
+    with opened(browser, address, has_touch=True) as page:
+        small_fovea(page)
+        yield page
+
+
+@pytest.fixture
+def page(desk):
+    """Paused at the beginning, no ring, a small fovea that follows the pointer."""
+    if desk.locator("#untrack").is_visible():
+        desk.click("#untrack")
+    if desk.locator("#play").get_attribute("aria-label") == "Pause":
+        press(desk, " ")
+    desk.fill("#position", "0")
+    return desk
+
+
+def small_fovea(page):
+    page.uncheck("#ring")
+    page.select_option("#density", "degrees")
+    for name, value in (("ppd", 20), ("outer", 1.3 * RADIUS / 20), ("inner", RADIUS / 20)):
+        page.fill(f"#{name}", f"{value:.2f}")
+
+
+def press(page, key):
+    page.locator("#stage").press(key)
+
+
+def choose(page, view, arrangement="alone"):
+    page.check(f"input[value={arrangement}]", force=True)
+    page.select_option("#first", view)
+
+
+def pixels(page):
+    """The stage's canvas as it is, in pixels of the video, float [H, W, 3]."""
+    url = page.evaluate("document.querySelector('#picture').toDataURL()")
+    image = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
+    return np.asarray(image.resize((WIDTH, HEIGHT), Image.Resampling.BOX)).astype(float)
+
+
+def around(picture, gaze, radius=RADIUS - 4):
+    """The square of a picture around a normalised point."""
+    x, y = round(gaze[0] * WIDTH), round(gaze[1] * HEIGHT)
+    return picture[max(0, y - radius) : y + radius, max(0, x - radius) : x + radius]
+
+
+def known(picture, gaze):
+    """The share of a picture of samples that is not black around a point."""
+    return (around(picture, gaze).max(-1) > 15).mean()
+
+
+def look(page, gaze):
+    page.locator("#stage").scroll_into_view_if_needed()
+    box = page.locator("#stage").bounding_box()
+    page.mouse.move(box["x"] + gaze[0] * box["width"], box["y"] + gaze[1] * box["height"])
+
+
+def wait_until(condition):
+    """Wait until something holds; returns what it then is."""
+    until = time.monotonic() + PATIENCE
+    while not (value := condition()):
+        assert time.monotonic() < until, "this did not come about"
+        time.sleep(0.05)
+    return value
+
+
+def fovea_is_at(page, gaze, away_from):
+    def condition():
+        samples = pixels(page)
+        return known(samples, gaze) > 0.85 and known(samples, away_from) < 0.4
+
+    return wait_until(condition)
+
+
+def frame_of_video(folder, number):
+    with VideoReader(folder / "noise.mp4") as reader:
+        return [frame.image for frame in reader][number].astype(float)
+
+
+def test_samples_and_picture_follow_the_pointer(page):
+    choose(page, "samples")
+    for here, there in ((LEFT, RIGHT), (RIGHT, LEFT)):
+        look(page, here)
+        fovea_is_at(page, here, away_from=there)
+    choose(page, "reconstruction", "wipe")
+    page.select_option("#second", "original")
+    for here, there in ((LEFT, RIGHT), (RIGHT, LEFT)):
+        look(page, here)
+        press(page, "r")  # nothing is known from before: what is sharp was sampled now
+        page.wait_for_timeout(300)
+
+        def errors(here=here, there=there):
+            page.locator("#handle").press("End")
+            reconstruction = pixels(page)
+            page.locator("#handle").press("Home")
+            error = np.abs(reconstruction - pixels(page)).mean(-1)
+            return around(error, here).mean(), around(error, there).mean()
+
+        wait_until(lambda errors=errors: 2.5 * errors()[0] < errors()[1])
+
+
+def test_arrow_keys_and_touch_are_the_gaze_too(page):
+    choose(page, "samples")
+    look(page, LEFT)
+    fovea_is_at(page, LEFT, away_from=RIGHT)
+    for _ in range(6):
+        press(page, "Shift+ArrowRight")
+    fovea_is_at(page, RIGHT, away_from=LEFT)
+    for _ in range(4):
+        press(page, "Shift+ArrowUp")
+    fovea_is_at(page, (0.8, 0.0), away_from=LEFT)
+    box = page.locator("#stage").bounding_box()
+    x, y = (
+        box[side] + share * box[length]
+        for side, length, share in (("x", "width", LEFT[0]), ("y", "height", LEFT[1]))
+    )
+    page.touchscreen.tap(x, y)
+    fovea_is_at(page, LEFT, away_from=RIGHT)
+
+
+def test_the_wipe_shows_one_frame_on_both_sides(page):
+    choose(page, "samples", "wipe")
+    page.select_option("#second", "original")
+    look(page, LEFT)
+    page.wait_for_timeout(500)
+    handle = page.locator("#handle")
+    box, stage = handle.bounding_box(), page.locator("#stage").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 40)
+    page.wait_for_timeout(500)
+    page.mouse.down()
+    page.mouse.move(stage["x"] + 0.7 * stage["width"], box["y"] + 60, steps=4)
+    page.mouse.up()
+    assert handle.get_attribute("aria-valuenow") == "70"
+    both, edge = pixels(page), round(0.7 * WIDTH)
+    handle.press("End")
+    left = pixels(page)
+    handle.press("Home")
+    right = pixels(page)
+    assert np.abs(left - right).mean() > 20
+    np.testing.assert_array_equal(both[:, : edge - 2], left[:, : edge - 2])
+    np.testing.assert_array_equal(both[:, edge + 2 :], right[:, edge + 2 :])
+    handle.press("Home")
+    for _ in range(3):
+        handle.press("ArrowRight")
+    assert handle.get_attribute("aria-valuenow") == "6"
+
+
+def test_seek_step_and_play(page, folder):
+    choose(page, "original")
+
+    def shows(number):
+        expected = frame_of_video(folder, number)
+        wait_until(lambda: np.abs(pixels(page) - expected).mean() < 6)
+
+    page.fill("#position", f"{30 / RATE:.3f}")
+    shows(30)
+    assert page.inner_text("#clock") == "0:01.2 / 0:02.0"
+    press(page, ".")
+    shows(31)
+    page.click("#step")
+    shows(32)
+    page.fill("#position", "0.2")
+    shows(5)
+    assert page.locator("#play").get_attribute("aria-label") == "Play"
+    page.select_option("#speed", "0.25")
+    page.click("#play")
+    wait_until(lambda: float(page.input_value("#position")) > 0.3)
+    press(page, " ")
+    still = page.input_value("#position")
+    page.wait_for_timeout(300)
+    assert float(page.input_value("#position")) - float(still) <= 1.01 / RATE  # one on its way
+
+
+def test_side_by_side_and_full_screen(page):
+    page.check("input[value=beside]", force=True)
+    tags = page.locator(".tag").all_inner_texts()
+    assert tags == ["samples", "reconstruction", "original"]
+    page.wait_for_timeout(300)
+    press(page, "f")
+    wait_until(lambda: page.evaluate("document.fullscreenElement?.id") == "stage")
+    assert page.locator(".tag").all_inner_texts() == ["reconstruction"]
+    press(page, "f")
+    wait_until(lambda: page.evaluate("!document.fullscreenElement"))
+    assert page.locator(".tag").all_inner_texts() == tags
+
+
+def test_a_recorded_gaze_reads_back_and_plays(page, folder):
+    page.select_option("#speed", "0")
+    page.fill("#position", "0")
+    look(page, LEFT)
+    page.wait_for_timeout(300)
+    # Not by the mouse: it would scroll, and the stage would pass below the pointer.
+    page.locator("#record").dispatch_event("click")
+    press(page, " ")
+    wait_until(lambda: float(page.input_value("#position")) > 0.4)
+    look(page, RIGHT)
+    wait_until(lambda: float(page.input_value("#position")) > 1.0)
+    press(page, " ")
+    with page.expect_download() as download:
+        page.locator("#record").dispatch_event("click")
+    track_file = folder / "gaze.csv"
+    download.value.save_as(track_file)
+    size = (HEIGHT, WIDTH)
+    track = read_track(track_file, frame_size=size, frame_rate=RATE)
+    np.testing.assert_allclose(track.at([0.25])[0], LEFT, atol=0.02)
+    np.testing.assert_allclose(track.at([0.95])[0], RIGHT, atol=0.02)
+    video, model = str(folder / "noise.mp4"), str(folder / "tiny.safetensors")
+    command = ["reconstruct", video, "--simulate", "--model", model, "--gaze", str(track_file)]
+    assert main([*command, "-o", str(folder / "out.mp4"), "--frames", "3"]) == 0
+
+    choose(page, "samples")
+    page.set_input_files("#track", track_file)
+    page.locator("#untrack").wait_for()
+    for seconds, here, there in ((0.95, RIGHT, LEFT), (0.25, LEFT, RIGHT)):
+        page.fill("#position", str(seconds))
+        fovea_is_at(page, here, away_from=there)
+    look(page, RIGHT)  # the track is followed, not the pointer
+    page.wait_for_timeout(300)
+    fovea_is_at(page, LEFT, away_from=RIGHT)
+    page.click("#untrack")
+    look(page, (0.81, 0.5))
+    fovea_is_at(page, RIGHT, away_from=LEFT)
+    (folder / "bad.csv").write_text("time,left\n0,1\n")
+    page.set_input_files("#track", folder / "bad.csv")
+    wait_until(lambda: "gaze track: received the columns" in page.inner_text("#status"))
+    page.locator("#track").wait_for(state="attached")
+    assert page.locator("#untrack").is_hidden()
+
+
+def drop(page, name, data):
+    page.evaluate(
+        """([name, base64]) => {
+            const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File([bytes], name));
+            for (const type of ["dragenter", "dragover", "drop"]) {
+                document.body.dispatchEvent(
+                    new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
+            }
+        }""",
+        [name, base64.b64encode(data).decode()],
+    )
+
+
+def test_a_video_can_be_dropped_and_nothing_else(page, folder):
+    grey = [np.full((HEIGHT, WIDTH, 3), 90 + i, np.uint8) for i in range(4)]
+    video = media.write_video(folder / "grey.mp4", grey)
+    choose(page, "original")
+    drop(page, "<b>grey</b>.mp4", video.read_bytes())
+    wait_until(lambda: page.inner_text("#title") == "<b>grey</b>.mp4")
+    wait_until(lambda: pixels(page).std() < 3)
+    page.select_option("#video", label="noise.mp4")
+    wait_until(lambda: pixels(page).std() > 20)
+    assert page.inner_text("#title") == "noise.mp4"
+    drop(page, "notes.txt", b"no video")
+    wait_until(lambda: "received no video" in page.inner_text("#status"))
+    press(page, ".")
+    wait_until(lambda: page.input_value("#position") == str(1 / RATE))  # and it goes on
+
+
+def test_live_figures(browser, address):
+    with opened(browser, address, reduced_motion="no-preference") as page:
+        for i in range(8):
+            look(page, (0.3 + 0.05 * i, 0.5))
+            page.wait_for_timeout(50)
+        wait_until(lambda: page.inner_text("#latency") != "–")
+        figure = {
+            name: float(re.match(r"[\d.]+", page.inner_text(f"#{name}"))[0])
+            for name in ("fps", "latency", "latency95", "psnr", "sampled", "server")
+        }
+        assert 0 < figure["fps"] < 1.2 * RATE
+        assert 0 < figure["latency"] <= figure["latency95"] < 1e3 * PATIENCE
+        assert 5 < figure["psnr"] < 60
+        assert 15 < figure["sampled"] <= 100
+        assert page.inner_text("#model-name") == "tiny.safetensors"
+        assert page.inner_text("#engine").startswith("PyTorch")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_at_phone_width(browser, address, tmp_path, scheme):
+    with opened(
+        browser, address, viewport={"width": 360, "height": 740}, color_scheme=scheme
+    ) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        narrow = page.evaluate(
+            """[...document.querySelectorAll("button, select, input:not(.hidden-file), .button")]
+                .filter((e) => e.checkVisibility() && e.getBoundingClientRect().right > 360)
+                .map((e) => e.id)"""
+        )
+        assert narrow == []
+        ground, ink = page.evaluate(
+            """["backgroundColor", "color"].map((name) =>
+                getComputedStyle(document.body)[name].match(/\\d+/g).map(Number))"""
+        )
+        dark = sum(ground) < sum(ink)
+        assert dark == (scheme == "dark")
+        picture = Image.open(io.BytesIO(page.screenshot()))
+        top = np.asarray(picture.convert("L"))[:40, :200]
+        assert (np.median(top) < 60) == dark
+
+
+def test_every_control_has_a_name(page):
+    choose(page, "samples", "wipe")
+    nameless = page.evaluate(
+        """[...document.querySelectorAll(
+            "button, select, input, [role=slider], #stage, progress")]
+            .filter((e) => !(e.getAttribute("aria-label") || e.labels?.length
+                             || e.textContent.trim()))
+            .map((e) => e.id)"""
+    )
+    assert nameless == []
+    for name in ("Play", "Single step", "Reset its state", "Record gaze"):
+        assert page.get_by_role("button", name=name, exact=True).count() == 1
+    for name in ("Position in the video", "Wipe between the two pictures"):
+        assert page.get_by_role("slider", name=name).count() == 1
+    for name in ("Speed", "Left", "Right", "Density", "Model"):
+        assert page.get_by_role("combobox", name=name).count() == 1

@@ -1,0 +1,102 @@
+"""What the tests of the viewer share: a small video and model, a reader of frames, a browser."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import media
+import numpy as np
+import torch
+from PIL import Image
+
+from deepfovea.checkpoint import load, save_model
+from deepfovea.generators.stream import StreamConfig, StreamNet
+from deepfovea.viewer.session import Loaded, Offer
+
+HEIGHT, WIDTH, COUNT, RATE = 64, 96, 12, 25
+DISC = "1,0,4,4.01"
+"""A density: everything within four low-resolution pixels of the gaze, and nothing else."""
+
+
+def make_offer(folder, *, models=("tiny",), videos=1, count=COUNT, rate=RATE):
+    """An offer of videos (each with its own phase) and of a small untrained model."""
+    torch.manual_seed(0)
+    path = folder / "tiny.safetensors"
+    save_model(path, StreamNet(StreamConfig(8, 8, 4, 4)), {"trained": "not at all"})
+    made = {}
+    for number in range(videos):
+        video = folder / f"video{number}.mp4"
+        images = media.moving(count, HEIGHT, WIDTH, seed=number)
+        media.write_video(video, images, rate=rate, options={"crf": "10"})
+        made[str(number)] = (video, video.name)
+    return Offer(made, list(models), lambda name: Loaded(load(path), f"PyTorch for {name}"))
+
+
+def unpack(message):
+    """Header and pictures, uint8 [H, W, 3], of one frame."""
+    (length,) = struct.unpack_from("<I", message)
+    header = json.loads(message[4 : 4 + length])
+    at, pictures = 4 + length, {}
+    for view, _, size in header["pictures"]:
+        image = Image.open(io.BytesIO(message[at : at + size])).convert("RGB")
+        pictures[view] = np.asarray(image)
+        at += size
+    assert at == len(message)
+    return header, pictures
+
+
+# ---- a real server and a real browser ----
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@contextlib.contextmanager
+def running_viewer(*arguments, temporary=None):
+    """``deepfovea view`` as a process of its own; gives its address. It must end with 0."""
+    environment = dict(os.environ, PYTHONUNBUFFERED="1", OMP_NUM_THREADS="1")
+    source = str(Path(__file__).parents[1] / "src")
+    environment["PYTHONPATH"] = os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])
+    if temporary:
+        environment["TMPDIR"] = str(temporary)
+    command = [sys.executable, "-m", "deepfovea", "view", *map(str, arguments)]
+    process = subprocess.Popen(
+        [*command, "--no-browser", "--port", "0"], stdout=subprocess.PIPE, env=environment
+    )
+    try:
+        words = process.stdout.readline().decode().split()
+        yield words[2]
+    finally:
+        process.send_signal(signal.SIGINT)
+        code = process.wait(timeout=30)
+    assert code == 0
+
+
+@contextlib.contextmanager
+def chromium():
+    """Debian's Chromium, driven by Playwright."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
+        try:
+            yield browser
+        finally:
+            browser.close()
