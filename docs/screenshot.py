@@ -59,10 +59,9 @@ def scene(height, width):
     for row in range(depth):
         shift = int(4 * np.sin(row / 2.7) + 2 * np.sin(row / 1.1))
         picture[horizon + row] = np.roll(mirrored[row], shift, axis=0)
-    picture = Image.fromarray(picture.clip(0, 255).astype(np.uint8)).filter(
+    return Image.fromarray(picture.clip(0, 255).astype(np.uint8)).filter(
         ImageFilter.GaussianBlur(0.6)
     )
-    return picture
 
 
 def with_sign(picture):

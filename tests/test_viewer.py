@@ -253,6 +253,17 @@ def test_a_bad_track_is_refused_and_the_video_goes_on(offer, track, complaint):
         assert one.frame()[0]["stamp"] is not None
 
 
+def test_a_refused_wish_leaves_nothing_of_itself(offer):
+    with viewer(offer, playing=False) as one:
+        one.frame()
+        one.say(video="1", track="time,left\n0,1\n")  # the video opens, the track does not
+        assert "gaze track" in one.error()
+        one.say(step=True)
+        header, pictures = one.frame()
+        first = originals(offer.videos["0"][0])
+        assert np.abs(pictures["original"] - first[header["frame"]].astype(int)).mean() < 3.0
+
+
 # ---- what a client may say ----
 
 NAMES = {"models": ["tiny"], "videos": ["0"]}

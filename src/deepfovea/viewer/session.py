@@ -90,9 +90,11 @@ class Session:
         self._done: Wish | None = None
         self._failed: Wish | None = None
         self._player: Player | None = None
+        self._video = ""  # which the player has open
         self._reconstructor: Reconstructor | None = None
-        self._engine = ""
+        self._model, self._engine = "", ""  # which the reconstructor has
         self._track: GazeTrack | None = None
+        self._track_text: str | None = None  # from which the track was read
         self._clock = (0.0, 0.0)  # at this perf_counter the video was at this second
         self._sent = 0
 
@@ -211,7 +213,6 @@ class Session:
             "outer": outer / width,
             "sampled": float(result.mask.mean()),
             "psnr": float(psnr(frame, image)),
-            "playing": wish.playing,
             "model": wish.model,
             "engine": self._engine,
             "network_ms": 1e3 * network,
@@ -224,27 +225,29 @@ class Session:
         """Bring position, state and clock to where the wish wants them."""
         done, player, reconstructor = self._done, self._player, self._reconstructor
         cut = done is None or wish.resets != done.resets
-        opened = player is None or done is None or wish.video != done.video
+        opened = player is None or wish.video != self._video
         if player is None or opened:
             if wish.video not in self._videos:  # another was dropped meanwhile
                 raise InputError("a video: received one that is gone; drop it again")
             player = Player(*self._videos[wish.video])
             if self._player:
                 self._player.close()
-            self._player = player
+            self._player, self._video = player, wish.video
             self._send(json.dumps({"video": _describe(wish.video, player)}))
             cut = True
-        if reconstructor is None or done is None or wish.model != done.model:
+        if reconstructor is None or wish.model != self._model:
             loaded = self._offer.model(wish.model)
             if loaded.model.frames_per_step != 1:
                 raise InputError(
                     f"model {wish.model}: takes {loaded.model.frames_per_step} frames at a time; "
                     "the viewer expects one that takes single frames"
                 )
-            self._engine = loaded.engine
+            self._model, self._engine = wish.model, loaded.engine
             self._reconstructor = reconstructor = Reconstructor(loaded.model)
-        if opened or done is None or wish.track != done.track:
+        if opened or wish.track != self._track_text:
+            self._track = self._track_text = None
             self._track = _parse_track(wish.track, player)
+            self._track_text = wish.track
         if done is None or opened or wish.playing != done.playing or wish.speed != done.speed:
             self._anchor()
         if done is not None and wish.seeks != done.seeks and not opened:

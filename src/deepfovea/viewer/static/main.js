@@ -56,7 +56,7 @@ function setPlaying(value) {
 
 function showPlaying() {
   at("play").classList.toggle("paused", !playing);
-  at("play").ariaLabel = playing ? "Pause" : "Play";
+  at("play").setAttribute("aria-label", playing ? "Pause" : "Play");
   at("play").title = playing ? "Pause (space)" : "Play (space)";
 }
 

@@ -52,7 +52,6 @@ export class Stage {
       this.painting = 0;
       const fresh = this.next;
       if (fresh) {
-        // A view that was not asked for when this frame was made keeps its last picture away.
         if (this.frame) for (const b of Object.values(this.frame.pictures)) b.close();
         this.frame = fresh;
         this.next = null;
