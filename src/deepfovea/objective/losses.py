@@ -211,8 +211,8 @@ def check_finite(values: Mapping[str, float], step: int) -> None:
     for name, value in values.items():
         if not math.isfinite(value):
             raise InputError(
-                f"{name!r} is {value} at step {step}, so training stopped before this step; the "
-                "last checkpoint is from before it: lower --learning-rate or set --clip-gradient"
+                f"{name!r} is {value} at step {step}, so training stopped and saved nothing of it; "
+                "--resume the last checkpoint with a lower --learning-rate or --clip-gradient"
             )
 
 

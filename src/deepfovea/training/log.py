@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
@@ -30,20 +31,19 @@ class Log:
         self.metrics = run / "metrics.jsonl"
         self.pictures = run / "pictures"
         self.shown = shown
-        try:
+        with writing(run):
             if self.metrics.exists():
                 _forget(self.metrics, step)
             self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
-        except OSError as error:
-            raise InputError(f"{run}: cannot be written ({error}); choose another") from None
 
     def row(self, step: int, values: Mapping[str, float]) -> None:
         """One row of metrics."""
         row = {self.shown.get(name, name): float(f"{value:.6g}") for name, value in values.items()}
-        with self.metrics.open("a") as file:
-            file.write(json.dumps({"step": step, **row}) + "\n")
-        for name, value in row.items():
-            self.board.add_scalar(name, value, step)
+        with writing(self.metrics):
+            with self.metrics.open("a") as file:
+                file.write(json.dumps({"step": step, **row}) + "\n")
+            for name, value in row.items():
+                self.board.add_scalar(name, value, step)
 
     def picture(self, step: int, samples: Tensor, prediction: Tensor, label: Tensor) -> None:
         """A grid of one clip, a row for each frame: input, prediction and label.
@@ -62,9 +62,10 @@ class Log:
         ]
         width = min(480, label.shape[-1])
         sheet = contact_sheet(rows, ("input", "prediction", "label"), width)
-        self.pictures.mkdir(exist_ok=True)
-        Image.fromarray(sheet).save(self.pictures / f"{step:07d}.png")
-        self.board.add_image("frames", sheet, step, dataformats="HWC")
+        with writing(self.pictures):
+            self.pictures.mkdir(exist_ok=True)
+            Image.fromarray(sheet).save(self.pictures / f"{step:07d}.png")
+            self.board.add_image("frames", sheet, step, dataformats="HWC")
 
     def notes(self, notes: Sequence[str]) -> None:
         """What the run does differently from the published one."""
@@ -74,6 +75,18 @@ class Log:
     def close(self) -> None:
         """Write what is still held back."""
         self.board.close()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the operating system says of a file or folder into one line."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(
+            f"{path}: cannot be written ({reason}); choose a folder with space and permission"
+        ) from None
 
 
 def _forget(metrics: Path, after: int) -> None:

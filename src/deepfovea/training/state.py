@@ -225,7 +225,7 @@ def restore(
             f"--batch: received {config.batch} in {processes} processes, but {path} has {lanes} "
             "lanes of items; go on with as many"
         )
-    sizes = ("clip", "chunk", "crop")
+    sizes = ("clip", "chunk", "crop", "size")
     same = same and all(getattr(before, name) == getattr(config, name) for name in sizes)
     if same:
         device = next(training.net.parameters()).device

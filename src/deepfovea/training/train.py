@@ -25,7 +25,7 @@ from ..objective.perceptual import PerceptualLoss, load_backbone
 from ..reconstruct import pick_device
 from .batches import pieces
 from .data import SCALE, ClipDataset
-from .log import Log
+from .log import Log, writing
 from .published import PublishedItems
 from .state import State, Training, begin, export, restore, save
 from .step import schedule, step
@@ -185,11 +185,11 @@ def _open_run(
     run: Path, config: TrainConfig, training: Training, shown: dict[str, str], notes: list[str]
 ) -> Log:
     """The folder of a run and its log."""
-    try:
+    with writing(run):
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
-        (run / "config.json").write_text(to_json(config) + "\n")
-    except OSError as error:
-        raise InputError(f"{run}: cannot be written ({error.strerror}); choose another") from None
+        temporary = run / ".config.json.tmp"
+        temporary.write_text(to_json(config) + "\n")
+        temporary.replace(run / "config.json")
     log = Log(run, training.step, shown)
     log.notes(notes)
     for note in notes:
