@@ -273,18 +273,20 @@ def test_side_by_side_and_full_screen(page):
     wait_until(lambda: page.evaluate("document.fullscreenElement?.id") == "stage")
     assert page.locator(".tag").all_inner_texts() == ["reconstruction"]
     press(page, "f")
-    wait_until(lambda: page.evaluate("!document.fullscreenElement"))
-    assert page.locator(".tag").all_inner_texts() == tags
+    wait_until(lambda: page.locator(".tag").all_inner_texts() == tags)
+    assert page.evaluate("!document.fullscreenElement")
 
 
 def test_a_recorded_gaze_reads_back_and_plays(page, folder):
+    choose(page, "samples")
     page.select_option("#speed", "0")
     page.fill("#position", "0")
+    # Not by the mouse: it would scroll, and the stage would pass below the pointer.
+    page.locator("#stage").focus()
     look(page, LEFT)
     page.wait_for_timeout(300)
-    # Not by the mouse: it would scroll, and the stage would pass below the pointer.
     page.locator("#record").dispatch_event("click")
-    press(page, " ")
+    page.keyboard.press(" ")
     wait_until(lambda: float(page.input_value("#position")) > 0.4)
     look(page, RIGHT)
     wait_until(lambda: float(page.input_value("#position")) > 1.0)
@@ -301,7 +303,6 @@ def test_a_recorded_gaze_reads_back_and_plays(page, folder):
     command = ["reconstruct", video, "--simulate", "--model", model, "--gaze", str(track_file)]
     assert main([*command, "-o", str(folder / "out.mp4"), "--frames", "3"]) == 0
 
-    choose(page, "samples")
     page.set_input_files("#track", track_file)
     page.locator("#untrack").wait_for()
     for seconds, here, there in ((0.95, RIGHT, LEFT), (0.25, LEFT, RIGHT)):
