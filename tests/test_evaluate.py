@@ -206,6 +206,7 @@ def test_rows_equal_an_independent_computation(root, networks):
             for name, value in present.items():
                 tolerance = 1e-3 if name.startswith("psnr") else 2e-5
                 assert value == pytest.approx(expected[name], abs=tolerance, rel=1e-4), name
+            assert row.gaze_px == (pytest.approx(gaze[0].tolist(), abs=1e-3),)
             assert row.sampled == pytest.approx(float(mask.mean()), abs=1e-6)
             assert row.frames == count
             assert row.psnr == pytest.approx(np.mean(row.psnr_by_frame), abs=1e-5)
@@ -242,6 +243,7 @@ def test_the_gaze_may_move_and_regions_follow_it(root):
         fovea = np.kron(np.hypot(columns - x, rows - y) <= 3, np.ones((4, 4), bool))
         expected.append(psnr(error[t][fovea]))
     assert row.values["psnr_fovea"] == pytest.approx(np.mean(expected), abs=1e-3)
+    assert row.gaze_px == ((-0.5, -0.5), (w - 0.5, h - 0.5))
 
 
 def test_rows_depend_on_no_other_clip_or_method_and_not_on_workers_or_threads(root, networks):
@@ -308,6 +310,9 @@ def test_unknown_methods_metrics_and_none_are_refused(root):
     ):
         with pytest.raises(InputError, match=complaint):
             evaluate(root, models, baselines, protocol)
+    for angle in (0.0, 180.0, float("nan")):
+        with pytest.raises(InputError, match="expected 0 to 180 degrees"):
+            Protocol(fov_deg=angle)
 
 
 def test_frames_too_small_to_reduce_are_refused(tmp_path):

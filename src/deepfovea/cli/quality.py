@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import zlib
 from pathlib import Path
@@ -166,7 +167,7 @@ def _run(options: argparse.Namespace) -> Result:
         names(options.baselines),
         Protocol(
             frames=options.frames,
-            gaze=options.gaze,
+            gaze=options.gaze + (f" {options.gaze_units}" if options.gaze_units else ""),
             seed=options.seed,
             density=options.density,
             blue_noise=options.blue_noise,
@@ -198,8 +199,8 @@ def _gaze_of(word: str, clip: str) -> str:
     folder = Path(word)
     if not folder.is_dir():
         return word
-    whole = folder / f"{clip}.csv"
-    return str(whole if whole.exists() else (folder / clip).with_suffix(".csv"))
+    file = folder / f"{clip}.csv"
+    return str(file if file.exists() else (folder / clip).with_suffix(".csv"))
 
 
 def _write(result: Result, options: argparse.Namespace) -> None:
@@ -212,7 +213,9 @@ def _write(result: Result, options: argparse.Namespace) -> None:
     if options.json:
         write_text(options.json, to_json(result) + "\n")
     if options.markdown:
-        before = options.markdown.read_text() if options.markdown.is_file() else ""
+        before = ""
+        with contextlib.suppress(OSError, ValueError):  # it is new, or no text: replaced
+            before = options.markdown.read_text()
         write_text(options.markdown, insert(before, tables))
     if options.plots:
         _make_folder(options.plots)

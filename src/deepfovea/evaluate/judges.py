@@ -1,4 +1,4 @@
-"""The metrics that need more than two frames to look at: what is asked for and can be loaded."""
+"""Which metrics there are: those that were asked for and whose packages and weights are here."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..config import PUBLISHED_DENSITY, Density
+from ..gaze import DisplayGeometry
 
 METRICS = ("ssim", "temporal", "features", "lpips", "jod", "published", "cost")
 """What can be asked for besides L1, MSE and PSNR, which are always there."""
@@ -32,6 +33,10 @@ class Protocol:
     metrics: tuple[str, ...] = DEFAULT_METRICS
     flow: str = "dis"
     """Estimator of the true motion for E_warp, one of ``FLOW_ESTIMATORS``."""
+
+    def __post_init__(self) -> None:
+        if self.fov_deg is not None:
+            DisplayGeometry(self.fov_deg, 4, 3)  # refuses angles that no display has
 
 
 @dataclass(frozen=True)
@@ -119,8 +124,9 @@ class Row:
     """One method on one clip.
 
     ``values`` by the names of :data:`COLUMNS`, None where a metric has nothing to judge (no
-    periphery in a small frame); ``sampled`` is the share of low-resolution pixels. The errors
-    of ring k of ``mse_by_eccentricity`` are those from k to k + 1 times :data:`BIN`.
+    periphery in a small frame); ``sampled`` is the share of low-resolution pixels; ``gaze_px``
+    holds (x, y) of every frame in low-resolution pixels, one for all if it rests. The errors of
+    ring k of ``mse_by_eccentricity`` are those from k to k + 1 times :data:`BIN`.
     """
 
     method: str
@@ -130,6 +136,7 @@ class Row:
     values: Mapping[str, float | None]
     psnr_by_frame: tuple[float, ...] = ()
     mse_by_eccentricity: tuple[float | None, ...] = ()
+    gaze_px: tuple[tuple[float, float], ...] = ()
 
     @property
     def psnr(self) -> float:

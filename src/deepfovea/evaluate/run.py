@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import platform
@@ -107,7 +108,7 @@ def evaluate(
             unmeasured.append(f"{name}: its cost could not be measured: {error}")
             tell(unmeasured[-1])
     return Result(
-        _description(root_name, models, baselines, protocol, jod_info, device),
+        _description(root_name, models, baselines, protocol, flow_weights, jod_info, device),
         rows,
         [*absent, *(line for _, line in notes), *unmeasured],
         [f"{name}: {reason}" for name, reason in failed],
@@ -170,6 +171,8 @@ def _place() -> tuple[int, int]:
         ) from None
     # Without a word, Accelerate runs several CPU processes as so many separate runs.
     state = PartialState(cpu=not torch.cuda.is_available())
+    # A process that leaves the group to the interpreter's end is now and then aborted there.
+    atexit.register(state.destroy_process_group)
     return state.process_index, state.num_processes
 
 
@@ -197,6 +200,7 @@ def _description(
     models: Sequence[str],
     baselines: Sequence[str],
     protocol: Protocol,
+    flow_weights: Path | None,
     jod_info: str | None,
     device: str | torch.device,
 ) -> dict[str, Any]:
@@ -204,12 +208,16 @@ def _description(
     columns = {name: f"{c.heading}: {c.definition}" for name, c in COLUMNS.items()}
     if jod_info:
         columns["jod"] += f"; {jod_info}"
-    digests = {name: sha256(checkpoint.find(name).read_bytes()).hexdigest() for name in models}
+
+    def digest(file: Path) -> str:
+        return sha256(file.read_bytes()).hexdigest()
+
     return {
         "data": data,
-        "models": digests,
+        "models": {name: digest(checkpoint.find(name)) for name in models},
         "baselines": list(baselines),
         **asdict(protocol),
+        "flow_weights": digest(flow_weights) if flow_weights else None,
         "reduction": f"bilinear /{SCALE}, no antialiasing",
         "means": "over the frames of a clip, then over the clips",
         "eccentricity_bin": BIN[protocol.density.unit],

@@ -101,6 +101,9 @@ def score_clip(
         video = torch.from_numpy(clip.frames).permute(0, 3, 1, 2)
         gaze_high = (gaze_px + 0.5) * SCALE - 0.5
         jod = (metric, video, gaze_high, clip.frames_per_second)
+    looked_at = tuple((round(x, 3), round(y, 3)) for x, y in gaze_px.tolist())
+    if len(set(looked_at)) == 1:
+        looked_at = looked_at[:1]
     rows = []
     for name, tally in tallies.items():
         values = tally.means()
@@ -116,6 +119,7 @@ def score_clip(
                 {key: COLUMNS[key].rounded(values[key]) for key in COLUMNS if key in values},
                 tuple(round(value, 6) for value in tally.values["psnr"]),
                 tally.eccentricity(),
+                looked_at,
             )
         )
     return rows, panels

@@ -60,6 +60,7 @@ def from_json(text: str, source: str = "JSON") -> Result:
                     values,
                     tuple(row["psnr_by_frame"]),
                     tuple(row["mse_by_eccentricity"]),
+                    tuple((x, y) for x, y in row["gaze_px"]),
                 )
             )
         cost = {name: Cost(**value) for name, value in data["cost"].items()}
