@@ -1,4 +1,4 @@
-"""The whole published objective on six frames of one video: does the picture approach the clip?
+r"""The whole published objective on six frames of one video: does the picture approach the clip?
 
     OMP_NUM_THREADS=1 nice -n 19 python benchmarks/overfit.py VIDEO --run FOLDER \
         --json benchmarks/overfit.json --plot benchmarks/overfit.png

@@ -1,4 +1,4 @@
-"""Time and memory of a training step: one pass through the generator, or four as published.
+r"""Time and memory of a training step: one pass through the generator, or four as published.
 
 The published code takes one loss (or two) at a time, each with a pass through the generator and
 an optimiser step of its own: L_sv and L_LPIPS, L_flow, L_adv, L_adv,fft. Ours takes all from one
@@ -6,7 +6,8 @@ pass (src/deepfovea/training/step.py). `sum` holds one graph of everything, whic
 authors had no memory for. Same networks (DeepFovea++ and both discriminators as published), same
 five losses and weights, same batch; only where the gradient comes from differs.
 
-    OMP_NUM_THREADS=1 python benchmarks/passes.py --json benchmarks/passes.json
+    OMP_NUM_THREADS=1 python benchmarks/passes.py --size 384x512 --repeats 3 \
+        --json benchmarks/passes.json
 
 Each way runs in a process of its own, for its peak of memory; seconds are of the processor, the
 least of the repeats, and hold if the process has a core for itself or not.

@@ -600,6 +600,7 @@ def test_other_clips_leave_out_the_one_under_way(data, cache, tmp_path, small, m
         ("--preprocessing published", "the published items have six frames"),
         ("--discriminator-channels 1,2", "expected five numbers"),
         ("--ema 1", "expected 0 to below 1"),
+        ("--betas 0.1", "expected two numbers"),
         ("--config wrong.json", "unknown key 'learning_rat' of TrainConfig; did you mean 'learn"),
         ("--config missing.json", "missing.json: cannot be read"),
         ("--config broken.json", "broken.json: no JSON"),
@@ -691,6 +692,17 @@ def test_rows_and_curves_are_those_of_one_run(tmp_path):
     events.Reload()
     curve = {event.step: event.value for event in events.Scalars("flow/dis")}
     assert curve == pytest.approx({1: 1 / 3, 2: 2 / 3, 3: 7.0}, rel=1e-5)
+
+
+def test_a_log_that_cannot_be_written_is_one_line(tmp_path):
+    log = Log(tmp_path, 0, {})
+    (tmp_path / "pictures").write_text("in the way")
+    (tmp_path / "metrics.jsonl").mkdir()
+    frames = torch.rand(1, 3, 32, 32)
+    with pytest.raises(InputError, match="pictures: cannot be written"):
+        log.picture(1, frames, frames, frames)
+    with pytest.raises(InputError, match=r"metrics.jsonl: cannot be written"):
+        log.row(1, {"flow": 1.0})
 
 
 # --- several processes ------------------------------------------------------------------------

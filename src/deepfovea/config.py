@@ -197,6 +197,8 @@ class TrainConfig:
             received = getattr(self, name)
             if not value <= received < float("inf"):
                 raise InputError(f"{_option(name)}: received {received}, expected at least {value}")
+        if len(self.betas) != 2:
+            raise InputError(f"--betas: received {self.betas}, expected two numbers")
         for decay in (self.ema, *self.betas):
             if not 0.0 <= decay < 1.0:
                 raise InputError(f"--ema, --betas: received {decay}, expected 0 to below 1")
