@@ -13,6 +13,8 @@ LAYER = {
     "gaze": 1,
     "fovea": 1,
     "fill": 1,
+    "generators.taps": 0,
+    "generators.deform": 0,
     "generators.blocks": 1,
     "generators": 2,
     "checkpoint": 3,
@@ -39,7 +41,8 @@ OWNERS: dict[str, set[str]] = {
     "onnx": {"engine", "export"},
     "onnxruntime": {"engine", "export"},
     "openvino": {"engine", "export"},
-    "torchvision.ops": {"generators.blocks"},
+    "torchvision.ops": {"generators.deform"},
+    "numba": {"generators.taps"},
     "torchvision.models": {"objective"},
     "skvideo": set(),
 }

@@ -47,13 +47,13 @@ def deform_conv(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, mask: T
     """
     if x.is_cuda:
         padding = weight.shape[-1] // 2
-        out: Tensor = deform_conv2d(x, offset, weight, bias, padding=padding, mask=mask)
-        return out
+        by_torchvision: Tensor = deform_conv2d(x, offset, weight, bias, padding=padding, mask=mask)
+        return by_torchvision
     tensors = (x, offset, weight, bias, mask)
-    compiled = x.device.type == "cpu" and has_numba() and not torch.jit.is_tracing()
+    compiled = x.device.type == "cpu" and has_numba() and not torch.onnx.is_in_onnx_export()
     if compiled and all(tensor.dtype == torch.float32 for tensor in tensors):
-        out = DeformConv.apply(*tensors)
-        return out
+        by_kernels: Tensor = DeformConv.apply(*tensors)  # type: ignore[no-untyped-call]
+        return by_kernels
     return deform_conv_by_sampling(*tensors)
 
 
@@ -79,13 +79,13 @@ class DeformConv(torch.autograd.Function):
         ctx.save_for_backward(x, offset, weight, mask)
         batch, _, height, width = x.shape
         arrays, rows = _channels_last(x, offset, mask), _rows(weight)
-        out = x.new_empty(batch * height * width, len(rows))
+        out = x.new_empty(batch * height * width, len(weight))
+        arrays += [tensor.detach().numpy() for tensor in (rows, bias, out)]
 
         def part(_: int, first: int, last: int) -> None:
-            convolve(first, last, weight.shape[-1], *arrays, rows.numpy(), out.numpy())
+            convolve(first, last, weight.shape[-1], *arrays)
 
         _share(part, len(out), torch.get_num_threads())
-        out = out[:, : len(bias)] + bias
         return out.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
     @staticmethod
@@ -96,20 +96,19 @@ class DeformConv(torch.autograd.Function):
 
         x, offset, weight, mask = ctx.saved_tensors
         arrays, rows = _channels_last(x, offset, mask), _rows(weight)
-        gradient = gradient.permute(0, 2, 3, 1).flatten(0, 2)  # [B·h·w, O]
+        gradient = gradient.permute(0, 2, 3, 1).flatten(0, 2).contiguous()  # [B·h·w, O]
         threads = min(torch.get_num_threads(), MOST_GRADIENTS)
         by_x, by_rows = (
             torch.zeros(threads, *shape, dtype=x.dtype) for shape in (arrays[0].shape, rows.shape)
         )
         by_offset, by_mask = (torch.empty(array.shape, dtype=x.dtype) for array in arrays[1:])
-        padded = F.pad(gradient, (0, len(rows) - len(weight)))
+        arrays += [rows.numpy(), gradient.numpy()]
 
         def part(number: int, first: int, last: int) -> None:
-            given = [*arrays, *(tensor.numpy() for tensor in (rows, padded))]
             wanted = [t.numpy() for t in (by_x[number], by_offset, by_mask, by_rows[number])]
-            convolve_backward(first, last, weight.shape[-1], *given, *wanted)
+            convolve_backward(first, last, weight.shape[-1], *arrays, *wanted)
 
-        _share(part, len(padded), threads)
+        _share(part, len(gradient), threads)
         out, channels, k, _ = weight.shape
         by_weight = by_rows.sum(0)[:out, : k * k * channels].view(out, k, k, channels)
         by_x, by_offset, by_weight, by_mask = (

@@ -1,8 +1,8 @@
 """The deformable convolution on the CPU, compiled by Numba at the first call.
 
-Legend: B batch, C channels in, O channels out rounded up to a multiple of 4, h, w size, K = k·k
-taps, R = K·C rounded up to a multiple of 32, as many as processors like to take at once. Arrays
-are of one float type; channels come last, so that a tap reads runs of C numbers.
+Legend: B batch, C channels in, O channels out, h, w size, K = k·k taps; O' and R are O and K·C
+rounded up to multiples of 4 and 32, which are taken at once. Arrays are of one float type;
+channels come last, so that a tap reads runs of C numbers.
 
 The B·h·w output pixels are numbered. A call takes those from ``first`` to ``last`` and releases
 the interpreter's lock, so that threads can share them.
@@ -29,23 +29,25 @@ def convolve(
     x: Array,  # [B, h, w, C]
     offset: Array,  # [B, h, w, 2·K]
     mask: Array,  # [B, h, w, K]
-    weight: Array,  # [O, R]
+    weight: Array,  # [O', R]
+    bias: Array,  # [O]
     out: Array,  # [B·h·w, O], written
 ) -> None:
-    """The result without its bias."""
-    row, zero = np.zeros(weight.shape[1], x.dtype), x.dtype.type(0)
+    """The result."""
+    row, sums = np.zeros(weight.shape[1], x.dtype), np.zeros(len(weight), x.dtype)
     for pixel in range(first, last):
         _read(pixel, k, x, offset, mask, row)
         for o in range(0, len(weight), 4):
             w0, w1, w2, w3 = weight[o], weight[o + 1], weight[o + 2], weight[o + 3]
-            sum0 = sum1 = sum2 = sum3 = zero
+            sum0 = sum1 = sum2 = sum3 = x.dtype.type(0)
             for r in range(len(row)):
                 sum0 += w0[r] * row[r]
                 sum1 += w1[r] * row[r]
                 sum2 += w2[r] * row[r]
                 sum3 += w3[r] * row[r]
-            out[pixel, o], out[pixel, o + 1] = sum0, sum1
-            out[pixel, o + 2], out[pixel, o + 3] = sum2, sum3
+            sums[o], sums[o + 1], sums[o + 2], sums[o + 3] = sum0, sum1, sum2, sum3
+        for o in range(len(bias)):
+            out[pixel, o] = sums[o] + bias[o]
 
 
 @_compiled
@@ -56,19 +58,19 @@ def convolve_backward(
     x: Array,
     offset: Array,
     mask: Array,
-    weight: Array,
+    weight: Array,  # [O', R]
     gradient: Array,  # [B·h·w, O], that of the result
     by_x: Array,  # as x, added to
     by_offset: Array,  # as offset, written
     by_mask: Array,  # as mask, written
     by_weight: Array,  # as weight, added to
 ) -> None:
-    """The gradients of all that :func:`convolve` takes."""
+    """The gradients of all that :func:`convolve` takes, but the bias."""
     row, by_row = np.zeros(weight.shape[1], x.dtype), np.zeros(weight.shape[1], x.dtype)
     for pixel in range(first, last):
         _read(pixel, k, x, offset, mask, row)
         by_row[:] = 0
-        for o in range(len(weight)):
+        for o in range(gradient.shape[1]):
             g, w, by_w = gradient[pixel, o], weight[o], by_weight[o]
             for r in range(len(row)):
                 by_row[r] += g * w[r]

@@ -213,6 +213,7 @@ class RecurrentUNet(nn.Module):
 
     def _step(self, x: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         """One item: [B, k·3 or k·4, H, W], H and W multiples of 32 -> [B, k·3, s·H, s·W]."""
+        x = x.contiguous(memory_format=torch.channels_last)
         features = []
         for encode in self.encoder:
             x = encode(x)
