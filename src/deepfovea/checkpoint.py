@@ -133,7 +133,8 @@ def multiply_adds(network: Generator, height: int, width: int) -> float:
     samples = torch.empty(1, network.frames_per_step, 3, height, width, device="meta")
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(samples, samples[:, :, :1])
-    return counter.get_total_flops() / 2 / network.frames_per_step
+    flops: int = counter.get_total_flops()
+    return flops / 2 / network.frames_per_step
 
 
 def find(model: str | Path) -> Path:

@@ -171,13 +171,16 @@ def _deform_one(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> Tens
         kernel = weight.permute(0, 2, 3, 1).reshape(out, taps * channels)
         source = x.expand(taps, channels, height, width)
 
-    # Training keeps all sampled values anyway; inference needs one strip of rows at a time.
-    strip = STRIP_ELEMENTS // (taps * source.shape[1] * width)
-    strip = height if torch.is_grad_enabled() else max(1, strip)
-    grids, masks = torch.split(grid, strip, 1), torch.split(mask, strip, 1)
-    strips = []
-    for at, weigh in zip(grids, masks, strict=True):
+    # Training keeps all sampled values anyway, and an exported graph has one size of strip;
+    # inference needs one strip of rows at a time.
+    strip = max(1, STRIP_ELEMENTS // (taps * source.shape[1] * width))
+    if torch.is_grad_enabled() or torch.onnx.is_in_onnx_export():
+        parts = [(grid, mask)]
+    else:
+        parts = list(zip(torch.split(grid, strip, 1), torch.split(mask, strip, 1), strict=True))
+    mixtures = []
+    for at, weigh in parts:
         sampled = F.grid_sample(source, at, align_corners=False) * weigh.unsqueeze(1)
         mixed = sampled.sum(0) if mix_first else kernel @ sampled.view(taps * channels, -1)
-        strips.append(mixed.view(out, -1, width))
-    return torch.cat(strips, 1)
+        mixtures.append(mixed.view(out, -1, width))
+    return torch.cat(mixtures, 1)
