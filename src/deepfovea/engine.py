@@ -94,7 +94,11 @@ class CompiledGenerator:
     def __call__(self, samples: Tensor, mask: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """As the generator: samples [B,T,3,h,w], mask [B,T,1,h,w], state -> frames, state."""
         group, frames = self.frames_per_step, []
-        if state is None or samples.shape[1] % group:  # which the network refuses
+        if samples.shape[1] == 0 or samples.shape[1] % group:
+            raise InputError(
+                f"received {samples.shape[1]} frames, expected a positive multiple of {group}"
+            )
+        if state is None:
             first, state = self.network(samples[:, :group], mask[:, :group], None)
             frames.append(first)
         for t in range(group * len(frames), samples.shape[1], group):
