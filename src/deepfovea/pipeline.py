@@ -13,8 +13,8 @@ Item = TypeVar("Item")
 def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
     """The same items in the same order, computed in another thread, at most ``depth`` ahead.
 
-    Whatever ``items`` raises, an interruption too, is raised here in its place. Closing ends
-    the thread, then closes ``items``: stages can be nested, and none outlives the outermost.
+    Whatever ``items`` raises, an interruption too, is raised here in its place. Closing waits
+    for the item that is being computed, ends the thread and closes ``items``.
     """
     iterator, end = iter(items), object()
     thread = ThreadPoolExecutor(1)

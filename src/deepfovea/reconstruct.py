@@ -138,7 +138,12 @@ class Reconstructor:
         Up to two frames, or groups of frames, wait for the generator and two behind it. Close
         the iterator when it is left early, which ends its threads.
         """
-        return ahead(self._reconstruct(ahead(self._sampled(ahead(frames)))))
+        with (
+            closing(ahead(frames)) as read,
+            closing(ahead(self._sampled(read))) as sampled,
+            closing(ahead(self._reconstruct(sampled))) as results,
+        ):
+            yield from results
 
     def _sampled(self, frames: Iterable[tuple[Tensor, Gaze]]) -> Iterator[Sampled]:
         group = self.model.frames_per_step
