@@ -207,7 +207,7 @@ def test_an_interruption_is_code_130_and_leaves_nothing(folder, capsys, monkeypa
     step = StreamNet.step
     monkeypatch.setattr(StreamNet, "step", interrupted)
     before = snapshot(folder)
-    files = (folder / "good.mp4", "-o", folder / "out.mp4", "--side-by-side")
+    files = (folder / "good.mp4", "-o", folder / "out.mp4", "--side-by-side", "--engine", "torch")
     code, error = run(capsys, "reconstruct", *files, "--model", folder / "model.safetensors")
     assert (code, len(calls)) == (130, 3)
     assert "interrupted" in one_line(error)
@@ -222,7 +222,7 @@ def test_any_size_will_do(folder, tmp_path, capsys, height, width, suffix):
     )
     for options, scale in (["--simulate", "--gaze", "random"], 1), ([], 4):
         output = tmp_path / f"out-{scale}{suffix}"
-        model = ("--model", folder / "model.safetensors")
+        model = ("--model", folder / "model.safetensors", "--engine", "torch")
         assert run(capsys, "reconstruct", source, "-o", output, *model, *options) == (0, "")
         with VideoReader(output) as reader:
             shapes = [frame.image.shape for frame in reader]

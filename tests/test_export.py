@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from deepfovea import cli, export
 from deepfovea.checkpoint import save_model
 from deepfovea.config import InputError
-from deepfovea.export import INPUTS, OUTPUTS, TOLERANCE, TOLERANCE_HALF, export_onnx
+from deepfovea.export import TOLERANCE, TOLERANCE_HALF, Step, export_onnx
 from deepfovea.fill import pull_push
-from deepfovea.generators.stream import StreamConfig, StreamNet, StreamState
-from deepfovea.generators.unet import DEEPFOVEA_2019, RecurrentUNet
+from deepfovea.generators.blocks import ModulatedDeformConv
+from deepfovea.generators.stream import StreamConfig, StreamNet
+from deepfovea.generators.unet import RecurrentUNet, UNetConfig
 
 SMALL = StreamConfig(
     channels=12,
@@ -29,6 +30,10 @@ SMALL = StreamConfig(
     head_channels=4,
     motion_channels=(8, 8, 8),
 )
+SIX_AT_A_TIME = UNetConfig(6, False, True, (4,) * 5, (4,) * 4, (4, 18))
+ANCESTOR = UNetConfig(1, True, False, (4,) * 5, (4,) * 5, ())
+NAMES = Step(StreamNet(SMALL))
+INPUTS, OUTPUTS = NAMES.inputs, NAMES.outputs
 DOCUMENT = Path(__file__).parents[1] / "docs" / "export.md"
 
 
@@ -66,7 +71,7 @@ def run(path, network, batch, height, width, frames=8, seed=1):
     texture = F.interpolate(torch.rand(batch, 3, height // 4, width // 4), scale_factor=4.0)
     state = network.initial_state(texture)
     arrays = [tensor.numpy() for tensor in state]
-    worst = dict.fromkeys(OUTPUTS, 0.0)
+    worst, largest = dict.fromkeys(OUTPUTS, 0.0), dict.fromkeys(OUTPUTS, 1.0)
     for t in range(frames):
         mask = (torch.rand(batch, 1, height, width) < 0.2).float()
         samples = texture.roll((t, -t), (2, 3)) * mask
@@ -78,13 +83,14 @@ def run(path, network, batch, height, width, frames=8, seed=1):
         for name, ours, truth in zip(OUTPUTS, outputs, [frame, *state], strict=True):
             assert ours.shape == truth.shape and ours.dtype == np.float32
             worst[name] = max(worst[name], float(np.abs(ours - truth.numpy()).max()))
-    assert state.flow.abs().max() > 0.1 and state.hidden.abs().max() > 0.01  # all paths live
-    return worst
+            largest[name] = max(largest[name], float(truth.abs().max()))
+    assert all(tensor.abs().max() > 0.01 for tensor in state)  # all paths live
+    return {name: worst[name] / largest[name] for name in OUTPUTS}
 
 
 def assert_within(worst, tolerance):
     for name, difference in worst.items():
-        assert difference < tolerance * (10.0 if name == "next_flow" else 1.0), name
+        assert difference < tolerance, name
 
 
 # --- equality -----------------------------------------------------------------------------------
@@ -243,7 +249,6 @@ def test_the_documented_loop_runs(exported, network, capsys):
 def test_the_page_names_every_tensor():
     text = DOCUMENT.read_text()
     assert all(f"`{name}`" in text for name in (*INPUTS, *OUTPUTS))
-    assert list(OUTPUTS[1:]) == [f"next_{f}" for f in StreamState._fields]
 
 
 # --- bad input ----------------------------------------------------------------------------------
@@ -267,7 +272,7 @@ def test_what_differs_from_torch_is_not_written(tmp_path):
 
 
 def test_a_folder_that_is_missing(network, tmp_path, monkeypatch, exported):
-    monkeypatch.setattr(export, "_trace", lambda *_: exported.read_bytes())
+    monkeypatch.setattr(export, "trace", lambda *_, **__: exported.read_bytes())
     monkeypatch.setattr(export, "_check", lambda *_: 0.0)
     with pytest.raises(InputError, match="cannot be written"):
         export_onnx(network, tmp_path / "none" / "model.onnx")
@@ -281,8 +286,8 @@ def test_a_folder_that_is_missing(network, tmp_path, monkeypatch, exported):
     ("options", "message"),
     [
         ({"opset": 15}, "opset 15, expected 16 to 20"),
-        ({"static": (20, 24)}, "multiples of eight"),
-        ({"static": (0, 24)}, "multiples of eight"),
+        ({"static": (20, 24)}, "multiples of 8"),
+        ({"static": (0, 24)}, "multiples of 8"),
     ],
 )
 def test_options_that_cannot_be_used(network, tmp_path, options, message):
@@ -291,13 +296,52 @@ def test_options_that_cannot_be_used(network, tmp_path, options, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_only_stream_is_exported(tmp_path):
-    with pytest.raises(InputError, match="only networks of type stream"):
-        export_onnx(RecurrentUNet(DEEPFOVEA_2019), tmp_path / "model.onnx")
+@pytest.mark.parametrize(
+    ("config", "batch"), [(SIX_AT_A_TIME, 1), (ANCESTOR, 2)], ids=["2020", "2019"]
+)
+def test_the_u_nets(tmp_path, config, batch):
+    torch.manual_seed(0)
+    net = RecurrentUNet(config).eval()
+    for module in net.modules():
+        if isinstance(module, ModulatedDeformConv):
+            torch.nn.init.normal_(module.offset_and_mask.weight, std=0.3)
+    path = tmp_path / "unet.onnx"
+    export_onnx(net, path)
+    model = onnx.load(path)
+    assert not operators(model) & set(export.FORBIDDEN)
+    frames = config.frames_per_step
+    grouped = ["height", "width"] if frames == 1 else [3, "height", "width"]
+    assert axes(model)["samples"] == [
+        "batch" if batch == 2 else 1,
+        3 if frames == 1 else 6,
+        *grouped,
+    ]
+    assert axes(model)["state_r1"][2:] == ["height_d16", "width_d16"]
+    names = [tensor.name for tensor in model.graph.input]
+    assert ("mask" in names) == config.mask_input  # the network of 2020 does not read it
+
+    # The file, in a loop of its own, against the network over a whole clip.
+    mask = (torch.rand(batch, 3 * frames, 1, 32, 64) < 0.3).float()
+    samples = torch.rand(batch, 3 * frames, 3, 32, 64) * mask
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    feed = {"samples": None, "mask": None}
+    for name, tensor in net.initial_state(samples)._asdict().items():
+        feed[f"state_{name}"] = tensor.numpy()
+    shown = []
+    for some, known in zip(samples.split(frames, 1), mask.split(frames, 1), strict=True):
+        feed["samples"], feed["mask"] = (
+            (t if frames > 1 else t[:, 0]).contiguous().numpy() for t in (some, known)
+        )
+        frame, *state = session.run(None, {name: feed[name] for name in names})
+        feed |= dict(zip([name for name in names if "state" in name], state, strict=True))
+        shown.append(frame if frames > 1 else frame[:, None])
+    with torch.inference_mode():
+        expected, _ = net(samples, mask)
+    assert np.abs(np.concatenate(shown, 1) - expected.numpy()).max() < TOLERANCE
 
 
 def test_forbidden_operators_are_refused(network, tmp_path, monkeypatch, exported):
-    monkeypatch.setattr(export, "_trace", lambda *_: exported.read_bytes())
+    monkeypatch.setattr(export, "trace", lambda *_, **__: exported.read_bytes())
     monkeypatch.setattr(export, "FORBIDDEN", ("Conv", "Loop"))
     with pytest.raises(InputError, match="contains Conv, which"):
         export_onnx(network, tmp_path / "model.onnx")
@@ -314,6 +358,6 @@ def test_a_missing_package_is_one_line(network, tmp_path, monkeypatch, missing):
 
 def test_sizes_on_the_command_line():
     assert export.parse_size("192x256") == (192, 256)
-    for text in ("192", "192x", "x", "-8x8", "8x8x8", "a x b"):
+    for text in ("192", "192x", "x", "-8x8", "8x8x8", "a x b", "0x8"):
         with pytest.raises(InputError, match="expected HEIGHTxWIDTH"):
             export.parse_size(text)

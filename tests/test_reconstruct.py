@@ -1,5 +1,6 @@
 """Claims about the loop: reader, gaze, fovea, generator, writer."""
 
+import threading
 import weakref
 
 import media
@@ -89,13 +90,16 @@ def test_frame_by_frame_is_the_stream_is_the_bare_model(stream, options):
     expected, samples, mask = bare(stream, frames, gaze, **options)
     one_by_one = Reconstructor(stream, **options)
     streamed = list(Reconstructor(stream, **options).stream(pairs(frames, gaze)))
-    assert len(streamed) == 5
+    overlapping = list(Reconstructor(stream, **options).stream_ahead(pairs(frames, gaze)))
+    assert len(streamed) == len(overlapping) == 5
     for t, (frame, gaze_px) in enumerate(pairs(frames, gaze)):
         assert_near(one_by_one(frame, gaze_px), expected[t])
         assert_near(streamed[t].frame, expected[t])
         assert torch.equal(streamed[t].samples, samples[t])
         assert torch.equal(streamed[t].mask, mask[t])
         assert streamed[t].gaze_px == gaze_px
+        assert torch.equal(overlapping[t].frame, streamed[t].frame)
+        assert torch.equal(overlapping[t].mask, streamed[t].mask)
     assert 0.05 < mask.mean() < 0.95
 
 
@@ -138,6 +142,8 @@ def test_six_at_a_time_with_a_short_last_group(six):
     for t, result in enumerate(results):
         assert_near(result.frame, expected[t], 1e-5)
         assert torch.equal(result.mask, mask[t])
+    overlapping = list(Reconstructor(six, seed=5).stream_ahead(pairs(frames, gaze)))
+    assert all(torch.equal(a.frame, b.frame) for a, b in zip(overlapping, results, strict=True))
     with pytest.raises(ValueError, match=r"6 frames at a time.*stream\(\)"):
         Reconstructor(six)(frames[0], (0.0, 0.0))
 
@@ -221,10 +227,10 @@ def test_no_more_frames_than_asked_and_none_kept(stream, tmp_path, monkeypatch):
         alive.append(sum(reference() is not None for reference in seen))
 
     monkeypatch.setattr(reconstruct, "to_tensor", watched)
-    output, options = tmp_path / "out.mp4", {"max_frames": 20, "on_frame": count}
+    output, options = tmp_path / "out.mp4", {"max_frames": 28, "on_frame": count}
     summary = reconstruct_file(source, output, Reconstructor(stream), simulate=True, **options)
-    assert summary.frames == len(seen) == len(read(output)) == 20
-    assert max(alive) <= 3
+    assert summary.frames == len(seen) == len(read(output)) == 28
+    assert max(alive) <= 9  # two wait behind each of three stages, and three are being used
 
 
 @pytest.mark.parametrize("suffix", ["", ".mp4"])
@@ -244,10 +250,16 @@ def test_a_failure_midway_leaves_nothing(stream, tmp_path, suffix, failure):
                 raise failure
             return stream(samples, mask, state)
 
+    def fail(*_):
+        raise failure
+
+    threads = threading.active_count()
     for output in (tmp_path / f"new{suffix}", kept):
         options = {"overwrite": True, "side_by_side": tmp_path / f"beside{suffix}"}
-        with pytest.raises(failure):
-            reconstruct_file(source, output, Reconstructor(Failing()), **options)
+        for model, on_frame in ((Failing(), None), (stream, fail)):
+            with pytest.raises(failure):
+                reconstruct_file(source, output, Reconstructor(model), on_frame=on_frame, **options)
+    assert threading.active_count() == threads
     assert set(tmp_path.iterdir()) == {kept, source}
     assert np.array_equal(before, read(kept))
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torchvision.ops import deform_conv2d
 
-from deepfovea.generators import blocks
-from deepfovea.generators.blocks import ModulatedDeformConv, deform_conv_by_sampling
+from deepfovea.generators import blocks, deform
+from deepfovea.generators.blocks import ModulatedDeformConv
+from deepfovea.generators.deform import DeformConv, deform_conv_by_sampling
 from deepfovea.generators.unet import (
     DEEPFOVEA_2019,
     PAPER,
@@ -115,17 +116,27 @@ def test_impossible_config_is_refused():
 
 # --- deformable convolution ---------------------------------------------------------------------
 
+IMPLEMENTATIONS = pytest.mark.parametrize(
+    "implementation", [DeformConv.apply, deform_conv_by_sampling], ids=["kernels", "sampling"]
+)
 
+
+def deform_arguments(channels, out, k, reach=1.0, size=(13, 17)):
+    shapes = [(2, channels, *size), (2, 2 * k * k, *size), (out, channels, k, k), (out,)]
+    values = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    values[1] *= reach
+    values.append(torch.rand(2, k * k, *size, dtype=torch.float64))
+    return [value.requires_grad_() for value in values]
+
+
+@IMPLEMENTATIONS
 @pytest.mark.parametrize(("channels", "out", "k"), [(6, 4, 3), (4, 4, 3), (3, 5, 3), (4, 4, 1)])
 @pytest.mark.parametrize("reach", [1.0, 30.0])
-def test_sampling_path_equals_torchvision(channels, out, k, reach):
-    shapes = [(2, channels, 13, 17), (2, 2 * k * k, 13, 17), (out, channels, k, k), (out,)]
-    values = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
-    values[1] *= reach  # 30: most taps read far outside of the 13×17 image
-    values.append(torch.rand(2, k * k, 13, 17, dtype=torch.float64))
-    x, offset, weight, bias, mask = (value.requires_grad_() for value in values)
+def test_equals_torchvision(implementation, channels, out, k, reach):
+    # A reach of 30: most taps read far outside of the 13×17 image.
+    values = x, offset, weight, bias, mask = deform_arguments(channels, out, k, reach)
     expected = deform_conv2d(x, offset, weight, bias, padding=k // 2, mask=mask)
-    received = deform_conv_by_sampling(x, offset, weight, bias, mask)
+    received = implementation(*values)
     torch.testing.assert_close(received, expected, rtol=0, atol=1e-11)
 
     direction = torch.randn_like(expected)
@@ -137,8 +148,17 @@ def test_sampling_path_equals_torchvision(channels, out, k, reach):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
+@IMPLEMENTATIONS
+def test_gradients_are_the_slopes(implementation):
+    assert torch.autograd.gradcheck(implementation, deform_arguments(3, 2, 3, size=(4, 5)))
+
+
+@pytest.mark.parametrize("numba", [True, False])
 @pytest.mark.parametrize(("channels", "out"), [(12, 8), (8, 8)])
-def test_block_equals_torchvision_in_float32_and_in_strips(monkeypatch, channels, out):
+def test_block_equals_torchvision_in_float32(monkeypatch, numba, channels, out):
+    monkeypatch.setattr(deform, "has_numba", lambda: numba)
+    used = []
+    monkeypatch.setattr(deform.DeformConv, "apply", watched(deform.DeformConv.apply, used))
     block = ModulatedDeformConv(channels, out)
     for parameter in block.offset_and_mask.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -148,10 +168,49 @@ def test_block_equals_torchvision_in_float32_and_in_strips(monkeypatch, channels
         expected = deform_conv2d(
             x, offset, block.weight, block.bias, padding=1, mask=mask.sigmoid()
         )
-        assert (block(x) - expected).abs().max() < 1e-4
         whole = block(x)
-        monkeypatch.setattr(blocks, "STRIP_ELEMENTS", 9 * out * 512 * 20)  # 20 rows of 64
+        assert (whole - expected).abs().max() < 1e-4
+        monkeypatch.setattr(deform, "STRIP_ELEMENTS", 9 * out * 512 * 20)  # 20 rows of 64
+        torch.set_num_threads(3)  # the fixture sets it back
         torch.testing.assert_close(block(x), whole, rtol=0, atol=1e-5)
+    assert len(used) == (2 if numba else 0)
+
+
+def watched(function, calls):
+    def call(*arguments):
+        calls.append(arguments)
+        return function(*arguments)
+
+    return call
+
+
+def test_threads_share_the_gradients():
+    values = deform_arguments(5, 3, 3)
+    gradients = []
+    for threads in (1, 3, 20):  # the last are more than may sum up gradients
+        torch.set_num_threads(threads)
+        out = DeformConv.apply(*values)
+        gradients.append(torch.autograd.grad(out.square().sum(), values))
+    for some, others in zip(gradients[0] * 2, gradients[1] + gradients[2], strict=True):
+        torch.testing.assert_close(some, others)
+
+
+def test_positions_that_are_no_numbers_read_nothing():
+    values = deform_arguments(3, 2, 3)
+    values[1].data[0, 0, 5, 5], values[1].data[0, 1, 6, 6] = float("nan"), float("inf")
+    out = DeformConv.apply(*values)
+    assert out.isfinite().all()
+    values[4].data[0, 0, 5, 5] = float("nan")  # but what is weighed so is no number
+    assert DeformConv.apply(*values).isnan().sum() == 2
+
+
+def test_elu_without_gradient_is_elu():
+    x = torch.cat([torch.linspace(-100, 100, 4001), torch.tensor([0.0, -1e-7, float("inf")])])
+    with torch.no_grad():
+        before = x.clone()
+        torch.testing.assert_close(blocks.elu(x), torch.nn.functional.elu(x), rtol=0, atol=1e-7)
+        assert torch.equal(x, before)
+        assert blocks.elu(torch.tensor(float("nan"))).isnan()
 
 
 def test_new_block_is_half_a_plain_convolution():

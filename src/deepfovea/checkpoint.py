@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
 import os
@@ -109,25 +110,31 @@ def describe(model: str | Path, height: int = 192, width: int = 256) -> dict[str
         frame (convolutions and matrix products, counted by PyTorch), configuration, provenance.
     """
     network, provenance = load_with_provenance(model)
-    group = network.frames_per_step
-    samples = torch.zeros(1, group, 3, height, width)
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        network(samples, samples[:, :, :1])
     path = find(model)
     scale = network.scale
-    macs = counter.get_total_flops() / 2 / group
+    macs = multiply_adds(network, height, width)
     return {
         "file": f"{path} ({path.stat().st_size / 2**20:.2f} MiB)",
         "network": type(network).__name__,
         "parameters": sum(p.numel() for p in network.parameters()),
         "scale": scale,
-        "frames per step": group,
+        "frames per step": network.frames_per_step,
         f"multiply-adds per frame, {height}x{width} -> {scale * height}x{scale * width}": (
             f"{macs / 1e9:.2f} G"
         ),
         **{f"config: {key}": value for key, value in asdict(network.config).items()},
         **{f"provenance: {key}": value for key, value in provenance.items()},
     }
+
+
+def multiply_adds(network: Generator, height: int, width: int) -> float:
+    """Multiply-adds per frame h × w: convolutions and matrix products, counted by PyTorch."""
+    network = copy.deepcopy(network).to("meta")  # shapes only: nothing is computed
+    samples = torch.empty(1, network.frames_per_step, 3, height, width, device="meta")
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(samples, samples[:, :, :1])
+    flops: int = counter.get_total_flops()
+    return flops / 2 / network.frames_per_step
 
 
 def find(model: str | Path) -> Path:

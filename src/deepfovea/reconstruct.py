@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,7 @@ from .fovea import reduce, sample
 from .gaze import DisplayGeometry, GazeTrack, center
 from .objective.metrics import psnr
 from .pictures import side_by_side_panels, to_image
+from .pipeline import ahead
 from .video import VideoReader, VideoWriter
 
 
@@ -49,6 +51,14 @@ class Reconstructed(NamedTuple):
     samples: Tensor
     mask: Tensor
     gaze_px: Gaze
+
+
+class Sampled(NamedTuple):
+    """One step's samples [1,k,3,h,w] and mask [1,k,1,h,w], and the gaze of its real frames."""
+
+    samples: Tensor
+    mask: Tensor
+    gaze: list[Gaze]
 
 
 class Reconstructor:
@@ -118,6 +128,24 @@ class Reconstructor:
         Args:
             frames: pairs of frame and gaze as in :meth:`__call__`.
         """
+        return self._reconstruct(self._sampled(frames))
+
+    def stream_ahead(
+        self, frames: Iterable[tuple[Tensor, Gaze]]
+    ) -> Generator[Reconstructed, None, None]:
+        """As :meth:`stream`, but reading, sampling and the generator overlap.
+
+        Up to two frames, or groups of frames, wait for the generator and two behind it. Close
+        the iterator when it is left early, which ends its threads.
+        """
+        with (
+            closing(ahead(frames)) as read,
+            closing(ahead(self._sampled(read))) as sampled,
+            closing(ahead(self._reconstruct(sampled))) as results,
+        ):
+            yield from results
+
+    def _sampled(self, frames: Iterable[tuple[Tensor, Gaze]]) -> Iterator[Sampled]:
         group = self.model.frames_per_step
         source = iter(frames)
         while pairs := list(islice(source, group)):
@@ -125,11 +153,15 @@ class Reconstructor:
             pairs += [pairs[-1]] * (group - count)
             samples, mask = self._sample(pairs)
             self.frames_seen += count
+            yield Sampled(samples, mask, [gaze_px for _, gaze_px in pairs[:count]])
+
+    def _reconstruct(self, groups: Iterable[Sampled]) -> Iterator[Reconstructed]:
+        for samples, mask, gaze in groups:
             with torch.inference_mode():
                 output, self.state = self.model(samples, mask, self.state)
-            for t, (_, gaze_px) in enumerate(pairs[:count]):
-                frame = output[0, t].clamp(0.0, 1.0)
-                yield Reconstructed(frame, samples[0, t], mask[0, t], gaze_px)
+                frames = output[0].clamp(0.0, 1.0)
+            for t, gaze_px in enumerate(gaze):
+                yield Reconstructed(frames[t], samples[0, t], mask[0, t], gaze_px)
 
     def _sample(self, pairs: list[tuple[Tensor, Gaze]]) -> tuple[Tensor, Tensor]:
         frames = torch.stack([frame for frame, _ in pairs])[None].to(self.device)
@@ -183,6 +215,8 @@ def reconstruct_file(
 ) -> Summary:
     """Reconstruct a video file or a folder of images into another.
 
+    Decoding, sampling, the generator and encoding overlap; memory does not grow with the length.
+
     Args:
         source: low resolution; with alpha, alpha 0 marks the pixels that are not known.
         output: ``scale`` times larger, complete or absent.
@@ -230,7 +264,7 @@ def reconstruct_file(
 
         writer = open_writer(output)
         beside = open_writer(side_by_side) if side_by_side else None
-        waiting: list[tuple[float, Tensor]] = []
+        waiting: deque[tuple[float, Tensor]] = deque()
         size = (reader.height, reader.width)
 
         def pairs() -> Iterator[tuple[Tensor, Gaze]]:
@@ -240,8 +274,10 @@ def reconstruct_file(
                 waiting.append((frame.pts_seconds, image))
                 yield low, _gaze_px(gaze, frame.pts_seconds, image, scale if simulate else 1)
 
-        for result in reconstructor.stream(pairs()):
-            pts_seconds, image = waiting.pop(0)
+        # The last to be entered, so that its threads end before what they use is closed.
+        results = stack.enter_context(closing(reconstructor.stream_ahead(pairs())))
+        for result in results:
+            pts_seconds, image = waiting.popleft()
             truth = image if simulate else None
             if truth is not None:
                 result = result._replace(frame=result.frame[..., : size[0], : size[1]])

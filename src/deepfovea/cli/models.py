@@ -14,12 +14,14 @@ def add(verbs: Verbs) -> None:
     verb.add_argument("model", metavar="MODEL", help="name or .safetensors file")
     verb.set_defaults(handler=_info)
 
-    verb = verbs.add_parser("export", help="a streaming model as ONNX, one frame per run")
+    verb = verbs.add_parser("export", help="a model as ONNX, one step per run, state in and out")
     verb.add_argument("model", metavar="MODEL", help="name or .safetensors file")
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.onnx")
     verb.add_argument("--opset", type=positive, default=16, metavar="N", help="16 (default) to 20")
     verb.add_argument(
-        "--static", metavar="HxW", help="fix the low resolution: multiples of eight, batch one"
+        "--static",
+        metavar="HxW",
+        help="fix the low resolution (multiples of 8, U-Nets 32) and a batch of one",
     )
     verb.add_argument("--fp16", action="store_true", help="float16 weights and convolutions")
     verb.set_defaults(handler=_export)

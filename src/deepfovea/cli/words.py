@@ -58,9 +58,15 @@ def add_input_output(verb: argparse.ArgumentParser) -> None:
 
 
 def add_model(verb: argparse.ArgumentParser) -> None:
-    """--model and --device."""
+    """--model, --device and --engine."""
     verb.add_argument("--model", default="stream", metavar="NAME|PATH", help="default stream")
     verb.add_argument("--device", default="auto", help="auto (default) | cpu | cuda | cuda:N | mps")
+    verb.add_argument(
+        "--engine",
+        default="auto",
+        metavar="NAME",
+        help="auto (default: the fastest installed) | torch | onnxruntime | openvino",
+    )
 
 
 def add_gaze_and_density(verb: argparse.ArgumentParser) -> None:
@@ -177,10 +183,10 @@ def frame_total(reader: Any, frames: int | None) -> int | None:
 
 def reconstructor(options: argparse.Namespace, geometry: DisplayGeometry | None) -> Reconstructor:
     """The model with the sampling that was asked for."""
-    from ..checkpoint import load
+    from ..engine import load_engine
     from ..reconstruct import Reconstructor, pick_device
 
-    model = load(options.model, pick_device(options.device))
+    model = load_engine(options.model, options.engine, pick_device(options.device))
     return Reconstructor(
         model, options.density, seed=options.seed, blue_noise=options.blue_noise, geometry=geometry
     )

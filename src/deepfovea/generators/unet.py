@@ -125,7 +125,10 @@ class RecurrentUNet(nn.Module):
         config: all numbers.
         scale: s, output size over input size (4; ancestor 1).
         frames_per_step: k, how many frames are read and written together (6; ancestor 1).
+        multiple: of what height and width are inside (32).
     """
+
+    multiple = 32
 
     def __init__(self, config: UNetConfig = PAPER) -> None:
         super().__init__()
@@ -204,14 +207,17 @@ class RecurrentUNet(nn.Module):
                 f"U-Net: received {length} frames; "
                 f"expected a positive multiple of {self.frames_per_step}"
             )
-        x = torch.cat((samples, mask), 2) if self.config.mask_input else samples
-        x = F.pad(x, (0, -width % 32, 0, -height % 32))
+        pad = (0, -width % self.multiple, 0, -height % self.multiple)
         if state is None:
             state = self.initial_state(samples)
         items, stages = [], []
-        for item in torch.split(x, self.frames_per_step, 1):
-            frames, features, state = self._step(item.flatten(1, 2), state)
-            items.append(frames.view(*item.shape[:2], 3, *frames.shape[-2:]))  # [B, k, 3, ...]
+        for some, known in zip(
+            torch.split(F.pad(samples, pad), self.frames_per_step, 1),
+            torch.split(F.pad(mask, pad), self.frames_per_step, 1),
+            strict=True,
+        ):
+            frames, features, state = self._step(some, known, state)
+            items.append(frames)
             stages.append(features)
         frames = torch.cat(items, 1)[..., : self.scale * height, : self.scale * width]
         cropped = (
@@ -224,15 +230,30 @@ class RecurrentUNet(nn.Module):
         """The state before the first of ``samples`` [B, T, 3, h, w]: zeros."""
         batch, (height, width) = len(samples), samples.shape[-2:]
         tensors = [
-            samples.new_zeros(batch, channels, -(-height // 32) * fine, -(-width // 32) * fine)
+            samples.new_zeros(
+                batch,
+                channels,
+                -(-height // self.multiple) * fine,
+                -(-width // self.multiple) * fine,
+            )
             for channels, fine in zip(self.config.decoder, (2, 4, 8, 16, 32), strict=False)
         ]
         return UNetState(*tensors) if len(tensors) == 4 else DeepFoveaState(*tensors)
 
+    def step(
+        self, samples: Tensor, mask: Tensor, state: RecurrentState
+    ) -> tuple[Tensor, RecurrentState]:
+        """One item: [B,k,3,H,W], [B,k,1,H,W] -> [B,k,3,s·H,s·W]; H, W multiples of 32."""
+        frames, _, state = self._step(samples, mask, state)
+        return frames, state
+
     def _step(
-        self, x: Tensor, state: RecurrentState
+        self, samples: Tensor, mask: Tensor, state: RecurrentState
     ) -> tuple[Tensor, list[Tensor], RecurrentState]:
-        """One item: [B, k·3 or k·4, H, W], H and W multiples of 32 -> [B, k·3, s·H, s·W]."""
+        """As :meth:`step`, and the features of the stages before the last."""
+        item = torch.cat((samples, mask), 2) if self.config.mask_input else samples
+        # Several times faster on the CPU where channels are few, in the largest layers.
+        x = item.flatten(1, 2).contiguous(memory_format=torch.channels_last)
         features = []
         for encode in self.encoder:
             x = encode(x)
@@ -251,7 +272,8 @@ class RecurrentUNet(nn.Module):
             skip = F.interpolate(skips[0], x.shape[-2:], mode="bilinear", align_corners=False)
             x = enlarge(torch.cat((x, skip), 1))
             stages.append(x)
-        return self.to_frames(x), stages[:-1], type(state)(*recurrent)
+        frames = self.to_frames(x).unflatten(1, (-1, 3))
+        return frames, stages[:-1], type(state)(*recurrent)
 
 
 def _conv(in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:

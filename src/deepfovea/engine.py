@@ -1,0 +1,164 @@
+"""Who computes the generator: PyTorch, ONNX Runtime or OpenVINO, behind one interface.
+
+engine = load_engine("stream", "auto")
+frames, state = engine(samples, mask, state)  # as with the generator itself
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .checkpoint import Generator, load
+from .config import InputError
+from .export import Step, trace
+from .generators.stream import StreamNet
+
+ENGINES = ("auto", "torch", "onnxruntime", "openvino")
+
+EXTRA = {"onnxruntime": "export", "openvino": "openvino"}
+"""What brings the engines that are not PyTorch."""
+
+FASTEST = ("openvino", "onnxruntime")
+"""For ``stream`` on the CPU, fastest first, before PyTorch (docs/speed.md)."""
+
+Compiled = Callable[[list[Tensor]], list[Tensor]]
+
+
+def load_engine(
+    model: str | Path | Generator, engine: str = "auto", device: str | torch.device = "cpu"
+) -> Generator | CompiledGenerator:
+    """A trained generator, ready to use, run by the engine that was asked for.
+
+    Args:
+        model: as for :func:`deepfovea.load`, or a generator.
+        engine: one of :data:`ENGINES`. ``auto`` takes the fastest that is installed: on a CPU
+            for ``stream`` OpenVINO, then ONNX Runtime; else PyTorch.
+        device: of PyTorch; the others run on the CPU.
+
+    Returns:
+        What is called, and has ``scale`` and ``frames_per_step``, like a generator.
+
+    Raises:
+        InputError: an unknown engine, one that is not installed or does not run on the device;
+            what :func:`deepfovea.load` refuses.
+    """
+    if engine not in ENGINES:
+        raise InputError(
+            f"--engine: received {engine!r:.100}, expected one of {', '.join(ENGINES)}"
+        )
+    network = load(model) if isinstance(model, str | Path) else model
+    if engine == "auto":
+        installed = [name for name in FASTEST if find_spec(name)]
+        suits = torch.device(device).type == "cpu" and isinstance(network, StreamNet)
+        engine = installed[0] if suits and installed else "torch"
+    if engine == "torch":
+        return network.to(device).eval()
+    if find_spec(engine) is None:
+        raise InputError(f"--engine: {engine} is missing: pip install 'deepfovea[{EXTRA[engine]}]'")
+    if torch.device(device).type != "cpu":
+        raise InputError(
+            f"--engine: received {engine} for the device {device}; it runs on the CPU here: "
+            "choose torch, or --device cpu"
+        )
+    return CompiledGenerator(network.cpu().eval(), engine)
+
+
+class CompiledGenerator:
+    """A generator compiled for one size at a time, when its second step asks for it.
+
+    The first step of a video is computed by PyTorch, so that the first frame waits for nothing;
+    the others differ from PyTorch's by less than 1e-3. A fixed size is the faster one (OpenVINO:
+    a fifth). Frames of another size are compiled for anew, which takes about two seconds.
+
+    Attributes:
+        network: the generator.
+        engine: ``onnxruntime`` or ``openvino``.
+        scale, frames_per_step: those of the generator.
+    """
+
+    def __init__(self, network: Generator, engine: str) -> None:
+        self.network, self.engine = network, engine
+        self.scale, self.frames_per_step = network.scale, network.frames_per_step
+        self.step = Step(network)
+        self._shape: torch.Size | None = None
+        self._run: Compiled | None = None
+
+    @torch.inference_mode()
+    def __call__(self, samples: Tensor, mask: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """As the generator: samples [B,T,3,h,w], mask [B,T,1,h,w], state -> frames, state."""
+        group, frames = self.frames_per_step, []
+        if samples.shape[1] == 0 or samples.shape[1] % group:
+            raise InputError(
+                f"received {samples.shape[1]} frames, expected a positive multiple of {group}"
+            )
+        if state is None:
+            first, state = self.network(samples[:, :group], mask[:, :group], None)
+            frames.append(first)
+        for t in range(group * len(frames), samples.shape[1], group):
+            frame, state = self._step(samples[:, t : t + group], mask[:, t : t + group], state)
+            frames.append(frame)
+        return torch.cat(frames, 1), state
+
+    def _step(self, samples: Tensor, mask: Tensor, state: Any) -> tuple[Tensor, Any]:
+        height, width = samples.shape[-2:]
+        multiple = self.step.multiple
+        pad = (0, -width % multiple, 0, -height % multiple)
+        tensors = [F.pad(tensor, pad) for tensor in (samples, mask)]
+        if not self.step.several:
+            tensors = [tensor[:, 0] for tensor in tensors]
+        tensors += state
+        if self._run is None or self._shape != tensors[0].shape:
+            compiled = {"onnxruntime": _onnxruntime, "openvino": _openvino}[self.engine]
+            self._run = compiled(trace(self.step, tensors[0], tensors[1], tensors[2:]), self.step)
+            self._shape = tensors[0].shape
+        frame, *following = self._run([tensor.contiguous() for tensor in tensors])
+        if not self.step.several:
+            frame = frame[:, None]
+        frame = frame[..., : self.scale * height, : self.scale * width]
+        return frame, self.step.state_type(*following)
+
+
+def _onnxruntime(content: bytes, step: Step) -> Compiled:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    known = {tensor.name for tensor in session.get_inputs()}
+
+    def run(tensors: list[Tensor]) -> list[Tensor]:
+        named = zip(step.inputs, tensors, strict=True)
+        feed = {name: tensor.numpy() for name, tensor in named if name in known}
+        return [torch.from_numpy(array) for array in session.run(list(step.outputs), feed)]
+
+    return run
+
+
+def _openvino(content: bytes, step: Step) -> Compiled:
+    import openvino
+
+    core = openvino.Core()
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": "f32",  # some processors would else compute in bfloat16
+    }
+    request = core.compile_model(core.read_model(content), "CPU", options).create_infer_request()
+    known = {name for port in request.model_inputs for name in port.names}
+
+    def run(tensors: list[Tensor]) -> list[Tensor]:
+        named = zip(step.inputs, tensors, strict=True)
+        feed = {name: tensor.numpy() for name, tensor in named if name in known}
+        # Its own memory is used again for the next step, so the outputs are copied.
+        outputs = request.infer(feed, share_inputs=True, share_outputs=False)
+        return [torch.from_numpy(outputs[name]) for name in step.outputs]
+
+    return run

@@ -1,0 +1,167 @@
+"""The deformable convolution on the CPU, compiled by Numba at the first call.
+
+Legend: B batch, C channels in, O channels out, h, w size, K = k·k taps; O' and R are O and K·C
+rounded up to multiples of 4 and 32, which are taken at once. Arrays are of one float type;
+channels come last, so that a tap reads runs of C numbers.
+
+The B·h·w output pixels are numbered. A call takes those from ``first`` to ``last`` and releases
+the interpreter's lock, so that threads can share them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+Array = Any  # numpy.ndarray: what is in it, Numba finds out
+
+# Sums may be reordered, or they could not be vectorised; NaN and infinity keep their meaning.
+_compiled: Any = njit(nogil=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
+
+
+@_compiled
+def convolve(
+    first: int,
+    last: int,
+    k: int,
+    x: Array,  # [B, h, w, C]
+    offset: Array,  # [B, h, w, 2·K]
+    mask: Array,  # [B, h, w, K]
+    weight: Array,  # [O', R]
+    bias: Array,  # [O]
+    out: Array,  # [B·h·w, O], written
+) -> None:
+    """The result."""
+    row, sums = np.zeros(weight.shape[1], x.dtype), np.zeros(len(weight), x.dtype)
+    for pixel in range(first, last):
+        _read(pixel, k, x, offset, mask, row)
+        for o in range(0, len(weight), 4):
+            w0, w1, w2, w3 = weight[o], weight[o + 1], weight[o + 2], weight[o + 3]
+            sum0 = sum1 = sum2 = sum3 = x.dtype.type(0)
+            for r in range(len(row)):
+                sum0 += w0[r] * row[r]
+                sum1 += w1[r] * row[r]
+                sum2 += w2[r] * row[r]
+                sum3 += w3[r] * row[r]
+            sums[o], sums[o + 1], sums[o + 2], sums[o + 3] = sum0, sum1, sum2, sum3
+        for o in range(len(bias)):
+            out[pixel, o] = sums[o] + bias[o]
+
+
+@_compiled
+def convolve_backward(
+    first: int,
+    last: int,
+    k: int,
+    x: Array,
+    offset: Array,
+    mask: Array,
+    weight: Array,  # [O', R]
+    gradient: Array,  # [B·h·w, O], that of the result
+    by_x: Array,  # as x, added to
+    by_offset: Array,  # as offset, written
+    by_mask: Array,  # as mask, written
+    by_weight: Array,  # as weight, added to
+) -> None:
+    """The gradients of all that :func:`convolve` takes, but the bias."""
+    row, by_row = np.zeros(weight.shape[1], x.dtype), np.zeros(weight.shape[1], x.dtype)
+    for pixel in range(first, last):
+        _read(pixel, k, x, offset, mask, row)
+        by_row[:] = 0
+        for o in range(gradient.shape[1]):
+            g, w, by_w = gradient[pixel, o], weight[o], by_weight[o]
+            for r in range(len(row)):
+                by_row[r] += g * w[r]
+            for r in range(len(row)):
+                by_w[r] += g * row[r]
+        _read_backward(pixel, k, x, offset, mask, by_row, by_x, by_offset, by_mask)
+
+
+@_compiled
+def _read(pixel: int, k: int, x: Array, offset: Array, mask: Array, row: Array) -> None:
+    """What the taps of one pixel read, times the mask: row [R]."""
+    _, height, width, channels = x.shape
+    b, i, j = pixel // (height * width), pixel // width % height, pixel % width
+    float_ = x.dtype.type
+    for t in range(k * k):
+        y = float_(i + t // k - k // 2) + offset[b, i, j, 2 * t]
+        x_ = float_(j + t % k - k // 2) + offset[b, i, j, 2 * t + 1]
+        y0, y1, up, down, _, _ = _between(y, height)
+        x0, x1, left, right, _, _ = _between(x_, width)
+        up, down = up * mask[b, i, j, t], down * mask[b, i, j, t]
+        w00, w01, w10, w11 = up * left, up * right, down * left, down * right
+        x00, x01, x10, x11 = x[b, y0, x0], x[b, y0, x1], x[b, y1, x0], x[b, y1, x1]
+        for c in range(channels):
+            row[t * channels + c] = w00 * x00[c] + w01 * x01[c] + w10 * x10[c] + w11 * x11[c]
+
+
+@_compiled
+def _read_backward(
+    pixel: int,
+    k: int,
+    x: Array,
+    offset: Array,
+    mask: Array,
+    by_row: Array,
+    by_x: Array,
+    by_offset: Array,
+    by_mask: Array,
+) -> None:
+    """From the gradient of a row to those of what it was read from."""
+    _, height, width, channels = x.shape
+    b, i, j = pixel // (height * width), pixel // width % height, pixel % width
+    float_ = x.dtype.type
+    for t in range(k * k):
+        y = float_(i + t // k - k // 2) + offset[b, i, j, 2 * t]
+        x_ = float_(j + t % k - k // 2) + offset[b, i, j, 2 * t + 1]
+        y0, y1, up, down, by_up, by_down = _between(y, height)
+        x0, x1, left, right, by_left, by_right = _between(x_, width)
+        x00, x01, x10, x11 = x[b, y0, x0], x[b, y0, x1], x[b, y1, x0], x[b, y1, x1]
+        g00 = g01 = g10 = g11 = float_(0)
+        start = t * channels
+        for c in range(channels):
+            g = by_row[start + c]
+            g00 += g * x00[c]
+            g01 += g * x01[c]
+            g10 += g * x10[c]
+            g11 += g * x11[c]
+        m, top, bottom = mask[b, i, j, t], left * g00 + right * g01, left * g10 + right * g11
+        by_mask[b, i, j, t] = up * top + down * bottom
+        by_offset[b, i, j, 2 * t] = m * (by_up * top + by_down * bottom)
+        by_offset[b, i, j, 2 * t + 1] = m * (
+            by_left * (up * g00 + down * g10) + by_right * (up * g01 + down * g11)
+        )
+        up, down = up * m, down * m
+        # Two of the four pixels may be one and the same, so each has a loop of its own.
+        for to, w in (
+            (by_x[b, y0, x0], up * left),
+            (by_x[b, y0, x1], up * right),
+            (by_x[b, y1, x0], down * left),
+            (by_x[b, y1, x1], down * right),
+        ):
+            for c in range(channels):
+                to[c] += w * by_row[start + c]
+
+
+@_compiled
+def _between(position: Any, size: int) -> Any:
+    """The two whole numbers around a position, their weights, the derivatives of these.
+
+    What lies outside of 0 … size - 1 has weight and derivative 0, and another's number.
+    """
+    float_ = type(position)
+    if not (position > -1 and position < size):  # NaN too
+        return 0, 0, float_(0), float_(0), float_(0), float_(0)
+    low = int(np.floor(position))
+    part = position - float_(low)
+    before, after = float_(low >= 0), float_(low + 1 < size)
+    return (
+        max(low, 0),
+        min(low + 1, size - 1),
+        before * (float_(1) - part),
+        after * part,
+        -before,
+        after,
+    )

@@ -1,0 +1,162 @@
+"""Claims about engines: they are called like the generator and return what it returns."""
+
+import sys
+from copy import deepcopy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from deepfovea import engine
+from deepfovea.checkpoint import save_model
+from deepfovea.config import InputError
+from deepfovea.engine import CompiledGenerator, load_engine
+from deepfovea.generators.blocks import ModulatedDeformConv
+from deepfovea.generators.stream import StreamConfig, StreamNet
+from deepfovea.generators.unet import RecurrentUNet, UNetConfig
+from deepfovea.reconstruct import Reconstructor
+
+TOLERANCE = 1e-4
+COMPILED = pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+
+
+@pytest.fixture(scope="module")
+def stream():
+    """Small, and nothing in it is zero any more that starts at zero."""
+    torch.manual_seed(0)
+    network = StreamNet(StreamConfig(12, 16, 8, 4)).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.03 * torch.randn_like(parameter))
+    return network
+
+
+@pytest.fixture(scope="module")
+def six():
+    torch.manual_seed(0)
+    network = RecurrentUNet(UNetConfig(6, False, True, (4,) * 5, (4,) * 4, (4, 18))).eval()
+    for module in network.modules():
+        if isinstance(module, ModulatedDeformConv):
+            torch.nn.init.normal_(module.offset_and_mask.weight, std=0.3)
+    return network
+
+
+@pytest.fixture(scope="module")
+def ancestor():
+    torch.manual_seed(0)
+    return RecurrentUNet(UNetConfig(1, True, False, (4,) * 5, (4,) * 5, ())).eval()
+
+
+def clip(length, height=20, width=30, batch=1):
+    """A texture that moves, as in noise no motion can be found, nor the same by all engines."""
+    torch.manual_seed(1)
+    texture = F.interpolate(
+        torch.rand(batch, 3, height // 4, width // 4), (height, width), mode="bicubic"
+    )
+    frames = torch.stack([texture.roll((t // 2, t), (2, 3)) for t in range(length)], 1)
+    mask = (torch.rand(batch, length, 1, height, width) < 0.3).float()
+    return frames.clamp(0, 1) * mask, mask
+
+
+def assert_near(received, expected):
+    torch.testing.assert_close(received, expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@COMPILED
+@pytest.mark.parametrize(
+    ("which", "steps", "batch"), [("stream", 6, 2), ("six", 2, 1), ("ancestor", 3, 2)]
+)
+def test_equals_the_generator(request, name, which, steps, batch):
+    network = request.getfixturevalue(which)
+    compiled = load_engine(network, name)
+    assert (compiled.scale, compiled.frames_per_step) == (network.scale, network.frames_per_step)
+    samples, mask = clip(steps * network.frames_per_step, batch=batch)
+    with torch.inference_mode():
+        expected, end = network(samples, mask)
+    frames, state = compiled(samples, mask)
+    assert_near(frames, expected)
+    assert type(state) is type(end)
+    assert_near(tuple(state), tuple(end))
+    assert compiled._run is not None  # and not PyTorch all the way
+
+    # Step by step, the state handed back, and what was returned stays what it was.
+    parts, state = [], None
+    for some, known in zip(
+        samples.split(network.frames_per_step, 1),
+        mask.split(network.frames_per_step, 1),
+        strict=True,
+    ):
+        part, state = compiled(some, known, state)
+        parts.append(part)
+    assert torch.equal(torch.cat(parts, 1), frames)
+
+
+@COMPILED
+def test_another_size_and_another_video(stream, name):
+    compiled = load_engine(stream, name)
+    for size in ((20, 30), (9, 41), (20, 30)):
+        samples, mask = clip(3, *size)
+        with torch.inference_mode():
+            expected, _ = stream(samples, mask)
+        assert_near(compiled(samples, mask)[0], expected)
+
+
+@COMPILED
+def test_the_reconstructor_takes_an_engine(stream, name):
+    torch.manual_seed(1)
+    frames = F.interpolate(torch.rand(4, 3, 5, 8), (20, 30), mode="bicubic").clamp(0, 1)
+    pairs = [(frame, (12.0, 9.0)) for frame in frames]
+    ours, truth = (
+        [result.frame for result in Reconstructor(model).stream(pairs)]
+        for model in (load_engine(stream, name), stream)
+    )
+    assert_near(ours, truth)
+
+
+def test_by_name_or_file_and_the_fastest_that_is_there(stream, six, tmp_path, monkeypatch):
+    save_model(tmp_path / "model.safetensors", stream, {})
+    assert isinstance(load_engine(tmp_path / "model.safetensors", "torch"), StreamNet)
+    assert load_engine(tmp_path / "model.safetensors").engine == "openvino"
+    assert load_engine(six) is six  # whose own kernels are faster
+    assert isinstance(load_engine(deepcopy(stream), device="meta"), StreamNet)
+    there = {"onnxruntime"}
+    monkeypatch.setattr(engine, "find_spec", lambda name: name in there or None)
+    assert load_engine(tmp_path / "model.safetensors").engine == "onnxruntime"
+    there.clear()
+    assert isinstance(load_engine(tmp_path / "model.safetensors"), StreamNet)
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "message"),
+    [
+        ("tensorrt", "cpu", "received 'tensorrt', expected one of auto, torch"),
+        ("openvino", "cuda", "openvino for the device cuda"),
+        ("onnxruntime", "mps", "choose torch, or --device cpu"),
+    ],
+)
+def test_what_cannot_be_used(stream, name, device, message):
+    with pytest.raises(InputError, match=message):
+        load_engine(stream, name, device)
+
+
+@pytest.mark.parametrize(("name", "extra"), [("onnxruntime", "export"), ("openvino", "openvino")])
+def test_what_is_missing(stream, monkeypatch, name, extra):
+    monkeypatch.setattr(engine, "find_spec", lambda _: None)
+    with pytest.raises(InputError, match=rf"{name} is missing: pip install 'deepfovea\[{extra}\]'"):
+        load_engine(stream, name)
+
+
+@COMPILED
+def test_the_package_onnx_is_not_needed(stream, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    samples, mask = clip(2)
+    assert isinstance(load_engine(stream, name), CompiledGenerator)
+    assert load_engine(stream, name)(samples, mask)[0].shape == (1, 2, 3, 80, 120)
+
+
+def test_a_short_group_is_refused_as_by_the_network(six):
+    compiled = load_engine(six, "onnxruntime")
+    _, state = compiled(*clip(6))
+    for before in (None, state):
+        with pytest.raises(InputError, match="positive multiple of 6"):
+            compiled(*clip(4), before)
