@@ -261,8 +261,10 @@ def _name_axes(model: Any, step: Step, batch: int | None, static: Size | None) -
     state = step.start(torch.zeros(1, 3, *size))
     scale = step.network.scale
     times = {"frame": float(scale)}
+    channels = {"samples": 3, "mask": 1, "frame": 3}
     for name, tensor in zip(state._fields, state, strict=True):
-        times[f"state_{name}"] = times[f"next_{name}"] = tensor.shape[-1] / size[1]
+        for end in (f"state_{name}", f"next_{name}"):
+            times[end], channels[end] = tensor.shape[-1] / size[1], tensor.shape[1]
     for tensor in (*model.graph.input, *model.graph.output):
         axes = tensor.type.tensor_type.shape.dim
         factor = times.get(tensor.name, 1.0)
@@ -270,6 +272,7 @@ def _name_axes(model: Any, step: Step, batch: int | None, static: Size | None) -
             axes[0].dim_param = "batch"
         else:
             axes[0].dim_value = batch
+        list(axes)[-3].dim_value = channels[tensor.name]
         for axis, side, name in zip(list(axes)[-2:], size, ("height", "width"), strict=True):
             if static:
                 axis.dim_value = int(side * factor)
