@@ -27,6 +27,7 @@ LAYER = {
     "reconstruct": 4,
     "training": 5,
     "evaluate": 6,
+    "bench": 6,
     "demo": 7,
     "cli": 8,
     "__init__": 8,
