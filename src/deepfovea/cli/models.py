@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Literal
 
 from .words import Verbs, names, positive, write_text
 
@@ -103,7 +104,8 @@ def _bench(options: argparse.Namespace) -> None:
         f"products {about['matmul_gmac_per_second']:.0f} GMAC/s"
     )
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number < 2 else "right")
+        justify: Literal["left", "right"] = "left" if number < 2 else "right"
+        table.add_column(column, justify=justify, no_wrap=number > 0, overflow="fold")
     for row in rows:
         table.add_row(
             row.model,
