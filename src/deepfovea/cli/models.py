@@ -92,20 +92,20 @@ def _bench(options: argparse.Namespace) -> None:
     columns = (
         "model",
         "engine",
-        "ms median",
+        "ms p50",
         "ms p95",
         "frames/s",
-        "peak MiB",
+        "MiB",
         "GMAC",
-        "of matmul",
+        "share",
     )
     table = Table(
-        title=f"one frame, {options.size} low resolution, {about['threads']} CPU threads, matrix "
-        f"products {about['matmul_gmac_per_second']:.0f} GMAC/s"
+        title=f"one frame of {options.size}, {about['threads']} threads; share of the "
+        f"{about['matmul_gmac_per_second']:.0f} GMAC/s of matrix products"
     )
     for number, column in enumerate(columns):
         justify: Literal["left", "right"] = "left" if number < 2 else "right"
-        table.add_column(column, justify=justify, no_wrap=number > 0, overflow="fold")
+        table.add_column(column, justify=justify, no_wrap=number > 0, min_width=6, overflow="fold")
     for row in rows:
         table.add_row(
             row.model,
