@@ -117,6 +117,11 @@ def run(capsys, *arguments):
         ("evaluate rgba --models= --baselines=", "no methods"),
         ("evaluate rgba --models= --baselines fill --json missing/rows.json", "cannot be written"),
         ("evaluate rgba --models= --baselines fill --json no-images", "cannot be written"),
+        ("reconstruct good.mp4 --engine fastest", "expected one of auto, torch, onnx"),
+        ("bench --models strem", "unknown model 'strem'"),
+        ("bench --engines fastest", "expected one of auto, torch, onnx"),
+        ("bench --engines=", "no model or no engine"),
+        ("bench --size 192", "--size: received '192', expected HEIGHTxWIDTH"),
         ("train --data missing --run new", "no such folder"),
         ("train --data rgba --run text.mp4 --crop 64 --clip 4", "text.mp4.*choose another"),
         ("train --data rgba --run new --chunk 0", "--chunk: received 0"),
@@ -166,7 +171,7 @@ def test_a_wrong_command_line_is_one_line_and_code_2(capsys, arguments, complain
 
 
 def test_help_of_every_verb_without_torch():
-    verbs = "reconstruct sample info demo evaluate train export validate test infer"
+    verbs = "reconstruct sample info demo view evaluate train export bench validate test infer"
     script = (
         "import sys\n"
         "from deepfovea.cli import main\n"
@@ -179,7 +184,7 @@ def test_help_of_every_verb_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("usage: deepfovea") == 11
+    assert done.stdout.count("usage: deepfovea") == 13
 
 
 def test_as_a_module(folder):

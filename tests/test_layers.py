@@ -28,6 +28,7 @@ LAYER = {
     "training": 5,
     "evaluate": 6,
     "validate": 6,
+    "bench": 6,
     "demo": 7,
     "viewer": 7,
     "cli": 8,

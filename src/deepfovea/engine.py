@@ -55,19 +55,27 @@ def load_engine(
         )
     network = load(model) if isinstance(model, str | Path) else model
     if engine == "auto":
-        installed = [name for name in FASTEST if find_spec(name)]
+        installed = [name for name in FASTEST if not _missing(name)]
         suits = torch.device(device).type == "cpu" and isinstance(network, StreamNet)
         engine = installed[0] if suits and installed else "torch"
     if engine == "torch":
         return network.to(device).eval()
-    if find_spec(engine) is None:
-        raise InputError(f"--engine: {engine} is missing: pip install 'deepfovea[{EXTRA[engine]}]'")
+    if missing := _missing(engine):
+        raise InputError(
+            f"--engine: {engine} needs {missing}, which is missing: "
+            f"pip install 'deepfovea[{EXTRA[engine]}]'"
+        )
     if torch.device(device).type != "cpu":
         raise InputError(
             f"--engine: received {engine} for the device {device}; it runs on the CPU here: "
             "choose torch, or --device cpu"
         )
     return CompiledGenerator(network.cpu().eval(), engine)
+
+
+def _missing(engine: str) -> str:
+    """The first package that an engine lacks; PyTorch's exporter, on the way to it, needs onnx."""
+    return next((package for package in ("onnx", engine) if find_spec(package) is None), "")
 
 
 class CompiledGenerator:

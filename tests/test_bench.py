@@ -1,0 +1,65 @@
+"""Claims about the bench: a row per model and engine, with costs that can be checked."""
+
+import json
+import re
+
+import pytest
+import torch
+
+from deepfovea import bench, checkpoint
+from deepfovea.checkpoint import multiply_adds, save_model
+from deepfovea.cli import main
+from deepfovea.generators.stream import StreamConfig, StreamNet
+from deepfovea.generators.unet import RecurrentUNet, UNetConfig
+
+
+def test_rows(tmp_path, capsys):
+    network = StreamNet(StreamConfig(8, 8, 4, 4))
+    save_model(tmp_path / "model.safetensors", network, {})
+    model, output = str(tmp_path / "model.safetensors"), tmp_path / "rows.json"
+    words = ["--models", model, "--engines", "torch,openvino", "--size", "24x32", "--frames", "4"]
+    assert main(["bench", *words, "--json", str(output)]) == 0
+    shown = capsys.readouterr().out
+    written = json.loads(output.read_text())
+    rows = written["rows"]
+    assert [row["engine"] for row in rows] == ["torch", "openvino"]
+    for row in rows:
+        assert (row["model"], row["height"], row["width"]) == (model, 24, 32)
+        assert 0 < row["ms_p50"] <= row["ms_p95"]
+        assert 50 < row["peak_mib"] < 4000  # a process of its own, PyTorch and all
+        assert row["params"] == sum(p.numel() for p in network.parameters())
+        assert row["gmac"] == pytest.approx(multiply_adds(network, 24, 32) / 1e9)
+        reached = row["gmac"] / row["ms_p50"] * 1e3
+        assert row["matmul_share"] == pytest.approx(reached / written["matmul_gmac_per_second"])
+        assert re.search(rf"{row['engine']}[ │]+{row['ms_p50']:.1f} ", shown)
+
+
+def test_multiply_adds_of_convolutions_and_products():
+    network = RecurrentUNet(UNetConfig(6, False, True, (4,) * 5, (4,) * 4, (4, 18)))
+
+    def conv(side, channels, out, k=3):
+        return side * side * channels * out * k * k
+
+    expected = 0.0
+    for side, channels in ((64, 18), (32, 4), (16, 4), (8, 4), (4, 4)):
+        expected += conv(side, channels, channels) + conv(side, channels, 4)
+        expected += conv(side, channels, 4, 1) if channels != 4 else 0
+    for side in (4, 8, 16, 32):
+        expected += conv(side, 12, 4) + conv(side, 4, 4) + conv(side, 12, 4, 1)
+    for side, channels, out in ((64, 8, 4), (128, 8, 18)):
+        for at, into in ((side, channels), (2 * side, out)):
+            expected += conv(at, into, 27) + conv(at, into, out)  # offsets and mask; what is read
+        expected += conv(side, channels, out, 1)
+    expected += conv(256, 18, 3, 1) + conv(256, 18, 18, 1)
+    assert multiply_adds(network, 64, 64) == pytest.approx(expected / 6)
+    assert next(network.parameters()).device == torch.device("cpu")  # ours is untouched
+
+
+def test_a_network_that_is_not_shipped_is_drawn():
+    assert "paper" not in checkpoint.shipped()
+    assert isinstance(bench._network("paper"), RecurrentUNet)
+
+
+def test_the_rate_of_matrix_products():
+    rate = bench.matmul_rate(side=64, repeats=3)
+    assert 1e7 < rate < 1e14
