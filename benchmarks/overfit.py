@@ -1,11 +1,13 @@
 r"""The whole published objective on six frames of one video: does the picture approach the clip?
 
     OMP_NUM_THREADS=1 nice -n 19 python benchmarks/overfit.py VIDEO --run FOLDER \
+        --steps 800 --learning-rate 1e-3 \
         --json benchmarks/overfit.json --plot benchmarks/overfit.png
 
 Six frames of the middle of the video, reduced to 128×128, become a data set of one item; then
 `deepfovea train` runs on it as it would on any other: DeepFovea++, all five losses, both
-discriminators, masks drawn anew in every step. FOLDER keeps the run, with pictures to look at.
+discriminators, masks drawn anew in every step. Options that this script has not are passed on to
+it. FOLDER keeps the run, with pictures to look at.
 """
 
 import argparse
