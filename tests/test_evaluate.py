@@ -274,21 +274,26 @@ def test_processes_share_the_clips(root, networks, tmp_path):
     words = ["evaluate", str(root), "--models", ",".join(networks), "--frames", "4"]
     words += ["--metrics", "ssim,temporal"]
     environment = {**os.environ, "PYTHONPATH": str(Path(deepfovea.__file__).parents[1])}
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"),
-            *("--master_port", str(port), "-m", "deepfovea", "--", *words),
-            *("--json", str(tmp_path / "two.json"), "--markdown", str(tmp_path / "two.md")),
-        ],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
+
+    def run(*command):
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    said = run(
+        *("torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)),
+        *("-m", "deepfovea", "--", *words),
+        *("--json", str(tmp_path / "two.json"), "--markdown", str(tmp_path / "two.md")),
     )
-    assert done.returncode == 0, done.stderr
-    assert main([*words, "--json", str(tmp_path / "one.json")]) == 0
+    run("deepfovea", *words, "--json", str(tmp_path / "one.json"))
     assert (tmp_path / "two.json").read_text() == (tmp_path / "one.json").read_text()
-    assert done.stdout == (tmp_path / "two.md").read_text()  # said once
+    assert said == (tmp_path / "two.md").read_text()  # said once
     assert {path.name for path in tmp_path.iterdir()} == {"one.json", "two.json", "two.md"}
 
 
