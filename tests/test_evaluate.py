@@ -266,10 +266,6 @@ def test_rows_depend_on_no_other_clip_or_method_and_not_on_workers_or_threads(ro
     assert to_json(again) == to_json(together)
 
 
-@pytest.mark.skipif(
-    "PYTEST_XDIST_WORKER" in os.environ,
-    reason="its worker dies in the whole suite, for a reason not yet found; passes without -n",
-)
 def test_processes_share_the_clips(root, networks, tmp_path):
     """Two processes of torchrun write what one does, to the last digit."""
     with socket.socket() as sock:

@@ -7,6 +7,7 @@ frames, state = engine(samples, mask, state)  # as with the generator itself
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -150,10 +151,20 @@ def _onnxruntime(content: bytes, step: Step) -> Compiled:
     return run
 
 
-def _openvino(content: bytes, step: Step) -> Compiled:
+@lru_cache(maxsize=1)
+def _openvino_core() -> Any:
+    """The one core of the process, never given up.
+
+    With the last core OpenVINO 2026.4 unloads its CPU plugin, and later forks of the process
+    then damage its memory: seen as a crash of a test that only starts another process.
+    """
     import openvino
 
-    core = openvino.Core()
+    return openvino.Core()
+
+
+def _openvino(content: bytes, step: Step) -> Compiled:
+    core = _openvino_core()
     options = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
