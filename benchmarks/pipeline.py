@@ -34,10 +34,10 @@ def write_source(path, frames, height, width):
             writer.write(images[number % len(images)], number / 24)
 
 
-def seconds(call):
+def seconds(call, *arguments):
     """Of the clock and of the processors, and what the call returned."""
     started = time.perf_counter(), time.process_time()
-    result = call()
+    result = call(*arguments)
     return (time.perf_counter() - started[0], time.process_time() - started[1]), result
 
 
@@ -48,6 +48,12 @@ def stages(folder, reconstructor, frames, rounds):
     def decode():
         with VideoReader(source) as reader:
             return [(to_tensor(frame.image), gaze) for frame in reader]
+
+    def sample(pairs):
+        return list(reconstructor._sampled(pairs))
+
+    def generate(sampled):
+        return list(reconstructor._reconstruct(sampled))
 
     def encode(reconstructed):
         with VideoWriter(output, frame_rate=24, overwrite=True) as writer:
@@ -62,11 +68,11 @@ def stages(folder, reconstructor, frames, rounds):
         reconstructor.reset()
         taken, pairs = seconds(decode)
         times.setdefault("decoding", []).append(taken)
-        taken, sampled = seconds(lambda: list(reconstructor._sampled(pairs)))  # noqa: B023
+        taken, sampled = seconds(sample, pairs)
         times.setdefault("sampling", []).append(taken)
-        taken, reconstructed = seconds(lambda: list(reconstructor._reconstruct(sampled)))  # noqa: B023
+        taken, reconstructed = seconds(generate, sampled)
         times.setdefault("generator", []).append(taken)
-        taken, _ = seconds(lambda: encode(reconstructed))  # noqa: B023
+        taken, _ = seconds(encode, reconstructed)
         times.setdefault("encoding", []).append(taken)
         del reconstructed
         times.setdefault("together", []).append(seconds(whole)[0])
