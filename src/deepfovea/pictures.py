@@ -15,8 +15,9 @@ PANEL_WIDTH = 640
 
 def to_image(frame: Tensor) -> np.ndarray:
     """Float [3, H, W] in [0, 1] to uint8 [H, W, 3]."""
-    pixels: np.ndarray = (frame.clamp(0.0, 1.0) * 255.0 + 0.5).byte().permute(1, 2, 0).cpu().numpy()
-    return pixels
+    # NumPy, as PyTorch's threads would keep processors busy that the generator's thread needs.
+    levels = np.clip(frame.cpu().numpy(), 0.0, 1.0) * np.float32(255.0) + np.float32(0.5)
+    return levels.astype(np.uint8).transpose(1, 2, 0).copy()  # laid out as files want it
 
 
 def resize(frame: Tensor, height: int, width: int) -> Tensor:

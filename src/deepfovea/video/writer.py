@@ -71,7 +71,7 @@ class VideoWriter:
         frame_rate: float | Fraction,
         audio_from: str | Path | None = None,
         overwrite: bool = False,
-        crf: int = 17,
+        crf: int = 16,
         pixel_aspect: float | Fraction = 1,
     ) -> None:
         self.path = Path(path)
@@ -212,7 +212,10 @@ class _Movie:
         height, width, channels = shape
         self.path, rate = path, writer.frame_rate
         self.format = "rgba" if channels == 4 else "rgb24"
-        codec, options = "libx264", {"crf": str(writer.crf), "preset": "medium"}
+        # x264's default preset and crf 17 take more than twice the time, for 44.1 dB instead of
+        # 44.4 and a tenth fewer bytes.
+        codec, options = "libx264", {"preset": "veryfast", "trellis": "1"}
+        options["crf"] = str(writer.crf)
         pixels = "yuv420p" if width % 2 == 0 == height % 2 else "yuv444p"
         if path.suffix == ".webm":
             codec, pixels = "libvpx-vp9", "yuva420p" if channels == 4 else "yuv420p"
@@ -247,7 +250,8 @@ class _Movie:
         self.sound_packet: Any = next(self.sound, None)
 
     def write(self, image: np.ndarray, seconds: float) -> None:
-        frame: Any = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=self.format)
+        # The image's own memory: it is read once, here.
+        frame: Any = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), self.format)
         frame = self.convert.reformat(
             frame,
             format=self.stream.pix_fmt,

@@ -1,0 +1,133 @@
+"""From file to file: the stages alone and together, and memory over a long video.
+
+python benchmarks/pipeline.py [--engine openvino] [--json benchmarks/pipeline.json]
+python benchmarks/pipeline.py --memory 10000
+
+Stages and the whole take turns and the shortest time of each counts, as other programs can only
+add to it. The engine is compiled before. Needs the extra `demo` for its video.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from deepfovea.demo import demo_video
+from deepfovea.engine import load_engine
+from deepfovea.pictures import resize, to_image
+from deepfovea.reconstruct import Reconstructor, reconstruct_file, to_tensor
+from deepfovea.video import VideoReader, VideoWriter
+
+
+def write_source(path, frames, height, width):
+    """The demo video, to and fro, at the low resolution."""
+    with VideoReader(demo_video()) as reader:
+        images = [to_tensor(frame.image) for frame in islice(reader, 48)]
+    images = [to_image(resize(image, height, width)) for image in images]
+    images += images[-2:0:-1]
+    with VideoWriter(path, frame_rate=24) as writer:
+        for number in range(frames):
+            writer.write(images[number % len(images)], number / 24)
+
+
+def seconds(call, *arguments):
+    """Of the clock and of the processors, and what the call returned."""
+    started = time.perf_counter(), time.process_time()
+    result = call(*arguments)
+    return (time.perf_counter() - started[0], time.process_time() - started[1]), result
+
+
+def stages(folder, reconstructor, frames, rounds):
+    source, output = folder / "source.mp4", folder / "output.mp4"
+    gaze = (100.0, 80.0)
+
+    def decode():
+        with VideoReader(source) as reader:
+            return [(to_tensor(frame.image), gaze) for frame in reader]
+
+    def sample(pairs):
+        return list(reconstructor._sampled(pairs))
+
+    def generate(sampled):
+        return list(reconstructor._reconstruct(sampled))
+
+    def encode(reconstructed):
+        with VideoWriter(output, frame_rate=24, overwrite=True) as writer:
+            for number, result in enumerate(reconstructed):
+                writer.write(to_image(result.frame), number / 24)
+
+    def whole():
+        reconstruct_file(source, output, reconstructor, overwrite=True)
+
+    times = {}
+    for _ in range(rounds):
+        reconstructor.reset()
+        taken, pairs = seconds(decode)
+        times.setdefault("decoding", []).append(taken)
+        taken, sampled = seconds(sample, pairs)
+        times.setdefault("sampling", []).append(taken)
+        taken, reconstructed = seconds(generate, sampled)
+        times.setdefault("generator", []).append(taken)
+        taken, _ = seconds(encode, reconstructed)
+        times.setdefault("encoding", []).append(taken)
+        del reconstructed
+        times.setdefault("together", []).append(seconds(whole)[0])
+    best = {stage: [1e3 * t / frames for t in min(taken)] for stage, taken in times.items()}
+    for stage, (milliseconds, busy) in best.items():
+        print(f"{stage}: {milliseconds:.1f} ms per frame, {busy:.1f} ms of processors")
+    best = {stage: milliseconds for stage, (milliseconds, _) in best.items()}
+    together = best.pop("together")
+    ratio = together / max(best.values())
+    print(f"together {ratio:.2f} of the slowest; one after the other {sum(best.values()):.1f} ms")
+    return {**best, "together": together, "of the slowest": ratio}
+
+
+def memory(folder, reconstructor, frames):
+    source, seen = folder / "source.mp4", []
+
+    def watch(*_):
+        seen.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20)
+        if len(seen) % 1000 == 0:
+            print(f"{len(seen)} frames: {seen[-1]:.1f} MiB")
+
+    reconstruct_file(source, folder / "output.mp4", reconstructor, overwrite=True, on_frame=watch)
+    settled = max(seen[frames // 20 : frames // 10])
+    grown = max(seen[frames // 10 :]) / settled - 1
+    print(f"largest after the first tenth against the end of that tenth: {100 * grown:+.1f} %")
+    return {"frames": frames, "mib": seen[:: frames // 20], "grown": grown}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--size", default="192x256", help="low resolution, HxW")
+    parser.add_argument("--frames", type=int, default=144)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory", type=int, metavar="FRAMES", help="a long video, 32x32")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    height, width = map(int, ("32x32" if options.memory else options.size).split("x"))
+    model = load_engine("stream", options.engine)
+    reconstructor = Reconstructor(model)
+    blank = [(torch.zeros(3, height, width), (0.0, 0.0))] * 3
+    list(reconstructor.stream(blank))  # compiles
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        frames = options.memory or options.frames
+        write_source(folder / "source.mp4", frames, height, width)
+        if options.memory:
+            result = memory(folder, reconstructor, frames)
+        else:
+            result = stages(folder, reconstructor, frames, options.rounds)
+    if options.json:
+        about = {"engine": options.engine, "size": f"{height}x{width}"}
+        about["threads"] = torch.get_num_threads()
+        options.json.write_text(json.dumps({**about, **result}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
