@@ -17,7 +17,8 @@ def to_image(frame: Tensor) -> np.ndarray:
     """Float [3, H, W] in [0, 1] to uint8 [H, W, 3]."""
     # NumPy, as PyTorch's threads would keep processors busy that the generator's thread needs.
     levels = np.clip(frame.cpu().numpy(), 0.0, 1.0) * np.float32(255.0) + np.float32(0.5)
-    return levels.astype(np.uint8).transpose(1, 2, 0).copy()  # laid out as files want it
+    pixels: np.ndarray = levels.astype(np.uint8).transpose(1, 2, 0).copy()  # row by row
+    return pixels
 
 
 def resize(frame: Tensor, height: int, width: int) -> Tensor:
