@@ -138,6 +138,31 @@ def test_motion_is_judged_by_what_it_fetches():
     assert min(loss(2.0, 0.0), loss(-1.0, 0.0), loss(-2.0, 1.0)) > 0.05
 
 
+def test_the_endpoint_error_is_the_distance_from_the_true_flow():
+    flow = torch.randn(2, 3, 2, 64, 64)  # of the truth, from frames 1, 2, 3 back
+    asked = []
+
+    def estimator(previous, current):
+        asked.append((previous, current))
+        return flow.flatten(0, 1)
+
+    term = make_terms(["endpoint"], nn.ModuleDict(), flow=estimator)["endpoint"]
+    frames = torch.full((2, 4, 3, 64, 64), 0.5)  # every flow is right
+    true = nn.functional.avg_pool2d(flow.flatten(0, 1), 4).view(2, 3, 2, 16, 16) / 4
+    motion = torch.cat(
+        [torch.randn(2, 1, 2, 16, 16), true + torch.tensor([3.0, 4.0])[:, None, None]], 1
+    )
+    target = Target(frames, reduce(frames))
+    assert float(term(Output(frames, motion), target)) == pytest.approx(5.0, rel=1e-3)
+    (previous, current) = asked[0]
+    assert torch.equal(previous, frames[:, :-1].flatten(0, 1))
+    assert torch.equal(current, frames[:, 1:].flatten(0, 1))
+    frames = torch.rand(2, 4, 3, 64, 64)  # hardly a flow is right
+    assert float(term(Output(frames, motion), Target(frames, reduce(frames)))) < 1.0
+    lone = Output(frames[:, :1], motion[:, :1].requires_grad_())
+    assert float(term(lone, Target(frames[:, :1], reduce(frames[:, :1])))) == 0.0
+
+
 def test_motion_compares_with_the_frame_before():
     term = make_terms(["motion"], nn.ModuleDict())["motion"]
     low = torch.rand(2, 3, 3, 16, 16)

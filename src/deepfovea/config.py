@@ -98,7 +98,8 @@ PUBLISHED_DENSITY = Density()
 
 LOSS_WEIGHTS = {
     "charbonnier": 1.0,
-    "motion": 0.2,
+    "motion": 0.1,
+    "endpoint": 0.02,
     "supervised": 5.0,
     "perceptual": 1.0,
     "flow": 2.0,
@@ -109,7 +110,7 @@ LOSS_WEIGHTS = {
 """The terms of the objective (:mod:`deepfovea.objective.losses`) and their default weights.
 
 Those from ``supervised`` to ``adversarial-fft`` are the published objective with its weights
-(Reich, Memmel, Grebe 2020); ``charbonnier`` and ``motion`` train ``stream``.
+(Reich, Memmel, Grebe 2020); ``charbonnier``, ``motion`` and ``endpoint`` train ``stream``.
 """
 
 PUBLISHED_LOSSES = ("supervised", "perceptual", "flow", "adversarial", "adversarial-fft")
@@ -132,19 +133,19 @@ class TrainConfig:
     """Frames through which gradients flow (truncated back-propagation through time)."""
     batch: int = 4
     """Clips per step and process."""
-    crop: int = 384
+    crop: int = 256
     """Side of the high-resolution square, pixels (modern preprocessing)."""
-    learning_rate: float = 4e-4
+    learning_rate: float = 1e-3
     """Of the generator and the parameters of the losses."""
     warmup: int = 200
     """Steps of linear rise of the learning rates."""
     cooldown: int = 4_000
     """Steps of linear fall to zero at the end."""
-    motion_weight: float = 0.2
+    motion_weight: float = 0.1
     """Weight of the photometric loss on the motion that the network found."""
-    clip_gradient: float = 0.05
-    """Largest norm of the generator's gradient, 0 for no limit. That of ``stream`` is mostly 0.01
-    to 0.05; a rare one, through the warps of a clip that moves fast, is thirty times that and
+    clip_gradient: float = 0.1
+    """Largest norm of the generator's gradient, 0 for no limit. That of ``stream`` is mostly 0.02
+    to 0.06; a rare one, through the warps of a clip that moves fast, is thirty times that and
     would stall Adam for a hundred steps."""
     ema: float = 0.999
     """Decay per step of the averaged weights, which are what is saved as the model."""
@@ -155,8 +156,11 @@ class TrainConfig:
     """Minutes between checkpoints."""
     keep_minutes: float = 0.0
     """Minutes of training between checkpoints that are kept for good, 0 for none."""
-    losses: tuple[str, ...] = ("charbonnier", "motion")
+    losses: tuple[str, ...] = ("charbonnier", "motion", "endpoint")
     """Terms of the objective, NAME or NAME=WEIGHT, see :data:`LOSS_WEIGHTS`."""
+    optimizer: Literal["adam", "muon"] = "adam"
+    """Of the generator: Adam, as published, or Muon for its convolutions, which learns ``paper``
+    several times faster."""
     betas: tuple[float, float] = (0.9, 0.99)
     """Adam's decays of the first and second moment, in all optimisers."""
     discriminator_learning_rate: float = 1e-4
@@ -176,6 +180,9 @@ class TrainConfig:
     """File of the flow estimator's weights."""
     preprocessing: Literal["modern", "published"] = "modern"
     """Random crops, flips, strides and gaze, or the six-frame items of the paper."""
+    sampling: Literal["varied", "published"] = "varied"
+    """Of random clips: many densities, saccades and blue noise, or the published density at one
+    gaze per clip, for a network that is not told where it was sampled."""
     size: tuple[int, int] = (768, 1024)
     """Height and width of those items, pixels; the sides are cropped or padded to it."""
     state: Literal["reset", "carry"] = "reset"
@@ -265,7 +272,9 @@ PUBLISHED_TRAINING = TrainConfig(
 )
 """DeepFovea++ as it was trained (Reich, Memmel, Grebe 2020)."""
 
-RESUME_KEEPS = ("model", "losses", "seed", "preprocessing", "discriminator_channels")
+RESUME_KEEPS = (
+    *("model", "losses", "seed", "preprocessing", "discriminator_channels", "optimizer"),
+)
 """What a resumed run has in common with the run it goes on with; of the losses, the names."""
 
 

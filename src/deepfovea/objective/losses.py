@@ -9,10 +9,11 @@ adversarial-fft    L_adv,fft: what the discriminator of the 3-D spectrum says of
 multiresolution    L_sv of the coarser stages, tried and dropped by the authors
 charbonnier        L1 with a rounded tip, which trains ``stream``
 motion             photometric loss on the motion that ``stream`` found
+endpoint           distance of that motion from the optical flow of the truth
 =================  ==============================================================================
 
 Source: Reich, Memmel, Grebe 2020 (DeepFovea++), L = 5·L_sv + L_LPIPS + 2·L_flow + 0.01·L_adv +
-0.01·L_adv,fft; the last two are ours. Every term is a mean over the clips of a batch, so that
+0.01·L_adv,fft; the last three are ours. Every term is a mean over the clips of a batch, so that
 several processes, each with a part of the batch, need only average.
 
 Legend: B batch, T time, H, W high resolution, h, w low resolution.
@@ -112,7 +113,7 @@ def make_terms(
         names: from the table above.
         learned: what :func:`learned_parts` made for the same names.
         perceptual: the loss with its backbone; needed by ``perceptual``.
-        flow: the estimator; needed by ``flow``.
+        flow: the estimator; needed by ``flow`` and ``endpoint``.
         adversarial: the kind of the generator's adversarial loss.
     """
     known: dict[str, Term] = {
@@ -129,6 +130,7 @@ def make_terms(
         known["flow"] = lambda output, target: flow_loss(
             output.frames, *clip_flow(target.frames, flow)
         )
+        known["endpoint"] = lambda output, target: _endpoint(output, target, flow)
     for name in DISCRIMINATORS:
         known[name] = _adversarial(learned, name, adversarial)
     return {name: known[name] for name in names}
@@ -144,9 +146,7 @@ def _motion(output: Output, target: Target) -> Tensor:
 
     It guides the motion where the image loss cannot yet see it.
     """
-    motion, now = output.motion, target.low
-    if motion is None:
-        raise InputError("--losses motion: this network finds no motion; expected --model stream")
+    motion, now = _found(output, "motion"), target.low
     if target.before is None:  # nothing to compare the first frame with
         previous, now, motion = now[:, :-1], now[:, 1:], motion[:, 1:]
     else:
@@ -155,6 +155,31 @@ def _motion(output: Output, target: Target) -> Tensor:
         return motion.sum()  # a lone first frame: 0, with a gradient of 0
     warped = backward_warp(previous.flatten(0, 1), motion.flatten(0, 1))
     return charbonnier(warped - now.flatten(0, 1))
+
+
+def _endpoint(output: Output, target: Target, flow: FlowEstimator) -> Tensor:
+    """Endpoint error of the motion, low-resolution pixels, where the flow of the truth is right.
+
+    It tells the motion where to go from far away, where the photometric loss has no gradient.
+    """
+    motion = _found(output, "endpoint")[:, 1:].flatten(0, 1)
+    if not len(motion):
+        return motion.sum()  # a lone frame: 0, with a gradient of 0
+    frames, low = target.frames.float(), target.low.float()
+    scale = frames.shape[-1] // low.shape[-1]
+    with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
+        fine = flow(frames[:, :-1].flatten(0, 1), frames[:, 1:].flatten(0, 1))
+        true = F.avg_pool2d(fine, scale) / scale
+        missed = backward_warp(low[:, :-1].flatten(0, 1), true) - low[:, 1:].flatten(0, 1)
+        trust = torch.exp(-(missed.abs().mean(1, keepdim=True) / 0.1).square())
+    distance = ((motion - true).square().sum(1, keepdim=True) + 1e-3).sqrt()
+    return (trust * distance).clamp(max=20.0).mean()
+
+
+def _found(output: Output, term: str) -> Tensor:
+    if output.motion is None:
+        raise InputError(f"--losses {term}: this network finds no motion; expected --model stream")
+    return output.motion
 
 
 def _stages(loss: nn.Module, output: Output, target: Target) -> Tensor:

@@ -44,9 +44,13 @@ class ClipDataset(Dataset[Clip]):
         frames: T, frames of a clip.
         crop: side of the high-resolution square, a multiple of 32.
         seed: with the index it decides everything.
+        varied: sampled as above; otherwise with the published density, in independent draws, at
+            one gaze per clip.
     """
 
-    def __init__(self, sources: list[Source], frames: int, crop: int, seed: int) -> None:
+    def __init__(
+        self, sources: list[Source], frames: int, crop: int, seed: int, varied: bool = True
+    ) -> None:
         fits = []
         for source in sources:
             count, height, width = source.frames.shape[:3]
@@ -68,6 +72,7 @@ class ClipDataset(Dataset[Clip]):
         self.frames = frames
         self.crop = crop
         self.seed = seed
+        self.varied = varied
         # Long videos show more, but their frames are alike.
         weights = np.sqrt([min(len(s.frames), 200) for s in fits])
         self.share = weights / weights.sum()
@@ -103,10 +108,12 @@ class ClipDataset(Dataset[Clip]):
         side = self.crop // SCALE
         gaze = np.empty((self.frames, 2))
         for t in range(self.frames):
-            if t == 0 or rng.random() < 0.08:
+            if t == 0 or (self.varied and rng.random() < 0.08):
                 position = rng.uniform(-0.5 * side, 1.5 * side, 2)
-            gaze[t] = position = position + rng.normal(0.0, 0.3, 2)
-        kind = rng.random()
+            if self.varied:
+                position = position + rng.normal(0.0, 0.3, 2)
+            gaze[t] = position
+        kind = rng.random() if self.varied else 1.0
         density = PUBLISHED_DENSITY
         if kind < 0.2:
             density = Density(budget=float(rng.uniform(0.05, 0.6)))
@@ -118,6 +125,6 @@ class ClipDataset(Dataset[Clip]):
             probability[None],
             seed=int(rng.integers(2**32)),
             first_frame=int(rng.integers(10_000)),
-            blue_noise=rng.random() < 0.35,
+            blue_noise=self.varied and rng.random() < 0.35,
         )
         return mask[0].to(torch.uint8)

@@ -19,6 +19,7 @@ from ..generators.stream import StreamState
 from ..generators.unet import DeepFoveaState, RecurrentUNet, UNetState
 from ..objective.losses import DISCRIMINATORS, learned_parts
 from .batches import START, Position
+from .muon import Muon
 
 State = StreamState | UNetState | DeepFoveaState
 """What a generator hands from frame to frame."""
@@ -67,6 +68,8 @@ def begin(
         raise InputError(f"--model: received {config.model!r}, {nearest(config.model, PRESETS)}")
     torch.manual_seed(config.seed)
     net = build(PRESETS[config.model])
+    # What starts at zero, such as the offsets of deformable convolutions, is to grow slowly.
+    kernels = [p for p in net.parameters() if p.ndim == 4 and bool(p.any())]
     if config.chunk % net.frames_per_step:
         raise InputError(
             f"--chunk: received {config.chunk} frames, but {config.model!r} takes "
@@ -90,8 +93,12 @@ def begin(
         name: torch.optim.Adam(group, rates(config)[name], betas=config.betas)
         for name, group in groups.items()
     }
+    if config.optimizer == "muon":
+        by_muon = {id(kernel) for kernel in kernels}
+        others = [p for p in groups["generator"] if id(p) not in by_muon]
+        optimizers["generator"] = Muon(kernels, others, config.learning_rate, config.betas)
     for optimizer in optimizers.values():  # Adam would make these at its first step
-        for parameter in optimizer.param_groups[0]["params"]:
+        for parameter in learned_by(optimizer):
             moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
             optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
     return Training(
@@ -102,6 +109,11 @@ def begin(
         optimizers=optimizers,
         scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
     )
+
+
+def learned_by(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """All parameters of an optimiser."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def rates(config: TrainConfig) -> dict[str, float]:
@@ -262,9 +274,9 @@ def read_config(path: Path) -> TrainConfig:
 
 
 def _config(values: Any, path: Path) -> TrainConfig:
-    if isinstance(values, dict) and "losses" not in values and values.get("model") != "stream":
-        # Version 0.1.0 left the motion out where a network finds none.
-        values = {**values, "losses": ["charbonnier"]}
+    if isinstance(values, dict) and "losses" not in values:  # version 0.1.0
+        motion = ["motion"] if values.get("model", "stream") == "stream" else []
+        values = {**values, "losses": ["charbonnier", *motion]}
     return from_json(TrainConfig, values, source=str(path))
 
 

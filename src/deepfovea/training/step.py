@@ -29,7 +29,7 @@ from ..objective.losses import (
 )
 from ..objective.metrics import psnr
 from .batches import Piece
-from .state import State, Training, rates
+from .state import State, Training, learned_by, rates
 
 Mean = Callable[[Tensor], Tensor]
 """The mean of a tensor over all processes."""
@@ -60,7 +60,8 @@ def step(
             learned from it.
     """
     for name, optimizer in training.optimizers.items():
-        optimizer.param_groups[0]["lr"] = rates(config)[name] * schedule(training.step, config)
+        for group in optimizer.param_groups:
+            group["lr"] = rates(config)[name] * schedule(training.step, config)
         optimizer.zero_grad()
     state = restart(training.state, piece.starts)
 
@@ -68,7 +69,7 @@ def step(
         output, state = forward(training.net, training.heads, piece, state)
     output, target = counted(output, piece, training.net.scale)
     generator = training.optimizers["generator"]
-    parameters: list[nn.Parameter] = generator.param_groups[0]["params"]
+    parameters = learned_by(generator)
     losses, leaves = output_gradients(
         terms, config.loss_weights(), output, target, parameters, config, training.scaler
     )

@@ -86,7 +86,8 @@ def train(
     if config.preprocessing == "published":
         dataset = PublishedItems(sources, config.seed, config.size)
     else:
-        dataset = ClipDataset(sources, config.clip, config.crop, config.seed)
+        varied = config.sampling == "varied"
+        dataset = ClipDataset(sources, config.clip, config.crop, config.seed, varied)
     log = _open_run(run, config, training, shown, notes) if accelerator.is_main_process else None
 
     mean: Callable[[Tensor], Tensor] | None = None
@@ -134,6 +135,8 @@ def train(
                 kept = now
     checkpoint(last)
     accelerator.wait_for_everyone()
+    if everyone > 1:
+        accelerator.end_training()  # without it, processes may abort when Python ends
     if log is None:
         return None
     log.close()
@@ -167,10 +170,10 @@ def _objective(
         backbone = load_backbone(config.perceptual_backbone, path).to(device)
         perceptual = PerceptualLoss(backbone)
         shown["perceptual"] = f"perceptual/{perceptual.name}"
-    if "flow" in names:
+    if {"flow", "endpoint"} & set(names):
         path = Path(config.flow_weights) if config.flow_weights else None
         flow = flow_estimator(config.flow_estimator, path)
-        shown["flow"] = f"flow/{config.flow_estimator}"
+        shown |= {name: f"{name}/{config.flow_estimator}" for name in ("flow", "endpoint")}
     terms = make_terms(
         names,
         training.learned,

@@ -1,0 +1,73 @@
+"""Muon: steps of matrices by orthogonalised momentum, steps of all else by Adam."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MOMENTUM = 0.95
+
+
+class Muon(torch.optim.Adam):
+    """Muon (Jordan et al. 2024) for convolution kernels, Adam for the rest, one learning rate.
+
+    A kernel [O, I, k, k] is a matrix of O rows. Its step is the momentum with all singular
+    values brought to about 1, scaled to the size that Adam's steps have: 0.2 · √max(rows, columns)
+    (Liu et al. 2025, "Muon is scalable for LLM training", equation 4).
+
+    Args:
+        matrices: kernels.
+        rest: all other parameters.
+        lr: learning rate of both.
+        betas: of Adam.
+    """
+
+    def __init__(
+        self,
+        matrices: Iterable[nn.Parameter],
+        rest: Iterable[nn.Parameter],
+        lr: float,
+        betas: tuple[float, float],
+    ) -> None:
+        groups: list[dict[str, Any]] = [
+            {"params": list(rest)},
+            {"params": list(matrices), "orthogonal": True},
+        ]
+        super().__init__(groups, lr, betas=betas)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """One step; the gradients of the kernels are gone after it."""
+        for group in self.param_groups:
+            for parameter in group["params"] if group.get("orthogonal") else ():
+                gradient = parameter.grad
+                if gradient is None:
+                    continue
+                momentum = self.state[parameter]["exp_avg"].lerp_(gradient, 1.0 - MOMENTUM)
+                direction = gradient.lerp(momentum, MOMENTUM).flatten(1)  # Nesterov's look ahead
+                size = 0.2 * max(direction.shape) ** 0.5
+                direction = orthogonalized(direction).view_as(parameter)
+                parameter.add_(direction, alpha=-group["lr"] * size)
+                parameter.grad = None  # which Adam passes over
+        return super().step(closure)
+
+
+def orthogonalized(matrix: Tensor) -> Tensor:
+    """A matrix with the same singular vectors and singular values near 1 (0.7 to 1.2).
+
+    Five Newton–Schulz iterations with the coefficients of Jordan et al. 2024, which trade
+    exactness for speed.
+
+    Args:
+        matrix: [m, n]; zero stays zero.
+    """
+    flat = matrix.shape[0] <= matrix.shape[1]
+    x: Tensor = matrix if flat else matrix.T
+    x = x / (x.norm() + 1e-7)  # no singular value above 1
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x if flat else x.T
