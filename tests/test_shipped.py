@@ -1,0 +1,134 @@
+"""Claims about the weights of `stream` that ship, on photographs that scikit-image ships."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from skimage import data
+from torch import Tensor
+
+import deepfovea
+from deepfovea.config import Density
+from deepfovea.fill import pull_push, upscale
+from deepfovea.fovea import reduce, sample
+from deepfovea.objective.metrics import psnr
+
+HEIGHT, WIDTH = 256, 320
+LENGTH = 10
+
+
+@pytest.fixture(scope="module")
+def stream():
+    return deepfovea.load("stream").eval()
+
+
+def photograph(name: str) -> Tensor:
+    """[3, 400, 512] in [0, 1]."""
+    pixels = torch.from_numpy(getattr(data, name)()).permute(2, 0, 1)[None].float() / 255
+    return F.interpolate(pixels, (400, 512), mode="bilinear", antialias=True)[0]
+
+
+def still(name: str, length: int = LENGTH) -> Tensor:
+    """[1, T, 3, H, W]."""
+    return photograph(name)[:, :HEIGHT, :WIDTH].expand(1, length, 3, HEIGHT, WIDTH)
+
+
+def pan(name: str, length: int = LENGTH) -> Tensor:
+    """Three output pixels to the right and two down per frame."""
+    picture = photograph(name)
+    frames = [picture[:, 2 * t : HEIGHT + 2 * t, 3 * t : WIDTH + 3 * t] for t in range(length)]
+    return torch.stack(frames)[None]
+
+
+def gaze(x: float, y: float, length: int = LENGTH) -> Tensor:
+    return torch.tensor([x, y]).expand(1, length, 2)
+
+
+@torch.inference_mode()
+def reconstructed(net, frames, at=None, density=None, **draw):
+    """What the network makes of frames, and what filling makes of the same samples."""
+    at = gaze(WIDTH / 8, HEIGHT / 8, frames.shape[1]) if at is None else at
+    samples, mask = sample(reduce(frames), at, density or Density(), seed=0, **draw)
+    ours, _ = net(samples, mask)
+    filled = pull_push(samples.flatten(0, 1), mask.flatten(0, 1))
+    return ours.clamp(0, 1)[0], upscale(filled).clamp(0, 1)
+
+
+def quality(frames, truth):
+    """PSNR of every frame, dB."""
+    return psnr(frames, truth[0])
+
+
+@pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee"])
+@pytest.mark.parametrize("scene", [still, pan])
+def test_better_than_filling_and_better_with_time(stream, name, scene):
+    truth = scene(name)
+    ours, filled = (quality(frames, truth) for frames in reconstructed(stream, truth))
+    assert (ours > filled).all()
+    gain = ours - filled  # the picture itself changes with a pan
+    assert gain[-1] > 1.0
+    assert gain[-1] > gain[0] + 0.7
+
+
+def test_a_still_periphery_does_not_boil(stream):
+    truth = still("astronaut", 14)
+    ours, filled = reconstructed(stream, truth, gaze(-100.0, -100.0, 14))  # all is periphery
+    late, late_filled = (frames[8:].diff(dim=0).abs().mean() for frames in (ours, filled))
+    assert late < 0.25 * late_filled
+
+
+def test_nothing_of_the_scene_before_a_cut_is_seen_after_it(stream):
+    before, after = still("astronaut", 6), still("coffee", 6)
+    cut, _ = reconstructed(stream, torch.cat([before, after], 1))
+    samples, mask = sample(
+        reduce(torch.cat([before, after], 1)), gaze(WIDTH / 8, HEIGHT / 8, 12), seed=0
+    )
+    with torch.inference_mode():
+        fresh, _ = stream(samples[:, 6:], mask[:, 6:])  # the same samples, without a past
+    of_cut = quality(cut[6:], after)
+    of_fresh = quality(fresh[0].clamp(0, 1), after)
+    assert (of_cut > of_fresh - 0.5).all()
+
+
+def test_a_saccade_finds_a_new_fovea_and_keeps_the_old(stream):
+    truth = still("astronaut", 8)
+    left, right = gaze(20.0, 32.0, 4), gaze(60.0, 32.0, 4)
+    ours, filled = reconstructed(stream, truth, torch.cat([left, right], 1))
+
+    def around(frames, x):
+        part = (..., slice(64, 192), slice(4 * x - 48, 4 * x + 48))
+        return psnr(frames[part], truth[0][part])
+
+    new, old = around(ours, 60), around(ours, 20)
+    assert new[4] > new[3] + 1.0  # at the very frame of the jump
+    assert (old[4:] > old[3] - 0.7).all()
+    assert (old[4:] > around(filled, 20)[4:] + 2.0).all()
+
+
+def test_more_samples_are_better_from_5_to_60_percent(stream):
+    truth = pan("chelsea")
+    last = 0.0
+    for percent in (5, 10, 20, 40, 60):
+        density = Density(budget=percent / 100)
+        ours, filled = (
+            quality(frames, truth).mean()
+            for frames in reconstructed(stream, truth, density=density)
+        )
+        assert ours > max(last, filled)
+        last = ours
+
+
+def test_blue_noise_is_as_welcome(stream):
+    truth = pan("chelsea")
+    blue, filled = reconstructed(stream, truth, blue_noise=True)
+    white, _ = reconstructed(stream, truth)
+    assert quality(blue, truth).mean() > quality(white, truth).mean() - 0.1
+    assert quality(blue, truth).mean() > quality(filled, truth).mean()
+
+
+@pytest.mark.parametrize("size", [(16, 16), (135, 241), (540, 960)])  # to 4K
+def test_from_64_pixels_to_4k(stream, size):
+    truth = F.interpolate(photograph("coffee")[None], [4 * side for side in size], mode="bicubic")
+    truth = truth.clamp(0, 1)[:, None].expand(1, 2, -1, -1, -1)
+    ours, filled = reconstructed(stream, truth, gaze(size[1] / 2, size[0] / 2, 2))
+    assert ours.shape == truth.shape[1:]
+    assert (quality(ours, truth) > quality(filled, truth) - 0.1).all()
