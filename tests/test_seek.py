@@ -44,7 +44,6 @@ def test_a_frame_after_a_seek_is_that_of_a_whole_decoding(tmp_path, name):
         ("b.avi", {"codec": "mpeg4", "options": {"g": "12", "bf": "2"}}),
         ("a.mpg", {"codec": "mpeg2video", "options": {"g": "12", "bf": "2"}}),
         ("a.gif", {"codec": "gif", "pix_fmt": "rgb8", "rate": 20}),
-        ("hevc.mp4", {"codec": "libx265", "options": {"x265-params": "keyint=12:log-level=none"}}),
     ],
 )
 def test_seeking_in_other_formats(tmp_path, name, options):
