@@ -3,45 +3,42 @@
 import base64
 import io
 import re
-import time
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import media
 import numpy as np
 import pytest
-import torch
+from noise import (
+    HEIGHT,
+    LEFT,
+    PATIENCE,
+    RADIUS,
+    RATE,
+    RIGHT,
+    WIDTH,
+    around,
+    frame_of_video,
+    from_data_url,
+    known,
+    make_noise,
+    wait_until,
+)
 from PIL import Image
 from viewing import CHROMIUM, chromium, running_viewer
 
-from deepfovea.checkpoint import save_model
 from deepfovea.cli import main
 from deepfovea.gaze import read_track
-from deepfovea.generators.stream import StreamConfig, StreamNet
-from deepfovea.video import VideoReader
 
 pytest.importorskip("playwright", reason="playwright is not installed (it is in the extra dev)")
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no chromium on the path (Debian: apt-get install chromium)"
 )
 
-HEIGHT, WIDTH, COUNT, RATE = 128, 192, 50, 25
-LEFT, RIGHT = (0.2, 0.5), (0.8, 0.5)
-RADIUS = 16  # of the fovea that the tests choose, pixels of the video
-PATIENCE = 20.0  # seconds
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A video of which each frame is another coarse noise, and an untrained model."""
-    folder = tmp_path_factory.mktemp("browser")
-    noise = np.random.default_rng(0).integers(30, 225, (COUNT, HEIGHT // 4, WIDTH // 4, 3))
-    frames = noise.astype(np.uint8).repeat(4, 1).repeat(4, 2)
-    media.write_video(folder / "noise.mp4", list(frames), rate=RATE, options={"crf": "8"})
-    torch.manual_seed(0)
-    save_model(folder / "tiny.safetensors", StreamNet(StreamConfig(8, 8, 4, 4)), {})
-    (folder / "temporary").mkdir()
-    return folder
+    return make_noise(tmp_path_factory.mktemp("browser"))
 
 
 @pytest.fixture(scope="module")
@@ -126,20 +123,7 @@ def choose(page, view, arrangement="alone"):
 
 def pixels(page):
     """The stage's canvas as it is, in pixels of the video, float [H, W, 3]."""
-    url = page.evaluate("document.querySelector('#picture').toDataURL()")
-    image = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
-    return np.asarray(image.resize((WIDTH, HEIGHT), Image.Resampling.BOX)).astype(float)
-
-
-def around(picture, gaze, radius=RADIUS - 4):
-    """The square of a picture around a normalised point."""
-    x, y = round(gaze[0] * WIDTH), round(gaze[1] * HEIGHT)
-    return picture[max(0, y - radius) : y + radius, max(0, x - radius) : x + radius]
-
-
-def known(picture, gaze):
-    """The share of a picture of samples that is not black around a point."""
-    return (around(picture, gaze).max(-1) > 15).mean()
+    return from_data_url(page.evaluate("document.querySelector('#picture').toDataURL()"))
 
 
 def look(page, gaze):
@@ -148,26 +132,12 @@ def look(page, gaze):
     page.mouse.move(box["x"] + gaze[0] * box["width"], box["y"] + gaze[1] * box["height"])
 
 
-def wait_until(condition):
-    """Wait until something holds; returns what it then is."""
-    until = time.monotonic() + PATIENCE
-    while not (value := condition()):
-        assert time.monotonic() < until, "this did not come about"
-        time.sleep(0.05)
-    return value
-
-
 def fovea_is_at(page, gaze, away_from):
     def condition():
         samples = pixels(page)
         return known(samples, gaze) > 0.85 and known(samples, away_from) < 0.4
 
     return wait_until(condition)
-
-
-def frame_of_video(folder, number):
-    with VideoReader(folder / "noise.mp4") as reader:
-        return [frame.image for frame in reader][number].astype(float)
 
 
 def test_samples_and_picture_follow_the_pointer(page):
