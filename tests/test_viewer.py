@@ -20,6 +20,7 @@ from viewing import COUNT, DISC, HEIGHT, RATE, WIDTH, make_offer, unpack
 from deepfovea import cli
 from deepfovea.checkpoint import load
 from deepfovea.config import Density, InputError
+from deepfovea.engine import CompiledGenerator
 from deepfovea.fovea import reduce, sample
 from deepfovea.gaze import read_track
 from deepfovea.generators.unet import RecurrentUNet, UNetConfig
@@ -635,6 +636,27 @@ def test_a_port_in_use_and_a_missing_extra_are_one_line(offer, folder, capsys, m
     code, _, err = run(capsys, video)
     assert (code, err.count("\n")) == (2, 1)
     assert "pip install 'deepfovea[viewer]'" in err
+
+
+def test_the_engine_is_the_one_asked_for(offer, folder, capsys, monkeypatch):
+    offered = {}
+    monkeypatch.setattr(server, "serve", lambda offer, **options: offered.update(o=offer))
+    video, model = offer.videos["0"][0], folder / "tiny.safetensors"
+    words = [video, "--model", model, "--device", "cpu", "--engine"]
+    for engine, name in (("torch", "PyTorch"), ("onnxruntime", "ONNX Runtime")):
+        assert run(capsys, *words, engine)[0] == 0
+        loaded = offered["o"].model("tiny.safetensors")
+        assert loaded.engine == f"{name}, cpu"
+        assert isinstance(loaded.model, CompiledGenerator) == (engine != "torch")
+    monkeypatch.setattr("deepfovea.engine.find_spec", lambda name: None)
+    code, _, err = run(capsys, *words, "openvino")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "pip install 'deepfovea[openvino]'" in err
+    code, _, err = run(capsys, *words, "abacus")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "expected one of auto, torch, onnxruntime, openvino" in err
+    assert run(capsys, *words, "auto")[0] == 0
+    assert offered["o"].model("tiny.safetensors").engine == "PyTorch, cpu"
 
 
 def test_the_verb_offers_a_folder_and_warns_of_another_host(offer, folder, capsys, monkeypatch):

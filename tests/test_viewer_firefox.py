@@ -21,6 +21,7 @@ from noise import (
 )
 from viewing import running_viewer
 
+from deepfovea.engine import ENGINE_NAMES, engine_of, load_engine
 from deepfovea.gaze import read_track
 
 pytest.importorskip("websockets", reason="websockets is not installed (it is in the extra viewer)")
@@ -41,7 +42,7 @@ def desk(folder):
         "layout.css.prefers-color-scheme.content-override": 0,
         "ui.prefersReducedMotion": 1,
     }
-    words = [folder / "noise.mp4", "--model", folder / "tiny.safetensors"]
+    words = [folder / "noise.mp4", "--model", folder / "tiny.safetensors", "--device", "cpu"]
     with (
         running_viewer(*words, temporary=folder / "temporary") as url,
         firefox(folder, **preferences) as page,
@@ -252,7 +253,7 @@ def test_full_screen_and_back(page):
     page.press("1")
 
 
-def test_live_figures(page):
+def test_live_figures(page, folder):
     choose(page, "reconstruction")
     for step in range(8):
         look(page, (0.3 + 0.05 * step, 0.5))
@@ -260,6 +261,8 @@ def test_live_figures(page):
     assert 0 < float(text(page, "#latency")) <= float(text(page, "#latency95"))
     assert 5 < float(text(page, "#psnr")) < 60
     assert text(page, "#model-name") == "tiny.safetensors"
+    fastest = engine_of(load_engine(folder / "tiny.safetensors", "auto", "cpu"))
+    assert text(page, "#engine") == f"{ENGINE_NAMES[fastest]}, cpu"
 
 
 def test_at_phone_width_in_the_dark(page):
