@@ -124,7 +124,7 @@ class Session:
         try:
             while (wish := self._next()) is not None:
                 try:
-                    message = self._frame(wish)
+                    wish, message = self._frame(wish)
                 except InputError as error:
                     self._undo(wish)
                     self._send(json.dumps({"error": " ".join(str(error).splitlines())}))
@@ -186,17 +186,20 @@ class Session:
         wall, seconds = self._clock
         return seconds + wish.speed * (time.perf_counter() - wall)
 
-    def _frame(self, wish: Wish) -> bytes | None:
-        """The next frame as a message; None where the network waits for more of them."""
+    def _frame(self, wish: Wish) -> tuple[Wish, bytes | None]:
+        """The wish as it was done, and a frame; None where the network waits for more of them."""
         player, delay = self._prepare(wish)
         started = time.perf_counter()
+        scale = delay.reconstructor.model.scale
+        image = to_tensor(player.frame.image)
+        low = reduce(pad(image, scale), scale)
         with self._offer.turn:
-            made = delay(self._look(wish, player, delay.reconstructor.model.scale))
+            wish = self._with_newest_gaze(wish)
+            made = delay(self._look(wish, player, image, low, scale))
         if made is None:
-            return None
+            return wish, None
         seen, result, network = made
         height, width = seen.image.shape[-2:]
-        scale = delay.reconstructor.model.scale
         frame = result.frame[..., :height, :width].cpu()
         pictures = {"reconstruction": frame, "samples": result.samples, "original": seen.image}
         encoded = [(view, *_encode(view, pictures[view])) for view in VIEWS if view in wish.views]
@@ -218,18 +221,21 @@ class Session:
             "server_ms": 1e3 * (time.perf_counter() - started),
             "pictures": [[view, kind, len(data)] for view, kind, data in encoded],
         }
-        return pack(header, [data for _, _, data in encoded])
+        return wish, pack(header, [data for _, _, data in encoded])
 
-    def _look(self, wish: Wish, player: Player, scale: int) -> Seen:
-        """The player's frame, reduced, and where the wish or the track looks in it."""
-        image = to_tensor(player.frame.image)
+    def _with_newest_gaze(self, wish: Wish) -> Wish:
+        """Decoding, converting and waiting for the turn took their time, and the eye moved on."""
+        with self._condition:
+            return replace(wish, gaze=self._wish.gaze, stamp=self._wish.stamp)
+
+    def _look(self, wish: Wish, player: Player, image: Tensor, low: Tensor, scale: int) -> Seen:
+        """The player's frame, [3,H,W] and reduced, and where the wish or the track looks in it."""
         height, width = image.shape[-2:]
         gaze, seconds = wish.gaze, player.frame.pts_seconds
         if self._track is not None:
             x, y = self._track.at([seconds])[0]
             gaze = (float(x), float(y))
         gaze_px = gaze[0] * width / scale - 0.5, gaze[1] * height / scale - 0.5
-        low = reduce(pad(image, scale), scale)
         stamp = None if self._track is not None else wish.stamp
         return Seen(image, low, gaze_px, gaze, stamp, player.number, seconds, _orders(wish))
 
@@ -269,7 +275,7 @@ class Session:
         elif wish.playing and not opened:
             cut |= self._advance(wish, player)
         if opened_or_loaded:
-            self._warm_up(wish, player, delay.reconstructor)
+            _warm_up(player, delay.reconstructor, self._offer.turn)
             self._anchor()  # the video does not run on meanwhile
         if cut or opened_or_loaded:
             delay.reset()
@@ -277,14 +283,6 @@ class Session:
         reconstructor.density, reconstructor.blue_noise = wish.density, wish.blue_noise
         reconstructor.geometry = _geometry(wish, player)
         return player, delay
-
-    def _warm_up(self, wish: Wish, player: Player, reconstructor: Reconstructor) -> None:
-        """Let an engine compile, which it does in its second step, before anything is shown."""
-        if reconstructor.model.frames_per_step == 1:
-            seen = self._look(wish, player, reconstructor.model.scale)
-            with self._offer.turn:
-                for _ in range(2):
-                    next(reconstructor.stream([(seen.low, seen.gaze_px)]))
 
     def _advance(self, wish: Wish, player: Player) -> bool:
         """Play on; True if the video began anew."""
@@ -308,6 +306,16 @@ class Session:
 
     def _seeks(self, wish: Wish) -> bool:
         return self._wish.seeks == wish.seeks and self._wish.video == wish.video
+
+
+def _warm_up(player: Player, reconstructor: Reconstructor, turn: threading.Lock) -> None:
+    """Let an engine compile, which it does in its second step, before anything is shown."""
+    if reconstructor.model.frames_per_step == 1:
+        scale = reconstructor.model.scale
+        low = reduce(pad(to_tensor(player.frame.image), scale), scale)
+        with turn:
+            for _ in range(2):
+                next(reconstructor.stream([(low, (0.0, 0.0))]))
 
 
 def pack(header: dict[str, Any], pictures: Sequence[bytes]) -> bytes:
