@@ -251,6 +251,41 @@ def test_seek_step_and_play(page, folder):
     np.testing.assert_array_equal(pixels(page), still)
 
 
+def test_density_blue_noise_and_model(page):
+    choose(page, "samples")
+    look(page, LEFT)
+
+    def sampled():
+        return float(page.inner_text("#sampled").split()[0])
+
+    page.select_option("#density", "uniform")
+    page.fill("#percent", "40")
+    wait_until(lambda: abs(sampled() - 40) < 4)
+    # Grey noise leaves gaps that even draws of the same number do not.
+    plain = settled(page)
+    page.check("#blue-noise")
+    wait_until(lambda: not np.array_equal(pixels(page), plain))
+    even = settled(page)
+
+    def unevenness(picture):
+        cells = (picture.max(-1) > 15).reshape(HEIGHT // 16, 16, WIDTH // 16, 16).mean((1, 3))
+        return cells.std()
+
+    assert unevenness(even) < 0.7 * unevenness(plain)
+    page.select_option("#density", "budget")
+    page.fill("#percent", "20")
+    wait_until(lambda: abs(sampled() - 20) < 3)
+    page.fill("#percent", "")  # not yet a number: nothing is sent, and nothing complains
+    page.fill("#percent", "30")
+    wait_until(lambda: abs(sampled() - 30) < 4)
+    page.uncheck("#blue-noise")
+    page.select_option("#density", "degrees")
+    page.select_option("#model", "stream")
+    wait_until(lambda: page.inner_text("#model-name") == "stream")
+    page.select_option("#model", "tiny.safetensors")
+    wait_until(lambda: page.inner_text("#model-name") == "tiny.safetensors")
+
+
 def test_side_by_side_and_full_screen(page):
     page.check("input[value=beside]", force=True)
     tags = page.locator(".tag").all_inner_texts()
@@ -356,6 +391,12 @@ def test_live_figures(browser, address):
         assert 15 < figure["sampled"] <= 100
         assert page.inner_text("#model-name") == "tiny.safetensors"
         assert page.inner_text("#engine") == "PyTorch, cpu"
+        drawn = page.evaluate("document.querySelector('#plot').toDataURL()")
+        image = Image.open(io.BytesIO(base64.b64decode(drawn.partition(",")[2])))
+        rates, latencies = np.split(np.asarray(image.convert("RGBA")).astype(int), 2)
+        for half, (red, green, blue) in ((rates, (10, 111, 105)), (latencies, (164, 72, 11))):
+            marks = np.abs(half[..., :3] - [red, green, blue]).max(-1) < 8
+            assert (marks & (half[..., 3] > 200)).sum() > 4  # in the colours of the page
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
