@@ -62,3 +62,17 @@ def wait_until(condition):
         assert time.monotonic() < until, "this did not come about"
         time.sleep(0.05)
     return value
+
+
+def settled(pixels):
+    """What a page shows once no frame comes any more; ``pixels`` is called for what it shows."""
+    before = pixels()
+
+    def rests():
+        nonlocal before
+        time.sleep(0.2)
+        before, now = pixels(), before
+        return np.array_equal(before, now)
+
+    wait_until(rests)
+    return before

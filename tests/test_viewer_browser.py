@@ -22,6 +22,7 @@ from noise import (
     from_data_url,
     known,
     make_noise,
+    settled,
     wait_until,
 )
 from PIL import Image
@@ -128,20 +129,6 @@ def pixels(page):
     return from_data_url(page.evaluate("document.querySelector('#picture').toDataURL()"))
 
 
-def settled(page):
-    """What is shown once no frame comes any more."""
-    before = pixels(page)
-
-    def rests():
-        nonlocal before
-        page.wait_for_timeout(200)
-        before, now = pixels(page), before
-        return np.array_equal(before, now)
-
-    wait_until(rests)
-    return before
-
-
 def look(page, gaze):
     page.locator("#stage").scroll_into_view_if_needed()
     box = page.locator("#stage").bounding_box()
@@ -204,7 +191,7 @@ def test_the_wipe_shows_one_frame_on_both_sides(page):
     handle = page.locator("#handle")
     box, stage = handle.bounding_box(), page.locator("#stage").bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 40)
-    settled(page)
+    settled(lambda: pixels(page))
     page.mouse.down()
     page.mouse.move(stage["x"] + 0.7 * stage["width"], box["y"] + 60, steps=4)
     page.mouse.up()
@@ -245,7 +232,7 @@ def test_seek_step_and_play(page, folder):
     wait_until(lambda: float(page.input_value("#position")) > 0.3)
     press(page, " ")
     assert page.locator("#play").get_attribute("aria-label") == "Play"
-    still = settled(page)
+    still = settled(lambda: pixels(page))
     assert page.input_value("#position") != "0"
     page.wait_for_timeout(300)
     np.testing.assert_array_equal(pixels(page), still)
@@ -262,10 +249,10 @@ def test_density_blue_noise_and_model(page):
     page.fill("#percent", "40")
     wait_until(lambda: abs(sampled() - 40) < 4)
     # Grey noise leaves gaps that even draws of the same number do not.
-    plain = settled(page)
+    plain = settled(lambda: pixels(page))
     page.check("#blue-noise")
     wait_until(lambda: not np.array_equal(pixels(page), plain))
-    even = settled(page)
+    even = settled(lambda: pixels(page))
 
     def unevenness(picture):
         cells = (picture.max(-1) > 15).reshape(HEIGHT // 16, 16, WIDTH // 16, 16).mean((1, 3))
@@ -313,7 +300,7 @@ def test_a_recorded_gaze_reads_back_and_plays(page, folder):
         while (position := float(page.input_value("#position"))) < until / RATE - 1e-6:
             page.keyboard.press(".")
             wait_until(lambda before=position: float(page.input_value("#position")) > before)
-    settled(page)
+    settled(lambda: pixels(page))
     with page.expect_download() as download:
         page.locator("#record").dispatch_event("click")
     track_file = folder / "gaze.csv"

@@ -17,6 +17,7 @@ from noise import (
     from_data_url,
     known,
     make_noise,
+    settled,
     wait_until,
 )
 from viewing import running_viewer
@@ -176,6 +177,7 @@ def test_the_wipe_is_dragged(page):
     )
     at = int(page.evaluate("document.querySelector('#handle').ariaValueNow"))
     assert at == pytest.approx(70, abs=1)
+    settled(lambda: pixels(page))
     both, edge = pixels(page), round(at / 100 * WIDTH)
     page.evaluate("document.querySelector('#handle').focus()")
     page.press("End")

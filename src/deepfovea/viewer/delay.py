@@ -54,7 +54,7 @@ class Delay:
     def __call__(self, seen: Seen) -> Made | None:
         """Take a frame, give the one whose turn it is; None while the first are gathered.
 
-        ``late`` then says whether what was given is not yet what was asked for last.
+        ``late`` then says whether what came out is older than what was asked for last.
         """
         self._waiting.append(seen)
         count = self.reconstructor.model.frames_per_step
