@@ -132,7 +132,9 @@ def pixels(page):
 def look(page, gaze):
     page.locator("#stage").scroll_into_view_if_needed()
     box = page.locator("#stage").bounding_box()
-    page.mouse.move(box["x"] + gaze[0] * box["width"], box["y"] + gaze[1] * box["height"])
+    x, y = box["x"] + gaze[0] * box["width"], box["y"] + gaze[1] * box["height"]
+    page.mouse.move(x, y - 3)  # where it may have been before, which is no movement
+    page.mouse.move(x, y)
 
 
 def fovea_is_at(page, gaze, away_from):

@@ -107,7 +107,9 @@ def place(page, selector, share=(0.5, 0.5)):
 
 
 def look(page, gaze):
-    page.move(*place(page, "#stage", gaze))
+    x, y = place(page, "#stage", gaze)
+    page.move(x, y - 3)  # where it may have been before, which is no movement
+    page.move(x, y)
 
 
 def pixels(page):
