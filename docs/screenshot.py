@@ -110,7 +110,7 @@ def shoot(browser, url, output, size, scheme):
     page.select_option("#speed", "0.5")
     for _ in range(6):
         page.locator("#handle").press("ArrowLeft")
-    page.locator("#stage").focus()
+    page.evaluate("document.activeElement.blur()")
     box = page.locator("#stage").bounding_box()
     for step in range(60):  # the gaze wanders to the letters
         x = box["x"] + box["width"] * (0.84 - 0.0033 * step)

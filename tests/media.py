@@ -68,6 +68,7 @@ def write_video(
     images: list[np.ndarray],
     *,
     rate: Fraction | int = 25,
+    times: list[float] | None = None,
     codec: str = "libx264",
     pix_fmt: str = "yuv420p",
     frame_format: str = "rgb24",
@@ -76,11 +77,16 @@ def write_video(
     container_options: dict[str, str] | None = None,
     tags: dict[str, int | Fraction] | None = None,
 ) -> Path:
-    """Encode ``images`` at a constant ``rate``; ``rotation`` is (degrees, mirrored)."""
+    """Encode ``images`` at a constant ``rate`` or at ``times``, s, to the millisecond.
+
+    ``rotation`` is (degrees, mirrored).
+    """
     with av.open(str(path), "w", container_options=container_options) as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
         first = av.VideoFrame.from_ndarray(images[0], format=frame_format)
         stream.width, stream.height, stream.pix_fmt = first.width, first.height, pix_fmt
+        if times is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
         for name, value in (tags or {}).items():
             setattr(stream.codec_context, name, value)
         if rotation is not None:
@@ -88,6 +94,8 @@ def write_video(
         for number, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(image, format=frame_format)
             frame.pts, frame.time_base = number, 1 / Fraction(rate)
+            if times is not None:
+                frame.pts, frame.time_base = round(1000 * times[number]), Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path

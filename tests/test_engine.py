@@ -76,7 +76,7 @@ def test_equals_the_generator(request, name, which, steps, batch):
     assert_near(frames, expected)
     assert type(state) is type(end)
     assert_near(tuple(state), tuple(end))
-    assert compiled._run is not None  # and not PyTorch all the way
+    assert len(compiled._runs) == 1  # and not PyTorch all the way
 
     # Step by step, the state handed back, and what was returned stays what it was.
     parts, state = [], None
@@ -91,13 +91,23 @@ def test_equals_the_generator(request, name, which, steps, batch):
 
 
 @COMPILED
-def test_another_size_and_another_video(stream, name):
-    compiled = load_engine(stream, name)
-    for size in ((20, 30), (9, 41), (20, 30)):
+def test_another_size_and_another_video(stream, name, monkeypatch):
+    monkeypatch.setattr(engine, "SIZES_KEPT", 2)
+    compiled, compilations = load_engine(stream, name), []
+    trace = engine.trace
+
+    def counted(*arguments):
+        compilations.append(arguments)
+        return trace(*arguments)
+
+    monkeypatch.setattr(engine, "trace", counted)
+    for size in ((20, 30), (9, 41), (20, 30), (8, 8), (9, 41)):
         samples, mask = clip(3, *size)
         with torch.inference_mode():
             expected, _ = stream(samples, mask)
         assert_near(compiled(samples, mask)[0], expected)
+    assert len(compilations) == 4  # the size used longest ago is the one forgotten
+    assert len(compiled._runs) == 2
 
 
 @COMPILED

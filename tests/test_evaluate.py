@@ -19,6 +19,7 @@ from deepfovea import fill
 from deepfovea.checkpoint import save_model
 from deepfovea.cli import main
 from deepfovea.config import Density, InputError
+from deepfovea.engine import CompiledGenerator
 from deepfovea.evaluate import Protocol, evaluate, from_json, to_json
 from deepfovea.evaluate import cost as cost_module
 from deepfovea.fill import accumulate, dis_flow, pull_push
@@ -412,7 +413,62 @@ def test_cost_is_measured_in_a_process_apart(networks):
 
 
 def test_a_baseline_has_no_parameters():
-    assert cost_module.measure_here("fill", "cpu", seconds=0.0).parameters == 0
+    assert cost_module.measure_here("fill", "cpu", "torch", seconds=0.0).parameters == 0
+
+
+def test_engines_give_the_same_figures_and_are_named(root, networks, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed (extra export)")
+    asked = []
+
+    def measure(name, device, engine):
+        asked.append((name, engine))
+        return cost_module.Cost(1.0, 1.0, None, 0, 1)
+
+    monkeypatch.setattr(cost_module, "measure", measure)
+    models, found = list(networks), {}
+    path = tmp_path / "rows.json"
+    words = ["evaluate", str(root), "--models", ",".join(models), "--baselines", "fill"]
+    for engine in ("torch", "onnxruntime"):
+        more = ["--frames", "8", "--metrics", "ssim,cost", "--engine", engine, "--json", str(path)]
+        assert main([*words, *more]) == 0
+        assert f"{models[0]} in {engine}" in capsys.readouterr().out
+        found[engine] = from_json(path.read_text())
+        assert found[engine].protocol["engine"] == dict.fromkeys(models, engine)
+        assert asked == [("fill", "torch"), *((name, engine) for name in models)]
+        asked.clear()
+    ours, theirs = (by_clip_and_method(result) for result in found.values())
+    assert ours.keys() == theirs.keys()
+    assert {key: row.values for key, row in ours.items()} != {
+        key: row.values for key, row in theirs.items()
+    }  # to the last digit: it was another engine
+    for key, row in ours.items():
+        for name, value in row.values.items():
+            if value is not None:
+                assert theirs[key].values[name] == pytest.approx(value, abs=2e-3, rel=1e-4), name
+
+
+def test_the_cost_is_that_of_the_engine(networks, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed (extra export)")
+    steps = []
+    step = CompiledGenerator._step
+    monkeypatch.setattr(
+        CompiledGenerator, "_step", lambda self, *x: steps.append(self.engine) or step(self, *x)
+    )
+    model = next(iter(networks))
+    found = cost_module.measure_here(model, "cpu", "onnxruntime", seconds=0.0)
+    assert found.parameters == sum(p.numel() for p in networks[model].parameters())
+    assert steps == ["onnxruntime"] * 3  # the first is PyTorch's, the second compiles, two count
+
+
+def test_an_engine_that_is_missing_is_one_line_before_anything_is_run(root, monkeypatch, capsys):
+    from deepfovea import engine
+
+    monkeypatch.setattr(engine, "find_spec", lambda package: None)
+    assert main(["evaluate", str(root), "--engine", "openvino"]) == 2
+    error = capsys.readouterr().err
+    assert "--engine: openvino needs onnx" in error
+    assert "pip install 'deepfovea[openvino]'" in error
+    assert error.count("\n") == 1
 
 
 def test_a_process_that_fails_says_why(monkeypatch):

@@ -20,13 +20,16 @@ from viewing import COUNT, DISC, HEIGHT, RATE, WIDTH, make_offer, unpack
 from deepfovea import cli
 from deepfovea.checkpoint import load
 from deepfovea.config import Density, InputError
+from deepfovea.engine import CompiledGenerator
 from deepfovea.fovea import reduce, sample
 from deepfovea.gaze import read_track
+from deepfovea.generators.unet import RecurrentUNet, UNetConfig
+from deepfovea.pictures import to_image
 from deepfovea.reconstruct import Reconstructor, to_tensor
 from deepfovea.video import VideoReader
 from deepfovea.viewer import server
 from deepfovea.viewer.server import make_app, refusal
-from deepfovea.viewer.session import Session
+from deepfovea.viewer.session import Loaded, Offer, Session
 from deepfovea.viewer.wish import VIEWS, Wish, change
 
 PATIENCE = 20.0  # seconds; a machine may be busy, and a failing test may wait
@@ -181,6 +184,10 @@ def test_step_seek_reset_and_the_other_video(offer):
         first, _ = one.frame()
         one.say(step=True)
         assert one.frame()[0]["frame"] == 1
+        one.session.change('{"step": true}')
+        one.say(step=True)
+        while one.frame()[0]["frame"] != 3:  # two steps are two, however fast they came
+            pass
         one.say(seek=8 / RATE)
         assert one.frame()[0]["frame"] == 8
         one.say(seek=3.4 / RATE)
@@ -232,6 +239,50 @@ def test_models(offer):
         one.say(model="twin")
         header, _ = one.frame()
         assert (header["model"], header["engine"]) == ("twin", "PyTorch for twin")
+
+
+# ---- a network that takes six frames at a time ----
+
+
+@pytest.fixture(scope="module")
+def six(tmp_path_factory):
+    torch.manual_seed(0)
+    network = RecurrentUNet(UNetConfig(6, False, True, (4,) * 5, (4,) * 4, (4, 18))).eval()
+    offer = make_offer(tmp_path_factory.mktemp("six"), models=("six",), count=30)
+    return Offer(offer.videos, ["six"], lambda name: Loaded(network, "PyTorch"))
+
+
+def test_six_frames_at_a_time_are_shown_five_frames_late_and_say_so(six):
+    with viewer(six, speed=0, gaze=[0.0, 0.5], stamp=1, views=["samples", "reconstruction"]) as one:
+        low = [reduce(to_tensor(image)) for image in originals(six.videos["0"][0])]
+        gaze_px = (-0.5, HEIGHT / 8 - 0.5)
+        truth = list(Reconstructor(six.model("six").model).stream((f, gaze_px) for f in low[:6]))
+        for number in range(6):
+            header, pictures = one.frame(acknowledge=number < 5)
+            assert (header["frame"], header["gaze"], header["stamp"]) == (number, [0.0, 0.5], 1.0)
+            expected = to_image(truth[number].frame).astype(int)
+            assert np.abs(pictures["reconstruction"] - expected).mean() < 3.0  # JPEG
+            assert header["sampled"] == pytest.approx(float(truth[number].mask.mean()))
+        one.say(gaze=[1.0, 0.5], stamp=2, shown=6)
+        stamps = [one.frame()[0]["stamp"] for _ in range(8)]
+        assert stamps[:5] == [1.0] * 5  # looked at before
+        assert stamps[-1] == 2.0
+
+
+def test_six_frames_at_a_time_paused_what_was_asked_last_is_shown_at_last(six):
+    with viewer(six, playing=False, density="uniform:50") as one:
+        one.frame()
+        assert one.silent()
+        for asked, holds in (
+            ({"gaze": [0.1, 0.2]}, lambda header: header["gaze"] == [0.1, 0.2]),
+            ({"seek": 8 / RATE}, lambda header: header["frame"] == 8),
+            ({"step": True}, lambda header: header["frame"] == 9),
+            ({"density": "uniform:20"}, lambda header: header["sampled"] < 0.3),
+        ):
+            one.say(**asked)
+            while not holds(one.frame()[0]):
+                pass
+            assert one.silent()
 
 
 @pytest.mark.parametrize(
@@ -585,6 +636,27 @@ def test_a_port_in_use_and_a_missing_extra_are_one_line(offer, folder, capsys, m
     code, _, err = run(capsys, video)
     assert (code, err.count("\n")) == (2, 1)
     assert "pip install 'deepfovea[viewer]'" in err
+
+
+def test_the_engine_is_the_one_asked_for(offer, folder, capsys, monkeypatch):
+    offered = {}
+    monkeypatch.setattr(server, "serve", lambda offer, **options: offered.update(o=offer))
+    video, model = offer.videos["0"][0], folder / "tiny.safetensors"
+    words = [video, "--model", model, "--device", "cpu", "--engine"]
+    for engine, name in (("torch", "PyTorch"), ("onnxruntime", "ONNX Runtime")):
+        assert run(capsys, *words, engine)[0] == 0
+        loaded = offered["o"].model("tiny.safetensors")
+        assert loaded.engine == f"{name}, cpu"
+        assert isinstance(loaded.model, CompiledGenerator) == (engine != "torch")
+    monkeypatch.setattr("deepfovea.engine.find_spec", lambda name: None)
+    code, _, err = run(capsys, *words, "openvino")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "pip install 'deepfovea[openvino]'" in err
+    code, _, err = run(capsys, *words, "abacus")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "expected one of auto, torch, onnxruntime, openvino" in err
+    assert run(capsys, *words, "auto")[0] == 0
+    assert offered["o"].model("tiny.safetensors").engine == "PyTorch, cpu"
 
 
 def test_the_verb_offers_a_folder_and_warns_of_another_host(offer, folder, capsys, monkeypatch):

@@ -3,45 +3,43 @@
 import base64
 import io
 import re
-import time
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import media
 import numpy as np
 import pytest
-import torch
+from noise import (
+    HEIGHT,
+    LEFT,
+    PATIENCE,
+    RADIUS,
+    RATE,
+    RIGHT,
+    WIDTH,
+    around,
+    frame_of_video,
+    from_data_url,
+    known,
+    make_noise,
+    settled,
+    wait_until,
+)
 from PIL import Image
 from viewing import CHROMIUM, chromium, running_viewer
 
-from deepfovea.checkpoint import save_model
 from deepfovea.cli import main
 from deepfovea.gaze import read_track
-from deepfovea.generators.stream import StreamConfig, StreamNet
-from deepfovea.video import VideoReader
 
 pytest.importorskip("playwright", reason="playwright is not installed (it is in the extra dev)")
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no chromium on the path (Debian: apt-get install chromium)"
 )
 
-HEIGHT, WIDTH, COUNT, RATE = 128, 192, 50, 25
-LEFT, RIGHT = (0.2, 0.5), (0.8, 0.5)
-RADIUS = 16  # of the fovea that the tests choose, pixels of the video
-PATIENCE = 20.0  # seconds
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A video of which each frame is another coarse noise, and an untrained model."""
-    folder = tmp_path_factory.mktemp("browser")
-    noise = np.random.default_rng(0).integers(30, 225, (COUNT, HEIGHT // 4, WIDTH // 4, 3))
-    frames = noise.astype(np.uint8).repeat(4, 1).repeat(4, 2)
-    media.write_video(folder / "noise.mp4", list(frames), rate=RATE, options={"crf": "8"})
-    torch.manual_seed(0)
-    save_model(folder / "tiny.safetensors", StreamNet(StreamConfig(8, 8, 4, 4)), {})
-    (folder / "temporary").mkdir()
-    return folder
+    return make_noise(tmp_path_factory.mktemp("browser"))
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +48,8 @@ def address(folder):
         folder / "noise.mp4",
         "--model",
         folder / "tiny.safetensors",
+        "--engine",
+        "torch",
         temporary=folder / "temporary",
     ) as url:
         yield url
@@ -126,35 +126,15 @@ def choose(page, view, arrangement="alone"):
 
 def pixels(page):
     """The stage's canvas as it is, in pixels of the video, float [H, W, 3]."""
-    url = page.evaluate("document.querySelector('#picture').toDataURL()")
-    image = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
-    return np.asarray(image.resize((WIDTH, HEIGHT), Image.Resampling.BOX)).astype(float)
-
-
-def around(picture, gaze, radius=RADIUS - 4):
-    """The square of a picture around a normalised point."""
-    x, y = round(gaze[0] * WIDTH), round(gaze[1] * HEIGHT)
-    return picture[max(0, y - radius) : y + radius, max(0, x - radius) : x + radius]
-
-
-def known(picture, gaze):
-    """The share of a picture of samples that is not black around a point."""
-    return (around(picture, gaze).max(-1) > 15).mean()
+    return from_data_url(page.evaluate("document.querySelector('#picture').toDataURL()"))
 
 
 def look(page, gaze):
     page.locator("#stage").scroll_into_view_if_needed()
     box = page.locator("#stage").bounding_box()
-    page.mouse.move(box["x"] + gaze[0] * box["width"], box["y"] + gaze[1] * box["height"])
-
-
-def wait_until(condition):
-    """Wait until something holds; returns what it then is."""
-    until = time.monotonic() + PATIENCE
-    while not (value := condition()):
-        assert time.monotonic() < until, "this did not come about"
-        time.sleep(0.05)
-    return value
+    x, y = box["x"] + gaze[0] * box["width"], box["y"] + gaze[1] * box["height"]
+    page.mouse.move(x, y - 3)  # where it may have been before, which is no movement
+    page.mouse.move(x, y)
 
 
 def fovea_is_at(page, gaze, away_from):
@@ -163,11 +143,6 @@ def fovea_is_at(page, gaze, away_from):
         return known(samples, gaze) > 0.85 and known(samples, away_from) < 0.4
 
     return wait_until(condition)
-
-
-def frame_of_video(folder, number):
-    with VideoReader(folder / "noise.mp4") as reader:
-        return [frame.image for frame in reader][number].astype(float)
 
 
 def test_samples_and_picture_follow_the_pointer(page):
@@ -215,11 +190,10 @@ def test_the_wipe_shows_one_frame_on_both_sides(page):
     choose(page, "samples", "wipe")
     page.select_option("#second", "original")
     look(page, LEFT)
-    page.wait_for_timeout(500)
     handle = page.locator("#handle")
     box, stage = handle.bounding_box(), page.locator("#stage").bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 40)
-    page.wait_for_timeout(500)
+    settled(lambda: pixels(page))
     page.mouse.down()
     page.mouse.move(stage["x"] + 0.7 * stage["width"], box["y"] + 60, steps=4)
     page.mouse.up()
@@ -259,9 +233,46 @@ def test_seek_step_and_play(page, folder):
     page.click("#play")
     wait_until(lambda: float(page.input_value("#position")) > 0.3)
     press(page, " ")
-    still = page.input_value("#position")
+    assert page.locator("#play").get_attribute("aria-label") == "Play"
+    still = settled(lambda: pixels(page))
+    assert page.input_value("#position") != "0"
     page.wait_for_timeout(300)
-    assert float(page.input_value("#position")) - float(still) <= 1.01 / RATE  # one on its way
+    np.testing.assert_array_equal(pixels(page), still)
+
+
+def test_density_blue_noise_and_model(page):
+    choose(page, "samples")
+    look(page, LEFT)
+
+    def sampled():
+        return float(page.inner_text("#sampled").split()[0])
+
+    page.select_option("#density", "uniform")
+    page.fill("#percent", "40")
+    wait_until(lambda: abs(sampled() - 40) < 4)
+    # Grey noise leaves gaps that even draws of the same number do not.
+    plain = settled(lambda: pixels(page))
+    page.check("#blue-noise")
+    wait_until(lambda: not np.array_equal(pixels(page), plain))
+    even = settled(lambda: pixels(page))
+
+    def unevenness(picture):
+        cells = (picture.max(-1) > 15).reshape(HEIGHT // 16, 16, WIDTH // 16, 16).mean((1, 3))
+        return cells.std()
+
+    assert unevenness(even) < 0.7 * unevenness(plain)
+    page.select_option("#density", "budget")
+    page.fill("#percent", "20")
+    wait_until(lambda: abs(sampled() - 20) < 3)
+    page.fill("#percent", "")  # not yet a number: nothing is sent, and nothing complains
+    page.fill("#percent", "30")
+    wait_until(lambda: abs(sampled() - 30) < 4)
+    page.uncheck("#blue-noise")
+    page.select_option("#density", "degrees")
+    page.select_option("#model", "stream")
+    wait_until(lambda: page.inner_text("#model-name") == "stream")
+    page.select_option("#model", "tiny.safetensors")
+    wait_until(lambda: page.inner_text("#model-name") == "tiny.safetensors")
 
 
 def test_side_by_side_and_full_screen(page):
@@ -279,18 +290,19 @@ def test_side_by_side_and_full_screen(page):
 
 def test_a_recorded_gaze_reads_back_and_plays(page, folder):
     choose(page, "samples")
-    page.select_option("#speed", "0")
-    page.fill("#position", "0")
-    # Not by the mouse: it would scroll, and the stage would pass below the pointer.
     page.locator("#stage").focus()
     look(page, LEFT)
-    page.wait_for_timeout(300)
+    fovea_is_at(page, LEFT, away_from=RIGHT)
+    # Not by the mouse: it would scroll, and the stage would pass below the pointer.
     page.locator("#record").dispatch_event("click")
-    page.keyboard.press(" ")
-    wait_until(lambda: float(page.input_value("#position")) > 0.4)
-    look(page, RIGHT)
-    wait_until(lambda: float(page.input_value("#position")) > 1.0)
-    press(page, " ")
+    # By steps, so that no clock runs between the words of this test.
+    for gaze, other, until in ((LEFT, RIGHT, 12), (RIGHT, LEFT, 25)):
+        look(page, gaze)
+        fovea_is_at(page, gaze, away_from=other)
+        while (position := float(page.input_value("#position"))) < until / RATE - 1e-6:
+            page.keyboard.press(".")
+            wait_until(lambda before=position: float(page.input_value("#position")) > before)
+    settled(lambda: pixels(page))
     with page.expect_download() as download:
         page.locator("#record").dispatch_event("click")
     track_file = folder / "gaze.csv"
@@ -367,7 +379,13 @@ def test_live_figures(browser, address):
         assert 5 < figure["psnr"] < 60
         assert 15 < figure["sampled"] <= 100
         assert page.inner_text("#model-name") == "tiny.safetensors"
-        assert page.inner_text("#engine").startswith("PyTorch")
+        assert page.inner_text("#engine") == "PyTorch, cpu"
+        drawn = page.evaluate("document.querySelector('#plot').toDataURL()")
+        image = Image.open(io.BytesIO(base64.b64decode(drawn.partition(",")[2])))
+        rates, latencies = np.split(np.asarray(image.convert("RGBA")).astype(int), 2)
+        for half, (red, green, blue) in ((rates, (10, 111, 105)), (latencies, (164, 72, 11))):
+            marks = np.abs(half[..., :3] - [red, green, blue]).max(-1) < 8
+            assert (marks & (half[..., 3] > 200)).sum() > 4  # in the colours of the page
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

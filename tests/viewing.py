@@ -69,9 +69,15 @@ CHROMIUM_ARGUMENTS = [
 
 
 @contextlib.contextmanager
-def running_viewer(*arguments, temporary=None):
-    """``deepfovea view`` as a process of its own; gives its address. It must end with 0."""
-    environment = dict(os.environ, PYTHONUNBUFFERED="1", OMP_NUM_THREADS="1")
+def running_viewer(*arguments, temporary=None, threads=1):
+    """``deepfovea view`` as a process of its own; gives its address. It must end with 0.
+
+    ``threads``: of the network; None leaves their number to it.
+    """
+    environment = dict(os.environ, PYTHONUNBUFFERED="1")
+    environment.pop("OMP_NUM_THREADS", None)
+    if threads:
+        environment["OMP_NUM_THREADS"] = str(threads)
     source = str(Path(__file__).parents[1] / "src")
     environment["PYTHONPATH"] = os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])
     if temporary:

@@ -21,7 +21,7 @@ import torch
 
 from .checkpoint import PRESETS, Generator, build, load, multiply_adds, shipped
 from .config import InputError
-from .engine import CompiledGenerator, load_engine
+from .engine import engine_of, load_engine
 from .fovea import sample
 
 WARM_UP = 3
@@ -159,7 +159,7 @@ def _measure(
     on_cpu = torch.device(device).type == "cpu"
     return Row(
         model=model,
-        engine=runner.engine if isinstance(runner, CompiledGenerator) else "torch",
+        engine=engine_of(runner),
         device=device,
         height=height,
         width=width,

@@ -23,11 +23,17 @@ from .generators.stream import StreamNet
 
 ENGINES = ("auto", "torch", "onnxruntime", "openvino")
 
+ENGINE_NAMES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+"""As their makers write them, for people."""
+
 EXTRA = {"onnxruntime": "export", "openvino": "openvino"}
 """What brings the engines that are not PyTorch."""
 
 FASTEST = ("openvino", "onnxruntime")
 """For ``stream`` on the CPU, fastest first, before PyTorch (docs/speed.md)."""
+
+SIZES_KEPT = 4
+"""Sizes of frames that a compiled generator keeps ready; the pages of a viewer share one."""
 
 Compiled = Callable[[list[Tensor]], list[Tensor]]
 
@@ -79,12 +85,17 @@ def _missing(engine: str) -> str:
     return next((package for package in ("onnx", engine) if find_spec(package) is None), "")
 
 
+def engine_of(generator: Generator | CompiledGenerator) -> str:
+    """Which of :data:`ENGINES` runs what :func:`load_engine` has returned."""
+    return generator.engine if isinstance(generator, CompiledGenerator) else "torch"
+
+
 class CompiledGenerator:
-    """A generator compiled for one size at a time, when its second step asks for it.
+    """A generator compiled for each size of frame, when a second step asks for it.
 
     The first step of a video is computed by PyTorch, so that the first frame waits for nothing;
     the others differ from PyTorch's by less than 1e-3. A fixed size is the faster one (OpenVINO:
-    a fifth). Frames of another size are compiled for anew, which takes about two seconds.
+    a fifth). Compiling takes about two seconds; the last :data:`SIZES_KEPT` sizes are kept.
 
     Attributes:
         network: the generator.
@@ -96,8 +107,7 @@ class CompiledGenerator:
         self.network, self.engine = network, engine
         self.scale, self.frames_per_step = network.scale, network.frames_per_step
         self.step = Step(network)
-        self._shape: torch.Size | None = None
-        self._run: Compiled | None = None
+        self._runs: dict[torch.Size, Compiled] = {}  # the one used last is the last
 
     @torch.inference_mode()
     def __call__(self, samples: Tensor, mask: Tensor, state: Any = None) -> tuple[Tensor, Any]:
@@ -123,11 +133,14 @@ class CompiledGenerator:
         if not self.step.several:
             tensors = [tensor[:, 0] for tensor in tensors]
         tensors += state
-        if self._run is None or self._shape != tensors[0].shape:
+        run = self._runs.pop(tensors[0].shape, None)
+        if run is None:
+            if len(self._runs) == SIZES_KEPT:
+                del self._runs[next(iter(self._runs))]
             compiled = {"onnxruntime": _onnxruntime, "openvino": _openvino}[self.engine]
-            self._run = compiled(trace(self.step, tensors[0], tensors[1], tensors[2:]), self.step)
-            self._shape = tensors[0].shape
-        frame, *following = self._run([tensor.contiguous() for tensor in tensors])
+            run = compiled(trace(self.step, tensors[0], tensors[1], tensors[2:]), self.step)
+        self._runs[tensors[0].shape] = run
+        frame, *following = run([tensor.contiguous() for tensor in tensors])
         if not self.step.several:
             frame = frame[:, None]
         frame = frame[..., : self.scale * height, : self.scale * width]

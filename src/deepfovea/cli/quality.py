@@ -74,6 +74,12 @@ def add(verbs: Verbs) -> None:
         verb.add_argument("--flow-weights", type=Path, metavar="FILE", help="of --flow"),
         verb.add_argument("--device", default="auto", help="auto | cpu | cuda | cuda:N | mps"),
         verb.add_argument(
+            "--engine",
+            default="torch",
+            metavar="NAME",
+            help="torch (default, the same everywhere) | onnxruntime | openvino | auto",
+        ),
+        verb.add_argument(
             "--workers", type=whole, default=0, metavar="N", help="processes that decode ahead"
         ),
     ]
@@ -178,6 +184,7 @@ def _run(options: argparse.Namespace) -> Result:
         track=track,
         flow_weights=options.flow_weights,
         device=pick_device(options.device),
+        engine=options.engine,
         workers=options.workers,
         on_row=on_row,
         on_note=tell,

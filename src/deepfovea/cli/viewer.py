@@ -58,8 +58,9 @@ def _view(options: argparse.Namespace) -> None:
         )
     import webbrowser
 
-    from ..checkpoint import find, load, shipped
+    from ..checkpoint import find, shipped
     from ..demo import demo_video
+    from ..engine import ENGINE_NAMES, engine_of, load_engine
     from ..reconstruct import pick_device
     from ..video import find_videos
     from ..viewer.player import Player
@@ -79,7 +80,8 @@ def _view(options: argparse.Namespace) -> None:
     models = {Path(name).name: name for name in (options.model, *shipped())}
 
     def load_model(name: str) -> Loaded:
-        return Loaded(load(models[name], device), f"PyTorch, {device}")
+        model = load_engine(models[name], options.engine, device)
+        return Loaded(model, f"{ENGINE_NAMES[engine_of(model)]}, {device}")
 
     def ready(url: str) -> None:
         print(f"look at {url} (Ctrl+C ends)", flush=True)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ..checkpoint import load
+from ..engine import CompiledGenerator, load_engine
 from ..fovea import sample
 from .methods import BASELINES, frames_of
 from .result import Cost
@@ -30,14 +30,17 @@ HEIGHT, WIDTH = 192, 256
 SECONDS, CALLS = 5.0, 24
 
 
-def measure(name: str, device: str = "cpu", seconds: float = SECONDS) -> Cost:
+def measure(
+    name: str, device: str = "cpu", engine: str = "torch", seconds: float = SECONDS
+) -> Cost:
     """The cost of a method in a fresh process.
 
     Args:
         name: of a baseline, or name or path of a model.
         device: where it runs.
+        engine: that runs it, if it is a model: see :func:`deepfovea.engine.load_engine`.
         seconds: how long calls are repeated; at least two after the first one, which does not
-            count.
+            count, nor does the second of an engine that compiles in it.
 
     Raises:
         RuntimeError: the process failed; with its last line.
@@ -49,7 +52,7 @@ def measure(name: str, device: str = "cpu", seconds: float = SECONDS) -> Cost:
     alone["PYTHONPATH"] = os.pathsep.join(filter(None, [package, alone.get("PYTHONPATH")]))
     alone["OMP_NUM_THREADS"] = str(torch.get_num_threads())
     done = subprocess.run(
-        [sys.executable, "-c", code, name, device, str(seconds)],
+        [sys.executable, "-c", code, name, device, engine, str(seconds)],
         env=alone,
         capture_output=True,
         text=True,
@@ -59,19 +62,22 @@ def measure(name: str, device: str = "cpu", seconds: float = SECONDS) -> Cost:
     return Cost(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def main(name: str, device: str, seconds: str) -> None:
+def main(name: str, device: str, engine: str, seconds: str) -> None:
     """Measure here and print a line of JSON."""
-    print(json.dumps(asdict(measure_here(name, device, float(seconds)))))
+    print(json.dumps(asdict(measure_here(name, device, engine, float(seconds)))))
 
 
-def measure_here(name: str, device: str, seconds: float) -> Cost:
+def measure_here(name: str, device: str, engine: str, seconds: float) -> Cost:
     """As :func:`measure`, in this process."""
-    method: Any = BASELINES[name] if name in BASELINES else load(name, device)
+    method: Any = BASELINES[name] if name in BASELINES else load_engine(name, engine, device)
+    compiles = isinstance(method, CompiledGenerator)
+    network = method.network if compiles else method
+    first = 2 if compiles else 1  # that counts
     group = getattr(method, "frames_per_step", 1)
     # Smooth shapes that move two pixels per frame: the baselines' optical flow has work to do.
     texture = torch.rand(3, HEIGHT // 8, WIDTH // 8, generator=torch.Generator().manual_seed(0))
     still = F.interpolate(texture[None], (HEIGHT, WIDTH), mode="bicubic").clamp(0.0, 1.0)[0]
-    low = torch.stack([still.roll(2 * t, -1) for t in range(CALLS * group)])
+    low = torch.stack([still.roll(2 * t, -1) for t in range((CALLS + first) * group)])
     gaze = torch.tensor([(WIDTH - 1) / 2, (HEIGHT - 1) / 2]).expand(1, len(low), 2)
     _, mask = sample(low[None], gaze)
     _forget(device)
@@ -79,7 +85,7 @@ def measure_here(name: str, device: str, seconds: float) -> Cost:
     frames = frames_of(method, low, mask[0], device)
     wall: list[float] = []
     processor: list[float] = []
-    while len(wall) < 3 or (sum(wall) < seconds and len(wall) < CALLS):
+    while len(wall) < first + 2 or (sum(wall[first:]) < seconds and len(wall) < CALLS + first):
         start, begun = time.perf_counter(), time.process_time()
         for _ in range(group):
             next(frames)
@@ -90,9 +96,9 @@ def measure_here(name: str, device: str, seconds: float) -> Cost:
     else:
         most = _memory("VmHWM")
         peak = None if most is None or before is None else (most - before) / 2**10
-    parameters = sum(p.numel() for p in method.parameters()) if hasattr(method, "scale") else 0
+    parameters = sum(p.numel() for p in network.parameters()) if hasattr(network, "scale") else 0
     wall_ms, processor_ms = (
-        round(1e3 * statistics.median(times[1:]) / group, 1) for times in (wall, processor)
+        round(1e3 * statistics.median(times[first:]) / group, 1) for times in (wall, processor)
     )
     peak = None if peak is None else round(peak, 1)
     return Cost(wall_ms, processor_ms, peak, parameters, torch.get_num_threads())

@@ -6,7 +6,7 @@ import atexit
 import contextlib
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 
 from .. import __version__, checkpoint
 from ..config import InputError
+from ..engine import engine_of, load_engine
 from ..gaze import GazeTrack, center
 from ..video import find_videos
 from . import cost
@@ -36,6 +37,7 @@ def evaluate(
     track: Callable[[Clip], GazeTrack] = lambda clip: center(),
     flow_weights: Path | None = None,
     device: str | torch.device = "cpu",
+    engine: str = "torch",
     workers: int = 0,
     on_row: Callable[[Row], None] | None = None,
     on_note: Callable[[str], None] | None = None,
@@ -58,6 +60,9 @@ def evaluate(
         track: where the eye looks in a clip; ``protocol.gaze`` is only its description.
         flow_weights: of the estimator ``protocol.flow``.
         device: where methods and FovVideoVDP run; other metrics are computed on the CPU.
+        engine: that runs the models, see :func:`deepfovea.engine.load_engine`. PyTorch unless
+            asked, so that the figures do not depend on what is installed: in others they differ
+            in the last digits.
         workers: processes that decode clips ahead.
         on_row: called with each row of this process.
         on_note: called with each line that the user should see, in this process.
@@ -68,7 +73,7 @@ def evaluate(
     """
     tell = on_note or (lambda line: None)
     rank, processes = _place()  # on a machine with several GPUs, this chooses among them
-    methods = _methods(models, baselines, device)
+    methods, engines = _methods(models, baselines, device, engine)
     root_name = root.resolve().name
     videos = [
         (video, root_name if video == root else video.relative_to(root).as_posix())
@@ -103,12 +108,12 @@ def evaluate(
     costs, unmeasured = {}, []
     for name in methods if "cost" in protocol.metrics and rank == 0 else ():
         try:
-            costs[name] = cost.measure(name, str(device))
+            costs[name] = cost.measure(name, str(device), engines.get(name, "torch"))
         except RuntimeError as error:
             unmeasured.append(f"{name}: its cost could not be measured: {error}")
             tell(unmeasured[-1])
     return Result(
-        _description(root_name, models, baselines, protocol, flow_weights, jod_info, device),
+        _description(root_name, baselines, protocol, flow_weights, jod_info, device, engines),
         rows,
         [*absent, *(line for _, line in notes), *unmeasured],
         [f"{name}: {reason}" for name, reason in failed],
@@ -117,23 +122,26 @@ def evaluate(
 
 
 def _methods(
-    models: Sequence[str], baselines: Sequence[str], device: str | torch.device
-) -> dict[str, Method | None]:
+    models: Sequence[str], baselines: Sequence[str], device: str | torch.device, engine: str
+) -> tuple[dict[str, Method | None], dict[str, str]]:
+    """All methods by name, and the engines of the models among them."""
     for name in baselines:
         if name not in BASELINES:
             raise InputError(f"unknown baseline {name!r}: expected one of {sorted(BASELINES)}")
     methods: dict[str, Method | None] = {name: BASELINES[name] for name in baselines}
+    engines: dict[str, str] = {}
     for name in models:
-        network = checkpoint.load(name, device)
+        network = load_engine(name, engine, device)
         if network.scale != SCALE:
             raise InputError(
                 f"model {name}: it enlarges by {network.scale}; expected one that enlarges by "
                 f"{SCALE}, as the protocol reduces"
             )
         methods[name] = network
+        engines[name] = engine_of(network)
     if not methods:
         raise InputError("no methods: received neither models nor baselines, expected at least one")
-    return methods
+    return methods, engines
 
 
 @contextlib.contextmanager
@@ -197,12 +205,12 @@ def _gathered(
 
 def _description(
     data: str,
-    models: Sequence[str],
     baselines: Sequence[str],
     protocol: Protocol,
     flow_weights: Path | None,
     jod_info: str | None,
     device: str | torch.device,
+    engines: Mapping[str, str],
 ) -> dict[str, Any]:
     """All that is needed to repeat the figures, and how the columns are defined."""
     columns = {name: f"{c.heading}: {c.definition}" for name, c in COLUMNS.items()}
@@ -214,7 +222,7 @@ def _description(
 
     return {
         "data": data,
-        "models": {name: digest(checkpoint.find(name)) for name in models},
+        "models": {name: digest(checkpoint.find(name)) for name in engines},
         "baselines": list(baselines),
         **asdict(protocol),
         "flow_weights": digest(flow_weights) if flow_weights else None,
@@ -225,6 +233,7 @@ def _description(
         "jod_info": jod_info,
         "cost_of": f"{cost.HEIGHT}x{cost.WIDTH} -> {SCALE * cost.HEIGHT}x{SCALE * cost.WIDTH}",
         "device": str(device),
+        "engine": dict(engines),
         "versions": {
             "deepfovea": __version__,
             "torch": torch.__version__,

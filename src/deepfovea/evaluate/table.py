@@ -206,7 +206,11 @@ def _by_clip(result: Result) -> str:
 
 def _place(result: Result) -> str:
     threads = next(iter(result.cost.values())).threads
-    return f"{result.protocol['device']}, {threads} thread{'s' * (threads > 1)}"
+    engines = result.protocol.get("engine") or {}  # older results have none: PyTorch
+    by = "; ".join(f"{name} in {engine}" for name, engine in engines.items() if name in result.cost)
+    return f"{result.protocol['device']}, {threads} thread{'s' * (threads > 1)}" + (
+        f" ({by})" if by else ""
+    )
 
 
 def _cost_table(result: Result) -> str:

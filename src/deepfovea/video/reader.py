@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +33,7 @@ from .container import (
     refuse,
     video_stream,
 )
+from .seek import Timed, demux, from_key_frame, pass_over
 
 _READ_ONLY = (".3gp", ".flv", ".gif", ".m2ts", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".wmv")
 _PQ, _HLG = 16, 18  # ITU-T H.273, as FFmpeg has them
@@ -191,14 +192,31 @@ class VideoReader:
             iteration.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        iteration = self._frames()
+        return self.seek(0.0)
+
+    def seek(
+        self, pts_seconds: float, wanted: Callable[[], bool] = lambda: True
+    ) -> Generator[Frame, None, None]:
+        """Iterate from the frame shown at a time on, or from the last.
+
+        The frames and their times are those of a whole iteration. Decoding begins at the last key
+        frame before them, or with the file where that cannot be found.
+
+        Args:
+            pts_seconds: as of :class:`Frame`.
+            wanted: asked for every frame on the way; at the first no, iterating begins there.
+        """
+        iteration = self._frames(pts_seconds, wanted)
         self._iterations.add(iteration)
         return iteration
 
-    def _frames(self) -> Generator[Frame, None, None]:
+    def _frames(self, start: float, wanted: Callable[[], bool]) -> Generator[Frame, None, None]:
         last, matrix, damaged = 0.0, None, False
         convert = VideoReformatter()  # one for all frames: setting it up takes 2 ms
-        for count, (file, frame, seconds) in enumerate(self._decoded()):
+        frames = self._timed(start)
+        if start > 0.0:
+            frames = pass_over(frames, start, wanted)
+        for file, count, frame, time in frames:
             if matrix is None or self._images:
                 matrix = _display_matrix(frame)
             image = _to_array(file, frame, self.has_alpha, matrix, convert)
@@ -211,20 +229,37 @@ class VideoReader:
             if frame.is_corrupt and not damaged:
                 damaged = True
                 _log.warning("%s: frame %d is damaged and was patched up", file, count)
-            if self._images or count == 0:
-                time = float(count / self.frame_rate)
-            elif seconds is None:
-                time = last + float(1 / self.frame_rate)
-            else:
-                time = seconds - self.start_seconds
-                time = time if time > last else last + 0.001
             last = time
             yield Frame(image, time)
         if last + 1 / self.frame_rate < 0.9 * self._length:
             _log.warning("%s: ends at %.3f s of %.3f s", self.path, last, self._length)
 
-    def _decoded(self) -> Iterator[tuple[Path, Any, float | None]]:
-        for file in self._images or [self.path]:
+    def _timed(self, start: float) -> Iterator[Timed]:
+        """Frames and their times, from a place at ``start`` or before it on."""
+        first = 0
+        if self._images and not self.skip_unreadable:
+            first = max(0, int(min(start * self.frame_rate, len(self._images))) - 1)
+        last: float | None = None
+        for count, (file, frame, seconds) in enumerate(self._decoded(start, first), first):
+            if self._images:
+                time = float(count / self.frame_rate)
+            elif seconds is None:
+                time = 0.0 if last is None else last + float(1 / self.frame_rate)
+            else:
+                time = seconds - self.start_seconds
+                time = time if last is None or time > last else last + 0.001
+            last = time
+            yield Timed(file, count, frame, time)
+
+    def _decoded(self, start: float, first: int) -> Iterator[tuple[Path, Any, float | None]]:
+        """Frames with the times that the file gives them; ``first`` is the first image."""
+        if start > 0.0 and not self._images and not self.skip_unreadable:
+            with open_media(self.path) as container:
+                frames = self._from_key_frame(container, start)
+                if frames is not None:
+                    yield from ((self.path, *frame) for frame in frames)
+                    return
+        for file in self._images[first:] or [self.path]:
             try:
                 with open_media(file) as container:
                     for frame, seconds in _decode(file, container, video_stream(container)):
@@ -235,6 +270,26 @@ class VideoReader:
                 if not self.skip_unreadable:
                     raise
                 _log.warning("%s; left out", error)
+
+    def _from_key_frame(
+        self, container: Any, start: float
+    ) -> Iterator[tuple[Any, float | None]] | None:
+        """Frames from the last key frame before a time on; None where one cannot enter there."""
+        stream = video_stream(container)
+        found = from_key_frame(container, stream, self.start_seconds + start)
+        if found is None:
+            return None
+        packets, shown = found
+        frames = itertools.dropwhile(
+            lambda decoded: decoded[1] is None or decoded[1] < shown,
+            _decode(self.path, container, stream, packets),
+        )
+        with contextlib.suppress(InputError):
+            key = next(frames, None)
+            # A decoder that could not begin there passes over the frames it cannot build.
+            if key is not None and key[1] == shown and not key[0].is_corrupt:
+                return itertools.chain([key], frames)
+        return None
 
 
 def _unreadable(image: Path) -> bool:
@@ -248,8 +303,12 @@ def _unreadable(image: Path) -> bool:
     return False
 
 
-def _decode(path: Path, container: Any, stream: Any) -> Iterator[tuple[Any, float | None]]:
+def _decode(
+    path: Path, container: Any, stream: Any, packets: Iterator[Any] | None = None
+) -> Iterator[tuple[Any, float | None]]:
     """Decoded frames with the time the file gives them, None where it gives none.
+
+    ``packets`` are those to decode, all of the stream unless given.
 
     An error before the first frame is passed over, as a recording may begin between key frames;
     a later one becomes an InputError, after the frames that can be decoded. PyAV's default, no
@@ -263,8 +322,7 @@ def _decode(path: Path, container: Any, stream: Any) -> Iterator[tuple[Any, floa
     with_alpha = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(decoder.name)
     if with_alpha and stream.metadata.get("alpha_mode") == "1":
         decoder = av.CodecContext.create(with_alpha, "r")  # FFmpeg's own decoders drop alpha
-    container.flags &= ~av.container.Flags.gen_pts.value  # those made up for AVI are disordered
-    packets = container.demux(stream)
+    packets = packets or demux(container, stream)
     count, seconds, error = 0, None, None
     while error is None or count == 0:
         try:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from ..config import InputError
 from ..video import Frame, VideoReader
 
 MAX_PIXELS = 4096 * 2304
+NEAR = 1.0  # seconds ahead that are decoded on rather than jumped to
 
 
 class Player:
     """Steps through a video in constant memory: two frames, whatever its length.
 
-    Attributes: ``reader``; ``frame``, the one shown; ``number``, its place from 0.
+    Attributes: ``reader``; ``frame``, the one shown; ``ahead``, the next, None at the end.
 
     Raises InputError for what is no video, has alpha or is larger than 4096 x 2304.
     """
@@ -33,14 +34,18 @@ class Player:
                 f"{name}: received {self.reader.width}x{self.reader.height}; "
                 "expected at most the pixels of 4096x2304: scale it down"
             )
+        self._frames: Generator[Frame, None, None] | None = None
         self.rewind()
 
     def rewind(self) -> None:
         """Go to the first frame."""
-        self.reader.close()
-        self._frames: Iterator[Frame] = iter(self.reader)
-        self.frame = next(self._frames)
-        self.number = 0
+        self._begin(self.reader.seek(0.0))
+
+    def _begin(self, frames: Generator[Frame, None, None]) -> None:
+        first = next(frames)  # what cannot be shown leaves everything as it was
+        if self._frames:
+            self._frames.close()
+        self.frame, self._frames = first, frames
         self.ahead = self._read()
 
     def advance(self) -> bool:
@@ -48,7 +53,6 @@ class Player:
         if self.ahead is None:
             return False
         self.frame, self.ahead = self.ahead, self._read()
-        self.number += 1
         return True
 
     def catch_up(self, seconds: float, patience: float) -> None:
@@ -64,10 +68,15 @@ class Player:
 
     def seek(self, seconds: float, wanted: Callable[[], bool]) -> None:
         """Go to the frame shown at a time, or to the last; give up when no longer wanted."""
-        if seconds < self.frame.pts_seconds:
-            self.rewind()
+        if not 0.0 <= seconds - self.frame.pts_seconds <= NEAR:
+            self._begin(self.reader.seek(seconds, wanted))
         while self.ahead is not None and self.ahead.pts_seconds <= seconds and wanted():
             self.advance()
+
+    @property
+    def number(self) -> int:
+        """The shown frame's place from 0; where the frame rate varies, what the mean makes it."""
+        return round(self.frame.pts_seconds * self.reader.frame_rate)
 
     @property
     def duration(self) -> float | None:
@@ -85,6 +94,7 @@ class Player:
         self.reader.close()
 
     def _read(self) -> Frame | None:
+        assert self._frames is not None
         try:
             return next(self._frames, None)
         except InputError:  # damaged from here on: what could be decoded is the video

@@ -29,10 +29,12 @@ from ..gaze import DisplayGeometry, GazeTrack, read_track
 from ..objective.metrics import psnr
 from ..pictures import to_image
 from ..reconstruct import Model, Reconstructor, pad, to_tensor
+from .delay import Delay, Seen
 from .player import Player
 from .wish import VIEWS, Wish, change
 
 IN_FLIGHT = 2
+MOST_STEPS = 100  # that were asked for while a frame was made
 DECODING_PATIENCE = 0.25  # seconds spent on frames that will not be shown
 JPEG_QUALITY = 95  # 4:4:4; 3 ms for 768x1024 where WebP takes 25 and PNG 90
 
@@ -91,8 +93,8 @@ class Session:
         self._failed: Wish | None = None
         self._player: Player | None = None
         self._video = ""  # which the player has open
-        self._reconstructor: Reconstructor | None = None
-        self._model, self._engine = "", ""  # which the reconstructor has
+        self._delay: Delay | None = None
+        self._model, self._engine = "", ""  # which the delay's reconstructor has
         self._track: GazeTrack | None = None
         self._track_text: str | None = None  # from which the track was read
         self._clock = (0.0, 0.0)  # at this perf_counter the video was at this second
@@ -122,14 +124,15 @@ class Session:
         try:
             while (wish := self._next()) is not None:
                 try:
-                    message = self._frame(wish)
+                    wish, message = self._frame(wish)
                 except InputError as error:
                     self._undo(wish)
                     self._send(json.dumps({"error": " ".join(str(error).splitlines())}))
                 else:
                     self._done, self._failed = wish, None
-                    self._sent += 1
-                    self._send(message)
+                    if message is not None:
+                        self._sent += 1
+                        self._send(message)
         except ConnectionError:
             pass
         except Exception:
@@ -171,7 +174,8 @@ class Session:
         if done is None or player is None or _orders(wish) != _orders(done):
             return 0.0
         if not wish.playing:
-            return 0.0 if wish.gaze != done.gaze and wish.track is None else None
+            late = self._delay is not None and self._delay.late
+            return 0.0 if late or (wish.gaze != done.gaze and wish.track is None) else None
         if wish.speed == 0.0:
             return 0.0
         frame = player.frame.pts_seconds
@@ -182,50 +186,64 @@ class Session:
         wall, seconds = self._clock
         return seconds + wish.speed * (time.perf_counter() - wall)
 
-    def _frame(self, wish: Wish) -> bytes:
-        player, reconstructor = self._prepare(wish)
+    def _frame(self, wish: Wish) -> tuple[Wish, bytes | None]:
+        """The wish as it was done, and a frame; None where the network waits for more of them."""
+        player, delay = self._prepare(wish)
         started = time.perf_counter()
+        scale = delay.reconstructor.model.scale
         image = to_tensor(player.frame.image)
-        height, width = image.shape[-2:]
-        scale = reconstructor.model.scale
-        gaze = wish.gaze
-        if self._track is not None:
-            x, y = self._track.at([player.frame.pts_seconds])[0]
-            gaze = (float(x), float(y))
-        gaze_px = gaze[0] * width / scale - 0.5, gaze[1] * height / scale - 0.5
+        low = reduce(pad(image, scale), scale)
         with self._offer.turn:
-            begun = time.perf_counter()
-            low = reduce(pad(image, scale), scale)
-            result = next(reconstructor.stream([(low, gaze_px)]))
-            frame = result.frame[..., :height, :width].cpu()
-            network = time.perf_counter() - begun
-        pictures = {"reconstruction": frame, "samples": result.samples, "original": image}
+            wish = self._with_newest_gaze(wish)
+            made = delay(self._look(wish, player, image, low, scale))
+        if made is None:
+            return wish, None
+        seen, result, network = made
+        height, width = seen.image.shape[-2:]
+        frame = result.frame[..., :height, :width].cpu()
+        pictures = {"reconstruction": frame, "samples": result.samples, "original": seen.image}
         encoded = [(view, *_encode(view, pictures[view])) for view in VIEWS if view in wish.views]
-        inner, outer = _radii(wish, scale)
+        inner, outer = _radii(seen.orders, scale)
         header = {
             "number": self._sent + 1,
             "scale": scale,
-            "frame": player.number,
-            "seconds": player.frame.pts_seconds,
-            "gaze": gaze,
-            "stamp": None if self._track is not None else wish.stamp,
+            "frame": seen.number,
+            "seconds": seen.pts_seconds,
+            "gaze": seen.gaze,
+            "stamp": seen.stamp,
             "inner": inner / width,
             "outer": outer / width,
             "sampled": float(result.mask.mean()),
-            "psnr": float(psnr(frame, image)),
+            "psnr": float(psnr(frame, seen.image)),
             "model": wish.model,
             "engine": self._engine,
             "network_ms": 1e3 * network,
             "server_ms": 1e3 * (time.perf_counter() - started),
             "pictures": [[view, kind, len(data)] for view, kind, data in encoded],
         }
-        return pack(header, [data for _, _, data in encoded])
+        return wish, pack(header, [data for _, _, data in encoded])
 
-    def _prepare(self, wish: Wish) -> tuple[Player, Reconstructor]:
+    def _with_newest_gaze(self, wish: Wish) -> Wish:
+        """Decoding, converting and waiting for the turn took their time, and the eye moved on."""
+        with self._condition:
+            return replace(wish, gaze=self._wish.gaze, stamp=self._wish.stamp)
+
+    def _look(self, wish: Wish, player: Player, image: Tensor, low: Tensor, scale: int) -> Seen:
+        """The player's frame, [3,H,W] and reduced, and where the wish or the track looks in it."""
+        height, width = image.shape[-2:]
+        gaze, seconds = wish.gaze, player.frame.pts_seconds
+        if self._track is not None:
+            x, y = self._track.at([seconds])[0]
+            gaze = (float(x), float(y))
+        gaze_px = gaze[0] * width / scale - 0.5, gaze[1] * height / scale - 0.5
+        stamp = None if self._track is not None else wish.stamp
+        return Seen(image, low, gaze_px, gaze, stamp, player.number, seconds, _orders(wish))
+
+    def _prepare(self, wish: Wish) -> tuple[Player, Delay]:
         """Bring position, state and clock to where the wish wants them."""
-        done, player, reconstructor = self._done, self._player, self._reconstructor
+        done, player, delay = self._done, self._player, self._delay
         cut = done is None or wish.resets != done.resets
-        opened = player is None or wish.video != self._video
+        opened = opened_or_loaded = player is None or wish.video != self._video
         if player is None or opened:
             if wish.video not in self._videos:  # another was dropped meanwhile
                 raise InputError("a video: received one that is gone; drop it again")
@@ -234,37 +252,37 @@ class Session:
                 self._player.close()
             self._player, self._video = player, wish.video
             self._send(json.dumps({"video": _describe(wish.video, player)}))
-            cut = True
-        if reconstructor is None or wish.model != self._model:
+        if delay is None or wish.model != self._model:
             loaded = self._offer.model(wish.model)
-            if loaded.model.frames_per_step != 1:
-                raise InputError(
-                    f"model {wish.model}: takes {loaded.model.frames_per_step} frames at a time; "
-                    "the viewer expects one that takes single frames"
-                )
             self._model, self._engine = wish.model, loaded.engine
-            self._reconstructor = reconstructor = Reconstructor(loaded.model)
+            self._delay = delay = Delay(Reconstructor(loaded.model))
+            opened_or_loaded = True
         if opened or wish.track != self._track_text:
             self._track = self._track_text = None
             self._track = _parse_track(wish.track, player)
             self._track_text = wish.track
-        if done is None or opened or wish.playing != done.playing or wish.speed != done.speed:
+        if done is None or wish.playing != done.playing or wish.speed != done.speed:
             self._anchor()
         if done is not None and wish.seeks != done.seeks and not opened:
             player.seek(wish.seek_seconds, lambda: not self._closed and self._seeks(wish))
             self._anchor()
             cut = True
         elif done is not None and wish.steps != done.steps and not opened:
-            if not player.advance():
-                player.rewind()
-                cut = True
+            for _ in range(min(wish.steps - done.steps, MOST_STEPS)):
+                if not player.advance():
+                    player.rewind()
+                    cut = True
         elif wish.playing and not opened:
             cut |= self._advance(wish, player)
-        if cut:
-            reconstructor.reset()
+        if opened_or_loaded:
+            _warm_up(player, delay.reconstructor, self._offer.turn)
+            self._anchor()  # the video does not run on meanwhile
+        if cut or opened_or_loaded:
+            delay.reset()
+        reconstructor = delay.reconstructor
         reconstructor.density, reconstructor.blue_noise = wish.density, wish.blue_noise
         reconstructor.geometry = _geometry(wish, player)
-        return player, reconstructor
+        return player, delay
 
     def _advance(self, wish: Wish, player: Player) -> bool:
         """Play on; True if the video began anew."""
@@ -288,6 +306,16 @@ class Session:
 
     def _seeks(self, wish: Wish) -> bool:
         return self._wish.seeks == wish.seeks and self._wish.video == wish.video
+
+
+def _warm_up(player: Player, reconstructor: Reconstructor, turn: threading.Lock) -> None:
+    """Let an engine compile, which it does in its second step, before anything is shown."""
+    if reconstructor.model.frames_per_step == 1:
+        scale = reconstructor.model.scale
+        low = reduce(pad(to_tensor(player.frame.image), scale), scale)
+        with turn:
+            for _ in range(2):
+                next(reconstructor.stream([(low, (0.0, 0.0))]))
 
 
 def pack(header: dict[str, Any], pictures: Sequence[bytes]) -> bytes:

@@ -292,9 +292,10 @@ at("track").onchange = async () => {
     say(`${file.name} is larger than 1 MiB`, true);
     return;
   }
+  const track = await file.text();
   say("");
   following(true);
-  connection.send({ track: await file.text(), seek: 0 });
+  connection.send({ track, seek: 0 });
 };
 
 at("untrack").onclick = () => {

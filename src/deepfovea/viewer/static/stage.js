@@ -81,13 +81,13 @@ export class Stage {
     }));
   }
 
-  // Three pictures go above each other where that makes them larger than beside each other.
+  // Three pictures go above each other where that makes them much larger, as on a phone.
   stacked() {
     const full = this.root.matches(":fullscreen, .covering");
     const width = this.root.parentElement.clientWidth;
     const height = (full ? 1 : 0.76) * window.innerHeight;
     const ratio = this.size[0] / this.size[1];
-    return Math.min(width, (height / 3) * ratio) > Math.min(width / 3, height * ratio);
+    return Math.min(width, (height / 3) * ratio) > 1.5 * Math.min(width / 3, height * ratio);
   }
 
   layout() {

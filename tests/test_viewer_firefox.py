@@ -1,0 +1,284 @@
+"""Claims about the page in Firefox: the essential ones, again seen in the pixels."""
+
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from firefox import FIREFOX, firefox
+from noise import (
+    HEIGHT,
+    LEFT,
+    RADIUS,
+    RATE,
+    RIGHT,
+    WIDTH,
+    around,
+    frame_of_video,
+    from_data_url,
+    known,
+    make_noise,
+    settled,
+    wait_until,
+)
+from viewing import running_viewer
+
+from deepfovea.engine import ENGINE_NAMES, engine_of, load_engine
+from deepfovea.gaze import read_track
+
+pytest.importorskip("websockets", reason="websockets is not installed (it is in the extra viewer)")
+pytestmark = pytest.mark.skipif(
+    FIREFOX is None, reason="no Firefox on the path (Debian: apt-get install firefox-esr)"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_noise(tmp_path_factory.mktemp("firefox"))
+
+
+@pytest.fixture(scope="module")
+def desk(folder):
+    """The page, dark and paused, with a small fovea and no ring."""
+    preferences = {
+        "layout.css.prefers-color-scheme.content-override": 0,
+        "ui.prefersReducedMotion": 1,
+    }
+    words = [folder / "noise.mp4", "--model", folder / "tiny.safetensors", "--device", "cpu"]
+    with (
+        running_viewer(*words, temporary=folder / "temporary") as url,
+        firefox(folder, **preferences) as page,
+    ):
+        page.open(url, 1000, 420)
+        wait_until(lambda: page.evaluate("document.querySelector('#notice').hidden"))
+        click(page, "#ring")
+        put(page, "#density", "degrees")
+        put(page, "#ppd", 20)
+        put(page, "#outer", 1.3 * RADIUS / 20)
+        put(page, "#inner", RADIUS / 20)
+        yield page
+        assert page.complaints == []
+        hosts = {urlsplit(asked).netloc for asked in page.asked if not asked.startswith("data:")}
+        assert hosts - {""} == {urlsplit(url).netloc}
+
+
+@pytest.fixture
+def page(desk):
+    """At the beginning, the stage in view and with the keyboard."""
+    put(desk, "#position", 0)
+    desk.evaluate("document.querySelector('#stage').focus()")
+    return desk
+
+
+def click(page, selector):
+    page.evaluate(f"document.querySelector({selector!r}).click()")
+
+
+def put(page, selector, value):
+    """Choose or write a value as a person does, with both events."""
+    page.evaluate(
+        f"""(() => {{
+            const element = document.querySelector({selector!r});
+            element.value = {str(value)!r};
+            for (const type of ["input", "change"]) element.dispatchEvent(new Event(type));
+        }})()"""
+    )
+
+
+def text(page, selector):
+    return page.evaluate(f"document.querySelector({selector!r}).textContent")
+
+
+def choose(page, view, arrangement="alone"):
+    click(page, f"input[value={arrangement}]")
+    put(page, "#first", view)
+
+
+def place(page, selector, share=(0.5, 0.5)):
+    """A place of an element in the window."""
+    x, y, width, height = page.evaluate(
+        f"""(() => {{
+            const element = document.querySelector({selector!r});
+            element.scrollIntoView({{ block: "nearest" }});
+            const {{ x, y, width, height }} = element.getBoundingClientRect();
+            return [x, y, width, height];
+        }})()"""
+    )
+    return x + share[0] * width, y + share[1] * height
+
+
+def look(page, gaze):
+    x, y = place(page, "#stage", gaze)
+    page.move(x, y - 3)  # where it may have been before, which is no movement
+    page.move(x, y)
+
+
+def pixels(page):
+    return from_data_url(page.evaluate("document.querySelector('#picture').toDataURL()"))
+
+
+def fovea_is_at(page, gaze, away_from):
+    def condition():
+        samples = pixels(page)
+        return known(samples, gaze) > 0.85 and known(samples, away_from) < 0.4
+
+    return wait_until(condition)
+
+
+def test_samples_and_picture_follow_the_pointer(page):
+    choose(page, "samples")
+    for here, there in ((LEFT, RIGHT), (RIGHT, LEFT)):
+        look(page, here)
+        fovea_is_at(page, here, away_from=there)
+    choose(page, "reconstruction", "wipe")
+    put(page, "#second", "original")
+    for here, there in ((LEFT, RIGHT), (RIGHT, LEFT)):
+        look(page, here)
+        page.press("r")  # nothing is known from before: what is sharp was sampled now
+
+        def errors(here=here, there=there):
+            page.evaluate("document.querySelector('#handle').focus()")
+            page.press("End")
+            reconstruction = pixels(page)
+            page.press("Home")
+            error = np.abs(reconstruction - pixels(page)).mean(-1)
+            page.evaluate("document.querySelector('#stage').focus()")
+            return around(error, here).mean(), around(error, there).mean()
+
+        wait_until(lambda errors=errors: 2.5 * errors()[0] < errors()[1])
+
+
+def test_arrow_keys_and_touch_are_the_gaze_too(page):
+    choose(page, "samples")
+    look(page, LEFT)
+    fovea_is_at(page, LEFT, away_from=RIGHT)
+    page.evaluate("document.querySelector('#stage').focus()")
+    for _ in range(6):
+        page.press("Shift", "ArrowRight")
+    fovea_is_at(page, RIGHT, away_from=LEFT)
+    x, y = place(page, "#stage", LEFT)
+    page.mouse(
+        {"type": "pointerMove", "x": round(x), "y": round(y)},
+        {"type": "pointerDown", "button": 0},
+        {"type": "pointerUp", "button": 0},
+        kind="touch",
+    )
+    fovea_is_at(page, LEFT, away_from=RIGHT)
+
+
+def test_the_wipe_is_dragged(page):
+    choose(page, "samples", "wipe")
+    put(page, "#second", "original")
+    look(page, LEFT)
+    x, y = place(page, "#handle", (0.5, 0.4))
+    to, _ = place(page, "#stage", (0.7, 0.5))
+    page.mouse(
+        {"type": "pointerMove", "x": round(x), "y": round(y)},
+        {"type": "pointerDown", "button": 0},
+        {"type": "pointerMove", "x": round(to), "y": round(y), "duration": 100},
+        {"type": "pointerUp", "button": 0},
+    )
+    at = int(page.evaluate("document.querySelector('#handle').ariaValueNow"))
+    assert at == pytest.approx(70, abs=1)
+    settled(lambda: pixels(page))
+    both, edge = pixels(page), round(at / 100 * WIDTH)
+    page.evaluate("document.querySelector('#handle').focus()")
+    page.press("End")
+    left = pixels(page)
+    page.press("Home")
+    right = pixels(page)
+    assert np.abs(left - right).mean() > 20
+    np.testing.assert_array_equal(both[:, : edge - 3], left[:, : edge - 3])
+    np.testing.assert_array_equal(both[:, edge + 3 :], right[:, edge + 3 :])
+
+
+def test_seek_step_and_play(page, folder):
+    choose(page, "original")
+
+    def shows(number):
+        expected = frame_of_video(folder, number)
+        wait_until(lambda: np.abs(pixels(page) - expected).mean() < 12)  # others: above 50
+
+    put(page, "#position", f"{30 / RATE:.3f}")
+    shows(30)
+    assert text(page, "#clock") == "0:01.2 / 0:02.0"
+    page.press(".")
+    shows(31)
+    put(page, "#position", "0.2")
+    shows(5)
+    page.press(" ")
+    wait_until(lambda: float(page.evaluate("document.querySelector('#position').value")) > 0.3)
+    page.press(" ")
+    assert page.evaluate("document.querySelector('#play').ariaLabel") == "Play"
+
+
+def test_a_recorded_gaze_reads_back_and_plays(page, folder):
+    choose(page, "samples")
+    put(page, "#speed", "0")
+    look(page, LEFT)
+    fovea_is_at(page, LEFT, away_from=RIGHT)
+    click(page, "#record")
+    for _ in range(3):
+        page.press(".")
+    look(page, RIGHT)
+    fovea_is_at(page, RIGHT, away_from=LEFT)
+    page.press(".")
+    wait_until(lambda: page.evaluate("document.querySelector('#position').value") == "0.16")
+    click(page, "#record")
+    file = folder / "gaze.csv"
+    wait_until(lambda: file.exists() and file.stat().st_size)
+    track = read_track(file, frame_size=(HEIGHT, WIDTH), frame_rate=RATE)
+    np.testing.assert_allclose(track.at([1 / RATE])[0], LEFT, atol=0.02)
+    np.testing.assert_allclose(track.at([4 / RATE])[0], RIGHT, atol=0.02)
+    page.files("#track", file)
+    wait_until(lambda: page.evaluate("!document.querySelector('#untrack').hidden"))
+    for frame, here, there in ((4, RIGHT, LEFT), (1, LEFT, RIGHT)):
+        put(page, "#position", frame / RATE)
+        fovea_is_at(page, here, away_from=there)
+    click(page, "#untrack")
+
+
+def test_full_screen_and_back(page):
+    page.press("2")
+    tags = "[...document.querySelectorAll('.tag')].map((tag) => tag.textContent)"
+    assert page.evaluate(tags) == ["samples", "reconstruction", "original"]
+    covers = """(() => {
+        const { x, y, width, height } = document.querySelector("#stage").getBoundingClientRect();
+        return x === 0 && y === 0 && width === innerWidth && height === innerHeight;
+    })()"""
+    # Without the focus a key is not enough for a full screen, and the stage fills the window.
+    for enter in (lambda: page.press("f"), lambda: click(page, "#full")):
+        enter()
+        wait_until(lambda: page.evaluate(covers))
+        assert page.evaluate(tags) == ["reconstruction"]
+        page.press("f")
+        wait_until(lambda: not page.evaluate(covers))
+        assert page.evaluate("document.fullscreenElement === null")
+        assert page.evaluate(tags) == ["samples", "reconstruction", "original"]
+    page.press("1")
+
+
+def test_live_figures(page, folder):
+    choose(page, "reconstruction")
+    for step in range(8):
+        look(page, (0.3 + 0.05 * step, 0.5))
+    wait_until(lambda: text(page, "#latency") != "–")
+    assert 0 < float(text(page, "#latency")) <= float(text(page, "#latency95"))
+    assert 5 < float(text(page, "#psnr")) < 60
+    assert text(page, "#model-name") == "tiny.safetensors"
+    fastest = engine_of(load_engine(folder / "tiny.safetensors", "auto", "cpu"))
+    assert text(page, "#engine") == f"{ENGINE_NAMES[fastest]}, cpu"
+
+
+def test_at_phone_width_in_the_dark(page):
+    page.size(360, 740)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    wide = page.evaluate(
+        """[...document.querySelectorAll("button, select, input:not(.hidden-file), .button")]
+            .filter((e) => e.checkVisibility() && e.getBoundingClientRect().right > 360)
+            .map((e) => e.id)"""
+    )
+    assert wide == []
+    picture = page.picture()
+    assert picture.shape == (740, 360, 3)
+    assert np.median(picture[:40, :200]) < 60
+    page.size(1000, 420)
