@@ -212,7 +212,7 @@ class _Movie:
         height, width, channels = shape
         self.path, rate = path, writer.frame_rate
         self.format = "rgba" if channels == 4 else "rgb24"
-        # As near to the frames and as small as with "veryfast" in a third of its time (docs/speed.md)
+        # As near and as small as with "veryfast", in a third of its time (docs/speed.md)
         codec, options = "libx264", {"preset": "ultrafast", "crf": str(writer.crf), "bf": "3"}
         options["x264-params"] = "cabac=1:deblock=0,0:8x8dct=1:partitions=i4x4,i8x8"
         pixels = "yuv420p" if width % 2 == 0 == height % 2 else "yuv444p"
