@@ -19,8 +19,8 @@ def to_image(frame: Tensor) -> np.ndarray:
     levels = frame.cpu().numpy() * np.float32(255.0)
     levels += np.float32(0.5)
     np.clip(levels, 0.5, 255.5, out=levels)
-    planes: np.ndarray = levels.astype(np.uint8, order="C")
-    return planes.transpose(1, 2, 0)
+    image: np.ndarray = levels.astype(np.uint8, order="C").transpose(1, 2, 0)
+    return image
 
 
 def resize(frame: Tensor, height: int, width: int) -> Tensor:
