@@ -32,6 +32,13 @@ from .container import (
 )
 from .sound import sound_packets, sound_start
 
+X264 = {
+    "preset": "ultrafast",
+    "bf": "3",
+    "x264-params": "cabac=1:deblock=0,0:8x8dct=1:partitions=i4x4,i8x8",
+}
+"""As near to the frames and as small as with "veryfast", in a third of its time: docs/speed.md."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -212,9 +219,7 @@ class _Movie:
         height, width, channels = shape
         self.path, rate = path, writer.frame_rate
         self.format = "rgba" if channels == 4 else "rgb24"
-        # As near and as small as with "veryfast", in a third of its time (docs/speed.md)
-        codec, options = "libx264", {"preset": "ultrafast", "crf": str(writer.crf), "bf": "3"}
-        options["x264-params"] = "cabac=1:deblock=0,0:8x8dct=1:partitions=i4x4,i8x8"
+        codec, options = "libx264", {**X264, "crf": str(writer.crf)}
         pixels = "yuv420p" if width % 2 == 0 == height % 2 else "yuv444p"
         if path.suffix == ".webm":
             codec, pixels = "libvpx-vp9", "yuva420p" if channels == 4 else "yuv420p"
