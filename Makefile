@@ -3,12 +3,14 @@
 #   make test   lint, types and tests
 # and one makes the figures of docs/benchmark.md anew (minutes; pyfvvdp is your own choice):
 #   make benchmark DATA=folder/of/videos
+# and one those of docs/speed.md, on a machine with nothing else to do (ten minutes):
+#   make speed DATA=folder/of/videos
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= ../shared/data/val
 MODELS ?= stream
 
-.PHONY: demo benchmark test lint types format clean
+.PHONY: demo benchmark speed test lint types format clean
 
 demo: .venv/ready
 	$(BIN)/deepfovea demo
@@ -16,6 +18,19 @@ demo: .venv/ready
 benchmark: .venv/ready
 	$(BIN)/deepfovea evaluate $(DATA) --models $(MODELS) --metrics all \
 	    --json docs/benchmark.json --markdown docs/benchmark.md --plots docs/benchmark
+
+speed: .venv/ready
+	$(BIN)/deepfovea bench --models stream,paper --engines torch,onnxruntime,openvino --frames 30 \
+	    --json benchmarks/bench.json
+	$(BIN)/python benchmarks/size.py
+	$(BIN)/python benchmarks/pipeline.py --engine openvino --json benchmarks/pipeline.json
+	$(BIN)/python benchmarks/pipeline.py --engine openvino --memory 10000 \
+	    --json benchmarks/memory.json
+	$(BIN)/python benchmarks/encoding.py $(DATA)/* --json benchmarks/encoding.json
+	$(BIN)/python benchmarks/start.py --json benchmarks/start.json
+	$(BIN)/python benchmarks/deform_conv.py --rounds 6 --train-rounds 2 \
+	    --json benchmarks/deform_conv.json
+	$(BIN)/python benchmarks/page.py
 
 test: lint types
 	$(BIN)/pytest -n auto

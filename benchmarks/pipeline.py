@@ -1,7 +1,7 @@
 """From file to file: the stages alone and together, and memory over a long video.
 
 python benchmarks/pipeline.py [--engine openvino] [--json benchmarks/pipeline.json]
-python benchmarks/pipeline.py --memory 10000
+python benchmarks/pipeline.py --memory 10000 [--json benchmarks/memory.json]
 
 Stages and the whole take turns and the shortest time of each counts, as other programs can only
 add to it. The engine is compiled before. Needs the extra `demo` for its video.
@@ -9,6 +9,7 @@ add to it. The engine is compiled before. Needs the extra `demo` for its video.
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from itertools import islice
@@ -79,11 +80,18 @@ def stages(folder, reconstructor, frames, rounds):
     best = {stage: [1e3 * t / frames for t in min(taken)] for stage, taken in times.items()}
     for stage, (milliseconds, busy) in best.items():
         print(f"{stage}: {milliseconds:.1f} ms per frame, {busy:.1f} ms of processors")
-    best = {stage: milliseconds for stage, (milliseconds, _) in best.items()}
-    together = best.pop("together")
-    ratio = together / max(best.values())
-    print(f"together {ratio:.2f} of the slowest; one after the other {sum(best.values()):.1f} ms")
-    return {**best, "together": together, "of the slowest": ratio}
+    alone = {stage: pair for stage, pair in best.items() if stage != "together"}
+    slowest = max(milliseconds for milliseconds, _ in alone.values())
+    result = {
+        "ms": {stage: milliseconds for stage, (milliseconds, _) in best.items()},
+        "core_ms": {stage: busy for stage, (_, busy) in best.items()},
+        "of_the_slowest": best["together"][0] / slowest,
+        # What all stages take of the processors, were it shared evenly and nothing lost
+        "least_of_the_slowest": sum(b for _, b in alone.values()) / os.cpu_count() / slowest,
+    }
+    print(f"together {result['of_the_slowest']:.2f} of the slowest, ", end="")
+    print(f"{result['least_of_the_slowest']:.2f} if all processors were always busy")
+    return result
 
 
 def memory(folder, reconstructor, frames):

@@ -187,6 +187,19 @@ def test_help_of_every_verb_without_torch():
     assert done.stdout.count("usage: deepfovea") == 13
 
 
+def test_the_first_frame_waits_for_no_import_that_it_does_not_need(folder):
+    script = (
+        "import sys\n"
+        "from deepfovea.cli import main\n"
+        "assert main(sys.argv[1:]) == 0\n"
+        "print(*{'torch._dynamo', 'triton', 'sympy', 'torchvision', 'numba'} & set(sys.modules))\n"
+    )
+    words = ["reconstruct", "good.mp4", "-o", "first.mp4", "--frames", "1"]  # with engine auto
+    command = [sys.executable, "-c", script, *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    assert (done.returncode, done.stdout.splitlines()[1:]) == (0, [""])
+
+
 def test_as_a_module(folder):
     def deepfovea(*arguments):
         command = [sys.executable, "-m", "deepfovea", *arguments]

@@ -1,7 +1,11 @@
 """Claims about the ONNX file: it is the network, with its state by name."""
 
 import json
+import os
 import re
+import shlex
+import shutil
+import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -244,6 +248,56 @@ def test_the_documented_loop_runs(exported, network, capsys):
     for ours, truth in zip(shown, frames[0].clamp(0, 1), strict=True):
         assert ours.shape == (1, 3, 80, 120)
         assert np.abs(ours[0] - truth.numpy()).max() < TOLERANCE
+
+
+def test_the_documented_loop_in_cpp_runs(network, tmp_path):
+    include, library = cpp_of_onnxruntime()
+    export_onnx(network, tmp_path / "model.onnx", static=(24, 32))
+    code = re.search(r"```cpp\n(.*?)```", DOCUMENT.read_text(), re.S)[1]
+    includes, loop = code.split("\n\n", 1)
+    program = f"{includes}\n{READ_AND_SHOW}\nint main() {{\n{loop}\n}}\n"
+    (tmp_path / "main.cpp").write_text(program)
+    (tmp_path / "libonnxruntime.so.1").symlink_to(library)  # the name under which it is sought
+    compiler = [*shlex.split(os.environ.get("CXX", "c++")), "-std=c++17", f"-I{include}"]
+    link = [str(library), f"-Wl,-rpath,{tmp_path}", "-o", "main"]
+    subprocess.run([*compiler, "main.cpp", *link], cwd=tmp_path, check=True)
+
+    torch.manual_seed(2)
+    mask = (torch.rand(1, 4, 1, 24, 32) < 0.3).float()
+    samples = torch.rand(1, 4, 3, 24, 32) * mask
+    (tmp_path / "in.raw").write_bytes(torch.cat([samples, mask], 2).numpy().tobytes())
+    subprocess.run(["./main"], cwd=tmp_path, check=True)
+    shown = np.fromfile(tmp_path / "out.raw", np.float32).reshape(4, 3, 96, 128)
+    with torch.inference_mode():
+        frames, _ = network(samples, mask)
+    assert np.abs(shown - frames[0].numpy()).max() < TOLERANCE
+
+
+READ_AND_SHOW = """
+#include <fstream>
+std::ifstream source("in.raw", std::ios::binary);
+std::ofstream sink("out.raw", std::ios::binary);
+bool read(float* samples, float* mask) {
+  source.read(reinterpret_cast<char*>(samples), 4 * 3 * 24 * 32);
+  source.read(reinterpret_cast<char*>(mask), 4 * 24 * 32);
+  return bool(source);
+}
+void show(const float* frame) {
+  sink.write(reinterpret_cast<const char*>(frame), 4 * 3 * 96 * 128);
+}
+"""
+
+
+def cpp_of_onnxruntime():
+    """The folder of ONNX Runtime's C++ headers and its library, that of the Python package."""
+    folders = [Path(f) for f in (os.environ.get("ONNXRUNTIME_INCLUDE"), "/usr/include") if f]
+    found = [h for f in folders for h in f.glob("**/onnxruntime_cxx_api.h")]
+    library = sorted(Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so.*"))
+    if not found:
+        pytest.skip("no C++ headers of ONNX Runtime: libonnxruntime-dev, or $ONNXRUNTIME_INCLUDE")
+    if not library or not shutil.which(shlex.split(os.environ.get("CXX", "c++"))[0]):
+        pytest.skip("no compiler, or no shared library in the package onnxruntime")
+    return found[0].parent, library[0]
 
 
 def test_the_page_names_every_tensor():

@@ -795,6 +795,18 @@ def test_outputs_that_cannot_be(tmp_path, monkeypatch):
     assert names(tmp_path) == before
 
 
+@pytest.mark.parametrize(("suffix", "size"), [(".mp4", (32, 48)), (".mkv", (33, 47)), ("", (9, 7))])
+def test_planes_and_pixels_in_memory_make_the_same_file(tmp_path, suffix, size):
+    images = media.moving(4, *size)
+    planes = [image.transpose(2, 0, 1).copy().transpose(1, 2, 0) for image in images]
+    assert planes[0].strides != images[0].strides
+    paths = [tmp_path / f"{number}{suffix}" for number in range(2)]
+    for path, kind in zip(paths, (images, planes), strict=True):
+        write(path, kind)
+    for ours, truth in zip(read(paths[1]), read(paths[0]), strict=True):
+        assert np.array_equal(ours.image, truth.image)
+
+
 @pytest.mark.parametrize(
     ("image", "time"),
     [

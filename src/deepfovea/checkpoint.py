@@ -17,7 +17,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from .config import InputError, from_json
 from .generators.stream import StreamConfig, StreamNet
@@ -129,6 +128,8 @@ def describe(model: str | Path, height: int = 192, width: int = 256) -> dict[str
 
 def multiply_adds(network: Generator, height: int, width: int) -> float:
     """Multiply-adds per frame h × w: convolutions and matrix products, counted by PyTorch."""
+    from torch.utils.flop_counter import FlopCounterMode  # which imports Triton
+
     network = copy.deepcopy(network).to("meta")  # shapes only: nothing is computed
     samples = torch.empty(1, network.frames_per_step, 3, height, width, device="meta")
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:

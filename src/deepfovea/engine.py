@@ -123,13 +123,13 @@ class CompiledGenerator:
         for t in range(group * len(frames), samples.shape[1], group):
             frame, state = self._step(samples[:, t : t + group], mask[:, t : t + group], state)
             frames.append(frame)
-        return torch.cat(frames, 1), state
+        return frames[0] if len(frames) == 1 else torch.cat(frames, 1), state
 
     def _step(self, samples: Tensor, mask: Tensor, state: Any) -> tuple[Tensor, Any]:
         height, width = samples.shape[-2:]
         multiple = self.step.multiple
         pad = (0, -width % multiple, 0, -height % multiple)
-        tensors = [F.pad(tensor, pad) for tensor in (samples, mask)]
+        tensors = [F.pad(tensor, pad) if any(pad) else tensor for tensor in (samples, mask)]
         if not self.step.several:
             tensors = [tensor[:, 0] for tensor in tensors]
         tensors += state
@@ -177,20 +177,26 @@ def _openvino_core() -> Any:
 
 
 def _openvino(content: bytes, step: Step) -> Compiled:
+    import openvino
+
     core = _openvino_core()
     options = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "INFERENCE_PRECISION_HINT": "f32",  # some processors would else compute in bfloat16
+        "ENABLE_CPU_PINNING": False,  # its threads share the cores with those of other stages
     }
     request = core.compile_model(core.read_model(content), "CPU", options).create_infer_request()
     known = {name for port in request.model_inputs for name in port.names}
+    shapes = [tuple(request.get_tensor(name).shape) for name in step.outputs]
 
     def run(tensors: list[Tensor]) -> list[Tensor]:
         named = zip(step.inputs, tensors, strict=True)
         feed = {name: tensor.numpy() for name, tensor in named if name in known}
-        # Its own memory is used again for the next step, so the outputs are copied.
-        outputs = request.infer(feed, share_inputs=True, share_outputs=False)
-        return [torch.from_numpy(outputs[name]) for name in step.outputs]
+        outputs = [torch.empty(shape) for shape in shapes]  # new ones, into which it computes
+        for name, tensor in zip(step.outputs, outputs, strict=True):
+            request.set_tensor(name, openvino.Tensor(tensor.numpy(), shared_memory=True))
+        request.infer(feed, share_inputs=True, share_outputs=True)
+        return outputs
 
     return run

@@ -14,11 +14,13 @@ PANEL_WIDTH = 640
 
 
 def to_image(frame: Tensor) -> np.ndarray:
-    """Float [3, H, W] in [0, 1] to uint8 [H, W, 3]."""
+    """Float [3, H, W] in [0, 1] to uint8 [H, W, 3], a view of planes [3, H, W]."""
     # NumPy, as PyTorch's threads would keep processors busy that the generator's thread needs.
-    levels = np.clip(frame.cpu().numpy(), 0.0, 1.0) * np.float32(255.0) + np.float32(0.5)
-    pixels: np.ndarray = levels.astype(np.uint8).transpose(1, 2, 0).copy()  # row by row
-    return pixels
+    levels = frame.cpu().numpy() * np.float32(255.0)
+    levels += np.float32(0.5)
+    np.clip(levels, 0.5, 255.5, out=levels)
+    image: np.ndarray = levels.astype(np.uint8, order="C").transpose(1, 2, 0)
+    return image
 
 
 def resize(frame: Tensor, height: int, width: int) -> Tensor:

@@ -159,7 +159,7 @@ class Reconstructor:
         for samples, mask, gaze in groups:
             with torch.inference_mode():
                 output, self.state = self.model(samples, mask, self.state)
-                frames = output[0].clamp(0.0, 1.0)
+                frames = _clamped(output[0])
             for t, gaze_px in enumerate(gaze):
                 yield Reconstructed(frames[t], samples[0, t], mask[0, t], gaze_px)
 
@@ -298,7 +298,16 @@ def reconstruct_file(
 
 def to_tensor(image: np.ndarray) -> Tensor:
     """Uint8 [H, W, C] to float [C, H, W] in [0, 1]."""
-    return torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255.0
+    planes = image.transpose(2, 0, 1).astype(np.float32, order="C")
+    planes /= np.float32(255.0)
+    return torch.from_numpy(planes)
+
+
+def _clamped(frames: Tensor) -> Tensor:
+    if frames.device.type != "cpu":
+        return frames.clamp(0.0, 1.0)
+    # NumPy: see pictures.to_image.
+    return torch.from_numpy(frames.numpy().clip(0.0, 1.0))
 
 
 def pad(image: Tensor, multiple: int) -> Tensor:

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import deform_conv2d
 
 STRIP_ELEMENTS = 2**22
 """How many values inference by ``grid_sample`` holds at a time: the fastest of 4 to 512 MB."""
@@ -46,6 +45,8 @@ def deform_conv(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, mask: T
         [B, O, h, w].
     """
     if x.is_cuda:
+        from torchvision.ops import deform_conv2d  # takes longer to import than PyTorch itself
+
         padding = weight.shape[-1] // 2
         by_torchvision: Tensor = deform_conv2d(x, offset, weight, bias, padding=padding, mask=mask)
         return by_torchvision

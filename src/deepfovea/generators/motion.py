@@ -11,6 +11,8 @@ present frame back to the reference.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -107,7 +109,7 @@ class Level(nn.Module):
     def __init__(self, channels: int, coarser: int, outputs: int, steps: int) -> None:
         super().__init__()
         self.steps = steps
-        self.rigidity = nn.Parameter(torch.tensor(3e-4).log())
+        self.rigidity = nn.Parameter(torch.tensor(math.log(3e-4)))
         self.enter = conv(14 + coarser, channels)
         self.mix = conv(channels, channels)
         self.leave = zeroed(conv(channels, outputs))

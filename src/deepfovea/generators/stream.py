@@ -19,6 +19,7 @@ start at zero.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -206,7 +207,7 @@ class Gate(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.tolerance = nn.Parameter(torch.tensor(0.2).log())
+        self.tolerance = nn.Parameter(torch.tensor(math.log(0.2)))
         self.enter = conv(8, 16)
         self.leave = zeroed(conv(16, 1))
 
@@ -329,13 +330,15 @@ class Upscale(nn.Module):
         super().__init__()
         # The responses to an impulse in each of the 6×6 cells around a low-resolution pixel are
         # the weights of its 4×4 output pixels.
-        impulses = torch.eye(36).view(36, 1, 6, 6)
+        # Without memory ("meta"), this alone would import PyTorch's compiler, for two seconds.
+        impulses = torch.eye(36, device="cpu").view(36, 1, 6, 6)
         response = F.interpolate(
             F.pad(impulses, (4, 4, 4, 4)), scale_factor=2, mode="bicubic", align_corners=False
         )
         response = response[:, 0, 11:15, 11:15]  # cells 2, 3 of 6 are the pixel's own
         phases = F.pixel_unshuffle(response.reshape(36, 16).T.reshape(16, 1, 6, 6), 2)
-        self.register_buffer("kernel", phases.repeat(3, 1, 1, 1), persistent=False)
+        kernel = phases.repeat(3, 1, 1, 1).to(torch.get_default_device())
+        self.register_buffer("kernel", kernel, persistent=False)
 
     def forward(self, cells: Tensor) -> Tensor:
         """[B, 3, 2h, 2w] -> [B, 48, h, w]."""

@@ -1,0 +1,132 @@
+"""Put the figures of the JSON files beside this one into docs/speed.md.
+
+python benchmarks/page.py
+"""
+
+import json
+import re
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "speed.md"
+
+
+def read(name):
+    return json.loads((HERE / f"{name}.json").read_text())
+
+
+def table(columns, rows):
+    """Markdown; all columns but the first to the right."""
+    lines = [columns, ["---", *["--:"] * (len(columns) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def bench():
+    measured = read("bench")
+    columns = ["model, engine", "ms, median", "ms, p95", "frames/s", "MiB", "GMAC", "share"]
+    rows = [
+        [
+            f"`{row['model']}`, {row['engine']}",
+            f"{row['ms_p50']:.1f}",
+            f"{row['ms_p95']:.1f}",
+            f"{row['frames_per_second']:.1f}",
+            f"{row['peak_mib']:.0f}",
+            f"{row['gmac']:.2f}",
+            f"{100 * row['matmul_share']:.0f} %",
+        ]
+        for row in measured["rows"]
+    ]
+    rate = measured["matmul_gmac_per_second"]
+    return f"{table(columns, rows)}\n\n{measured['threads']} threads; 100 % are {rate:.0f} GMAC/s."
+
+
+def size():
+    rows = read("size")["rows"]
+    engines = list(dict.fromkeys(row["engine"] for row in rows))
+    sizes = sorted({(row["height"], row["width"]) for row in rows})
+    at = {(row["height"], row["width"], row["engine"]): row["ms_p50"] for row in rows}
+    lines = [
+        [f"{h}×{w} → {4 * h}×{4 * w}", *(f"{at[h, w, engine]:.0f}" for engine in engines)]
+        for h, w in sizes
+    ]
+    return table(["ms, median", *engines], lines)
+
+
+def pipeline():
+    measured = read("pipeline")
+    rows = [
+        [stage, f"{milliseconds:.1f}", f"{measured['core_ms'][stage]:.1f}"]
+        for stage, milliseconds in measured["ms"].items()
+    ]
+    return (
+        f"{table(['per frame', 'ms', 'core-ms'], rows)}\n\n"
+        f"Together: {measured['of_the_slowest']:.2f} times the slowest stage alone. It would be "
+        f"{measured['least_of_the_slowest']:.2f}, were both cores busy all the time."
+    )
+
+
+def memory():
+    measured = read("memory")
+    return (
+        f"{measured['frames']} frames of {measured['size']}: {measured['mib'][0]:.0f} MiB at the "
+        f"first, {measured['mib'][-1]:.0f} MiB near the last; largest after the first tenth "
+        f"{100 * measured['grown']:+.1f} % against the end of that tenth."
+    )
+
+
+def encoding():
+    rows = [
+        [
+            row["setting"],
+            f"{row['core_ms_per_frame']:.1f}",
+            f"{row['kb_per_frame']:.1f}",
+            f"{row['psnr_yuv']:.2f} ({row['psnr_yuv_worst_frame']:.2f})",
+            f"{row['psnr_rgb']:.2f}",
+            f"{row['ssim']:.4f}",
+        ]
+        for row in read("encoding")["rows"]
+    ]
+    columns = ["x264", "core-ms", "KB", "PSNR of YUV (worst frame), dB", "of RGB, dB", "SSIM"]
+    return table(columns, rows)
+
+
+def start():
+    measured = read("start")
+    rows = [["`deepfovea --help`", f"{measured['help_seconds']:.2f}"]]
+    rows += [
+        [f"first frame, {engine}", f"{seconds:.2f}"]
+        for engine, seconds in measured["first_frame_seconds"].items()
+    ]
+    return table(["", "s"], rows)
+
+
+def deform_conv():
+    rows = []
+    for row in read("deform_conv")["rows"]:
+        line = [row["way"], f"{row['difference']:.0e}"]
+        for what in ("forward", "forward and backward"):
+            line += [f"{row[what]:.2f}", f"{row[f'{what}, times faster']:.1f}×"]
+        rows.append(line)
+    columns = ["", "largest difference", "forward, s", "", "forward and backward, s", ""]
+    return table(columns, rows)
+
+
+PARTS = (bench, size, pipeline, memory, encoding, start, deform_conv)
+
+
+def render(text):
+    """The page with its tables drawn anew."""
+    for part in PARTS:
+        name = part.__name__
+        between = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+        content = part()
+        text, count = re.subn(
+            between, lambda m, c=content: f"{m[1]}{c}\n{m[2]}", text, count=1, flags=re.DOTALL
+        )
+        if not count:
+            raise SystemExit(f"{PAGE}: no marks <!-- {name} --> and <!-- /{name} -->")
+    return text
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render(PAGE.read_text()))
