@@ -6,7 +6,6 @@ import contextlib
 import copy
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from .config import InputError, from_json
+from .files import replacing
 from .generators.stream import StreamConfig, StreamNet
 from .generators.unet import DEEPFOVEA_2019, PAPER, RecurrentUNet, UNetConfig
 
@@ -189,21 +189,14 @@ def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -
     contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     description = json.dumps({"format": FORMAT, **about}, sort_keys=True)
     metadata = {"deepfovea": description, "sha256": _digest(contiguous, description)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         # Written here and not by safetensors, whose files only their owner may read.
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             file.write(save(contiguous, metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"{path}: cannot be written ({error}); choose a folder with space and write permission"
         ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

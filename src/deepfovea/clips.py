@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from rich.progress import track
 
 from .config import InputError
+from .files import replacing
 from .video import VideoReader, find_videos
 
 SPLITS = ("train", "val", "test")
@@ -120,23 +120,15 @@ def _fingerprint(video: Path) -> str:
 
 
 def _decode(video: Path, file: Path, skip_unreadable: bool = False) -> None:
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
     count = 0
-    try:
-        with (
-            VideoReader(video, skip_unreadable=skip_unreadable) as reader,
-            temporary.open("wb") as out,
-        ):
-            # The header is rewritten once the number of frames is known; its length is fixed.
-            out.write(b"\0" * 128)
-            for frame in reader:
-                out.write(np.ascontiguousarray(frame.image[..., :3]).tobytes())
-                count += 1
-            shape = (count, reader.height, reader.width, 3)
-            header = repr({"descr": "|u1", "fortran_order": False, "shape": shape})
-            out.seek(0)
-            out.write(b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little"))
-            out.write(header.ljust(117).encode() + b"\n")
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with VideoReader(video, skip_unreadable=skip_unreadable) as reader, replacing(file) as out:
+        # The header is rewritten once the number of frames is known; its length is fixed.
+        out.write(b"\0" * 128)
+        for frame in reader:
+            out.write(np.ascontiguousarray(frame.image[..., :3]).tobytes())
+            count += 1
+        shape = (count, reader.height, reader.width, 3)
+        header = repr({"descr": "|u1", "fortran_order": False, "shape": shape})
+        out.seek(0)
+        out.write(b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little"))
+        out.write(header.ljust(117).encode() + b"\n")

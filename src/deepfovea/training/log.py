@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from ..config import InputError
+from ..files import replacing
 from ..pictures import contact_sheet
 
 
@@ -64,7 +65,8 @@ class Log:
         sheet = contact_sheet(rows, ("input", "prediction", "label"), width)
         with writing(self.pictures):
             self.pictures.mkdir(exist_ok=True)
-            Image.fromarray(sheet).save(self.pictures / f"{step:07d}.png")
+            with replacing(self.pictures / f"{step:07d}.png") as file:
+                Image.fromarray(sheet).save(file, "PNG")
             self.board.add_image("frames", sheet, step, dataformats="HWC")
 
     def notes(self, notes: Sequence[str]) -> None:
@@ -92,9 +94,8 @@ def writing(path: Path) -> Iterator[None]:
 def _forget(metrics: Path, after: int) -> None:
     """Leave out the rows after a step, which a resumed run writes again."""
     rows = [line for line in metrics.read_text().splitlines(keepends=True) if _step(line) <= after]
-    temporary = metrics.with_name(f".{metrics.name}.tmp")
-    temporary.write_text("".join(rows))
-    temporary.replace(metrics)
+    with replacing(metrics) as file:
+        file.write("".join(rows).encode())
 
 
 def _step(line: str) -> float:

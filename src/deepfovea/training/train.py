@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..clips import open_sources, split_folder
 from ..config import InputError, TrainConfig, to_json
+from ..files import only_here, replacing
 from ..objective.flow import flow_estimator
 from ..objective.losses import Term, deviations, make_terms
 from ..objective.perceptual import PerceptualLoss, load_backbone
@@ -187,9 +188,12 @@ def _open_run(
     """The folder of a run and its log."""
     with writing(run):
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
-        temporary = run / ".config.json.tmp"
-        temporary.write_text(to_json(config) + "\n")
-        temporary.replace(run / "config.json")
+        if not only_here(run):
+            raise InputError(
+                f"{run}: another training is writing into it; wait for it, or choose another folder"
+            )
+        with replacing(run / "config.json") as file:
+            file.write(to_json(config).encode() + b"\n")
     log = Log(run, training.step, shown)
     log.notes(notes)
     for note in notes:
