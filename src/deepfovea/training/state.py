@@ -182,8 +182,8 @@ def restore(
     found, about = checkpoint.read(path)
     if about.get("kind") != "training":
         raise InputError(
-            f"{path}: received a file of kind {about.get('kind')!r}, expected a checkpoint of a "
-            "training run; --start-from takes models"
+            f"{path}: received a file of kind {about.get('kind')!r:.100}, expected a checkpoint of "
+            "a training run; --start-from takes models"
         )
     before = _config(about.get("config"), path)
     for name in RESUME_KEEPS:
