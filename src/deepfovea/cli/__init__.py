@@ -32,8 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # who reads our words has enough of them, as `head` does
         _give_up_stdout()
         return 0
-    except (InputError, OSError) as error:
+    except InputError as error:
         print(f"deepfovea: {one_line(error)}", file=sys.stderr)
+        return 2
+    except OSError as error:  # our words cannot be written, or there is no room for a socket …
+        about = f"{error.filename}: " if error.filename else ""
+        print(f"deepfovea: {about}{one_line(error.strerror or error)}", file=sys.stderr)
         _give_up_stdout()
         return 2
     except KeyboardInterrupt:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from .words import Verbs, names, positive, write_text
+from .words import Verbs, names, one_line, positive, write_text
 
 
 def add(verbs: Verbs) -> None:
@@ -49,7 +49,7 @@ def _info(options: argparse.Namespace) -> None:
 
     table = Table(show_header=False, box=None)
     for name, value in describe(options.model).items():
-        table.add_row(Text(name), Text(str(value)))  # brackets are no markup
+        table.add_row(Text(one_line(name)), Text(one_line(value)))  # brackets are no markup
     Console(highlight=False).print(table)
 
 

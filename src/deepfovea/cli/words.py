@@ -37,8 +37,9 @@ Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def one_line(message: object) -> str:
-    """A message without its line breaks."""
-    return " ".join(str(message).splitlines())  # names of files may hold anything
+    """A message without line breaks, and without what would steer a terminal."""
+    text = " ".join(str(message).splitlines())  # names of files may hold anything
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def add_input_output(verb: argparse.ArgumentParser) -> None:

@@ -62,6 +62,8 @@ def open_media(path: Path) -> Any:
     """The container of a file that FFmpeg can read, or InputError."""
     expected = "a video or images; check the path and the file"
     try:
+        if path.exists() and not path.is_file():  # FFmpeg would wait for what comes out of a pipe
+            refuse(path, "no file, but a pipe or device", expected)
         if path.is_file() and path.stat().st_size == 0:
             refuse(path, "an empty file", expected)
         container = av.open(
