@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import av
+import media  # of the tests
 import numpy as np
 from PIL import Image
-
-import media  # of the tests
 
 COUNT, HEIGHT, WIDTH = 12, 48, 64
 CODECS = {
@@ -92,7 +91,9 @@ def damaged(folder: Path, kind: str, path: Path) -> Iterator[Case]:
     yield Case("corrupt middle", f"{kind} zeros", write("zeros", blank))
     noise = whole[:third] + random.bytes(third) + whole[2 * third :]
     yield Case("corrupt middle", f"{kind} noise", write("noise", noise))
-    yield Case("corrupt middle", f"{kind} cut out", write("hole", whole[:third] + whole[2 * third :]))
+    yield Case(
+        "corrupt middle", f"{kind} cut out", write("hole", whole[:third] + whole[2 * third :])
+    )
     yield Case("corrupt start", f"{kind} zeros", write("head", bytes(64) + whole[64:]))
     yield Case("corrupt start", f"{kind} behind noise", write("late", random.bytes(1000) + whole))
 
@@ -152,7 +153,12 @@ def odd(folder: Path) -> Iterator[Case]:
     long = write(folder / "long.mov", images(2, 8, 4096), **lossless)
     yield Case("odd but sound", "4096x8", long, "success")
     formats = [("libx264", "yuv420p10le"), ("libx264", "yuv422p"), ("libx264", "yuv444p")]
-    formats += [("libx264", "gray"), ("ffv1", "gray"), ("ffv1", "gray16le"), ("ffv1", "yuv420p16le")]
+    formats += [
+        ("libx264", "gray"),
+        ("ffv1", "gray"),
+        ("ffv1", "gray16le"),
+        ("ffv1", "yuv420p16le"),
+    ]
     formats += [("ffv1", "bgra"), ("ffv1", "gbrp12le"), ("mjpeg", "yuvj420p")]
     formats += [("mpeg4", "yuv420p"), ("mpeg2video", "yuv420p")]
     for codec, pixels in formats:

@@ -105,7 +105,7 @@ def main() -> None:
     """Answer command lines (JSON, one a line) with [code, lines of stderr, warnings]."""
     # Cases have stdout and stderr as files, so that what C libraries print counts too.
     answers = os.fdopen(os.dup(1), "w")
-    said = tempfile.TemporaryFile()
+    said = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the process)
     os.dup2(said.fileno(), 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     import torch

@@ -35,6 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"deepfovea: {one_line(error)}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        reason = one_line(error) or "out of memory"
+        if not isinstance(error, MemoryError) and "memory" not in reason:
+            raise
+        print(f"deepfovea: not enough memory ({reason:.200}); give smaller frames", file=sys.stderr)
+        return 2
     except OSError as error:  # our words cannot be written, or there is no room for a socket …
         about = f"{error.filename}: " if error.filename else ""
         print(f"deepfovea: {about}{one_line(error.strerror or error)}", file=sys.stderr)

@@ -256,7 +256,7 @@ def read_config(path: Path) -> TrainConfig:
         values = json.loads(path.read_text())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give another") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: no JSON ({error}); expected a config.json of a run") from None
     return _config(values, path)
 
