@@ -37,8 +37,9 @@ class Case(NamedTuple):
 
 def corpus(folder: Path, *, large: bool = True) -> Iterator[Case]:
     """Files and folders below ``folder``; ``large``: those of 8K too."""
+    same = {"fflags": "+bitexact"}  # without random numbers inside
     good = {
-        suffix: media.write_video(folder / f"good{suffix}", images(), **how)
+        suffix: media.write_video(folder / f"good{suffix}", images(), container_options=same, **how)
         for suffix, how in CODECS.items()
     }
     good[".mp4 with sound"] = media.write_clapper(folder / "sound.mp4", clap=0.3, seconds=0.6)

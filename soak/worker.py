@@ -96,6 +96,8 @@ def fate_of(code: int, lines: list[str], verb: object) -> str:
         return "success"
     if code == 1 and verb in ("evaluate", "validate"):
         return "part failed"
+    if verb == "evaluate":  # says on stderr what it has done with each clip
+        lines = lines[-1:]
     if code == 2 and len(lines) == 1 and lines[0].startswith("deepfovea"):
         return "refused"
     return "unclear"

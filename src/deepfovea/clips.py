@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def _fingerprint(video: Path) -> str:
     # The names and sizes of all files: an edited folder is decoded anew.
     files = sorted(video.iterdir()) if video.is_dir() else [video]
     stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.exists()]
-    return hashlib.sha256(repr((str(video.resolve()), stats)).encode()).hexdigest()[:24]
+    return hashlib.sha256(repr((os.path.realpath(video), stats)).encode()).hexdigest()[:24]
 
 
 def _decode(video: Path, file: Path, skip_unreadable: bool = False) -> None:
