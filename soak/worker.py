@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import select
 import subprocess
 import sys
@@ -53,30 +54,32 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end()
+        self.end()
 
-    def _end(self) -> None:
+    def end(self) -> None:
         if self.process:
             self.process.kill()
             self.process.wait()
             self.process = None
 
-    def run(self, *words: object, patience: float | None = None) -> Outcome:
-        """One command line."""
+    def run(
+        self, *words: object, patience: float | None = None, file_limit: int | None = None
+    ) -> Outcome:
+        """One command line; ``file_limit``: bytes that a file may have, as on a full disk."""
         if self.process is None:
             command = [sys.executable, "-m", "soak.worker"]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
             self.process = subprocess.Popen(command, env=environment(), cwd=ROOT, **pipes)
             self._answer(60.0)  # imports
         started = time.perf_counter()
-        text = json.dumps([str(word) for word in words])
+        text = json.dumps([file_limit, [str(word) for word in words]])
         self.process.stdin.write(text.encode("ascii") + b"\n")
         self.process.stdin.flush()
         answer = self._answer(patience or self.patience)
         seconds = time.perf_counter() - started
         if answer is None:
             code = self.process.poll()
-            self._end()
+            self.end()
             fate = "hang" if code is None else "crash"
             return Outcome(fate, [f"{fate}, code {code}"], [], seconds)
         code, lines, warnings = answer
@@ -126,13 +129,17 @@ def main() -> None:
         said.seek(0)
         said.truncate()
         logged.clear()
+        limit, words = json.loads(line)
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
         try:
-            code = deepfovea(json.loads(line))
+            code = deepfovea(words)
         except SystemExit as exit:
             code = exit.code
         except BaseException:
             traceback.print_exc()
             code = 1
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
         sys.stderr.flush()
         said.seek(0)
         lines = said.read().decode(errors="replace").splitlines()

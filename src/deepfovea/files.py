@@ -103,23 +103,23 @@ def publish(temporary: Path, target: Path, *, overwrite: bool) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def only_here(folder: Path) -> bool:
-    """Whether this program is the only one to say so of a folder; true until it ends.
+def only_here(folder: Path) -> BinaryIO | None:
+    """A lock on a folder, held until it is closed; None if another program holds it.
 
-    Its child processes do not count, so that one that outlives it is not in the way.
+    Child processes do not inherit it, so that one that outlives its parent is not in the way.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    if fcntl is None:
-        return True
-    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        return error.errno not in (errno.EACCES, errno.EAGAIN)
-    return True
+    file = (folder / ".lock").open("ab")
+    if fcntl is not None:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:  # else a file system without locks
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                file.close()
+                return None
+    return file
 
 
 def _locked(handle: int) -> bool:
