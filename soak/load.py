@@ -179,7 +179,7 @@ def run_viewer(seconds: float, numbers: list[int], messages: int, seed: int) -> 
                 wrong.append(f"{clients} clients: shares are unfair, {crowds[-1]['jain']}")
             if crowds[-1]["rss_growth"] > FLAT:
                 wrong.append(f"{clients} clients: memory grew by {crowds[-1]['rss_growth']:.1%}")
-        with viewer(folder, limit) as (page, _, said):
+        with viewer(folder, limit) as (page, _, _):
             url = page.replace("http", "ws") + "watch"
             message = asyncio.run(refused(url, limit))
             fuzzed = asyncio.run(noise(url, messages, seed))
