@@ -103,7 +103,7 @@ def main() -> int:
             )
             wrong += result["wrong"]
             results[name] = result
-            write(options.json, json.dumps(results, indent=1, sort_keys=True) + "\n")
+            write(options.json, json.dumps(results, indent=1) + "\n")
     text = options.markdown.read_text() if options.markdown.exists() else ""
     write(options.markdown, render(results, text))
     for line in wrong:

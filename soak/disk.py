@@ -43,6 +43,13 @@ def small_disk(folder: Path) -> Iterator[bool]:
             subprocess.run(["umount", str(folder)], check=True)
 
 
+@contextlib.contextmanager
+def limited(folder: Path) -> Iterator[bool]:
+    """No disk of its own: the limit on the size of a file stands in for it."""
+    folder.mkdir()
+    yield False
+
+
 def fill_up(folder: Path, leave: int) -> None:
     """Take all room of a disk but so many KiB."""
     filler = folder / "filler"

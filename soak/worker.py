@@ -5,6 +5,7 @@ What ends the process or takes too long is an outcome of a command line like any
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -73,22 +74,25 @@ class Worker:
             self._answer(60.0)  # imports
         started = time.perf_counter()
         text = json.dumps([file_limit, [str(word) for word in words]])
-        self.process.stdin.write(text.encode("ascii") + b"\n")
-        self.process.stdin.flush()
-        answer = self._answer(patience or self.patience)
-        seconds = time.perf_counter() - started
-        if answer is None:
-            code = self.process.poll()
+        with contextlib.suppress(BrokenPipeError):  # it has crashed, which is seen below
+            self.process.stdin.write(text.encode("ascii") + b"\n")
+            self.process.stdin.flush()
+        try:
+            code, lines, warnings = self._answer(patience or self.patience)
+        except (EOFError, TimeoutError) as error:
             self.end()
-            fate = "hang" if code is None else "crash"
-            return Outcome(fate, [f"{fate}, code {code}"], [], seconds)
-        code, lines, warnings = answer
+            fate = "hang" if isinstance(error, TimeoutError) else "crash"
+            return Outcome(fate, [fate], [], time.perf_counter() - started)
+        seconds = time.perf_counter() - started
         return Outcome(fate_of(code, lines, words[0]), lines, warnings, seconds)
 
-    def _answer(self, patience: float) -> list | None:
+    def _answer(self, patience: float) -> list:
         ready, _, _ = select.select([self.process.stdout], [], [], patience)
-        line = self.process.stdout.readline() if ready else b""
-        return json.loads(line) if line else None
+        if not ready:
+            raise TimeoutError
+        if not (line := self.process.stdout.readline()):
+            raise EOFError
+        return json.loads(line)
 
 
 def fate_of(code: int, lines: list[str], verb: object) -> str:
