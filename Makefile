@@ -46,7 +46,8 @@ lowest: .venv/ready
 
 audit: .venv/ready
 	$(BIN)/python -m pip install --quiet pip-audit
-	$(BIN)/pip-audit --skip-editable
+	$(BIN)/python -m pip freeze --exclude-editable > .venv/installed.txt
+	$(BIN)/pip-audit --strict --no-deps --disable-pip -r .venv/installed.txt
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv

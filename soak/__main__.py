@@ -28,7 +28,7 @@ VERBS = ["reconstruct", "sample", "evaluate", "train"]
 
 
 def kills(options: argparse.Namespace) -> dict[str, Any]:
-    command = [sys.executable, "-m", "soak.kill", f"--times={options.kills}"]
+    command = [sys.executable, "-m", "soak.kill", f"--times={options.kills}", "--operations"]
     command += [f"--seed={options.seed}"]
     done = subprocess.run(command, env=environment(), cwd=ROOT, capture_output=True, text=True)
     if done.returncode:

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import socket
 import struct
 import tempfile
@@ -250,15 +251,18 @@ def run_fuzz(kind: str, count: int, seed: int, worker: Worker) -> dict[str, Any]
             "checkpoints": checkpoints(rng, model),
         }[kind]
         output = folder / "out.mp4"
-        nowhere = ["--data", folder / "none", "--run", folder / "run"]
+        (folder / "data").mkdir()
+        write_video(folder / "data" / "video.mp4", moving(4, 48, 64))
+        run = folder / "run"
+        train = ["--data", folder / "data", "--cache", folder / "cache", "--run", run, *TRAIN]
         for number in range(count):
             path = folder / "case"
             path.write_bytes(next(contents))
             outcome = worker.run(
                 *{
                     "gaze files": ["sample", video, "-o", output, "--gaze", path],
-                    # Everything but the data is looked at; nothing is trained for long.
-                    "configurations": ["train", "--config", path, "--device=cpu", *nowhere],
+                    # The options give one short step, whatever the file says.
+                    "configurations": ["train", "--config", path, *train],
                     "checkpoints": ["info", path],
                 }[kind]
             )
@@ -270,4 +274,5 @@ def run_fuzz(kind: str, count: int, seed: int, worker: Worker) -> dict[str, Any]
                 if keep := os.environ.get("SOAK_KEEP"):
                     Path(keep, f"{kind}-{number}").write_bytes(path.read_bytes())
             output.unlink(missing_ok=True)
+            shutil.rmtree(run, ignore_errors=True)
     return {"cases": count, "counts": dict(fates), "wrong": wrong}

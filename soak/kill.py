@@ -29,13 +29,24 @@ from deepfovea.cli import main as deepfovea
 
 from .bad import tiny_model
 
+MOST = 60  # operations on files, more than any of these has
+
 TRAIN = ["--steps=10", "--crop=32", "--clip=4", "--chunk=2", "--batch=1", "--workers=0"]
 TRAIN += ["--device=cpu", "--log-steps=1", "--picture-steps=2", "--cooldown=2", "--warmup=2"]
 TRAIN += ["--save-minutes=0", "--keep-minutes=1e-4"]  # a checkpoint after each step
 
 
-def child(words: list[object], after: float | None = None) -> bool:
-    """Run a command line in a child; True if it ended by itself, with 0, before the kill."""
+def child(
+    words: list[object],
+    after: float | None = None,
+    operation: int | None = None,
+    folder: Path | None = None,
+) -> bool:
+    """Run a command line in a child; True if it ended by itself, with 0, before the kill.
+
+    It is killed after so many seconds, or before Python's operation of that number on a file
+    or folder below ``folder``: opening, renaming, removing.
+    """
     process = os.fork()
     if process == 0:
         quiet = os.open(os.devnull, os.O_RDWR)
@@ -43,6 +54,8 @@ def child(words: list[object], after: float | None = None) -> bool:
         if "SOAK_LOUD" not in os.environ:
             os.dup2(quiet, 2)
         code = 99
+        if operation is not None:
+            kill_before(operation, str(folder))
         try:
             code = deepfovea([str(word) for word in words])
         finally:
@@ -57,6 +70,21 @@ def child(words: list[object], after: float | None = None) -> bool:
     if os.WIFEXITED(status) and os.WEXITSTATUS(status) != 0:
         raise AssertionError(f"{' '.join(map(str, words))}: code {os.WEXITSTATUS(status)}")
     return os.WIFEXITED(status)
+
+
+def kill_before(operation: int, folder: str) -> None:
+    seen = 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal seen
+        if event == "open" or event.startswith(("os.", "shutil.")):
+            paths = [os.fspath(a) for a in arguments[:2] if isinstance(a, str | os.PathLike)]
+            if any(path.startswith(folder) for path in paths):
+                seen += 1
+                if seen > operation:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
 
 
 def timed(words: list[object]) -> float:
@@ -81,17 +109,23 @@ def hidden(folder: Path) -> list[str]:
 
 
 def kill_writers(
-    words: list[object], folder: Path, times: int, rng: random.Random
+    words: list[object], folder: Path, times: int, rng: random.Random, operations: bool
 ) -> dict[str, Any]:
     """A command that writes into ``folder``: half of the times over complete earlier outputs.
+
+    It is killed at random moments, and with ``operations`` before each operation on a file too,
+    as the moments in which one takes another's place are short.
 
     Each output must be as it was before or as a run makes it that is not disturbed.
     """
     seconds = timed(words)
     whole = contents(folder)
     assert whole
-    counts = {"times": times, "ended first": 0, "nothing": 0, "complete": 0, "leftovers": 0}
-    for number in range(times):
+    counts = {"times": 0, "ended first": 0, "nothing": 0, "complete": 0, "leftovers": 0}
+    moments: list[dict[str, Any]] = [{"after": rng.uniform(0, 1.1 * seconds)} for _ in range(times)]
+    if operations:
+        moments += [{"operation": n, "folder": folder} for n in range(MOST) for _ in range(2)]
+    for number, moment in enumerate(moments):
         old = dict.fromkeys(whole, b"old") if number % 2 else {}
         if any("/" in name for name in whole):
             old = whole if old else {}  # a folder is replaced only if it is one of ours
@@ -99,7 +133,11 @@ def kill_writers(
         for name, data in old.items():
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(data)
-        counts["ended first"] += child(words, rng.uniform(0.0, 1.1 * seconds))
+        ended = child(words, **moment)
+        if ended and "operation" in moment:  # there are no more
+            break
+        counts["times"] += 1
+        counts["ended first"] += ended
         found = contents(folder)
         for name, data in whole.items():
             assert found.get(name) in (old.get(name), data), f"{name} is neither old nor new"
@@ -171,7 +209,7 @@ def logged(run: Path) -> int:
     return step
 
 
-def run(times: int, seed: int, verbs: list[str]) -> dict[str, Any]:
+def run(times: int, seed: int, verbs: list[str], operations: bool) -> dict[str, Any]:
     """Kill each verb so many times."""
     torch.set_num_threads(1)
     rng = random.Random(seed)
@@ -189,7 +227,7 @@ def run(times: int, seed: int, verbs: list[str]) -> dict[str, Any]:
             if verb.split()[0] in verbs:
                 folder = root / verb.replace(" ", "-")
                 folder.mkdir()
-                results[verb] = kill_writers(words, folder, times, rng)
+                results[verb] = kill_writers(words, folder, times, rng, operations)
         if "train" in verbs:
             (root / "train").mkdir()
             results["train"] = kill_training(data, root / "train", times, rng)
@@ -224,12 +262,14 @@ def main() -> int:
     """Print the counts as JSON; the exit code is 1 where a claim does not hold."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--times", type=int, default=50)
+    parser.add_argument("--operations", action="store_true", help="also before each of these")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--verbs", default="reconstruct,evaluate,export,train")
     options = parser.parse_args()
     list(imports())
+    verbs = options.verbs.split(",")
     try:
-        print(json.dumps(run(options.times, options.seed, options.verbs.split(","))))
+        print(json.dumps(run(options.times, options.seed, verbs, options.operations)))
     except (AssertionError, ValueError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

@@ -57,7 +57,11 @@ def kill(result: Result) -> str:
     head = ["killed", "times", "whole new output", "old or none", "left a temporary file"]
     head += ["had ended before"]
     names = ("times", "complete", "nothing", "leftovers", "ended first")
-    text = table(head, [[verb, *(row[name] for name in names)] for verb, row in counts.items()])
+    text = (
+        "At random moments, and before each operation on a file or folder (half of them over an "
+        "earlier output):\n\n"
+    )
+    text += table(head, [[verb, *(row[name] for name in names)] for verb, row in counts.items()])
     if training:
         text += (
             f"\n\n`train` was killed {training['times']} times in {training['runs']} runs and "
