@@ -150,7 +150,7 @@ def multiply_adds(network: Generator, height: int, width: int) -> float:
     """Multiply-adds per frame h × w: convolutions and matrix products, counted by PyTorch."""
     network = copy.deepcopy(network).to("meta")  # shapes only: nothing is computed
     samples = torch.empty(1, network.frames_per_step, 3, height, width, device="meta")
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(samples, samples[:, :, :1])
     flops: int = counter.get_total_flops()
     return flops / 2 / network.frames_per_step
