@@ -5,12 +5,15 @@
 #   make benchmark DATA=folder/of/videos
 # and one those of docs/speed.md, on a machine with nothing else to do (ten minutes):
 #   make speed DATA=folder/of/videos
+# Faults, bad input and load, for docs/reliability.md (an hour), the oldest allowed packages, and
+# known vulnerabilities of the newest:
+#   make soak, make lowest, make audit
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= ../shared/data/val
 MODELS ?= stream
 
-.PHONY: demo benchmark speed test lint types format clean
+.PHONY: demo benchmark speed test lint types format soak lowest audit clean
 
 demo: .venv/ready
 	$(BIN)/deepfovea demo
@@ -46,10 +49,25 @@ format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+soak: .venv/ready
+	PYTHONPATH=tests $(BIN)/python -m soak $(SOAK)
+
+lowest: .venv/ready
+	rm -rf .venv-lowest
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv venv --quiet .venv-lowest
+	VIRTUAL_ENV=.venv-lowest $(BIN)/uv pip install --quiet --resolution lowest-direct --editable '.[dev]'
+	.venv-lowest/bin/python -m pytest -n auto
+
+audit: .venv/ready
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/python -m pip freeze --exclude-editable > .venv/installed.txt
+	$(BIN)/pip-audit --strict --no-deps --disable-pip -r .venv/installed.txt
+
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
 clean:
-	rm -rf .venv demo-output
+	rm -rf .venv .venv-lowest demo-output

@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "deepfovea"
 
 LAYER = {
     "config": 0,
+    "files": 0,
     "video": 1,
     "gaze": 1,
     "fovea": 1,

@@ -6,19 +6,22 @@ import contextlib
 import copy
 import hashlib
 import json
+import math
 import os
 import struct
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save
 from torch import Tensor
 
 from .config import InputError, from_json
+from .files import replacing
 from .generators.stream import StreamConfig, StreamNet
 from .generators.unet import DEEPFOVEA_2019, PAPER, RecurrentUNet, UNetConfig
 
@@ -32,7 +35,21 @@ PRESETS: dict[str, StreamConfig | UNetConfig] = {
 }
 """Names of networks and their numbers."""
 
-_MAX_HEADER_BYTES = 100 * 2**20
+_MAX_HEADER_BYTES = 2**20  # the longest that training writes has 94 kB
+_MAX_AXES = 8
+_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "I32": 4, "I64": 8}
+_BYTES |= {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}
+"""Of one value, by the format's names of types."""
+_UNREADABLE = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RecursionError,
+    MemoryError,
+    SafetensorError,
+    OSError,
+)
 
 Generator = StreamNet | RecurrentUNet
 
@@ -67,14 +84,14 @@ def load_with_provenance(model: str | Path) -> tuple[Generator, dict[str, Any]]:
     tensors, about = read(path)
     if about.get("kind") != "generator":
         raise InputError(
-            f"{path}: received a file of kind {about.get('kind')!r}; expected 'generator', "
+            f"{path}: received a file of kind {about.get('kind')!r:.100}; expected 'generator', "
             "as written at the end of a training run (model.safetensors)"
         )
     config_type = {"stream": StreamConfig, "unet": UNetConfig}.get(str(about.get("network")))
     if config_type is None:
         raise InputError(
-            f"{path}: received a network of type {about.get('network')!r}; expected 'stream' or "
-            "'unet'; a newer deepfovea may know it"
+            f"{path}: received a network of type {about.get('network')!r:.100}; expected "
+            "'stream' or 'unet'; a newer deepfovea may know it"
         )
     config: StreamConfig | UNetConfig = from_json(
         config_type, about.get("config"), source=str(path)
@@ -87,7 +104,9 @@ def load_with_provenance(model: str | Path) -> tuple[Generator, dict[str, Any]]:
             raise RuntimeError("other names or shapes")
         network = build(config)
         network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    except (RuntimeError, TypeError, ValueError, OverflowError, ArithmeticError) as error:
+    except InputError:
+        raise
+    except (RuntimeError, TypeError, ValueError, ArithmeticError, MemoryError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{path}: the weights do not fit the configuration stored beside them ({reason}); "
@@ -132,7 +151,7 @@ def multiply_adds(network: Generator, height: int, width: int) -> float:
 
     network = copy.deepcopy(network).to("meta")  # shapes only: nothing is computed
     samples = torch.empty(1, network.frames_per_step, 3, height, width, device="meta")
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(samples, samples[:, :, :1])
     flops: int = counter.get_total_flops()
     return flops / 2 / network.frames_per_step
@@ -190,66 +209,96 @@ def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -
     contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     description = json.dumps({"format": FORMAT, **about}, sort_keys=True)
     metadata = {"deepfovea": description, "sha256": _digest(contiguous, description)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         # Written here and not by safetensors, whose files only their owner may read.
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             file.write(save(contiguous, metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"{path}: cannot be written ({error}); choose a folder with space and write permission"
         ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and description of a file that :func:`write` made.
 
     Raises:
-        InputError: not such a file, or damaged. Nothing larger than the file is allocated.
+        InputError: not such a file, or damaged. Nothing larger than the file is allocated, but
+            for the parsing of a header, which is at most 1 MiB long.
     """
-    expected = "expected a .safetensors file written by deepfovea"
-    metadata = _metadata(path, expected)
     try:
-        about = json.loads(metadata["deepfovea"])
-        if about["format"] != FORMAT:
-            raise InputError(
-                f"{path}: received format {about['format']!r}, expected {FORMAT}; "
-                "a newer deepfovea may read it"
-            )
-        tensors = load_file(path)
+        with path.open("rb") as file:  # once: a training may replace the file meanwhile
+            size = os.fstat(file.fileno()).st_size
+            metadata = _header(file, size)["__metadata__"]
+            about = json.loads(metadata["deepfovea"], object_pairs_hook=_distinct)
+            if about["format"] != FORMAT:
+                raise InputError(
+                    f"{path}: received format {about['format']!r:.100}, expected {FORMAT}; "
+                    "a newer deepfovea may read it"
+                )
+            file.seek(0)
+            tensors = load_tensors(file.read(size))
     except InputError:
         raise
-    except (KeyError, TypeError, ValueError, RecursionError, SafetensorError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: cannot be read ({reason}); {expected}") from None
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(
+            f"{path}: cannot be read ({reason}); expected a .safetensors file written by deepfovea"
+        ) from None
     if metadata.get("sha256") != _digest(tensors, metadata["deepfovea"]):
         raise InputError(f"{path}: damaged (its hash does not match); fetch or train it again")
     return tensors, about
 
 
-def _metadata(path: Path, expected: str) -> dict[str, str]:
-    # The header is looked at before anything is allocated for it.
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            start = file.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
-            if length > min(size - 8, _MAX_HEADER_BYTES):
-                raise ValueError("its header is longer than the file")
-            header = json.loads(file.read(length))
-        metadata = header["__metadata__"]
-        if not isinstance(metadata, dict) or "deepfovea" not in metadata:
-            raise ValueError("no description inside")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: cannot be read ({reason}); {expected}") from None
-    return metadata
+def _header(file: BinaryIO, size: int) -> dict[str, Any]:
+    """The header of a file of that size, before anything is allocated for what it announces.
+
+    safetensors looks at most of this too; which versions look at what need not matter here.
+
+    Raises:
+        ValueError: not as the format has it, or without our description; KeyError and TypeError
+            likewise.
+    """
+    start = file.read(8)
+    length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+    if length > size - 8:
+        raise ValueError("its header is longer than the file")
+    if length > _MAX_HEADER_BYTES:
+        raise ValueError(f"a header of {length} bytes, at most {_MAX_HEADER_BYTES} are read")
+    header: dict[str, Any] = json.loads(file.read(length), object_pairs_hook=_distinct)
+    texts = header["__metadata__"]
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+        raise ValueError("no description inside")
+    spans = []
+    for name, tensor in header.items():
+        if name == "__metadata__":
+            continue
+        shape, offsets = tensor["shape"], tensor["data_offsets"]
+        numbers = [*shape, *offsets]
+        if len(shape) > _MAX_AXES or any(type(n) is not int or n < 0 for n in numbers):
+            raise ValueError(f"tensor {name!r:.80} has an impossible shape or place")
+        begin, end = offsets
+        if tensor.keys() - {"dtype", "shape", "data_offsets"}:
+            raise ValueError(f"tensor {name!r:.80} has unknown properties")
+        if math.prod(shape) * _BYTES[tensor["dtype"]] != end - begin:
+            raise ValueError(f"tensor {name!r:.80} has a shape that does not fit its bytes")
+        spans.append((begin, end))
+    reached = 0
+    for begin, end in sorted(spans):
+        if begin != reached:
+            raise ValueError("its tensors overlap, or leave bytes between them")
+        reached = end
+    if reached != size - 8 - length:
+        raise ValueError("its tensors end before or behind the file")
+    return header
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a key that comes twice, two readers may see different values."""
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("a name in it comes twice")
+    return values
 
 
 def _digest(tensors: Mapping[str, Tensor], description: str) -> str:

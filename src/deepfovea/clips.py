@@ -12,6 +12,7 @@ import numpy as np
 from rich.progress import track
 
 from .config import InputError
+from .files import replacing
 from .video import VideoReader, find_videos
 
 SPLITS = ("train", "val", "test")
@@ -116,27 +117,19 @@ def _fingerprint(video: Path) -> str:
     # The names and sizes of all files: an edited folder is decoded anew.
     files = sorted(video.iterdir()) if video.is_dir() else [video]
     stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.exists()]
-    return hashlib.sha256(repr((str(video.resolve()), stats)).encode()).hexdigest()[:24]
+    return hashlib.sha256(repr((os.path.realpath(video), stats)).encode()).hexdigest()[:24]
 
 
 def _decode(video: Path, file: Path, skip_unreadable: bool = False) -> None:
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
     count = 0
-    try:
-        with (
-            VideoReader(video, skip_unreadable=skip_unreadable) as reader,
-            temporary.open("wb") as out,
-        ):
-            # The header is rewritten once the number of frames is known; its length is fixed.
-            out.write(b"\0" * 128)
-            for frame in reader:
-                out.write(np.ascontiguousarray(frame.image[..., :3]).tobytes())
-                count += 1
-            shape = (count, reader.height, reader.width, 3)
-            header = repr({"descr": "|u1", "fortran_order": False, "shape": shape})
-            out.seek(0)
-            out.write(b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little"))
-            out.write(header.ljust(117).encode() + b"\n")
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with VideoReader(video, skip_unreadable=skip_unreadable) as reader, replacing(file) as out:
+        # The header is rewritten once the number of frames is known; its length is fixed.
+        out.write(b"\0" * 128)
+        for frame in reader:
+            out.write(np.ascontiguousarray(frame.image[..., :3]).tobytes())
+            count += 1
+        shape = (count, reader.height, reader.width, 3)
+        header = repr({"descr": "|u1", "fortran_order": False, "shape": shape})
+        out.seek(0)
+        out.write(b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little"))
+        out.write(header.ljust(117).encode() + b"\n")

@@ -204,6 +204,11 @@ class TrainConfig:
             received = getattr(self, name)
             if not value <= received < float("inf"):
                 raise InputError(f"{_option(name)}: received {received}, expected at least {value}")
+        most = {"seed": 2**32 - 1, "workers": 1024, "crop": 16384, "batch": 4096, "clip": 10_000}
+        for name, value in most.items():
+            if getattr(self, name) > value:
+                received = getattr(self, name)
+                raise InputError(f"{_option(name)}: received {received}, expected at most {value}")
         if len(self.betas) != 2:
             raise InputError(f"--betas: received {self.betas}, expected two numbers")
         for decay in (self.ema, *self.betas):
@@ -214,10 +219,10 @@ class TrainConfig:
                 f"--chunk: received {self.chunk} frames of clips of {self.clip}; "
                 "lower it or raise --clip"
             )
-        if len(self.discriminator_channels) != 5 or min(self.discriminator_channels) < 1:
+        channels = self.discriminator_channels
+        if len(channels) != 5 or not all(1 <= number <= 2048 for number in channels):
             raise InputError(
-                f"--discriminator-channels: received {self.discriminator_channels}, "
-                "expected five numbers from 1 on"
+                f"--discriminator-channels: received {channels}, expected five numbers, 1 to 2048"
             )
         if self.preprocessing == "published" and self.clip != 6:
             raise InputError(

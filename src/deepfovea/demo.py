@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .config import InputError
 from .evaluate import BASELINES
+from .files import replacing
 from .gaze import GazeTrack, synthetic
 from .objective.metrics import psnr
 from .pictures import contact_sheet, mark_gaze, resize
@@ -108,7 +109,11 @@ def run_demo(
     )
     sheet = folder / "contact-sheet.png"
     columns = ["samples, gaze ringed", "hole filling + bicubic", "DeepFovea++", "original"]
-    Image.fromarray(contact_sheet(rows, columns)).save(sheet)
+    try:
+        with replacing(sheet) as file:
+            Image.fromarray(contact_sheet(rows, columns)).save(file, "PNG")
+    except OSError as error:
+        raise InputError(f"{sheet}: cannot be written ({error.strerror}); make space") from None
     means = {name: sum(values) / len(values) for name, values in scores.items()}
     return Demo(summary, means, [output, beside, sheet])
 

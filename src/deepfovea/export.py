@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from .checkpoint import Generator
 from .config import InputError
+from .files import replacing
 from .generators.stream import StreamNet
 
 OPSETS = range(16, 21)
@@ -357,15 +357,10 @@ def _in_onnxruntime(onnxruntime: Any, content: bytes, step: Step) -> Run:
 
 
 def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise InputError(
             f"{path}: cannot be written ({error.strerror}); choose a folder with space and write "
             "permission"

@@ -40,6 +40,9 @@ class Model(Protocol):
         ...
 
 
+LARGEST_SIDE = 4096
+"""Of h and w; the sides of the output, four times as long, are then the longest of H.264."""
+
 Gaze = tuple[float, float]
 """(x, y) in low-resolution pixels."""
 
@@ -248,6 +251,13 @@ def reconstruct_file(
             raise InputError(
                 f"{source}: received --simulate and an input with alpha, which brings its own "
                 "samples; leave --simulate out, or give an input without alpha"
+            )
+        low = [-(-side // scale) if simulate else side for side in (reader.height, reader.width)]
+        if max(low) > LARGEST_SIDE:
+            raise InputError(
+                f"{source}: received a low resolution of {low[1]}x{low[0]}; expected at most "
+                f"{LARGEST_SIDE} on a side: scale it down, or add --simulate if this is the "
+                "full resolution"
             )
         audio = None if source.is_dir() else source
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -18,16 +20,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0; 1 where a part failed and the rest was done; 2 for bad input; 130 when
         interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):  # names of files need be no text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     handler: Callable[[argparse.Namespace], int | None] = options.handler
     try:
-        return handler(options) or 0
+        code = handler(options) or 0
+        sys.stdout.flush()  # here, where a full disk can still be reported
+        return code
+    except BrokenPipeError:  # who reads our words has enough of them, as `head` does
+        _give_up_stdout()
+        return 0
     except InputError as error:
         print(f"deepfovea: {one_line(error)}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        reason = one_line(error) or "out of memory"
+        if not isinstance(error, MemoryError) and "memory" not in reason:
+            raise
+        print(f"deepfovea: not enough memory ({reason:.200}); give smaller frames", file=sys.stderr)
+        return 2
+    except OSError as error:  # our words cannot be written, or there is no room for a socket …
+        about = f"{error.filename}: " if error.filename else ""
+        print(f"deepfovea: {about}{one_line(error.strerror or error)}", file=sys.stderr)
+        _give_up_stdout()
         return 2
     except KeyboardInterrupt:
         print("deepfovea: interrupted; no unfinished output was left", file=sys.stderr)
         return 130
+
+
+def _give_up_stdout() -> None:
+    """What cannot be written must not be tried again at the exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> Parser:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import threading
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -126,6 +127,7 @@ def _train(options: argparse.Namespace) -> None:
         raise InputError(
             f"training needs {error.name}, which is missing: pip install 'deepfovea[train]'"
         ) from None
+    threading.excepthook = _of_thread
     file = options.config
     if options.resume and file is None and options.run.is_dir():
         file = options.run / "config.json"
@@ -142,6 +144,12 @@ def _train(options: argparse.Namespace) -> None:
     )
     if model:  # not in the other processes of this training
         print(f"{model}: trained; 'deepfovea reconstruct --model {model}' uses it")
+
+
+def _of_thread(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread hands a failed write to the next call, which reports it in one line."""
+    if not issubclass(failure.exc_type, OSError):
+        threading.__excepthook__(failure)
 
 
 def _recipe(given: dict[str, Any]) -> TrainConfig:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from .words import Verbs, names, positive, write_text
+from .words import Verbs, names, one_line, positive, write_text
 
 
 def add(verbs: Verbs) -> None:
@@ -43,12 +43,13 @@ def add(verbs: Verbs) -> None:
 def _info(options: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from ..checkpoint import describe
 
     table = Table(show_header=False, box=None)
     for name, value in describe(options.model).items():
-        table.add_row(name, str(value))
+        table.add_row(Text(one_line(name)), Text(one_line(value)))  # brackets are no markup
     Console(highlight=False).print(table)
 
 
@@ -72,6 +73,7 @@ def _export(options: argparse.Namespace) -> None:
 
 def _bench(options: argparse.Namespace) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from ..bench import bench, to_json
@@ -108,7 +110,7 @@ def _bench(options: argparse.Namespace) -> None:
         table.add_column(column, justify=justify, no_wrap=number > 0, min_width=6, overflow="fold")
     for row in rows:
         table.add_row(
-            row.model,
+            escape(row.model),
             row.engine,
             f"{row.ms_p50:.1f}",
             f"{row.ms_p95:.1f}",

@@ -111,6 +111,7 @@ def _sample(options: argparse.Namespace) -> None:
 
 def _demo(options: argparse.Namespace) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from ..demo import demo_video, run_demo
@@ -128,11 +129,13 @@ def _demo(options: argparse.Namespace) -> None:
             max_frames=options.frames,
             on_frame=advance,
         )
-    table = Table(title=f"{video.name}, {demo.summary.frames} frames: PSNR against the original")
+    table = Table(
+        title=f"{escape(video.name)}, {demo.summary.frames} frames: PSNR against the original"
+    )
     table.add_column("method")
     table.add_column("dB", justify="right")
     for name, value in demo.psnr.items():
-        table.add_row(options.model if name == "reconstruction" else name, f"{value:.2f}")
+        table.add_row(escape(options.model) if name == "reconstruction" else name, f"{value:.2f}")
     console = Console(highlight=False)
     console.print(table)
     console.print(
@@ -141,4 +144,4 @@ def _demo(options: argparse.Namespace) -> None:
         f"speed: {demo.summary.frames_per_second:.1f} frames/s, decoding and encoding included"
     )
     for file in demo.files:
-        console.print(f"look at {file}")
+        console.print(f"look at {file}", markup=False)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from ..config import Density, InputError
+from ..files import replacing
 
 if TYPE_CHECKING:
     from ..gaze import DisplayGeometry, GazeTrack
@@ -37,8 +37,9 @@ Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def one_line(message: object) -> str:
-    """A message without its line breaks."""
-    return " ".join(str(message).splitlines())  # names of files may hold anything
+    """A message without line breaks, and without what would steer a terminal."""
+    text = " ".join(str(message).splitlines())  # names of files may hold anything
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def add_input_output(verb: argparse.ArgumentParser) -> None:
@@ -198,19 +199,16 @@ def names(text: str) -> list[str]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name, then rename it."""
+    """Write a file, complete or not at all."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """As :func:`write_text`."""
-    temporary = path.parent / f".{path.name}.tmp"
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        with replacing(path) as file:
+            file.write(data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another") from None
 
 

@@ -44,6 +44,11 @@ class UNetConfig:
                 f"U-Net: received {levels[0]} encoder and {levels[1]} decoder levels; "
                 "expected 5 and 4 with residual blocks, 5 and 5 without"
             )
+        if self.frames_per_step < 1 or len(self.super_resolution) > 4:
+            raise InputError(
+                f"U-Net: received {self.frames_per_step} frames per step and "
+                f"{len(self.super_resolution)} x2 blocks; expected at least 1 and at most 4"
+            )
         channels = 3 * self.frames_per_step
         if self.super_resolution and self.super_resolution[-1] != channels:
             raise InputError(

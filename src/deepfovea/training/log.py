@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from PIL import Image
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from ..config import InputError
+from ..files import only_here, replacing
 from ..pictures import contact_sheet
 
 
@@ -24,7 +25,7 @@ class Log:
         shown: names of terms that are logged under another name.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder cannot be written, or another training writes into it.
     """
 
     def __init__(self, run: Path, step: int, shown: Mapping[str, str]) -> None:
@@ -32,6 +33,12 @@ class Log:
         self.pictures = run / "pictures"
         self.shown = shown
         with writing(run):
+            self.lock = only_here(run)  # as long as this exists
+            if self.lock is None:
+                raise InputError(
+                    f"{run}: received a folder that another training is writing into; wait for "
+                    "it, or choose another folder"
+                )
             if self.metrics.exists():
                 _forget(self.metrics, step)
             self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
@@ -64,7 +71,8 @@ class Log:
         sheet = contact_sheet(rows, ("input", "prediction", "label"), width)
         with writing(self.pictures):
             self.pictures.mkdir(exist_ok=True)
-            Image.fromarray(sheet).save(self.pictures / f"{step:07d}.png")
+            with replacing(self.pictures / f"{step:07d}.png") as file:
+                Image.fromarray(sheet).save(file, "PNG")
             self.board.add_image("frames", sheet, step, dataformats="HWC")
 
     def notes(self, notes: Sequence[str]) -> None:
@@ -73,8 +81,9 @@ class Log:
             self.board.add_text("objective", "\n".join(f"- {note}" for note in notes), 0)
 
     def close(self) -> None:
-        """Write what is still held back."""
-        self.board.close()
+        """Write what is still held back, if there is room for it."""
+        with suppress(OSError):
+            self.board.close()
 
 
 @contextmanager
@@ -92,9 +101,8 @@ def writing(path: Path) -> Iterator[None]:
 def _forget(metrics: Path, after: int) -> None:
     """Leave out the rows after a step, which a resumed run writes again."""
     rows = [line for line in metrics.read_text().splitlines(keepends=True) if _step(line) <= after]
-    temporary = metrics.with_name(f".{metrics.name}.tmp")
-    temporary.write_text("".join(rows))
-    temporary.replace(metrics)
+    with replacing(metrics) as file:
+        file.write("".join(rows).encode())
 
 
 def _step(line: str) -> float:

@@ -194,8 +194,8 @@ def restore(
     found, about = checkpoint.read(path)
     if about.get("kind") != "training":
         raise InputError(
-            f"{path}: received a file of kind {about.get('kind')!r}, expected a checkpoint of a "
-            "training run; --start-from takes models"
+            f"{path}: received a file of kind {about.get('kind')!r:.100}, expected a checkpoint of "
+            "a training run; --start-from takes models"
         )
     before = _config(about.get("config"), path)
     for name in RESUME_KEEPS:
@@ -268,7 +268,7 @@ def read_config(path: Path) -> TrainConfig:
         values = json.loads(path.read_text())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give another") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: no JSON ({error}); expected a config.json of a run") from None
     return _config(values, path)
 

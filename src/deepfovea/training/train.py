@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from ..clips import open_sources, split_folder
 from ..config import InputError, TrainConfig, to_json
+from ..files import replacing
 from ..objective.flow import flow_estimator
 from ..objective.losses import Term, deviations, make_terms
 from ..objective.perceptual import PerceptualLoss, load_backbone
@@ -102,7 +104,7 @@ def train(
     started = saved = kept = time.monotonic()
     hours = training.hours
     feed = pieces(dataset, config, where, training.position, mine, everyone)
-    with _progress(accelerator.is_main_process) as progress:
+    with closing(log) if log else nullcontext(), _progress(log is not None) as progress:
         task = progress.add_task(config.model, total=config.steps, completed=training.step, loss="")
         while training.step < config.steps:
             piece = next(feed)
@@ -139,7 +141,6 @@ def train(
         accelerator.end_training()  # without it, processes may abort when Python ends
     if log is None:
         return None
-    log.close()
     model = run / "model.safetensors"
     export(model, training, config, notes)
     return model
@@ -190,10 +191,9 @@ def _open_run(
     """The folder of a run and its log."""
     with writing(run):
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
-        temporary = run / ".config.json.tmp"
-        temporary.write_text(to_json(config) + "\n")
-        temporary.replace(run / "config.json")
     log = Log(run, training.step, shown)
+    with writing(run), replacing(run / "config.json") as file:
+        file.write(to_json(config).encode() + b"\n")
     log.notes(notes)
     for note in notes:
         _log.warning("%s: %s", run, note)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import av
+import av.logging
 from av.stream import Disposition
 
 from ..config import InputError
@@ -21,6 +22,11 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 
 EDIT_LISTS = (".mp4", ".m4v", ".mov")
 """Those whose container can hide what comes before the first frame."""
+
+# PyAV's own callback for FFmpeg's log takes Python's lock, even for what is not shown. An encoder
+# that is given up waits, with that lock, for its threads, which wait for it in the callback.
+av.logging.restore_default_callback()
+av.logging.set_libav_level(av.logging.PANIC)  # what goes wrong is an exception anyway
 
 _TEXT_ART = ("adf", "bin", "idf", "tty", "xbin")  # FFmpeg renders a .txt file as a video
 # swscale: bilinear, full chroma interpolation and input, accurate rounding. Its default repeats
@@ -62,6 +68,8 @@ def open_media(path: Path) -> Any:
     """The container of a file that FFmpeg can read, or InputError."""
     expected = "a video or images; check the path and the file"
     try:
+        if path.exists() and not path.is_file():  # FFmpeg would wait for what comes out of a pipe
+            refuse(path, "no file, but a pipe or device", expected)
         if path.is_file() and path.stat().st_size == 0:
             refuse(path, "an empty file", expected)
         container = av.open(

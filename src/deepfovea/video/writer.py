@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterator
 from fractions import Fraction
@@ -18,6 +17,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from .. import files
 from .container import (
     ACCURATE,
     BT601,
@@ -94,10 +94,10 @@ class VideoWriter:
         self._target = Path(os.path.realpath(path))  # a link stays, what it points to is replaced
         if self._target.exists():
             self._check_replaceable(overwrite)
-        self._temporary = self._target.parent / f".deepfovea-{secrets.token_hex(4)}{self.suffix}"
         try:  # the permission bits would not tell, least of all an administrator
-            self._temporary.touch(exist_ok=False)
-            self._temporary.unlink()
+            trial = files.unfinished(self._target)
+            trial.touch(exist_ok=False)
+            trial.unlink(missing_ok=True)
         except OSError as error:
             received = (
                 f"a folder that cannot be written, {self._target.parent} ({reason_of(error)})"
@@ -106,6 +106,9 @@ class VideoWriter:
         self._sound = None if audio_from is None else sound_start(Path(audio_from))
         if self._sound and not self.suffix:
             _log.warning("%s: a folder of images has no sound, it is left out", path)
+        self._overwrite = overwrite
+        self._temporary = self._target
+        self._lock: int | None = None
         self._sink: _Movie | _Folder | None = None
         self._shape: tuple[int, ...] = ()
         self._last = -math.inf
@@ -141,43 +144,45 @@ class VideoWriter:
             refuse(self.path, f"a frame at {pts_seconds} s after {self._last} s", "a later time")
         with self._failures_explained():
             if self._sink is None:
-                sink = _Movie if self.suffix else _Folder
-                self._sink = sink(self, self._temporary, shape)
+                self._temporary, self._lock = files.create(self._target, folder=not self.suffix)
+                self._sink = (_Movie if self.suffix else _Folder)(self, self._temporary, shape)
             self._sink.write(image, pts_seconds)
         self._shape, self._last = shape, pts_seconds
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._sink is None:
-            if kind is None:
-                refuse(self.path, "no frames to write", "at least one")
-            return
         complete = False
         try:
             if kind is None:
+                if self._sink is None:
+                    refuse(self.path, "no frames to write", "at least one")
                 with self._failures_explained():
                     self._sink.finish()
-                    self._replace()
+                    files.publish(self._temporary, self._target, overwrite=self._overwrite)
                 complete = True
         finally:
-            if not complete:
-                self._sink.discard()
+            if not complete and self._lock is not None:
+                self._discard()
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
 
-    def _replace(self) -> None:
-        old = self._temporary.with_suffix(".old")
-        if self._target.is_dir():
-            self._target.rename(old)  # a folder cannot be replaced in one step
-        try:
-            self._temporary.replace(self._target)
-        except BaseException:
-            if old.exists():
-                old.rename(self._target)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
+    def _discard(self) -> None:
+        # The name first: closing would move all the data of a file that nobody wants.
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self._temporary.unlink()
+        if self._sink is not None:
+            self._sink.abandon()
+        with contextlib.suppress(OSError):
+            self._temporary.unlink()
 
     @contextlib.contextmanager
     def _failures_explained(self) -> Iterator[None]:
         try:
             yield
+        except FileExistsError:
+            received = "an output that has appeared while this was written"
+            refuse(self.path, received, "a new name, or overwrite to replace it")
         except (av.FFmpegError, OSError) as error:
             received = f"an output that cannot be written ({reason_of(error)})"
             refuse(self.path, received, "space and permission; nothing was kept")
@@ -194,7 +199,6 @@ class _Folder:
         self.encoder.time_base = Fraction(1)
         self.encoder.thread_count = 1  # more would hold images back
         self.encoder.options = {"compression_level": "1"}  # a fifth of the time, 7 % more bytes
-        self.path.mkdir()
 
     def write(self, image: np.ndarray, seconds: float) -> None:
         frame: Any = av.VideoFrame.from_ndarray(
@@ -208,8 +212,8 @@ class _Folder:
     def finish(self) -> None:
         pass
 
-    def discard(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+    def abandon(self) -> None:
+        pass
 
 
 class _Movie:
@@ -308,10 +312,6 @@ class _Movie:
         self._mux_sound(end * self.tick)
         self.container.close()
 
-    def discard(self) -> None:
-        # The name first: closing would move all the data of a file that nobody wants.
-        with contextlib.suppress(OSError):
-            self.path.unlink(missing_ok=True)
+    def abandon(self) -> None:
         with contextlib.suppress(Exception):
             self.container.close()
-        self.path.unlink(missing_ok=True)

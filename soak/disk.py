@@ -1,0 +1,188 @@
+"""Disks that are full and folders that cannot be written, at every write.
+
+The disk is a small tmpfs where that may be mounted, with more and more room until the command
+succeeds; else the system's limit on the size of a file (RLIMIT_FSIZE) takes its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from media import moving, write_video
+
+from deepfovea import checkpoint
+
+from .bad import TRAIN, tiny_model
+from .worker import Worker
+
+ROOM = [4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096]
+ROOM += [6144, 8192, 12288, 16384, 24576, 32768, 49152]
+"""KiB that are free; the files here are small."""
+DISK = 64 * 2**10  # KiB
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path) -> Iterator[bool]:
+    """A tmpfs at ``folder``; False if it cannot be mounted."""
+    folder.mkdir()
+    mount = shutil.which("mount")
+    command = [mount or "", "-t", "tmpfs", "-o", f"size={DISK}k", "tmpfs", str(folder)]
+    mounted = bool(mount) and subprocess.run(command, capture_output=True).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(folder)], check=True)
+
+
+@contextlib.contextmanager
+def limited(folder: Path) -> Iterator[bool]:
+    """No disk of its own: the limit on the size of a file stands in for it."""
+    folder.mkdir()
+    yield False
+
+
+def fill_up(folder: Path, leave: int) -> None:
+    """Take all room of a disk but so many KiB."""
+    filler = folder / "filler"
+    filler.unlink(missing_ok=True)
+    free = shutil.disk_usage(folder).free - leave * 1024
+    with filler.open("wb") as file:
+        file.write(bytes(max(0, free)))
+
+
+def commands(video: Path, data: Path, model: Path, disk: Path) -> dict[str, list[object]]:
+    """What is tried, each with its output on the disk."""
+    tiny = ["--model", model, "--engine=torch", "--device=cpu", "--overwrite"]
+    evaluate = ["evaluate", data, "--models=", "--baselines=fill", "--metrics=psnr", "--frames=2"]
+    train = ["train", "--data", data, "--run", disk / "out", *TRAIN, "--steps=6"]
+    train += ["--save-minutes=0", "--log-steps=1", "--picture-steps=1"]
+    return {
+        "reconstruct": ["reconstruct", video, "-o", disk / "out", *tiny],
+        "reconstruct .mp4": ["reconstruct", video, "-o", disk / "out.mp4", *tiny],
+        "sample": ["sample", video, "-o", disk / "out.webm", "--overwrite"],
+        "evaluate": [*evaluate, "--json", disk / "out.json", "--plots", disk / "plots"],
+        "export": ["export", model, "-o", disk / "out.onnx", "--static=16x16"],
+        "train": train,
+        "train --resume": [*train, "--resume", "--cache", data.parent / "cache"],
+    }
+
+
+def run_full(
+    worker: Worker, rooms: list[int] = ROOM, verbs: list[str] | None = None
+) -> dict[str, Any]:
+    """Each command with more and more room; old outputs must survive every refusal."""
+    counts: dict[str, dict[str, int]] = {}
+    wrong: list[str] = []
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        model, data = tiny_model(root / "tiny.safetensors"), root / "data"
+        data.mkdir()
+        video = write_video(data / "video.mp4", moving(6, 64, 96))
+        with small_disk(root / "disk") as mounted:
+            disk = root / "disk"
+            for verb, words in commands(video, data, model, disk).items():
+                if verbs is not None and verb not in verbs:
+                    continue
+                fates: Counter[str] = Counter()
+                for room in rooms:
+                    clear(disk)
+                    old = earlier(verb, words, disk, worker)
+                    if mounted:
+                        fill_up(disk, room)
+                    limit = None if mounted else room * 1024
+                    outcome = worker.run(*words, file_limit=limit)
+                    (disk / "filler").unlink(missing_ok=True)
+                    fates[outcome.fate] += 1
+                    complaint = ""
+                    if not outcome.fine:
+                        complaint = " | ".join([outcome.fate, *outcome.lines[-3:]])
+                    elif outcome.fate == "refused":
+                        complaint = survived(verb, disk, old)
+                    if complaint:
+                        wrong.append(f"{verb}, {room} KiB: {complaint}")
+                    if outcome.fate == "success":
+                        break
+                counts[verb] = dict(fates)
+            worker.end()  # what it holds open would keep the disk mounted
+    disk_is = "tmpfs" if mounted else "RLIMIT_FSIZE"
+    return {"disk": disk_is, "counts": counts, "wrong": wrong}
+
+
+def earlier(verb: str, words: list[object], disk: Path, worker: Worker) -> dict[str, bytes]:
+    """Complete outputs that lie there already."""
+    if verb == "train":
+        return {}
+    if verb == "train --resume":
+        first = [word for word in words if word not in ("--resume", "--steps=6")]
+        assert worker.run(*first, "--steps=2").fate == "success"
+    elif verb == "reconstruct":
+        (disk / "out").mkdir()
+        (disk / "out" / "00000000.png").write_bytes(b"old")
+    else:
+        (disk / f"out{Path(str(words[words.index('-o') + 1])).suffix}").write_bytes(b"old") if (
+            "-o" in words
+        ) else (disk / "out.json").write_bytes(b"old")
+    return files(disk)
+
+
+def files(disk: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(disk)): p.read_bytes() for p in disk.rglob("*") if p.is_file()}
+
+
+def survived(verb: str, disk: Path, old: dict[str, bytes]) -> str:
+    """What was lost or left over, empty if nothing was."""
+    found = files(disk)
+    if unfinished := [name for name in found if ".deepfovea-" in name]:
+        return f"left {unfinished}"
+    if verb.startswith("train"):
+        for path in disk.rglob("*.safetensors"):
+            checkpoint.read(path)  # an InputError ends the suite
+        if "out/checkpoints/last.safetensors" in old:
+            assert (disk / "out/checkpoints/last.safetensors").exists()
+        return ""
+    changed = [name for name in old if found.get(name) != old[name]]
+    if "out.json" in changed:  # complete before the plots, which are what could not be written
+        json.loads(found["out.json"])
+        changed.remove("out.json")
+    more = [name for name in found if name not in old and not name.startswith("plots")]
+    return f"changed {changed}, new {more}" if changed or more else ""
+
+
+def clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def run_unwritable(worker: Worker) -> dict[str, Any]:
+    """Each command with its output where nobody can write, or below a file."""
+    fates: Counter[str] = Counter()
+    wrong = []
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        model, data = tiny_model(root / "tiny.safetensors"), root / "data"
+        data.mkdir()
+        video = write_video(data / "video.mp4", moving(6, 64, 96))
+        (root / "file").write_text("")
+        places = [Path("/proc"), Path("/proc/self"), Path("/sys"), root / "file", root / "missing"]
+        for place in places:
+            for verb, words in commands(video, data, model, place).items():
+                if verb == "train" and place == root / "missing":
+                    continue  # makes its folder
+                outcome = worker.run(*words)
+                fates[outcome.fate] += 1
+                if outcome.fate != "refused":
+                    said = " | ".join(outcome.lines[-3:])
+                    wrong.append(f"{verb} into {place.name}: {outcome.fate}: {said}")
+        left = sorted(path.name for path in root.iterdir())
+        if left != ["data", "file", "tiny.safetensors"]:
+            wrong.append(f"left {left}")
+    return {"cases": sum(fates.values()), "counts": dict(fates), "wrong": wrong}

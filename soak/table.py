@@ -1,0 +1,168 @@
+"""docs/reliability.md from docs/reliability.json: nothing is run, nothing is rounded away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+BEGIN, END = "<!-- soak: begin -->", "<!-- soak: end -->"
+FATES = ("success", "refused", "part failed", "traceback", "crash", "hang", "unclear")
+
+Result = dict[str, Any]
+
+
+def render(results: Result, text: str) -> str:
+    """The document with the tables between its marks replaced."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    parts = [
+        f"## {title}\n\n{how(results[name])}\n\n{draw(results[name])}"
+        + verdict(results[name]["wrong"])
+        for name, (title, draw) in PARTS.items()
+        if name in results
+    ]
+    tables = "\n\n".join([BEGIN, *parts, END])
+    return before + tables + (after if begin and end else "\n")
+
+
+def how(result: Result) -> str:
+    about = result["how"]
+    return (
+        f"`{' '.join(about['command'].split())}`, {about['date']}, {about['minutes']} min on "
+        f"{about['processors']} processors shared with other work; Python {about['python']}, "
+        f"torch {about['torch']}, PyAV {about['av']}."
+    )
+
+
+def verdict(wrong: list[str]) -> str:
+    if not wrong:
+        return "\n\nNo case ended otherwise than it should."
+    return "\n\n**Wrong:**\n\n" + "\n".join(f"- {line}" for line in wrong)
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    head = list(head)
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def fates(counts: dict[str, int]) -> str:
+    return ", ".join(f"{counts[fate]} {fate}" for fate in FATES if counts.get(fate))
+
+
+def kill(result: Result) -> str:
+    counts = dict(result["counts"])
+    training = counts.pop("train", None)
+    head = ["killed", "times", "whole new output", "old or none", "left a temporary file"]
+    head += ["had ended before"]
+    names = ("times", "complete", "nothing", "leftovers", "ended first")
+    text = (
+        "At random moments, and before each operation on a file or folder (half of them over an "
+        "earlier output):\n\n"
+    )
+    text += table(head, [[verb, *(row[name] for name in names)] for verb, row in counts.items()])
+    if training:
+        text += (
+            f"\n\n`train` was killed {training['times']} times in {training['runs']} runs and "
+            f"resumed each time, {training['before the first checkpoint']} times from the start as "
+            "there was no checkpoint yet: weights, optimisers, model and rows of metrics are "
+            "bit-equal to those of a run that nobody disturbs. All "
+            f"{training['checkpoints read']} checkpoints found after the kills could be read, "
+            f"with right hashes; at most {training['largest loss, steps']} step was lost, with a "
+            "checkpoint after each."
+        )
+    return text
+
+
+def disk(result: Result) -> str:
+    rows = [[f"`{verb}`", fates(row)] for verb, row in result["counts"].items()]
+    return f"The disk: {result['disk']}.\n\n" + table(["command", "with more and more room"], rows)
+
+
+def folders(result: Result) -> str:
+    return f"{result['cases']} commands: {fates(result['counts'])}."
+
+
+def media(result: Result) -> str:
+    verbs = list(next(iter(result["counts"].values())))
+    rows = [
+        [group, *(fates(row.get(verb, {})) for verb in verbs)]
+        for group, row in result["counts"].items()
+    ]
+    return (
+        table(["files", *verbs], rows)
+        + f"\n\n{result['cases']} cases; the slowest but for 8K took {result['slowest_seconds']} "
+        f"s; hosts named in playlists were called {result['connections']} times."
+    )
+
+
+def fuzz(result: Result) -> str:
+    rows = [[kind, row["cases"], fates(row["counts"])] for kind, row in result["kinds"].items()]
+    return table(["files", "cases", "outcomes"], rows)
+
+
+def same(result: Result) -> str:
+    limits = result["tolerances"]
+    return (
+        table(["compared", "difference"], result["compared"].items())
+        + "\n\nTolerances, the largest difference of any value of any frame in [0, 1] from "
+        f"PyTorch in one thread: ONNX Runtime {limits['onnxruntime']:g}, OpenVINO "
+        f"{limits['openvino']:g}, PyTorch with two threads {limits['threads']:g}. All else must "
+        "be equal to the last bit."
+    )
+
+
+def race(result: Result) -> str:
+    rows = [[f"`{title}`", fates(row)] for title, row in result["counts"].items()]
+    return f"{result['times']} pairs of each.\n\n" + table(["both at once", "outcomes"], rows)
+
+
+def memory(result: Result) -> str:
+    mib = result["mib"]
+    return (
+        f"{result['frames']} frames: {mib[len(mib) // 10]:.0f} MiB after a tenth, {mib[-1]:.0f} at "
+        f"the end; the largest later on is {100 * result['growth']:+.1f} % of the largest at the "
+        "end of the first tenth."
+    )
+
+
+def viewer(result: Result) -> str:
+    head = ["clients", "seconds", "frames/s of all", "Jain's index", "latency p50, ms", "p95, ms"]
+    head += ["MiB at the start, end", "growth"]
+    rows = [
+        [
+            crowd["clients"],
+            f"{crowd['seconds']:g}",
+            crowd["frames_per_second"],
+            crowd["jain"],
+            crowd["latency_ms_p50"],
+            crowd["latency_ms_p95"],
+            f"{crowd['rss_mib'][0]:.0f}, {crowd['rss_mib'][-1]:.0f}",
+            f"{100 * crowd['rss_growth']:+.1f} %",
+        ]
+        for crowd in result["crowds"]
+    ]
+    fuzzed = result["fuzzed"]
+    return (
+        table(head, rows)
+        + "\n\nLatency is from the sending of a gaze to the frame made with it; growth that of "
+        "the largest memory after the first third over the largest in it. One more than "
+        f'`--max-clients` is told "{result["refusal"]}" and closed with 1013. '
+        f"{fuzzed['messages']} fuzzed messages: {fuzzed.get('error', 0)} answered with an error, "
+        f"{fuzzed.get('closed', 0)} connections closed after too many; the server served on and "
+        "said nothing on stderr."
+    )
+
+
+PARTS: dict[str, tuple[str, Callable[[Result], str]]] = {
+    "kill": ("Killed", kill),
+    "disk": ("Full disks", disk),
+    "folders": ("Folders that cannot be written", folders),
+    "media": ("Broken, odd and hostile media", media),
+    "fuzz": ("Fuzzed files", fuzz),
+    "viewer": ("Viewers", viewer),
+    "memory": ("A long video", memory),
+    "race": ("Two programs, one output", race),
+    "same": ("Same in, same out", same),
+}

@@ -1,0 +1,155 @@
+"""A process that runs command lines of deepfovea one after the other, watched from outside.
+
+What ends the process or takes too long is an outcome of a command line like any other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import resource
+import select
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PATIENCE = 10.0  # seconds: small files need a tenth of it
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """fate: success, refused (one line, code 2), part failed (evaluate, code 1), traceback,
+    crash, hang or unclear; lines: what was said on stderr; warnings: what was logged."""
+
+    fate: str
+    lines: list[str]
+    warnings: list[str]
+    seconds: float
+
+    @property
+    def fine(self) -> bool:
+        return self.fate in ("success", "refused", "part failed")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Of a process that imports this checkout and keeps to one processor."""
+    paths = [str(ROOT / "src"), str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
+    return dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join(paths), **more)
+
+
+class Worker:
+    """Started when it is first needed and anew after a crash or a hang."""
+
+    def __init__(self, patience: float = PATIENCE) -> None:
+        self.patience = patience
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def run(
+        self, *words: object, patience: float | None = None, file_limit: int | None = None
+    ) -> Outcome:
+        """One command line; ``file_limit``: bytes that a file may have, as on a full disk."""
+        if self.process is None:
+            command = [sys.executable, "-m", "soak.worker"]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            self.process = subprocess.Popen(command, env=environment(), cwd=ROOT, **pipes)
+            self._answer(60.0)  # imports
+        started = time.perf_counter()
+        text = json.dumps([file_limit, [str(word) for word in words]])
+        with contextlib.suppress(BrokenPipeError):  # it has crashed, which is seen below
+            self.process.stdin.write(text.encode("ascii") + b"\n")
+            self.process.stdin.flush()
+        try:
+            code, lines, warnings = self._answer(patience or self.patience)
+        except (EOFError, TimeoutError) as error:
+            self.end()
+            fate = "hang" if isinstance(error, TimeoutError) else "crash"
+            return Outcome(fate, [fate], [], time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return Outcome(fate_of(code, lines, words[0]), lines, warnings, seconds)
+
+    def _answer(self, patience: float) -> list:
+        ready, _, _ = select.select([self.process.stdout], [], [], patience)
+        if not ready:
+            raise TimeoutError
+        if not (line := self.process.stdout.readline()):
+            raise EOFError
+        return json.loads(line)
+
+
+def fate_of(code: int, lines: list[str], verb: object) -> str:
+    """What became of a command line, from its exit code and what it said on stderr."""
+    if any("Traceback" in line for line in lines):
+        return "traceback"
+    if code == 0:
+        return "success"
+    if code == 1 and verb in ("evaluate", "validate"):
+        return "part failed"
+    if verb == "evaluate":  # says on stderr what it has done with each clip
+        lines = lines[-1:]
+    if code == 2 and len(lines) == 1 and lines[0].startswith("deepfovea"):
+        return "refused"
+    return "unclear"
+
+
+def main() -> None:
+    """Answer command lines (JSON, one a line) with [code, lines of stderr, warnings]."""
+    # Cases have stdout and stderr as files, so that what C libraries print counts too.
+    answers = os.fdopen(os.dup(1), "w")
+    said = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the process)
+    os.dup2(said.fileno(), 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    import torch
+
+    from deepfovea.cli import main as deepfovea
+
+    torch.set_num_threads(1)
+    logged: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: logged.append(record.getMessage())
+    logging.getLogger("deepfovea").addHandler(handler)
+    logging.getLogger("deepfovea").propagate = False
+    answers.write("[]\n")
+    answers.flush()
+    for line in sys.stdin:
+        said.seek(0)
+        said.truncate()
+        logged.clear()
+        limit, words = json.loads(line)
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        try:
+            code = deepfovea(words)
+        except SystemExit as exit:
+            code = exit.code
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        sys.stderr.flush()
+        said.seek(0)
+        lines = said.read().decode(errors="replace").splitlines()
+        answers.write(json.dumps([code, lines[-30:], logged]) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

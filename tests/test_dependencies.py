@@ -1,0 +1,71 @@
+"""Claims of docs/dependencies.md: complete, and with the licences the packages state."""
+
+import re
+import sys
+from importlib.metadata import PackageNotFoundError, distribution, metadata
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+GROUPS = {"core": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
+
+WORDS = {
+    "BSD-2-Clause": "BSD",
+    "BSD-3-Clause": "BSD",
+    "Apache-2.0": "Apache",
+    "MIT": "MIT",
+    "MIT-CMU": "MIT-CMU|HPND",
+    "MPL-2.0": "MPL|Mozilla",
+    "PSF-based": "Python Software Foundation",
+    "CC BY-NC 4.0": "NonCommercial",
+}
+"""What a package with that licence says somewhere in its metadata."""
+
+
+def listed():
+    rows = re.findall(
+        r"^\| (\S+) \| ([a-z, ]+) \| ([^|]+) \| [^|]+ \|$",
+        (ROOT / "docs" / "dependencies.md").read_text(),
+        re.M,
+    )
+    found = {name: (set(groups.split(", ")), licence) for name, groups, licence in rows}
+    found.pop("package")
+    return found
+
+
+def test_the_list_is_that_of_the_project():
+    wanted = {}
+    for group, requirements in GROUPS.items():
+        for requirement in requirements:
+            name = re.match(r"[\w-]+", requirement)[0]
+            if name != "deepfovea":
+                wanted.setdefault(name, set()).add(group)
+    assert {name: groups for name, (groups, _) in listed().items()} == wanted
+
+
+def test_versions_have_lower_bounds_only():
+    for requirements in GROUPS.values():
+        for requirement in requirements:
+            assert re.fullmatch(r"deepfovea\[[a-z,]+\]|[\w-]+>=[\d.]+", requirement)
+
+
+@pytest.mark.parametrize("name", sorted(listed()))
+def test_the_licence_is_what_the_package_states(name):
+    try:
+        about = metadata(name)
+    except PackageNotFoundError:
+        pytest.skip("not installed")
+    stated = [about.get("License-Expression"), about.get("License")]
+    stated += [line for line in about.get_all("Classifier", []) if line.startswith("License")]
+    text = " ".join(part for part in stated if part and part != "UNKNOWN")
+    if not text:
+        files = (file for file in distribution(name).files or () if "LICEN" in file.name.upper())
+        text = " ".join(file.read_text() for file in files)
+    assert re.search(WORDS[listed()[name][1]], text), text[:200]
