@@ -64,7 +64,7 @@ def create(target: Path, *, folder: bool = False) -> tuple[Path, int]:
             path.mkdir()
         else:
             path.touch(exist_ok=False)
-        lock = os.open(path, os.O_RDONLY)
+        lock = os.open(path if fcntl is not None else os.devnull, os.O_RDONLY)
         # Another program may have taken it for a leftover before it was locked.
         if _locked(lock) and path.exists():
             return path, lock
