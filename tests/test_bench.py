@@ -56,8 +56,8 @@ def test_multiply_adds_of_convolutions_and_products():
 
 
 def test_a_network_that_is_not_shipped_is_drawn():
-    assert "paper" not in checkpoint.shipped()
-    assert isinstance(bench._network("paper"), RecurrentUNet)
+    assert "deepfovea" not in checkpoint.shipped()
+    assert isinstance(bench._network("deepfovea"), RecurrentUNet)
 
 
 def test_the_rate_of_matrix_products():
