@@ -49,7 +49,8 @@ def size():
         [f"{h}×{w} → {4 * h}×{4 * w}", *(f"{at[h, w, engine]:.0f}" for engine in engines)]
         for h, w in sizes
     ]
-    return table(["ms, median", *engines], lines)
+    chart = "![Milliseconds per frame against megapixels of output](../benchmarks/size.png)"
+    return f"{chart}\n\n{table(['ms, median', *engines], lines)}"
 
 
 def pipeline():
@@ -119,7 +120,10 @@ def render(text):
     for part in PARTS:
         name = part.__name__
         between = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        content = part()
+        try:
+            content = part()
+        except FileNotFoundError:
+            content = "*Not measured yet.*"
         text, count = re.subn(
             between, lambda m, c=content: f"{m[1]}{c}\n{m[2]}", text, count=1, flags=re.DOTALL
         )
