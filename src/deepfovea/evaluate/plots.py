@@ -66,6 +66,8 @@ def _over_time(result: Result) -> bytes:
 
 
 def _against_cost(result: Result) -> bytes:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     figure, axes = _axes()
     means, on_cpu = result.means(), result.protocol["device"] == "cpu"
     for number, method in enumerate(result.methods):
@@ -75,8 +77,9 @@ def _against_cost(result: Result) -> bytes:
             style = {**_style(number), "markersize": 9, "linestyle": ""}
             axes.plot([ms], [means[method]["psnr"]], **style, label=method)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     time = "processor ms" if on_cpu else "ms"
     axes.set_xlabel(f"{time} per frame, {result.protocol['cost_of']}, {result.protocol['device']}")
     axes.set_ylabel("PSNR, dB")
@@ -128,7 +131,7 @@ def _axes() -> tuple[Any, Any]:
 def _png(figure: Any, axes: Any) -> bytes:
     axes.grid(color="0.9")
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, fontsize=9)
+    figure.legend(frameon=False, fontsize=9, loc="outside right upper")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     data = io.BytesIO()
