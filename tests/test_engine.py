@@ -96,9 +96,9 @@ def test_another_size_and_another_video(stream, name, monkeypatch):
     compiled, compilations = load_engine(stream, name), []
     trace = engine.trace
 
-    def counted(*arguments):
+    def counted(*arguments, **options):
         compilations.append(arguments)
-        return trace(*arguments)
+        return trace(*arguments, **options)
 
     monkeypatch.setattr(engine, "trace", counted)
     for size in ((20, 30), (9, 41), (20, 30), (8, 8), (9, 41)):

@@ -9,7 +9,17 @@ from scipy.interpolate import griddata
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from deepfovea.config import InputError
-from deepfovea.fill import Canvas, accumulate, backward_warp, dis_flow, pull_push, upscale
+from deepfovea.fill import (
+    Canvas,
+    accumulate,
+    backward_warp,
+    dis_flow,
+    halve,
+    pull_push,
+    resampled_by_grid,
+    resize,
+    upscale,
+)
 from deepfovea.fovea import draw_mask
 
 SIZES = [(1, 1), (1, 7), (6, 1), (2, 3), (7, 9), (16, 16), (17, 33), (40, 24)]
@@ -216,6 +226,25 @@ def still_scene(length=8):
     frames = texture(48, 56)[:, None].expand(1, length, 3, 48, 56)
     mask = draw_mask(torch.full((1, length, 1, 48, 56), 0.2), blue_noise=True)
     return frames, mask
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 14), (37, 120)])
+@pytest.mark.parametrize("channels", [2, 20])
+def test_sampling_a_grid_resamples_alike(size, channels):
+    x = torch.rand(2, channels, *size)
+    even = x[..., : size[0] // 2 * 2, : size[1] // 2 * 2]
+    calls = [lambda: resize(x, 2), lambda: resize(x, 4), lambda: halve(x), lambda: halve(even, 1)]
+    for call in calls:
+        expected = call()
+        with resampled_by_grid():
+            assert torch.allclose(call(), expected, atol=1e-5)
+
+
+def test_halves_are_means():
+    x = torch.arange(24.0).view(1, 1, 4, 6)
+    assert halve(x)[0, 0].tolist() == [[3.5, 5.5, 7.5], [15.5, 17.5, 19.5]]
+    shifted = [[10.5, 12.5, 14.0], [19.5, 21.5, 23.0]]  # the last column and row are repeated
+    assert halve(x, 1)[0, 0].tolist() == shifted
 
 
 def test_a_still_scene_is_known_better_with_every_frame():

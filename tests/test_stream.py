@@ -10,7 +10,7 @@ import deepfovea
 from deepfovea.fill import backward_warp, pull_push, upscale
 from deepfovea.fovea import draw_mask, reduce, sample
 from deepfovea.generators.motion import Motion, lucas_kanade_step
-from deepfovea.generators.stream import StreamConfig, StreamNet, StreamState, Upscale
+from deepfovea.generators.stream import Enter, StreamConfig, StreamNet, StreamState, Upscale
 from deepfovea.objective.metrics import psnr
 
 SMALL = StreamConfig(12, 16, 16, 8, 4, (8, 8, 8))
@@ -231,6 +231,14 @@ def test_the_canvas_holds_the_samples_where_they_are():
     _, state = StreamNet(SMALL)(samples, mask)
     assert torch.equal(at_samples(state.canvas), torch.cat([samples, mask], 2)[:, 0])
     assert state.canvas.count_nonzero() == at_samples(state.canvas).count_nonzero()
+
+
+def test_entering_is_a_convolution_of_everything_unshuffled():
+    enter = Enter(7, 4, 5, 6)
+    fine, low, half = torch.rand(2, 7, 32, 48), torch.rand(2, 4, 16, 24), torch.rand(2, 5, 8, 12)
+    x = torch.cat([F.pixel_unshuffle(fine, 4), F.pixel_unshuffle(low, 2), half], 1)
+    expected = F.conv2d(x, enter.weight, enter.bias)
+    assert torch.allclose(enter(fine, low, half), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", SIZES)

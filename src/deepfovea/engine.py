@@ -138,7 +138,9 @@ class CompiledGenerator:
             if len(self._runs) == SIZES_KEPT:
                 del self._runs[next(iter(self._runs))]
             compiled = {"onnxruntime": _onnxruntime, "openvino": _openvino}[self.engine]
-            run = compiled(trace(self.step, tensors[0], tensors[1], tensors[2:]), self.step)
+            samples, mask, *before = tensors
+            content = trace(self.step, samples, mask, before, by_grid=self.engine == "openvino")
+            run = compiled(content, self.step)
         self._runs[tensors[0].shape] = run
         frame, *following = run([tensor.contiguous() for tensor in tensors])
         if not self.step.several:

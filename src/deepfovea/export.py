@@ -11,6 +11,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from .checkpoint import Generator
 from .config import InputError
 from .files import replacing
+from .fill import resampled_by_grid
 from .generators.stream import StreamNet
 
 OPSETS = range(16, 21)
@@ -185,8 +187,12 @@ def trace(
     opset: int = OPSETS[0],
     opened: bool = False,
     batch: bool = False,
+    by_grid: bool = False,
 ) -> bytes:
-    """The ONNX of a step at the size of its arguments; ``opened``: h and w are left open."""
+    """The ONNX of a step at the size of its arguments; ``opened``: h and w are left open.
+
+    ``by_grid``: see :func:`deepfovea.fill.resampled_by_grid`.
+    """
     axes: dict[str, dict[int, str]] = {}
     for name in (*step.inputs, *step.outputs):
         first = 3 if step.several and name in ("samples", "mask", "frame") else 2
@@ -199,7 +205,8 @@ def trace(
     exporter: Any = torch.onnx  # its annotations know neither streams nor the registration
     exporter.register_custom_op_symbolic("aten::expm1", _expm1, OPSETS[0])
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        resampling = resampled_by_grid() if by_grid else nullcontext()
+        with warnings.catch_warnings(), torch.no_grad(), resampling:
             warnings.simplefilter("ignore")  # Python values in the trace: see above
             exporter.export(
                 step,

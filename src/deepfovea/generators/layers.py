@@ -24,11 +24,6 @@ def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
     return layer
 
 
-def resize(x: Tensor, factor: float) -> Tensor:
-    """Bilinear: [B, C, h, w] to [B, C, factor·h, factor·w]."""
-    return F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)
-
-
 class Residual(nn.Module):
     """Two 3×3 convolutions beside the identity."""
 

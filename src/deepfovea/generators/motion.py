@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..fill import backward_warp
-from .layers import act, conv, resize, zeroed
+from ..fill import backward_warp, halve, resize
+from .layers import act, conv, zeroed
 
 TOLERANCE = 0.03
 """Colour difference in [0, 1] at which a pixel counts half in a match."""
@@ -26,6 +26,8 @@ RADIUS = 7
 """Half width in pixels of a level, of the tent that weighs a match."""
 FILLED = 0.2
 """Weight of a pixel that was not sampled but filled, relative to a sampled one."""
+MASK_GAIN = {8: 2.0, 4: 16.0, 2: 4.0}
+"""By the factor of a level: a cell is known by one sample; at 1/8 by half of its samples."""
 
 
 class Motion(nn.Module):
@@ -64,18 +66,15 @@ class Motion(nn.Module):
         [B, 2, h/8, w/8], [B, 2, h/4, w/4], [B, 2, h/2, w/2] and [B, 2, h, w].
         """
 
-        def inputs(factor: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-            known = (mask_gain[factor] * F.avg_pool2d(mask, factor)).clamp(max=1.0)
-            return (
-                F.avg_pool2d(frame, factor),
-                F.avg_pool2d(reference, factor),
-                known,
-                F.avg_pool2d(confidence, factor),
-                F.avg_pool2d(before, factor) / factor,
-            )
+        def inputs(level: Tensor, factor: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+            now, then, part, sure, first = torch.split(level, [3, 3, 1, 1, 2], 1)
+            return now, then, (MASK_GAIN[factor] * part).clamp(max=1.0), sure, first / factor
 
-        mask_gain = {8: 2.0, 4: 16.0, 2: 4.0}  # a cell is known by one sample; at 1/8 by half of it
-        now, then, known, sure, first = inputs(8)
+        whole = torch.cat([frame, reference, mask, confidence, before], 1)
+        half = halve(whole)
+        quarter = halve(half)
+        eighth = halve(quarter)
+        now, then, known, sure, first = inputs(eighth, 8)
         # The motion of the frame before is taken up where it explains this one better than rest.
         at_rest = _tent((then - now).abs().mean(1, keepdim=True), 1, 3)
         moving = _tent((backward_warp(then, first) - now).abs().mean(1, keepdim=True), 1, 3)
@@ -84,11 +83,11 @@ class Motion(nn.Module):
         flow = flow + more
         found = [8.0 * flow]
 
-        flow, more, features = self.at_quarter(*_finer(inputs(4), flow, features))
+        flow, more, features = self.at_quarter(*_finer(inputs(quarter, 4), flow, features))
         flow = flow + more
         found.append(4.0 * flow)
 
-        flow, more, _ = self.at_half(*_finer(inputs(2), flow, features))
+        flow, more, _ = self.at_half(*_finer(inputs(half, 2), flow, features))
         flow = flow + more[:, :2]
         found.append(2.0 * flow)
         # Bounded on both sides so that it can reach 0: resampling by a tiny flow would blur.

@@ -28,8 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import InputError
-from ..fill import backward_warp, pull_push
-from .layers import Residual, act, conv, resize, zeroed
+from ..fill import backward_warp, halve, pixels, pull_push, resize, sample_at
+from .layers import Residual, act, conv, zeroed
 from .motion import Motion
 
 
@@ -147,7 +147,7 @@ class StreamNet(nn.Module):
         flow = self._motion(samples, mask, state) if motion is None else motion  # [B,2,h,w]
         along = flow if self.task_flow else flow.detach()
         carried = backward_warp(torch.cat([state.canvas, state.shown], 1), 2.0 * resize(along, 2))
-        hidden = backward_warp(state.hidden, 0.5 * F.avg_pool2d(along, 2))  # [B,C,h/2,w/2]
+        hidden = backward_warp(state.hidden, 0.5 * halve(along))  # [B,C,h/2,w/2]
         known, confidence, shown = torch.split(carried, [3, 1, 3], 1)  # [B,·,2h,2w]
         color = known / confidence.clamp(min=1e-3)
 
@@ -157,12 +157,12 @@ class StreamNet(nn.Module):
         known = color * confidence * (1.0 - new) + _on_canvas(samples)
         confidence = torch.maximum(confidence, new)
 
-        total = 4.0 * F.avg_pool2d(torch.cat([known, confidence], 1), 2)
+        canvas = torch.cat([known, confidence], 1)
+        total = 4.0 * halve(canvas)
         low = pull_push(total[:, :3] / total[:, 3:].clamp(min=1e-3), total[:, 3:].clamp(max=1.0))
         fine = known + (1.0 - confidence) * _between_samples(low)  # [B,3,2h,2w]
 
         frame, hidden = self.refine(fine, confidence, shown, low, mask, trust, error, hidden)
-        canvas = torch.cat([known, confidence], 1)
         return frame, StreamState(canvas, _canvas_cells(frame), hidden, flow)
 
     def _motion(self, samples: Tensor, mask: Tensor, state: StreamState) -> Tensor:
@@ -178,28 +178,27 @@ class StreamNet(nn.Module):
 
 def _at_samples(cells: Tensor) -> Tensor:
     """The cells of the canvas where low-resolution pixels are: [B,C,2h,2w] -> [B,C,h,w]."""
-    return cells[..., ::2, ::2]
+    # By whole rows, then by pairs: a slice with steps is slow in most engines.
+    batch, channels, _, width = cells.shape
+    rows = cells.reshape(batch, channels, -1, 2, width)[:, :, :, 0]
+    return rows.reshape(batch, channels, -1, width // 2, 2)[..., 0]
 
 
 def _on_canvas(image: Tensor) -> Tensor:
     """Low-resolution pixels in their cells, zero in the others: [B,C,h,w] -> [B,C,2h,2w]."""
-    corner = F.pad(image.unsqueeze(2), (0, 0, 0, 0, 0, 3))  # [B,C,4,h,w]
-    return F.pixel_shuffle(corner.flatten(1, 2), 2)
+    corner = torch.eye(image.shape[1], device=image.device, dtype=image.dtype)[..., None, None]
+    return F.conv_transpose2d(image, corner, stride=2, output_padding=1)
 
 
 def _between_samples(low: Tensor) -> Tensor:
     """Low-resolution pixels in their cells, interpolated in the others: [B,C,h,w] to the canvas."""
-    x = F.pad(low, (0, 1, 0, 1), mode="replicate")
-    right = (x[..., :-1] + x[..., 1:]) / 2.0
-    below = (x[..., :-1, :-1] + x[..., 1:, :-1]) / 2.0
-    across = (right[..., :-1, :] + right[..., 1:, :]) / 2.0
-    cells = torch.stack([low, right[..., :-1, :], below, across], 2)
-    return F.pixel_shuffle(cells.flatten(1, 2), 2)
+    height, width = low.shape[-2:]
+    return sample_at(pixels(low, 2 * height, 2 * width) / 2.0, low)
 
 
 def _canvas_cells(frame: Tensor) -> Tensor:
     """A frame as the canvas would hold it: [B,3,4h,4w] -> [B,3,2h,2w]."""
-    return F.avg_pool2d(F.pad(frame, (0, 1, 0, 1), mode="replicate")[..., 1:, 1:], 2)
+    return halve(frame, shift=1)
 
 
 class Gate(nn.Module):
@@ -230,7 +229,7 @@ class Gate(nn.Module):
         weight = mask * _at_samples(confidence)
         square = (color - samples).square().mean(1, keepdim=True) * weight
         gray = samples.mean(1, keepdim=True) * mask
-        here = F.avg_pool2d(torch.cat([square, weight, gray, gray * gray, mask], 1), 2)
+        here = halve(torch.cat([square, weight, gray, gray * gray, mask], 1))
         near, wide = _box_mean(here, 3), _box_mean(here, 5)
         mean = wide[:, 2:3] / (wide[:, 4:] + 1e-3)
         contrast = (wide[:, 3:4] / (wide[:, 4:] + 1e-3) - mean * mean).clamp(min=1e-6).sqrt()
@@ -240,8 +239,8 @@ class Gate(nn.Module):
             10.0 * _root_mean(near),
             10.0 * _root_mean(wide),
             near[:, 1:2],
-            F.avg_pool2d(confidence, 4),
-            F.avg_pool2d(speed, 2),
+            halve(halve(confidence)),
+            halve(speed),
             10.0 * contrast,
             here[:, 4:],
         ]
@@ -268,8 +267,7 @@ class Refine(nn.Module):
     def __init__(self, config: StreamConfig) -> None:
         super().__init__()
         c, d, e = config.channels, config.deep_channels, config.deepest_channels
-        inputs = 16 * (3 + 3 + 1) + 4 * (3 + 1) + 2 + config.hidden_channels
-        self.enter = conv(inputs, c, 1)
+        self.enter = Enter(3 + 3 + 1, 3 + 1, 2 + config.hidden_channels, c)
         self.first = conv(c, c)
         self.down = nn.Conv2d(c, d, 2, stride=2)
         self.deep = Residual(d)
@@ -295,17 +293,13 @@ class Refine(nn.Module):
         hidden: Tensor,  # [B,C,h/2,w/2]
     ) -> tuple[Tensor, Tensor]:
         """Frame [B,3,4h,4w] and the next hidden features [B,C,h/2,w/2]."""
-        x = torch.cat(
-            [
-                F.pixel_unshuffle(torch.cat([fine - 0.5, shown - fine, confidence], 1), 4),
-                F.pixel_unshuffle(torch.cat([mask, low - 0.5], 1), 2),
-                10.0 * error,
-                trust,
-                hidden,
-            ],
-            1,
+        x = act(
+            self.enter(
+                torch.cat([fine - 0.5, shown - fine, confidence], 1),
+                torch.cat([mask, low - 0.5], 1),
+                torch.cat([10.0 * error, trust, hidden], 1),
+            )
         )
-        x = act(self.enter(x))
         half = x + act(self.first(x))  # [B,c,h/2,w/2]
         quarter = self.deep(act(self.down(half)))  # [B,d,h/4,w/4]
         eighth = self.deepest(act(self.down_again(quarter)))  # [B,e,h/8,w/8]
@@ -315,6 +309,34 @@ class Refine(nn.Module):
         frame = F.pixel_shuffle(painted + self.upscale(fine), 4)
         # In mixed precision the convolutions answer in half; the canvas stays in full.
         return frame.to(fine.dtype), torch.tanh(self.keep(half))
+
+
+class Enter(nn.Module):
+    """Canvas, low resolution and half of it in one 1×1 convolution at half the low resolution.
+
+    The weights are those of pixel unshuffles by four and by two and a 1×1 convolution of
+    everything; computed as convolutions with strides, nothing has to be put in that order.
+
+    Args:
+        fine: channels at twice the low resolution.
+        low: at the low resolution.
+        half: at half of it.
+        after: of the result.
+    """
+
+    def __init__(self, fine: int, low: int, half: int, after: int) -> None:
+        super().__init__()
+        self.parts = [16 * fine, 4 * low, half]
+        layer = nn.Conv2d(sum(self.parts), after, 1)
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def forward(self, fine: Tensor, low: Tensor, half: Tensor) -> Tensor:
+        """[B, fine, 2h, 2w], [B, low, h, w] and [B, half, h/2, w/2] to [B, after, h/2, w/2]."""
+        kernels = torch.split(self.weight, self.parts, 1)
+        by_four = kernels[0].reshape(len(self.weight), -1, 4, 4)
+        by_two = kernels[1].reshape(len(self.weight), -1, 2, 2)
+        x = F.conv2d(half, kernels[2], self.bias) + F.conv2d(low, by_two, stride=2)
+        return x + F.conv2d(fine, by_four, stride=4)
 
 
 class Upscale(nn.Module):
@@ -336,11 +358,10 @@ class Upscale(nn.Module):
             F.pad(impulses, (4, 4, 4, 4)), scale_factor=2, mode="bicubic", align_corners=False
         )
         response = response[:, 0, 11:15, 11:15]  # cells 2, 3 of 6 are the pixel's own
-        phases = F.pixel_unshuffle(response.reshape(36, 16).T.reshape(16, 1, 6, 6), 2)
-        kernel = phases.repeat(3, 1, 1, 1).to(torch.get_default_device())
-        self.register_buffer("kernel", kernel, persistent=False)
+        kernel = response.reshape(36, 16).T.reshape(16, 1, 6, 6).repeat(3, 1, 1, 1)
+        self.register_buffer("kernel", kernel.to(torch.get_default_device()), persistent=False)
 
     def forward(self, cells: Tensor) -> Tensor:
         """[B, 3, 2h, 2w] -> [B, 48, h, w]."""
-        x = F.pixel_unshuffle(F.pad(cells, (2, 2, 2, 2), mode="replicate"), 2)
-        return F.conv2d(x, self.kernel, groups=3)
+        x = F.pad(cells, (2, 2, 2, 2), mode="replicate")
+        return F.conv2d(x, self.kernel, stride=2, groups=3)
