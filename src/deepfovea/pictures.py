@@ -19,7 +19,7 @@ def to_image(frame: Tensor) -> np.ndarray:
     # NumPy, as PyTorch's threads would keep processors busy that the generator's thread needs; by
     # rows that stay in the processor's cache.
     planes = frame.cpu().numpy()
-    image: np.ndarray = np.empty(planes.shape, np.uint8)
+    image = np.empty(planes.shape, np.uint8)
     levels = np.empty((len(planes), ROWS, planes.shape[2]), np.float32)
     for top in range(0, planes.shape[1], ROWS):
         rows = planes[:, top : top + ROWS]
@@ -27,7 +27,8 @@ def to_image(frame: Tensor) -> np.ndarray:
         part += np.float32(0.5)
         np.clip(part, 0.5, 255.5, out=part)
         image[:, top : top + ROWS] = part
-    return image.transpose(1, 2, 0)
+    shown: np.ndarray = image.transpose(1, 2, 0)
+    return shown
 
 
 def resize(frame: Tensor, height: int, width: int) -> Tensor:
