@@ -417,6 +417,13 @@ def test_finding_and_reading_clips(tmp_path):
     assert video.find_videos(tmp_path) == [first, second]
     assert np.array_equal(video.read_clip(second, 3), images[:3])
     assert video.read_clip(first, 9).shape == (4, 32, 48, 3)
+    # A folder of links, one of which leads in a circle
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "c").symlink_to(second)
+    (links / "d.mp4").symlink_to(first)
+    (links / "e").symlink_to(links)
+    assert video.find_videos(links) == [links / "c", links / "d.mp4"]
 
 
 def test_awkward_names(tmp_path, monkeypatch):

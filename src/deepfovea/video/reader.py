@@ -70,14 +70,21 @@ def list_images(folder: str | Path) -> list[Path]:
 def find_videos(root: str | Path) -> list[Path]:
     """Video files, and folders that hold images, in ``root`` and below it, sorted by path.
 
-    They are known by their suffixes; hidden ones are left out. Raises InputError for none.
+    They are known by their suffixes; hidden ones are left out. Links to folders are followed, each
+    folder once. Raises InputError for none.
     """
     expected = "a folder that holds videos or folders of images"
     if not Path(root).is_dir():
         refuse(root, "no such folder", expected)
     found: set[Path] = set()
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if name[0] != "."]
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        real = os.path.realpath(folder)
+        if real in seen:  # links can lead in a circle
+            folders.clear()
+            continue
+        seen.add(real)
         for path in (Path(folder, name) for name in files if name[0] != "."):
             suffix = path.suffix.lower()
             if suffix in IMAGE_SUFFIXES:
