@@ -196,8 +196,8 @@ def _gathered(
         from accelerate.utils import gather_object
 
         rows, notes, failed = (gather_object(part) for part in (rows, notes, failed))
-        # PyTorch 2.4 closes a group with Python's lock, for which the group's own threads may
-        # still wait to drop what they gathered. While this waits for the others, they get it.
+        # PyTorch may close a group with Python's lock, for which the group's own threads still wait
+        # to drop what they gathered (seen with 2.4). While this waits for the others, they get it.
         PartialState().wait_for_everyone()
     at = {name: number for number, name in enumerate(order)}
     return (
