@@ -62,8 +62,7 @@ lowest:
 
 audit: .venv/ready
 	$(BIN)/python -m pip install --quiet pip-audit
-	$(BIN)/python -m pip freeze --exclude-editable > .venv/installed.txt
-	$(BIN)/pip-audit --strict --no-deps --disable-pip -r .venv/installed.txt
+	$(BIN)/python -m soak.advisories
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
