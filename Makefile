@@ -52,17 +52,17 @@ format: .venv/ready
 soak: .venv/ready
 	PYTHONPATH=tests $(BIN)/python -m soak $(SOAK)
 
-lowest: .venv/ready
+lowest:
 	rm -rf .venv-lowest
-	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv venv --quiet .venv-lowest
-	VIRTUAL_ENV=.venv-lowest $(BIN)/uv pip install --quiet --resolution lowest-direct --editable '.[dev]'
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python \
+	    --resolution lowest-direct --editable '.[dev]'
 	.venv-lowest/bin/python -m pytest -n auto
 
 audit: .venv/ready
 	$(BIN)/python -m pip install --quiet pip-audit
-	$(BIN)/python -m pip freeze --exclude-editable > .venv/installed.txt
-	$(BIN)/pip-audit --strict --no-deps --disable-pip -r .venv/installed.txt
+	$(BIN)/python -m soak.advisories
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv

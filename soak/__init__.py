@@ -8,4 +8,5 @@ disk.py     disks that are full and folders that cannot be written
 load.py     many viewers, a long video, two runs with one output
 same.py     same in, same out
 table.py    docs/reliability.md from docs/reliability.json
+advisories.py    known vulnerabilities of the installed packages
 """

@@ -2,7 +2,10 @@
 
 import json
 import re
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -32,6 +35,14 @@ def test_rows(tmp_path, capsys):
         reached = row["gmac"] / row["ms_p50"] * 1e3
         assert row["matmul_share"] == pytest.approx(reached / written["matmul_gmac_per_second"])
         assert re.search(rf"{row['engine']}[ │]+{row['ms_p50']:.1f} ", shown)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="memory is not told there")
+def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it():
+    ballast = np.ones(2**27)
+    script = "from deepfovea import bench; print(bench._peak_mib('cpu'))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert 50 < float(done.stdout) < ballast.nbytes / 2**20
 
 
 def test_multiply_adds_of_convolutions_and_products():

@@ -144,6 +144,13 @@ def test_lists_become_tuples_and_whole_numbers_floats():
     assert (rate, type(rate)) == (1.0, float)
 
 
+@pytest.mark.parametrize("key", ["learning_rate", "discriminator_learning_rate"])
+def test_a_rate_beyond_float32_is_refused(key):
+    """A checkpoint or file may say 1e308, at which Adam raised in the middle of a step."""
+    message = refused(from_json, TrainConfig, {key: 1e308})
+    assert f"--{key.replace('_', '-')}: received 1e+308, expected at most 1" in message
+
+
 def test_an_empty_object_is_the_defaults():
     assert from_json(TrainConfig, {}) == TrainConfig()
 

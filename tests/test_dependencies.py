@@ -1,11 +1,16 @@
 """Claims of docs/dependencies.md: complete, and with the licences the packages state."""
 
+import json
 import re
+import subprocess
 import sys
+import zipfile
 from importlib.metadata import PackageNotFoundError, distribution, metadata
 from pathlib import Path
 
 import pytest
+
+from soak import advisories
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -69,3 +74,31 @@ def test_the_licence_is_what_the_package_states(name):
         files = (file for file in distribution(name).files or () if "LICEN" in file.name.upper())
         text = " ".join(file.read_text() for file in files)
     assert re.search(WORDS[listed()[name][1]], text), text[:200]
+
+
+@pytest.mark.parametrize("looked_up", [True, False])
+def test_a_known_vulnerability_is_told_whoever_knows_it(monkeypatch, capsys, looked_up):
+    """Of packages that pip-audit cannot look up, a copy of the advisories is asked."""
+    hole = {"id": "GHSA-1", "fix_versions": ["2.0"]}
+    answer = {"name": "Bad_One", "version": "1.9", "vulns": [hole]}
+    skipped = {"name": "Bad_One", "skip_reason": "not found"}
+    holes = [{"id": "GHSA-1", "severity": "HIGH", "v": "<2.0"}]
+
+    def run(command, **_):
+        if "pip_audit" in command:
+            found = [answer if looked_up else skipped]
+            return subprocess.CompletedProcess(command, 1, json.dumps({"dependencies": found}), "")
+        assert not looked_up
+        wheel = Path(command[command.index("--dest") + 1]) / "copy-1.0-py3-none-any.whl"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr("copy/db.json", json.dumps({"bad-one": holes}))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(advisories.subprocess, "run", run)
+    monkeypatch.setattr(advisories, "installed", lambda: {"bad-one": "1.9"})
+    assert advisories.main() == 1
+    assert "bad-one 1.9: GHSA-1" in capsys.readouterr().out
+    holes[0]["v"] = "<1.9"
+    hole.clear()
+    answer["vulns"].clear()
+    assert advisories.main() == 0

@@ -294,7 +294,8 @@ def test_processes_share_the_clips(root, networks, tmp_path):
     )
     run("deepfovea", *words, "--json", str(tmp_path / "one.json"))
     assert (tmp_path / "two.json").read_text() == (tmp_path / "one.json").read_text()
-    assert said == (tmp_path / "two.md").read_text()  # said once
+    lines = [line for line in said.splitlines(True) if not line.startswith("[Gloo] ")]  # torch 2.10
+    assert "".join(lines) == (tmp_path / "two.md").read_text()  # said once
     assert {path.name for path in tmp_path.iterdir()} == {"one.json", "two.json", "two.md"}
 
 

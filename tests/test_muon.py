@@ -32,8 +32,9 @@ def trained(optimizer, kernel, steps=4):
 
 def ready(optimizer):
     for group in optimizer.param_groups:
+        kept = ("exp_avg",) if group.get("orthogonal") else ("exp_avg", "exp_avg_sq")
         for p in group["params"]:
-            moments = {key: torch.zeros_like(p) for key in ("exp_avg", "exp_avg_sq")}
+            moments = {key: torch.zeros_like(p) for key in kept}
             optimizer.state[p] = {"step": torch.zeros(()), **moments}
     return optimizer
 

@@ -403,6 +403,25 @@ def test_a_longer_run_is_the_same_run(data, cache, tmp_path, small):
     assert same(contents(tmp_path / "long")[0], contents(tmp_path / "short")[0])
 
 
+def test_a_run_whose_kernels_have_second_moments_goes_on(data, cache, tmp_path, small):
+    """Checkpoints of Muon held them once, though nothing reads them."""
+    flat = dataclasses.replace(MUON, cooldown=0)
+    last = tmp_path / "old" / "checkpoints" / "last.safetensors"
+    train(data, tmp_path / "new", dataclasses.replace(flat, steps=5), cache=cache)
+    train(data, tmp_path / "old", dataclasses.replace(flat, steps=3), cache=cache)
+    tensors, about = checkpoint.read(last)
+    first, second = (
+        {name.removeprefix(kind): t for name, t in tensors.items() if name.startswith(kind)}
+        for kind in ("adam.exp_avg.", "adam.exp_avg_sq.")
+    )
+    without = {f"adam.exp_avg_sq.{name}": t for name, t in first.items() if name not in second}
+    assert without and all(t.ndim == 4 for t in without.values())
+    zeros = {name: torch.zeros_like(t) for name, t in without.items()}
+    checkpoint.write(last, tensors | zeros, about)
+    train(data, tmp_path / "old", dataclasses.replace(flat, steps=5), True, cache)
+    assert same(contents(tmp_path / "new")[0], contents(tmp_path / "old")[0])
+
+
 FIRST_VERSION = (
     *("model", "steps", "clip", "chunk", "batch", "crop", "learning_rate", "warmup", "cooldown"),
     *("motion_weight", "clip_gradient", "ema", "seed", "workers", "save_minutes"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import stat
@@ -518,6 +519,23 @@ def test_a_truncated_file_is_read_up_to_its_end(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert 0 < len(read(path)) < 18
     assert "of 0.800 s" in caplog.text
+
+
+def test_the_log_of_ffmpeg_stays_off_whoever_switched_it_on(tmp_path, caplog):
+    images = list(np.random.default_rng(0).integers(0, 256, (10, 64, 64, 3), dtype=np.uint8))
+    path = media.write_video(tmp_path / "a.mkv", images)
+    damaged = bytearray(path.read_bytes())
+    for at in range(3000, len(damaged), 97):
+        damaged[at] ^= 255
+    path.write_bytes(damaged)
+
+    av.logging.set_level(av.logging.ERROR)  # as older versions of torchvision do
+    with contextlib.suppress(InputError):
+        read(path)
+    assert [record for record in caplog.records if record.name.startswith("libav")] == []
+    av.logging.set_level(av.logging.ERROR)
+    write(tmp_path / "new.mp4", images)
+    assert av.logging.get_level() is None
 
 
 def test_a_recording_may_begin_between_key_frames(tmp_path):

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from .config import InputError, from_json
 from .files import replacing
@@ -78,6 +79,18 @@ def load(model: str | Path, device: str | torch.device = "cpu") -> Generator:
     return network.to(device).eval()
 
 
+class _Unfilled(TorchFunctionMode):
+    """Without initial values, for which PyTorch up to 2.10 imports SymPy first (2 s)."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init" and "tensor" in kwargs:
+            return kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def load_with_provenance(model: str | Path) -> tuple[Generator, dict[str, Any]]:
     """As :func:`load`, with what the file says of its making (empty where it says nothing)."""
     path = find(model)
@@ -98,7 +111,7 @@ def load_with_provenance(model: str | Path) -> tuple[Generator, dict[str, Any]]:
     )
     try:
         # Built without memory first: numbers that do not fit the weights allocate nothing.
-        with torch.device("meta"):
+        with torch.device("meta"), _Unfilled():
             shapes = {name: t.shape for name, t in build(config).state_dict().items()}
         if shapes != {name: t.shape for name, t in tensors.items()}:
             raise RuntimeError("other names or shapes")

@@ -205,6 +205,7 @@ class TrainConfig:
             if not value <= received < float("inf"):
                 raise InputError(f"{_option(name)}: received {received}, expected at least {value}")
         most = {"seed": 2**32 - 1, "workers": 1024, "crop": 16384, "batch": 4096, "clip": 10_000}
+        most |= {"learning_rate": 1, "discriminator_learning_rate": 1}
         for name, value in most.items():
             if getattr(self, name) > value:
                 received = getattr(self, name)

@@ -192,9 +192,13 @@ def _gathered(
 ) -> tuple[list[Row], list[tuple[str, str]], list[tuple[str, str]]]:
     """What all processes found, in the order of the clips."""
     if _is_shared():
+        from accelerate import PartialState
         from accelerate.utils import gather_object
 
         rows, notes, failed = (gather_object(part) for part in (rows, notes, failed))
+        # PyTorch may close a group with Python's lock, for which the group's own threads still wait
+        # to drop what they gathered (seen with 2.4). While this waits for the others, they get it.
+        PartialState().wait_for_everyone()
     at = {name: number for number, name in enumerate(order)}
     return (
         sorted(rows, key=lambda row: at[row.clip]),

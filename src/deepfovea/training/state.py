@@ -98,9 +98,11 @@ def begin(
         others = [p for p in groups["generator"] if id(p) not in by_muon]
         optimizers["generator"] = Muon(kernels, others, config.learning_rate, config.betas)
     for optimizer in optimizers.values():  # Adam would make these at its first step
-        for parameter in learned_by(optimizer):
-            moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
-            optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
+        for group in optimizer.param_groups:
+            kept = ("exp_avg",) if group.get("orthogonal") else ("exp_avg", "exp_avg_sq")
+            for parameter in group["params"]:
+                moments = {key: torch.zeros_like(parameter) for key in kept}
+                optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
     return Training(
         net=net,
         heads=heads,

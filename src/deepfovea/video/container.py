@@ -23,11 +23,6 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 EDIT_LISTS = (".mp4", ".m4v", ".mov")
 """Those whose container can hide what comes before the first frame."""
 
-# PyAV's own callback for FFmpeg's log takes Python's lock, even for what is not shown. An encoder
-# that is given up waits, with that lock, for its threads, which wait for it in the callback.
-av.logging.restore_default_callback()
-av.logging.set_libav_level(av.logging.PANIC)  # what goes wrong is an exception anyway
-
 _TEXT_ART = ("adf", "bin", "idf", "tty", "xbin")  # FFmpeg renders a .txt file as a video
 # swscale: bilinear, full chroma interpolation and input, accurate rounding. Its default repeats
 # chroma samples, which moves colours by half a pixel.
@@ -37,6 +32,16 @@ BT709, UNSPECIFIED, RESERVED, BT601 = 1, 2, 3, 6
 LIMITED_RANGE = 1
 # Bad text in metadata is no reason not to open a file; PyAV 19 knows that by itself.
 _LENIENT = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+
+
+def silence() -> None:
+    """Switch FFmpeg's log off: what goes wrong is an exception anyway.
+
+    Before each file, as older versions of torchvision switch it on when they are imported. Its
+    lines would be among our own, and they take Python's lock: an encoder that is given up waits,
+    with that lock, for its threads, which wait for it to say something.
+    """
+    av.logging.set_level(None)
 
 
 def refuse(path: str | Path, received: str, expected: str) -> NoReturn:
@@ -67,6 +72,7 @@ def checked_rate(path: str | Path, rate: float | Fraction) -> Fraction:
 def open_media(path: Path) -> Any:
     """The container of a file that FFmpeg can read, or InputError."""
     expected = "a video or images; check the path and the file"
+    silence()
     try:
         if path.exists() and not path.is_file():  # FFmpeg would wait for what comes out of a pipe
             refuse(path, "no file, but a pipe or device", expected)

@@ -29,6 +29,7 @@ from .container import (
     colorspace_of,
     reason_of,
     refuse,
+    silence,
 )
 from .sound import sound_packets, sound_start
 
@@ -241,6 +242,7 @@ class _Movie:
         self.last_duration = round(1 / rate / self.tick)
 
         flags = {"movflags": "+faststart"} if path.suffix in EDIT_LISTS else {}
+        silence()
         self.container: Any = av.open(str(path), "w", container_options=flags)
         self.stream = self.container.add_stream(codec, rate=rate, options=options)
         self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, pixels
