@@ -24,16 +24,13 @@ HERE = Path(__file__).parent
 
 
 def measure(rounds, frames):
-    best, about = {}, {}
-    for _ in range(rounds):
-        for size in SIZES:
-            rows, about = bench(["stream"], ENGINES, size=size, frames=frames)
-            for row in rows:
-                key = (size, row.engine)
-                if key not in best or row.ms_p50 < best[key].ms_p50:
-                    best[key] = row
-                print(size, row.engine, f"{row.ms_p50:.1f} ms", flush=True)
-    (HERE / "size.json").write_text(to_json(list(best.values()), about) + "\n")
+    rows = []
+    for size in SIZES:
+        best, about = bench(["stream"], ENGINES, size=size, frames=frames, rounds=rounds)
+        rows += best
+        for row in best:
+            print(size, row.engine, f"{row.ms_p50:.1f} ms", flush=True)
+    (HERE / "size.json").write_text(to_json(rows, about) + "\n")
 
 
 def draw():

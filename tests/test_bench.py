@@ -37,6 +37,15 @@ def test_rows(tmp_path, capsys):
         assert re.search(rf"{row['engine']}[ │]+{row['ms_p50']:.1f} ", shown)
 
 
+def test_the_fastest_of_several_rounds_counts(tmp_path):
+    save_model(tmp_path / "model.safetensors", StreamNet(StreamConfig(8, 8, 4, 4)), {})
+    seen, size = [], (24, 32)
+    model = [str(tmp_path / "model.safetensors")]
+    rows, _ = bench.bench(model, ["torch"], size=size, frames=5, rounds=3, on_row=seen.append)
+    assert len(seen) == 3
+    assert [row.ms_p50 for row in rows] == [min(row.ms_p50 for row in seen)]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="memory is not told there")
 def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it():
     ballast = np.ones(2**27)

@@ -35,6 +35,9 @@ def add(verbs: Verbs) -> None:
     )
     verb.add_argument("--size", default="192x256", metavar="HxW", help="low resolution")
     verb.add_argument("--frames", type=positive, default=60, metavar="N", help="that are timed")
+    verb.add_argument(
+        "--rounds", type=positive, default=1, metavar="N", help="of which the fastest counts"
+    )
     verb.add_argument("--device", default="cpu", help="of torch: cpu (default) | cuda | auto …")
     verb.add_argument("--json", type=Path, metavar="FILE")
     verb.set_defaults(handler=_bench)
@@ -86,6 +89,7 @@ def _bench(options: argparse.Namespace) -> None:
         names(options.engines),
         size=parse_size(options.size, "--size"),
         frames=options.frames,
+        rounds=options.rounds,
         device=pick_device(options.device),
         on_row=lambda row: print(
             f"{row.model}  {row.engine}  {row.ms_p50:.1f} ms", file=sys.stderr
