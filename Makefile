@@ -23,7 +23,7 @@ benchmark: .venv/ready
 	    --json docs/benchmark.json --markdown docs/benchmark.md --plots docs/benchmark
 
 speed: .venv/ready
-	$(BIN)/deepfovea bench --models stream,paper --engines torch,onnxruntime,openvino --frames 30 --rounds 4 \
+	$(BIN)/deepfovea bench --models stream,paper --engines torch,onnxruntime,openvino --frames 30 --rounds 2 \
 	    --json benchmarks/bench.json
 	$(BIN)/python benchmarks/size.py
 	$(BIN)/python benchmarks/pipeline.py --engine openvino --json benchmarks/pipeline.json
