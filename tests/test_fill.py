@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.interpolate import griddata
 from scipy.ndimage import gaussian_filter, map_coordinates
 
@@ -238,6 +239,13 @@ def test_sampling_a_grid_resamples_alike(size, channels):
         expected = call()
         with resampled_by_grid():
             assert torch.allclose(call(), expected, atol=1e-5)
+
+
+def test_half_precision_resamples_where_single_precision_does():
+    x = F.interpolate(torch.rand(1, 2, 4, 60), size=(8, 600), mode="bilinear")
+    for call in (lambda x: resize(x, 2), halve):
+        with resampled_by_grid():
+            assert torch.allclose(call(x.half()).float(), call(x), atol=2e-3)
 
 
 def test_halves_are_means():

@@ -64,10 +64,7 @@ def backward_warp(image: Tensor, flow: Tensor) -> Tensor:
         image: [B, C, h, w].
         flow: [B, 2, h, w] in pixels, (x, y).
     """
-    # In half precision a position is a sixteenth of a pixel off at 256, and the CPU's sampling
-    # goes wrong in large frames.
-    flow = flow.float()
-    return sample_at(flow + pixels(flow, *flow.shape[-2:]), image.float()).to(image.dtype)
+    return sample_at(flow + pixels(flow, *flow.shape[-2:]), image)
 
 
 _by_grid: ContextVar[bool] = ContextVar("by_grid", default=False)
@@ -114,24 +111,27 @@ def _grid_is_faster(x: Tensor) -> bool:
 
 
 def pixels(like: Tensor, height: int, width: int) -> Tensor:
-    """The place (x, y) of every pixel of an image h×w: [B, 2, h, w], B and kind as ``like``."""
-    y = torch.arange(height, device=like.device, dtype=like.dtype)[:, None]
-    x = torch.arange(width, device=like.device, dtype=like.dtype)
+    """The place (x, y) of every pixel of an image h×w: [B, 2, h, w], float32, B as in ``like``."""
+    y = torch.arange(height, device=like.device, dtype=torch.float32)[:, None]
+    x = torch.arange(width, device=like.device, dtype=torch.float32)
     return torch.stack([x + 0.0 * y, y + 0.0 * x]).expand(like.shape[0], -1, -1, -1)
 
 
 def sample_at(positions: Tensor, image: Tensor) -> Tensor:
     """The image [B, C, h, w] at the pixels (x, y) [B, 2, H, W], bilinear, border repeated."""
+    # In half precision a position is a sixteenth of a pixel off at 256, and the CPU's sampling
+    # goes wrong in large frames.
     height, width = image.shape[-2:]
-    x, y = torch.split(2.0 * positions + 1.0, 1, 1)
+    x, y = torch.split(2.0 * positions.float() + 1.0, 1, 1)
     grid = torch.cat([x / width, y / height], 1) - 1.0
-    return F.grid_sample(
-        image,
+    sampled = F.grid_sample(
+        image.float(),
         grid.permute(0, 2, 3, 1),
         mode="bilinear",
         padding_mode="border",
         align_corners=False,
     )
+    return sampled.to(image.dtype)
 
 
 class Canvas(NamedTuple):
