@@ -173,6 +173,8 @@ def test_the_wipe_is_dragged(page):
     settled(lambda: place(page, "#handle", (0.5, 0.4)))  # a busy page lays itself out late
     x, y = place(page, "#handle", (0.5, 0.4))
     to, _ = place(page, "#stage", (0.7, 0.5))
+    hit = f"document.elementFromPoint({round(x)}, {round(y)}).id"
+    wait_until(lambda: page.evaluate(hit) == "handle")
     page.mouse(
         {"type": "pointerMove", "x": round(x), "y": round(y)},
         {"type": "pointerDown", "button": 0},
