@@ -21,7 +21,7 @@ from deepfovea.objective.metrics import psnr
 from deepfovea.pictures import contact_sheet, mark_gaze, resize
 
 HEIGHT, WIDTH, FRAMES = 432, 640, 12
-SPEEDS = {"4 pixels per frame": 4, "20 pixels per frame": 20, "60 pixels per frame": 60}
+SPEEDS = (4, 20, 60)  # pixels per frame
 GAZE = (40.0, 60.0)  # low-resolution pixels
 
 
@@ -51,8 +51,8 @@ def main():
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "failures.jpg")
     options = parser.parse_args()
     model = deepfovea.load(options.model)
-    wide = scene(HEIGHT, WIDTH + FRAMES * max(SPEEDS.values()))
-    clips = [pan(wide, speed) for speed in SPEEDS.values()]
+    wide = scene(HEIGHT, WIDTH + FRAMES * max(SPEEDS))
+    clips = [pan(wide, speed) for speed in SPEEDS]
     clips.append(torch.cat([clips[0][:-1].flip(-1), clips[0][-1:]]))
     rows = [row(model, clip) for clip in clips]
     columns = ["samples", "fill", options.model, "original", "four times the error"]

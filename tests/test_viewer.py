@@ -18,7 +18,7 @@ from starlette.websockets import WebSocketDisconnect
 from viewing import COUNT, DISC, HEIGHT, RATE, WIDTH, make_offer, unpack
 
 from deepfovea import cli
-from deepfovea.checkpoint import load, shipped
+from deepfovea.checkpoint import load
 from deepfovea.config import Density, InputError
 from deepfovea.engine import CompiledGenerator
 from deepfovea.fovea import reduce, sample
@@ -669,7 +669,7 @@ def test_the_verb_offers_a_folder_and_warns_of_another_host(offer, folder, capsy
     assert "there is no password" in err
     names = [name for _, name in offered["o"].videos.values()]
     assert {"video0.mp4", "video1.mp4"} <= set(names)
-    assert list(offered["o"].models) == ["tiny.safetensors", *shipped()]
+    assert list(offered["o"].models) == ["tiny.safetensors", "paper", "stream", "stream-perceptual"]
     assert run(capsys, offer.videos["0"][0], "--model", folder / "tiny.safetensors")[2] == ""
     assert offered["host"] == "127.0.0.1"
     for bad in (["missing.mp4"], [folder / "track.csv"], ["--model", "nonesuch"]):
