@@ -174,6 +174,10 @@ class TrainConfig:
     """vgg19 (published) or efficientnet-lite0 (its weights come with a package)."""
     perceptual_weights: str = ""
     """File of the backbone's weights; empty: torchvision's or the package's own."""
+    perceptual_resolution: float = 0.5
+    """Of the frames that the backbone sees, 0.5 as published, which hides single pixels."""
+    perceptual_shift: int = 0
+    """Pixels by which its window is shifted at random, 0 for none, as published."""
     flow_estimator: str = "dis"
     """dis (OpenCV), raft, raft-large (torchvision) or pwcnet (published, needs weights)."""
     flow_weights: str = ""
@@ -210,6 +214,16 @@ class TrainConfig:
             if getattr(self, name) > value:
                 received = getattr(self, name)
                 raise InputError(f"{_option(name)}: received {received}, expected at most {value}")
+        if not 0.0 < self.perceptual_resolution <= 1.0:
+            raise InputError(
+                f"--perceptual-resolution: received {self.perceptual_resolution}, "
+                "expected above 0, at most 1"
+            )
+        if not 0 <= self.perceptual_shift <= self.crop - 32:
+            raise InputError(
+                f"--perceptual-shift: received {self.perceptual_shift} pixels of --crop "
+                f"{self.crop}, expected 0 to {self.crop - 32}"
+            )
         if len(self.betas) != 2:
             raise InputError(f"--betas: received {self.betas}, expected two numbers")
         for decay in (self.ema, *self.betas):

@@ -40,6 +40,8 @@ HELP = {
     "discriminator_channels": "of the five blocks",
     "r1": "weight of the R1 penalty on the discriminators",
     "perceptual_backbone": "vgg19 | efficientnet-lite0",
+    "perceptual_resolution": "of the frames that it sees, at most 1",
+    "perceptual_shift": "pixels by which its window moves at random",
     "perceptual_weights": "file of its weights, where they cannot be downloaded",
     "flow_estimator": "dis | raft | raft-large | pwcnet",
     "flow_weights": "file of its weights",

