@@ -150,7 +150,7 @@ def by_hand(raw, truth, mask, gaze, density, backbone):
             if (where & inside).any():
                 put(f"ssim{name}", similarity[where & inside].mean())
         if min(truth.shape[-2:]) >= 64:
-            put("features", PerceptualLoss(backbone)(frames[t].float(), truth[t]))
+            put("features", PerceptualLoss(backbone, resolution=1.0)(frames[t].float(), truth[t]))
         if t:
             warped = fill.backward_warp(frames[t][None].float(), flow[0, t - 1][None])[0].double()
             seen = (~occlusion[0, t - 1]).expand_as(warped)

@@ -97,7 +97,7 @@ COLUMNS: dict[str, Column] = {
         "EfficientNet-Lite0 distance",
         "lower",
         4,
-        "L1 of the features of EfficientNet-Lite0 at half resolution, mean of 5 layers; not LPIPS",
+        "L1 of the features of EfficientNet-Lite0, mean of 5 layers; not LPIPS",
     ),
     "lpips": Column("LPIPS", "lower", 4, "Zhang et al. 2018, version 0.1, AlexNet"),
     "t_lpips": Column("tLPIPS x100", "lower", 3, "Chu et al. 2020 (TecoGAN), with LPIPS"),

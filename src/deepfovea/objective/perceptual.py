@@ -64,8 +64,8 @@ class PerceptualLoss(nn.Module):
                 f"{tuple(target.shape)}, expected equal shapes"
             )
         if self.shift:
-            window = [_window(side, self.shift) for side in prediction.shape[-2:]]
-            prediction, target = prediction[..., *window], target[..., *window]
+            window = (..., *(_window(side, self.shift) for side in prediction.shape[-2:]))
+            prediction, target = prediction[window], target[window]
         with torch.no_grad():
             wanted = self.backbone(self._resized(target))
         found = self.backbone(self._resized(prediction))
