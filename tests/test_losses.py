@@ -23,6 +23,7 @@ from deepfovea.objective.losses import (
     discriminator_loss,
     learned_parts,
     make_terms,
+    window,
 )
 from deepfovea.objective.perceptual import Backbone, PerceptualLoss
 from deepfovea.training.batches import Piece, Position, Region
@@ -380,3 +381,17 @@ def test_terms_for_other_networks_say_so():
     for term in terms.values():
         with pytest.raises(InputError, match="expected --model"):
             term(Output(frames), Target(frames, frames))
+
+
+def test_windows_are_the_same_random_part_of_all_clips():
+    places = torch.arange(40 * 48.0).view(1, 40, 48)
+    seen = set()
+    for _ in range(60):
+        first, second = window(8, places, -places)
+        assert first.shape == (1, 32, 40) and torch.equal(first, -second)
+        top, left = divmod(int(first[0, 0, 0]), 48)
+        assert torch.equal(first, places[:, top : top + 32, left : left + 40])
+        seen.add((top % 4, left % 4))
+    assert len(seen) == 16  # every place relative to strides of four
+    assert window(100, places)[0].shape == (1, 32, 32)
+    assert window(0, places)[0].shape == places.shape

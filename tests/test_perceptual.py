@@ -104,17 +104,6 @@ def test_at_half_resolution_a_lattice_within_two_pixels_is_not_seen(vgg_loss):
     assert float(vgg_loss(lattice, image)) < 1e-5 < 1e-3 < float(full(lattice, image))
 
 
-def test_shifts_judge_a_window_at_a_random_place(vgg_loss):
-    """Of frames that differ in one corner only, some windows see the difference and some do not."""
-    shifted = PerceptualLoss(vgg_loss.backbone, resolution=1.0, shift=32)
-    image = torch.rand(1, 3, 80, 96)
-    other = image.clone()
-    other[..., :8, :8] = 0.0
-    values = [float(shifted(other, image)) for _ in range(40)]
-    assert min(values) == 0.0 < max(values)
-    assert float(shifted(image[..., :32, :32], other[..., :32, :32])) > 0.0  # no smaller than this
-
-
 def test_the_backbone_receives_normalised_images(vgg_loss):
     seen = []
     hook = vgg_loss.backbone.stages[0][0].register_forward_pre_hook(lambda _, x: seen.append(x[0]))

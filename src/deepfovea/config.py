@@ -170,14 +170,16 @@ class TrainConfig:
     """Non-saturating logistic, as published, or Wasserstein."""
     r1: float = 0.0
     """γ of the R1 penalty on the discriminators (Mescheder et al. 2018), 0 for none."""
+    shift: int = 0
+    """Pixels by which the window that the perceptual loss and the discriminators see is shifted at
+    random, 0 for none, as published. Their convolutions with strides and the pixel shuffle of a
+    generator have the same period; without shifts it learns a lattice that they do not see."""
     perceptual_backbone: str = "vgg19"
     """vgg19 (published) or efficientnet-lite0 (its weights come with a package)."""
     perceptual_weights: str = ""
     """File of the backbone's weights; empty: torchvision's or the package's own."""
     perceptual_resolution: float = 0.5
     """Of the frames that the backbone sees, 0.5 as published, which hides single pixels."""
-    perceptual_shift: int = 0
-    """Pixels by which its window is shifted at random, 0 for none, as published."""
     flow_estimator: str = "dis"
     """dis (OpenCV), raft, raft-large (torchvision) or pwcnet (published, needs weights)."""
     flow_weights: str = ""
@@ -219,10 +221,10 @@ class TrainConfig:
                 f"--perceptual-resolution: received {self.perceptual_resolution}, "
                 "expected above 0, at most 1"
             )
-        if not 0 <= self.perceptual_shift <= self.crop - 32:
+        if not 0 <= self.shift <= self.crop - 32:
             raise InputError(
-                f"--perceptual-shift: received {self.perceptual_shift} pixels of --crop "
-                f"{self.crop}, expected 0 to {self.crop - 32}"
+                f"--shift: received {self.shift} pixels of --crop {self.crop}, "
+                f"expected 0 to {self.crop - 32}"
             )
         if len(self.betas) != 2:
             raise InputError(f"--betas: received {self.betas}, expected two numbers")

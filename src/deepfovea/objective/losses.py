@@ -106,6 +106,7 @@ def make_terms(
     perceptual: PerceptualLoss | None = None,
     flow: FlowEstimator | None = None,
     adversarial: AdversarialLoss = "logistic",
+    shift: int = 0,
 ) -> dict[str, Term]:
     """The terms of those names.
 
@@ -115,6 +116,7 @@ def make_terms(
         perceptual: the loss with its backbone; needed by ``perceptual``.
         flow: the estimator; needed by ``flow`` and ``endpoint``.
         adversarial: the kind of the generator's adversarial loss.
+        shift: of what the perceptual loss and the discriminators see, see :func:`window`.
     """
     known: dict[str, Term] = {
         "charbonnier": lambda output, target: charbonnier(output.frames - target.frames),
@@ -125,14 +127,16 @@ def make_terms(
         ),
     }
     if perceptual is not None:
-        known["perceptual"] = lambda output, target: perceptual(output.frames, target.frames)
+        known["perceptual"] = lambda output, target: perceptual(
+            *window(shift, output.frames, target.frames)
+        )
     if flow is not None:
         known["flow"] = lambda output, target: flow_loss(
             output.frames, *clip_flow(target.frames, flow)
         )
         known["endpoint"] = lambda output, target: _endpoint(output, target, flow)
     for name in DISCRIMINATORS:
-        known[name] = _adversarial(learned, name, adversarial)
+        known[name] = _adversarial(learned, name, adversarial, shift)
     return {name: known[name] for name in names}
 
 
@@ -196,18 +200,35 @@ def _stages(loss: nn.Module, output: Output, target: Target) -> Tensor:
     return torch.stack(losses).mean()
 
 
-def _adversarial(learned: nn.ModuleDict, name: str, kind: AdversarialLoss) -> Term:
+def window(shift: int, *clips: Tensor) -> tuple[Tensor, ...]:
+    """The same random part of clips [..., H, W]: smaller by ``shift`` pixels, 32 a side or more."""
+
+    def part(side: int) -> slice:
+        length = max(side - shift, min(side, 32))
+        start = int(torch.randint(side - length + 1, ())) if length < side else 0
+        return slice(start, start + length)
+
+    rows, columns = (part(side) for side in clips[0].shape[-2:])
+    return tuple(clip[..., rows, columns] for clip in clips)
+
+
+def _adversarial(learned: nn.ModuleDict, name: str, kind: AdversarialLoss, shift: int) -> Term:
     loss = logistic_generator_loss if kind == "logistic" else wasserstein_generator_loss
 
     def term(output: Output, target: Target) -> Tensor:
         # In evaluation mode the spectral normalisation stays as the discriminator learned it.
-        return loss(learned[name].eval()(output.frames))
+        return loss(learned[name].eval()(*window(shift, output.frames)))
 
     return term
 
 
 def discriminator_loss(
-    discriminator: nn.Module, real: Tensor, fake: Tensor, kind: AdversarialLoss, r1: float = 0.0
+    discriminator: nn.Module,
+    real: Tensor,
+    fake: Tensor,
+    kind: AdversarialLoss,
+    r1: float = 0.0,
+    shift: int = 0,
 ) -> Tensor:
     """What a discriminator minimises, with one step of its power iteration.
 
@@ -217,7 +238,9 @@ def discriminator_loss(
         fake: the same shape, without a graph.
         kind: of the adversarial loss.
         r1: γ of the penalty γ/2·‖∂D/∂real‖².
+        shift: of what it sees, see :func:`window`.
     """
+    real, fake = window(shift, real, fake)
     real = real.detach().requires_grad_(r1 > 0)
     # Both in one call: judged by the very same weights, normalised once.
     logits = discriminator.train()(torch.cat([real, fake]))

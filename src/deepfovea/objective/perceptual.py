@@ -35,16 +35,12 @@ class PerceptualLoss(nn.Module):
         backbone: where the features come from, see :func:`load_backbone`.
         resolution: factor on height and width before the backbone; at the published 0.5, every
             2×2 pixels become their mean, and what differs within them is not judged.
-        shift: with a number above 0, each call judges a window that is smaller by so many pixels,
-            at a random place. The backbones take every other position and more; without shifts a
-            network that enlarges learns a lattice that lies between these.
     """
 
-    def __init__(self, backbone: Backbone, resolution: float = 0.5, shift: int = 0) -> None:
+    def __init__(self, backbone: Backbone, resolution: float = 0.5) -> None:
         super().__init__()
         self.backbone = backbone
         self.resolution = resolution
-        self.shift = shift
 
     @property
     def name(self) -> str:
@@ -63,9 +59,6 @@ class PerceptualLoss(nn.Module):
                 f"received a prediction {tuple(prediction.shape)} and a target "
                 f"{tuple(target.shape)}, expected equal shapes"
             )
-        if self.shift:
-            window = (..., *(_window(side, self.shift) for side in prediction.shape[-2:]))
-            prediction, target = prediction[window], target[window]
         with torch.no_grad():
             wanted = self.backbone(self._resized(target))
         found = self.backbone(self._resized(prediction))
@@ -78,13 +71,6 @@ class PerceptualLoss(nn.Module):
         return F.interpolate(
             flat, scale_factor=self.resolution, mode="bilinear", align_corners=False
         )
-
-
-def _window(side: int, shift: int) -> slice:
-    """A random part of a side, shorter by the shift, but of 32 pixels at least."""
-    length = max(side - shift, min(side, 32))
-    start = int(torch.randint(side - length + 1, ()))
-    return slice(start, start + length)
 
 
 class Backbone(nn.Module):

@@ -224,7 +224,7 @@ def learn_to_tell(
     discriminator, optimizer = training.learned[name], training.optimizers[name]
     with autocast(real.device, config):
         loss = discriminator_loss(
-            discriminator, real, fake.detach(), config.adversarial_loss, config.r1
+            discriminator, real, fake.detach(), config.adversarial_loss, config.r1, config.shift
         )
     torch.autograd.backward(training.scaler.scale(loss))
     parameters = list(discriminator.parameters())

@@ -169,7 +169,7 @@ def _objective(
     if "perceptual" in names:
         path = Path(config.perceptual_weights) if config.perceptual_weights else None
         backbone = load_backbone(config.perceptual_backbone, path).to(device)
-        perceptual = PerceptualLoss(backbone, config.perceptual_resolution, config.perceptual_shift)
+        perceptual = PerceptualLoss(backbone, config.perceptual_resolution)
         shown["perceptual"] = f"perceptual/{perceptual.name}"
     if {"flow", "endpoint"} & set(names):
         path = Path(config.flow_weights) if config.flow_weights else None
@@ -181,6 +181,7 @@ def _objective(
         perceptual=perceptual,
         flow=flow,
         adversarial=config.adversarial_loss,
+        shift=config.shift,
     )
     return terms, shown
 
