@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from ..config import InputError
 from ..fill import backward_warp, halve, pixels, pull_push, resize, sample_at
+from .exposure import exposure_gain
 from .layers import Residual, act, conv, zeroed
 from .motion import Motion
 
@@ -144,12 +145,19 @@ class StreamNet(nn.Module):
         """One frame: samples [B,3,h,w], mask [B,1,h,w], motion [B,2,h,w]; h, w multiples of 8."""
         if state is None:
             state = self.initial_state(samples)
-        flow = self._motion(samples, mask, state) if motion is None else motion  # [B,2,h,w]
+        before = _at_samples(torch.cat(state[:2], 1))  # [B,7,h,w]
+        sure = before[:, 3:4]
+        reference = before[:, :3] + (1.0 - sure) * before[:, 4:]
+        gain = exposure_gain(samples, mask, reference).detach()  # [B,3,1,1]
+        if motion is None:
+            flow = self._motion(samples, mask, gain * reference, sure, state.flow)  # [B,2,h,w]
+        else:
+            flow = motion
         along = flow if self.task_flow else flow.detach()
         carried = backward_warp(torch.cat([state.canvas, state.shown], 1), 2.0 * resize(along, 2))
         hidden = backward_warp(state.hidden, 0.5 * halve(along))  # [B,C,h/2,w/2]
         known, confidence, shown = torch.split(carried, [3, 1, 3], 1)  # [B,·,2h,2w]
-        color = known / confidence.clamp(min=1e-3)
+        color, shown = gain * known / confidence.clamp(min=1e-3), gain * shown
 
         trust, error = self.gate(samples, mask, _at_samples(color), confidence, along)
         confidence = confidence * resize(trust, 4)
@@ -165,14 +173,13 @@ class StreamNet(nn.Module):
         frame, hidden = self.refine(fine, confidence, shown, low, mask, trust, error, hidden)
         return frame, StreamState(canvas, _canvas_cells(frame), hidden, flow)
 
-    def _motion(self, samples: Tensor, mask: Tensor, state: StreamState) -> Tensor:
-        cells = _at_samples(torch.cat(state[:2], 1))
-        confidence = cells[:, 3:4]
-        reference = cells[:, :3] + (1.0 - confidence) * cells[:, 4:]
+    def _motion(
+        self, samples: Tensor, mask: Tensor, reference: Tensor, confidence: Tensor, before: Tensor
+    ) -> Tensor:
         # A frame without any sample shows no motion: it is compared with the one before itself.
         seen = mask.amax((2, 3), keepdim=True)
         filled = pull_push(samples, mask) + (1.0 - seen) * reference
-        flow: Tensor = self.motion(filled, mask, reference, confidence, state.flow)
+        flow: Tensor = self.motion(filled, mask, reference, confidence, before)
         return flow * confidence.amax((2, 3), keepdim=True)  # nothing known before, no motion
 
 

@@ -1,0 +1,81 @@
+"""The factor of brightness from one frame to the next, and what the network makes of it."""
+
+import pytest
+import torch
+
+import deepfovea
+from deepfovea.config import PUBLISHED_DENSITY
+from deepfovea.fovea import density_map, draw_mask
+from deepfovea.generators.exposure import exposure_gain
+from deepfovea.objective.metrics import psnr
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def scene(batch=2, height=32, width=40, share=0.2):
+    return torch.rand(batch, 3, height, width), (
+        torch.rand(batch, 1, height, width) < share
+    ).float()
+
+
+@pytest.mark.parametrize("factor", [0.6, 0.97, 1.0, 1.1, 1.7])
+def test_a_change_of_brightness_is_found(factor):
+    reference, mask = scene()
+    gain = exposure_gain(factor * reference * mask, mask, reference)
+    torch.testing.assert_close(gain, torch.full((2, 3, 1, 1), factor), atol=1e-4, rtol=0)
+
+
+def test_channels_change_apart():
+    reference, mask = scene()
+    factors = torch.tensor([0.9, 1.0, 1.2]).view(1, 3, 1, 1)
+    gain = exposure_gain(factors * reference * mask, mask, reference)
+    torch.testing.assert_close(gain, factors.expand(2, 3, 1, 1), atol=1e-4, rtol=0)
+
+
+def test_what_moves_does_not_decide():
+    """A fifth of the frame is replaced by something brighter; the rest keeps its brightness."""
+    reference, mask = scene(share=0.5)
+    now = reference.clone()
+    now[..., :6, :] = 0.5 + 0.5 * torch.rand(2, 3, 6, 40)
+    plain = (now * mask).mean((2, 3)) / (reference * mask).mean((2, 3))
+    gain = exposure_gain(now * mask, mask, reference)
+    assert (plain - 1.0).min() > 0.05
+    assert ((gain[..., 0, 0] - 1.0).abs() < 0.5 * (plain - 1.0)).all()
+
+
+def test_without_samples_nothing_changes():
+    reference, mask = scene()
+    assert torch.equal(exposure_gain(0 * reference, 0 * mask, reference), torch.ones(2, 3, 1, 1))
+
+
+def test_another_scene_is_left_as_it_is():
+    reference, mask = scene()
+    other = 0.4 * torch.rand_like(reference)
+    assert (exposure_gain(other * mask, mask, reference) - 1.0).abs().max() < 0.02
+
+
+def test_the_change_is_bounded():
+    reference, mask = scene()
+    gain = exposure_gain(0.2 * reference * mask, mask, reference)
+    torch.testing.assert_close(gain, torch.full((2, 3, 1, 1), 0.5))
+
+
+def test_a_flickering_lamp_costs_the_shipped_network_little():
+    """A still scene is completed under a lamp that flickers by 15 % as it is under a steady one."""
+    net = deepfovea.load("stream").eval()
+    x, y = torch.meshgrid(torch.arange(256.0), torch.arange(256.0), indexing="xy")
+    waves = [torch.sin(x / a + y / b + c) for a, b, c in ((5, 17, 0), (-9, 6, 1), (23, 4, 2))]
+    still = (0.45 + 0.15 * torch.stack(waves)).expand(1, 12, 3, 256, 256)
+    gaze = torch.tensor([[32.0, 32.0]]).repeat(12, 1)
+    mask = draw_mask(density_map(gaze, 64, 64, PUBLISHED_DENSITY)[None], seed=0, first_frame=0)
+    lamp = 1.0 + 0.15 * torch.cos(2.1 * torch.arange(12.0)).view(1, 12, 1, 1, 1)
+    quality = []
+    for frames in (still, lamp * still):
+        low = deepfovea.fovea.reduce(frames)
+        with torch.inference_mode():
+            output, _ = net(low * mask, mask.float())
+        quality.append(float(psnr(output[:, -1:], frames[:, -1:]).mean()))
+    assert quality[1] > quality[0] - 0.5
