@@ -11,7 +11,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= ../shared/data/val
-MODELS ?= stream
+MODELS ?= stream,stream-perceptual,paper
 
 .PHONY: demo benchmark speed test lint types format soak lowest audit clean
 

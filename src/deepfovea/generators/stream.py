@@ -1,6 +1,7 @@
 """Our own generator: one frame in, one frame out, told where it was sampled.
 
-    samples, mask ──┬── motion: match the filled frame against the canvas, coarse to fine
+    samples, mask ──┬── exposure: how much brighter it has become
+                    ├── motion: match the filled frame against the canvas, coarse to fine
                     │      │
     canvas, shown, hidden ──┴── carry along the motion ── gate by agreement with the samples
                                                           │
