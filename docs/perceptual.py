@@ -1,0 +1,40 @@
+"""Makes docs/perceptual.jpg: `stream` and `stream-perceptual`, a part of the periphery enlarged.
+
+python docs/perceptual.py [--output docs/perceptual.jpg]
+
+The twelfth frame of a slow pan over the harbour of docs/screenshot.py, gaze at the left.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from failures import FRAMES, GAZE, HEIGHT, SPEEDS, WIDTH, pan
+from PIL import Image
+from screenshot import scene
+
+import deepfovea
+from deepfovea.fovea import reduce
+from deepfovea.pictures import contact_sheet
+
+PARTS = (slice(60, 180), slice(470, 630)), (slice(230, 350), slice(330, 490))  # rows, columns
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "perceptual.jpg")
+    options = parser.parse_args()
+    frames = pan(scene(HEIGHT, WIDTH + FRAMES * SPEEDS[0]), SPEEDS[0])
+    samples, mask = deepfovea.sample(reduce(frames)[None], torch.tensor([[GAZE] * FRAMES]))
+    names = ["stream", "stream-perceptual"]
+    shown = []
+    for name in names:
+        with torch.inference_mode():
+            shown.append(deepfovea.load(name)(samples, mask)[0][0, -1].clamp(0, 1))
+    rows = [[image[:, y, x] for image in (*shown, frames[-1])] for y, x in PARTS]
+    sheet = contact_sheet(rows, [*names, "original"], width=480)
+    Image.fromarray(sheet).save(options.output, quality=90)
+
+
+if __name__ == "__main__":
+    main()
