@@ -221,3 +221,19 @@ def test_a_number_too_large_for_a_float_is_refused():
 def test_channels_that_are_no_list_are_refused():
     paper = json.loads(to_json(PRESETS["paper"]))
     refused(from_json, UNetConfig, {**paper, "decoder": "abcd"})
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"shift": -1}, "--shift: received -1 pixels of --crop 256, expected 0 to 224"),
+        ({"shift": 225}, "--shift: received 225 pixels"),
+        ({"perceptual_resolution": 0.0}, "--perceptual-resolution: received 0.0"),
+        ({"perceptual_resolution": 1.5}, "expected above 0, at most 1"),
+        ({"perceptual_resolution": float("nan")}, "received nan"),
+    ],
+)
+def test_what_the_judging_networks_see_has_bounds(values, said):
+    with pytest.raises(InputError) as error:
+        TrainConfig(**values)
+    assert said in str(error.value)

@@ -58,6 +58,7 @@ ADVERSARIAL = dataclasses.replace(
     discriminator_channels=(2, 3, 3, 2, 1),
     perceptual_backbone="efficientnet-lite0",
 )
+SHIFTED = dataclasses.replace(ADVERSARIAL, shift=16, perceptual_resolution=1.0)
 ITEMS = dataclasses.replace(
     ADVERSARIAL,
     model="paper",
@@ -365,8 +366,8 @@ def interrupted(monkeypatch, after):
 
 @pytest.mark.parametrize(
     ("config", "after"),
-    [(TINY, 3), (TINY, 4), (ADVERSARIAL, 3), (ITEMS, 4), (MUON, 3)],
-    ids=["within a clip", "between clips", "all losses", "items", "muon"],
+    [(TINY, 3), (TINY, 4), (ADVERSARIAL, 3), (SHIFTED, 3), (ITEMS, 4), (MUON, 3)],
+    ids=["within a clip", "between clips", "all losses", "shifted", "items", "muon"],
 )
 def test_an_interrupted_run_resumes_bit_for_bit(
     data, cache, tmp_path, small, monkeypatch, config, after
