@@ -16,9 +16,8 @@ def seed():
 
 
 def scene(batch=2, height=32, width=40, share=0.2):
-    return torch.rand(batch, 3, height, width), (
-        torch.rand(batch, 1, height, width) < share
-    ).float()
+    mask = torch.rand(batch, 1, height, width) < share
+    return torch.rand(batch, 3, height, width), mask.float()
 
 
 @pytest.mark.parametrize("factor", [0.6, 0.97, 1.0, 1.1, 1.7])
