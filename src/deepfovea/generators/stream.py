@@ -1,6 +1,6 @@
 """Our own generator: one frame in, one frame out, told where it was sampled.
 
-    samples, mask ──┬── exposure: how much brighter it has become
+    samples, mask ──┬── scene: how much brighter it has become; after a cut nothing is carried
                     ├── motion: match the filled frame against the canvas, coarse to fine
                     │      │
     canvas, shown, hidden ──┴── carry along the motion ── gate by agreement with the samples
@@ -30,9 +30,9 @@ from torch import Tensor, nn
 
 from ..config import InputError
 from ..fill import backward_warp, halve, pixels, pull_push, resize, sample_at
-from .exposure import exposure_gain
 from .layers import Residual, act, conv, zeroed
 from .motion import Motion
+from .scene import exposure_gain, same_scene
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,11 @@ class StreamNet(nn.Module):
         hidden = backward_warp(state.hidden, 0.5 * halve(along))  # [B,C,h/2,w/2]
         known, confidence, shown = torch.split(carried, [3, 1, 3], 1)  # [B,·,2h,2w]
         color, shown = gain * known / confidence.clamp(min=1e-3), gain * shown
+        at_samples = _at_samples(torch.cat([color, confidence], 1))  # [B,4,h,w]
+        goes_on = same_scene(samples, mask, at_samples[:, :3], at_samples[:, 3:]).detach()
+        confidence, shown, hidden = goes_on * confidence, goes_on * shown, goes_on * hidden
 
-        trust, error = self.gate(samples, mask, _at_samples(color), confidence, along)
+        trust, error = self.gate(samples, mask, at_samples[:, :3], confidence, along)
         confidence = confidence * resize(trust, 4)
         new = _on_canvas(mask)
         known = color * confidence * (1.0 - new) + _on_canvas(samples)
@@ -172,7 +175,7 @@ class StreamNet(nn.Module):
         fine = known + (1.0 - confidence) * _between_samples(low)  # [B,3,2h,2w]
 
         frame, hidden = self.refine(fine, confidence, shown, low, mask, trust, error, hidden)
-        return frame, StreamState(canvas, _canvas_cells(frame), hidden, flow)
+        return frame, StreamState(canvas, _canvas_cells(frame), hidden, goes_on * flow)
 
     def _motion(
         self, samples: Tensor, mask: Tensor, reference: Tensor, confidence: Tensor, before: Tensor

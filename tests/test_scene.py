@@ -1,4 +1,4 @@
-"""The factor of brightness from one frame to the next, and what the network makes of it."""
+"""Changes of brightness and cuts between two frames, and what the network makes of them."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 import deepfovea
 from deepfovea.config import PUBLISHED_DENSITY
 from deepfovea.fovea import density_map, draw_mask
-from deepfovea.generators.exposure import exposure_gain
+from deepfovea.generators.scene import exposure_gain, same_scene
 from deepfovea.objective.metrics import psnr
 
 
@@ -60,6 +60,33 @@ def test_the_change_is_bounded():
     reference, mask = scene()
     gain = exposure_gain(0.2 * reference * mask, mask, reference)
     torch.testing.assert_close(gain, torch.full((2, 3, 1, 1), 0.5))
+
+
+def test_a_scene_goes_on_while_most_of_it_is_confirmed():
+    carried, mask = scene(height=64, share=0.5)
+    sure = torch.ones_like(mask)
+    other = torch.rand_like(carried)
+    half = torch.where(torch.arange(40) < 20, carried, other)
+    assert same_scene(carried * mask, mask, carried, sure).eq(1.0).all()
+    assert same_scene(half * mask, mask, carried, sure).eq(1.0).all()
+    assert same_scene(other * mask, mask, carried, sure).eq(0.0).all()
+
+
+@pytest.mark.parametrize("noise", [0.003, 0.03])
+def test_noise_on_a_plain_wall_is_no_cut(noise):
+    wall = torch.full((2, 3, 48, 64), 0.4)
+    before, now = (wall + noise * torch.randn_like(wall) for _ in range(2))
+    all_known = torch.ones(2, 1, 48, 64)
+    assert same_scene(now, all_known, before, all_known).eq(1.0).all()
+
+
+def test_without_evidence_a_scene_goes_on():
+    carried, mask = scene()
+    other = torch.rand_like(carried)
+    few = mask * (mask.flatten(1).cumsum(1).view_as(mask) <= 5)
+    nothing = torch.zeros_like(mask)
+    for known, sure in ((mask, nothing), (nothing, mask), (few, torch.ones_like(mask))):
+        assert same_scene(other * known, known, carried, sure).eq(1.0).all()
 
 
 def test_a_flickering_lamp_costs_the_shipped_network_little():

@@ -1,0 +1,73 @@
+"""How a frame goes on from the one before, from its samples alone.
+
+Lamps flicker, cameras adjust, films fade: all that was carried disagrees with the new samples at
+once, but need not be let go. After a cut it has to be, even what happens to agree.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+TOLERANCE = 0.02
+"""Difference in [0, 1] at which a sample counts half, so that what moves does not decide."""
+PASSES = 2
+MOST = 2.0
+"""Largest change from one frame to the next."""
+SAME_SCENE, ANOTHER_SCENE = 0.8, 1.0
+"""By how much what was carried misses the samples, in parts of what their mean colour misses them
+by. In 21 clips it was 0.74 in one frame and below 0.4 in all others, at cuts 1.2 to 2.0."""
+DOUBT = 2.0
+"""Added to what the mean colour misses, summed over a frame: few samples are no evidence."""
+
+
+def exposure_gain(samples: Tensor, mask: Tensor, reference: Tensor) -> Tensor:
+    """The factor that the colours of the reference need now, one per channel for all of a frame.
+
+    A ratio of means over the samples, which is repeated with each sample weighted by how well it
+    is explained (reweighted least absolute deviations, as in Black and Anandan 1996). Where less
+    than a half is explained in the end, it tends to 1: it is another scene.
+
+    Args:
+        samples: [B, 3, h, w] in [0, 1], 0 where not sampled.
+        mask: [B, 1, h, w], 1 where sampled.
+        reference: [B, 3, h, w], the frame before, as well as it is known.
+
+    Returns:
+        [B, 3, 1, 1] in [1 / MOST, MOST]; 1 where nothing was sampled.
+    """
+    weight = mask
+    for _ in range(PASSES):
+        gain = _mean(samples * weight) / _mean(reference * weight)
+        error = (samples - gain * reference).abs().mean(1, keepdim=True)
+        weight = mask * TOLERANCE / (error + TOLERANCE)
+    sure = (4.0 * _mean(weight) / _mean(mask) - 1.0).clamp(0.0, 1.0)
+    return 1.0 + sure * (gain.clamp(1.0 / MOST, MOST) - 1.0)
+
+
+def same_scene(samples: Tensor, mask: Tensor, color: Tensor, confidence: Tensor) -> Tensor:
+    """1 where a frame goes on with the scene of the one before, 0 after a cut; between in doubt.
+
+    After a cut, what was carried explains the samples worse than one plain colour would.
+
+    Args:
+        samples: [B, 3, h, w] in [0, 1], 0 where not sampled.
+        mask: [B, 1, h, w], 1 where sampled.
+        color: [B, 3, h, w], what was carried to here.
+        confidence: [B, 1, h, w] in [0, 1], of that.
+
+    Returns:
+        [B, 1, 1, 1]; 1 where there is no evidence.
+    """
+    weight = mask * confidence
+    plain = _mean(samples * weight) / _mean(weight)
+    missed = _mean((samples - color).abs() * weight)
+    missed_by_plain = _mean(((samples - plain).abs() + TOLERANCE) * weight)
+    doubt = DOUBT / (mask.shape[-2] * mask.shape[-1])
+    ratio = missed.mean(1, keepdim=True) / (missed_by_plain.mean(1, keepdim=True) + doubt)
+    return ((ANOTHER_SCENE - ratio) / (ANOTHER_SCENE - SAME_SCENE)).clamp(0.0, 1.0)
+
+
+def _mean(x: Tensor) -> Tensor:
+    """[B, C, h, w] -> [B, C, 1, 1], above 0."""
+    # Of one layout of memory, so that sums are the same to the last bit whatever x came from.
+    return x.contiguous().mean((2, 3), keepdim=True) + 1e-6
