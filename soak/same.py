@@ -81,13 +81,13 @@ def run(worker: Worker, *, frames: int = 24) -> dict[str, Any]:
 
 
 def engines(frames: int, wrong: list[str]) -> dict[str, str]:
-    """The shipped network over a moving picture, by every engine that is installed."""
+    """The shipped network over a moving picture, by every engine that is installed, in float32."""
     images = [reduce(to_tensor(image), 4) for image in moving(frames, 256, 384)]
     gaze = synthetic(0, frames / 24).pixels([t / 24 for t in range(frames)], 64, 96).tolist()
     pairs = [(image, (x, y)) for image, (x, y) in zip(images, gaze, strict=True)]
 
     def shown(engine: str) -> torch.Tensor:
-        reconstructor = Reconstructor(load_engine("stream", engine))
+        reconstructor = Reconstructor(load_engine("stream", engine, bfloat16=False))
         return torch.stack([result.frame for result in reconstructor.stream(pairs)])
 
     threads = torch.get_num_threads()

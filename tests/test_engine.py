@@ -10,12 +10,14 @@ from deepfovea import engine
 from deepfovea.checkpoint import save_model
 from deepfovea.config import InputError
 from deepfovea.engine import load_engine
+from deepfovea.export import Step, trace
 from deepfovea.generators.blocks import ModulatedDeformConv
 from deepfovea.generators.stream import StreamConfig, StreamNet
 from deepfovea.generators.unet import RecurrentUNet, UNetConfig
 from deepfovea.reconstruct import Reconstructor
 
 TOLERANCE = 1e-4
+"""In float32."""
 COMPILED = pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 
 
@@ -67,7 +69,7 @@ def assert_near(received, expected):
 )
 def test_equals_the_generator(request, name, which, steps, batch):
     network = request.getfixturevalue(which)
-    compiled = load_engine(network, name)
+    compiled = load_engine(network, name, bfloat16=False)
     assert (compiled.scale, compiled.frames_per_step) == (network.scale, network.frames_per_step)
     samples, mask = clip(steps * network.frames_per_step, batch=batch)
     with torch.inference_mode():
@@ -93,7 +95,7 @@ def test_equals_the_generator(request, name, which, steps, batch):
 @COMPILED
 def test_another_size_and_another_video(stream, name, monkeypatch):
     monkeypatch.setattr(engine, "SIZES_KEPT", 2)
-    compiled, compilations = load_engine(stream, name), []
+    compiled, compilations = load_engine(stream, name, bfloat16=False), []
     trace = engine.trace
 
     def counted(*arguments, **options):
@@ -117,9 +119,29 @@ def test_the_reconstructor_takes_an_engine(stream, name):
     pairs = [(frame, (12.0, 9.0)) for frame in frames]
     ours, truth = (
         [result.frame for result in Reconstructor(model).stream(pairs)]
-        for model in (load_engine(stream, name), stream)
+        for model in (load_engine(stream, name, bfloat16=False), stream)
     )
     assert_near(ours, truth)
+
+
+def test_only_the_wide_convolutions_are_in_bfloat16(stream):
+    core, step = engine._openvino_core(), Step(stream)
+    samples, mask = (tensor[:, 0] for tensor in clip(1, 16, 24))
+    model = core.read_model(trace(step, samples, mask, step.start(samples), by_grid=True))
+    engine._wide_convolutions_in_bfloat16(model)
+    types = {}
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == "Convolution":
+            output = node.output(0)
+            types.setdefault(output.element_type.to_string(), []).append(output.shape[1])
+    assert min(types["bf16"]) >= 16 > max(types["f32"])
+    assert {port.get_element_type().to_string() for port in model.outputs} == {"f32"}
+
+
+def test_only_openvino_and_only_for_stream_computes_in_bfloat16(stream, six):
+    assert load_engine(stream, "openvino").bfloat16
+    assert not load_engine(stream, "openvino", bfloat16=False).bfloat16
+    assert not load_engine(six, "openvino").bfloat16
 
 
 def test_by_name_or_file_and_the_fastest_that_is_there(stream, six, tmp_path, monkeypatch):
