@@ -3,7 +3,7 @@
 #   make test   lint, types and tests
 # and one makes the figures of docs/benchmark.md anew (minutes; pyfvvdp is your own choice):
 #   make benchmark DATA=folder/of/videos
-# and one those of docs/speed.md, on a machine with nothing else to do (ten minutes):
+# and one those of docs/speed.md, on a machine with nothing else to do (20 minutes):
 #   make speed DATA=folder/of/videos
 # Faults, bad input and load, for docs/reliability.md (an hour), the oldest allowed packages, and
 # known vulnerabilities of the newest:
@@ -23,7 +23,7 @@ benchmark: .venv/ready
 	    --json docs/benchmark.json --markdown docs/benchmark.md --plots docs/benchmark
 
 speed: .venv/ready
-	$(BIN)/deepfovea bench --models stream,paper --engines torch,onnxruntime,openvino --frames 30 --rounds 2 \
+	$(BIN)/deepfovea bench --models stream,paper --engines torch,onnxruntime,openvino --frames 30 --rounds 3 \
 	    --json benchmarks/bench.json
 	$(BIN)/python benchmarks/size.py
 	$(BIN)/python benchmarks/pipeline.py --engine openvino --json benchmarks/pipeline.json
