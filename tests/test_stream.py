@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 import deepfovea
 from deepfovea.fill import backward_warp, pull_push, upscale
 from deepfovea.fovea import draw_mask, reduce, sample
-from deepfovea.generators.motion import Motion, lucas_kanade_step
+from deepfovea.generators.motion import Motion, lucas_kanade_step, simplest
 from deepfovea.generators.stream import Enter, StreamConfig, StreamNet, StreamState, Upscale
 from deepfovea.objective.metrics import psnr
 
@@ -195,7 +195,13 @@ def test_the_frames_teach_all_but_the_motion():
 def test_every_parameter_receives_gradient():
     net = lively()
     net.task_flow = True
-    frames, _ = net(*clip(3, 24, 32))
+    large = texture(24, 64)
+    parts = [(0, 0), (1, 3), (2, 6)]  # of the upper half and the lower, which move apart
+    moving = [
+        torch.cat([large[..., :12, a : a + 32], large[..., 12:, b : b + 32]], 2) for a, b in parts
+    ]
+    mask = draw_mask(torch.full((1, 3, 1, 24, 32), 0.5))
+    frames, _ = net(torch.stack(moving, 1) * mask, mask)
     frames.square().sum().backward()
     dead = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
     assert dead == []
@@ -407,6 +413,44 @@ def test_no_evidence_is_no_motion():
     still = torch.zeros(1, 2, 32, 40)
     flow = Motion()(flat, mask, flat, torch.ones_like(mask), still)
     torch.testing.assert_close(flow, still, rtol=0, atol=1e-4)
+
+
+def moved(x, y):
+    """A texture that moved, and the picture before, [1, 3, 96, 128]."""
+    large = texture(136, 168)
+    return large[..., 20 + y : 116 + y, 20 + x : 148 + x], large[..., 20:116, 20:148]
+
+
+def simplified(flow, now, before):
+    """From a fifth of the pixels."""
+    mask = draw_mask(torch.full((1, 1, 1, 96, 128), 0.2))[:, 0]
+    return simplest(flow, now * mask, mask, before)
+
+
+def flow_of(*move):
+    return torch.tensor(move).view(1, 2, 1, 1).expand(1, 2, 96, 128)
+
+
+def test_what_rests_does_so_exactly():
+    jitter = 0.3 * torch.randn(1, 2, 96, 128)
+    assert not simplified(jitter, *moved(0, 0)).any()
+
+
+def test_what_moves_alike_does_so_exactly():
+    jitter = torch.randn(1, 2, 96, 128)
+    truth = flow_of(3.0, -2.0)
+    jitter = 0.5 * (jitter - jitter.mean((2, 3), keepdim=True))
+    found = simplified(truth + jitter, *moved(3, -2))
+    torch.testing.assert_close(found, truth, rtol=0, atol=1e-5)
+
+
+def test_what_moves_apart_stays_apart():
+    left = torch.arange(128) < 64
+    (one, before), (other, _) = moved(3, -2), moved(-4, 1)
+    truth = torch.where(left, flow_of(3.0, -2.0), flow_of(-4.0, 1.0))
+    found = simplified(truth, torch.where(left, one, other), before)
+    apart = (torch.arange(128) - 64).abs() > 24  # from where a window sees both
+    torch.testing.assert_close(found[..., apart], truth[..., apart], rtol=0, atol=1e-4)
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """Our own generator: one frame in, one frame out, told where it was sampled.
 
     samples, mask ──┬── scene: how much brighter it has become; after a cut nothing is carried
-                    ├── motion: match the filled frame against the canvas, coarse to fine
+                    ├── motion: match the filled frame against the canvas, coarse to fine;
+                    │      │    the simplest that explains the samples
                     │      │
     canvas, shown, hidden ──┴── carry along the motion ── gate by agreement with the samples
                                                           │
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 from ..config import InputError
 from ..fill import backward_warp, halve, pixels, pull_push, resize, sample_at
 from .layers import Residual, act, conv, zeroed
-from .motion import Motion
+from .motion import Motion, simplest
 from .scene import exposure_gain, same_scene
 
 
@@ -183,7 +184,8 @@ class StreamNet(nn.Module):
         # A frame without any sample shows no motion: it is compared with the one before itself.
         seen = mask.amax((2, 3), keepdim=True)
         filled = pull_push(samples, mask) + (1.0 - seen) * reference
-        flow: Tensor = self.motion(filled, mask, reference, confidence, before)
+        found = self.motion(filled, mask, reference, confidence, before)
+        flow = simplest(found, samples, mask, reference)
         return flow * confidence.amax((2, 3), keepdim=True)  # nothing known before, no motion
 
 
