@@ -15,6 +15,7 @@ from deepfovea.generators.blocks import ModulatedDeformConv
 from deepfovea.generators.stream import StreamConfig, StreamNet
 from deepfovea.generators.unet import RecurrentUNet, UNetConfig
 from deepfovea.reconstruct import Reconstructor
+from deepfovea.video import to_planes
 
 TOLERANCE = 1e-4
 """In float32."""
@@ -122,6 +123,31 @@ def test_the_reconstructor_takes_an_engine(stream, name):
         for model in (load_engine(stream, name, bfloat16=False), stream)
     )
     assert_near(ours, truth)
+
+
+@COMPILED
+@pytest.mark.parametrize("size", [(20, 30), (8, 319)])  # with the padding 1280 wide: another matrix
+def test_planes_are_those_of_the_frames(stream, name, size):
+    samples, mask = clip(4, *size, batch=2)
+    compiled = load_engine(stream, name, bfloat16=False)
+    with torch.inference_mode():
+        frames, end = stream(samples, mask)
+    planes, state = compiled.planes(samples, mask)
+    assert_near(tuple(state), tuple(end))
+    for received, expected in zip(planes, to_planes(frames, 6), strict=True):
+        assert received.shape == expected.shape
+        assert (received.int() - expected.int()).abs().max() <= 1
+        assert (received != expected).float().mean() < 0.01
+    assert_near(compiled(samples, mask)[0], frames)  # both kinds side by side
+
+
+def test_planes_of_several_frames_at_a_time(six):
+    samples, mask = clip(12)
+    frames, _ = six(samples, mask)
+    planes, _ = load_engine(six, "openvino").planes(samples, mask)
+    for received, expected in zip(planes, to_planes(frames, 6), strict=True):
+        assert received.shape == expected.shape
+        assert (received.int() - expected.int()).abs().max() <= 1
 
 
 def test_only_the_wide_convolutions_are_in_bfloat16(stream):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from deepfovea import reconstruct
 from deepfovea.config import Density, InputError
+from deepfovea.engine import load_engine
 from deepfovea.fovea import sample
 from deepfovea.gaze import DisplayGeometry, fixed
 from deepfovea.generators.stream import StreamConfig, StreamNet
@@ -233,6 +234,24 @@ def test_no_more_frames_than_asked_and_none_kept(stream, tmp_path, monkeypatch):
     assert max(alive) <= 9  # two wait behind each of three stages, and three are being used
 
 
+@pytest.mark.parametrize("which", ["stream", "six", "compiled"])
+def test_a_video_is_the_same_whether_anyone_looks_at_its_frames(stream, six, tmp_path, which):
+    model = {"stream": stream, "six": six, "compiled": load_engine(stream, "openvino")}[which]
+    source = media.write_video(tmp_path / "source.mp4", media.moving(7))
+    seen = []
+
+    def look(result, truth):
+        assert truth is None
+        seen.append(result.frame)
+
+    for name, more in (("a.mp4", {}), ("b.mp4", {"on_result": look})):
+        assert reconstruct_file(source, tmp_path / name, Reconstructor(model), **more).frames == 7
+    films = [read(tmp_path / name).astype(float) for name in ("a.mp4", "b.mp4")]
+    frames = 255 * torch.stack(seen).permute(0, 2, 3, 1).numpy()
+    errors = [np.abs(film - frames).mean() for film in films]
+    assert errors[0] < errors[1] + 0.1
+
+
 @pytest.mark.parametrize("suffix", ["", ".mp4"])
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
 def test_a_failure_midway_leaves_nothing(stream, tmp_path, suffix, failure):
@@ -255,10 +274,14 @@ def test_a_failure_midway_leaves_nothing(stream, tmp_path, suffix, failure):
 
     threads = threading.active_count()
     for output in (tmp_path / f"new{suffix}", kept):
-        options = {"overwrite": True, "side_by_side": tmp_path / f"beside{suffix}"}
-        for model, on_frame in ((Failing(), None), (stream, fail)):
+        for model, more in (
+            (Failing(), {}),
+            (Failing(), {"side_by_side": tmp_path / f"beside{suffix}"}),
+            (stream, {"on_frame": fail}),
+            (stream, {"on_result": fail}),
+        ):
             with pytest.raises(failure):
-                reconstruct_file(source, output, Reconstructor(model), on_frame=on_frame, **options)
+                reconstruct_file(source, output, Reconstructor(model), overwrite=True, **more)
     assert threading.active_count() == threads
     assert set(tmp_path.iterdir()) == {kept, source}
     assert np.array_equal(before, read(kept))
@@ -289,10 +312,10 @@ def test_samples_written_and_read_back_reconstruct_the_same(stream, tmp_path, si
         results.append(result)
 
     reconstructor = Reconstructor(stream, FOVEA, seed=7)
-    reconstruct_file(source, tmp_path / "direct", reconstructor, on_frame=keep, **options)
+    reconstruct_file(source, tmp_path / "direct", reconstructor, on_result=keep, **options)
     share = sample_file(source, tmp_path / "samples", FOVEA, seed=7, **options)
     assert share == pytest.approx(np.mean([r.mask.mean() for r in results]), abs=1e-6)
-    reconstruct_file(tmp_path / "samples", tmp_path / "back", reconstructor, on_frame=keep)
+    reconstruct_file(tmp_path / "samples", tmp_path / "back", reconstructor, on_result=keep)
     assert len(results) == 8
     for direct, back in zip(results[:4], results[4:], strict=True):
         assert torch.equal(direct.mask, back.mask)

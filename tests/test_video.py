@@ -14,10 +14,12 @@ import av
 import media
 import numpy as np
 import pytest
+import torch
+from av.video.reformatter import VideoReformatter
 
 from deepfovea import video
 from deepfovea.config import InputError
-from deepfovea.video import Frame, VideoReader, VideoWriter, list_images
+from deepfovea.video import Frame, Planes, VideoReader, VideoWriter, list_images, to_planes
 
 VFR = [0.0, 0.04, 0.05, 0.2, 0.7, 11 / 15]
 
@@ -204,6 +206,87 @@ def test_another_decoder_sees_the_same(tmp_path, size):
             centres = media.patch_centres(shown[..., ::-1])
             assert difference(centres, media.patch_centres(image)) <= 6
     assert not capture.read()[0]
+
+
+def as_planes(image, matrix=6):
+    return to_planes(torch.from_numpy(image).permute(2, 0, 1) / 255.0, matrix)
+
+
+def test_planes_are_the_matrices_of_others():
+    image = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+    ycbcr = pytest.importorskip("skimage.color").rgb2ycbcr(image)  # BT.601, not rounded
+    halves = ycbcr.reshape(16, 2, 24, 2, 3).mean((1, 3))
+    planes = as_planes(image)
+    assert np.abs(planes.luma[0].numpy() - ycbcr[..., 0]).max() < 0.51
+    assert np.abs(planes.chroma.permute(1, 2, 0).numpy() - halves[..., 1:]).max() < 0.52
+
+    for matrix, code in ((1, 1), (6, 5)):  # FFmpeg's scaler, on flat colours
+        patches = media.patches(48, 64)
+        frame = VideoReformatter().reformat(
+            av.VideoFrame.from_ndarray(patches, "rgb24"),
+            format="yuv444p",
+            dst_colorspace=code,
+            dst_color_range=1,
+        )
+        theirs = media.patch_centres(frame.to_ndarray().transpose(1, 2, 0))
+        planes = as_planes(patches, matrix)
+        chroma = planes.chroma.repeat_interleave(2, 1).repeat_interleave(2, 2)
+        ours = torch.cat([planes.luma, chroma]).permute(1, 2, 0).numpy()
+        assert difference(media.patch_centres(ours), theirs) <= 1
+
+
+def test_planes_of_many_frames_and_of_colours_that_do_not_exist():
+    frames = torch.rand(2, 3, 3, 8, 12) * 3 - 1
+    planes = to_planes(frames, 1)
+    assert planes.luma.shape == (2, 3, 1, 8, 12)
+    assert planes.chroma.shape == (2, 3, 2, 4, 6)
+    for number, frame in enumerate(frames[1]):
+        alone = to_planes(frame, 1)
+        assert torch.equal(planes.luma[1, number], alone.luma)
+        assert torch.equal(planes.chroma[1, number], alone.chroma)
+    assert torch.equal(planes.luma, to_planes(frames.clamp(0, 1), 1).luma)
+    assert planes.luma.min() == 16
+    assert planes.luma.max() == 235
+
+
+@pytest.mark.parametrize(
+    ("suffix", "size"), [(".mp4", (48, 64)), (".webm", (48, 64)), (".mkv", (720, 1280))]
+)
+def test_planes_and_images_make_the_same_video(tmp_path, suffix, size):
+    images = media.moving(3, *size)
+    matrix = 1 if size[0] == 720 else 6
+    paths = [tmp_path / f"{kind}{suffix}" for kind in ("images", "planes")]
+    write(paths[0], images)
+    write(paths[1], [as_planes(image, matrix) for image in images])
+    for image, (one, other) in zip(images, zip(*map(read, paths), strict=True), strict=True):
+        error = [np.abs(image - np.asarray(frame.image, float)).mean() for frame in (one, other)]
+        assert error[1] < error[0] + 0.2
+        assert one.pts_seconds == other.pts_seconds
+
+
+@pytest.mark.parametrize(
+    "planes",
+    [
+        Planes(torch.zeros(1, 32, 48, dtype=torch.uint8), torch.zeros(2, 16, 24)),
+        Planes(*(torch.zeros(size, dtype=torch.uint8) for size in ((1, 32, 48), (2, 16, 23)))),
+        Planes(*(torch.zeros(size, dtype=torch.uint8) for size in ((1, 32, 48), (1, 16, 24)))),
+        Planes(*(torch.zeros(size, dtype=torch.uint8) for size in ((1, 1, 32, 48), (2, 16, 24)))),
+        Planes(*(torch.zeros(size, dtype=torch.uint8) for size in ((1, 33, 48), (2, 16, 24)))),
+        Planes(*(torch.zeros(size, dtype=torch.uint8) for size in ((1, 0, 48), (2, 0, 24)))),
+        Planes(*(torch.zeros(size, dtype=torch.uint8) for size in ((1, 48, 32), (2, 24, 16)))),
+    ],
+)
+def test_planes_that_do_not_fit(tmp_path, planes):
+    image = np.zeros((32, 48, 3), np.uint8)
+    assert (
+        "planes" in refused(write, tmp_path / "a.mp4", [image, planes]) or planes[0].shape[1] == 48
+    )
+    assert names(tmp_path) == []
+
+
+def test_a_folder_of_images_takes_no_planes(tmp_path):
+    assert "RGB" in refused(write, tmp_path / "folder", [as_planes(np.zeros((8, 8, 3), np.uint8))])
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("full_range", [False, True], ids=["limited", "full"])

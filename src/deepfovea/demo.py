@@ -94,7 +94,6 @@ def run_demo(
         if len(scores["fill"]) - 1 in shown_at:
             panels = [result.samples, frames["fill"], result.frame, truth]
             rows.append([_ring(resize(p, height, width), result) for p in panels])
-        on_frame()
 
     summary = reconstruct_file(
         video,
@@ -105,7 +104,8 @@ def run_demo(
         side_by_side=beside,
         max_frames=max_frames,
         overwrite=True,
-        on_frame=compare,
+        on_frame=on_frame,
+        on_result=compare,
     )
     sheet = folder / "contact-sheet.png"
     columns = ["samples, gaze ringed", "hole filling + bicubic", "DeepFovea++", "original"]

@@ -20,6 +20,7 @@ from .checkpoint import Generator, load
 from .config import InputError
 from .export import Step, trace
 from .generators.stream import StreamNet
+from .video import LUMA_SHARES, Planes, colorspace_of, to_planes
 
 ENGINES = ("auto", "torch", "onnxruntime", "openvino")
 
@@ -36,7 +37,8 @@ WIDE = 16
 """Channels from which on a convolution of ``stream`` is computed in bfloat16."""
 
 SIZES_KEPT = 4
-"""Sizes of frames that a compiled generator keeps ready; the pages of a viewer share one."""
+"""Sizes of frames that a compiled generator keeps ready; the pages of a viewer share one. One
+counts twice if both RGB and planes were asked for."""
 
 Compiled = Callable[[list[Tensor]], list[Tensor]]
 
@@ -119,50 +121,87 @@ class CompiledGenerator:
     def __init__(self, network: Generator, engine: str, *, bfloat16: bool = False) -> None:
         self.network, self.engine, self.bfloat16 = network, engine, bfloat16
         self.scale, self.frames_per_step = network.scale, network.frames_per_step
-        self.step = Step(network)
-        self._runs: dict[torch.Size, Compiled] = {}  # the one used last is the last
+        self._frame_step = Step(network)
+        self._planes_steps = {matrix: PlanesStep(network, matrix) for matrix in LUMA_SHARES}
+        self._runs: dict[tuple[Step, torch.Size], Compiled] = {}  # the one used last is the last
 
     @torch.inference_mode()
     def __call__(self, samples: Tensor, mask: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """As the generator: samples [B,T,3,h,w], mask [B,T,1,h,w], state -> frames, state."""
-        group, frames = self.frames_per_step, []
+        (frames,), state = self._steps(self._frame_step, samples, mask, state)
+        return frames, state
+
+    @torch.inference_mode()
+    def planes(self, samples: Tensor, mask: Tensor, state: Any = None) -> tuple[Planes, Any]:
+        """As :meth:`__call__`, with frames as an encoder takes them, which costs less time."""
+        height, width = (self.scale * side for side in samples.shape[-2:])
+        step = self._planes_steps[colorspace_of(width, height)]
+        pictures, state = self._steps(step, samples, mask, state)
+        return Planes(*pictures), state
+
+    def _steps(
+        self, step: Step, samples: Tensor, mask: Tensor, state: Any
+    ) -> tuple[tuple[Tensor, ...], Any]:
+        group = self.frames_per_step
         if samples.shape[1] == 0 or samples.shape[1] % group:
             raise InputError(
                 f"received {samples.shape[1]} frames, expected a positive multiple of {group}"
             )
+        made = []
         if state is None:
             first, state = self.network(samples[:, :group], mask[:, :group], None)
-            frames.append(first)
-        for t in range(group * len(frames), samples.shape[1], group):
-            frame, state = self._step(samples[:, t : t + group], mask[:, t : t + group], state)
-            frames.append(frame)
-        return frames[0] if len(frames) == 1 else torch.cat(frames, 1), state
+            made.append(step.pictures(first))
+        for t in range(group * len(made), samples.shape[1], group):
+            some = samples[:, t : t + group], mask[:, t : t + group]
+            pictures, state = self._one_step(step, *some, state)
+            made.append(pictures)
+        if len(made) == 1:
+            return made[0], state
+        return tuple(torch.cat(parts, 1) for parts in zip(*made, strict=True)), state
 
-    def _step(self, samples: Tensor, mask: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def _one_step(
+        self, step: Step, samples: Tensor, mask: Tensor, state: Any
+    ) -> tuple[tuple[Tensor, ...], Any]:
         height, width = samples.shape[-2:]
-        multiple = self.step.multiple
-        pad = (0, -width % multiple, 0, -height % multiple)
+        pad = (0, -width % step.multiple, 0, -height % step.multiple)
         tensors = [F.pad(tensor, pad) if any(pad) else tensor for tensor in (samples, mask)]
-        if not self.step.several:
+        if not step.several:
             tensors = [tensor[:, 0] for tensor in tensors]
         tensors += state
-        run = self._runs.pop(tensors[0].shape, None)
+        key = step, tensors[0].shape
+        run = self._runs.pop(key, None)
         if run is None:
             if len(self._runs) == SIZES_KEPT:
                 del self._runs[next(iter(self._runs))]
-            run = self._compiled(*tensors)
-        self._runs[tensors[0].shape] = run
-        frame, *following = run([tensor.contiguous() for tensor in tensors])
-        if not self.step.several:
-            frame = frame[:, None]
-        frame = frame[..., : self.scale * height, : self.scale * width]
-        return frame, self.step.state_type(*following)
+            run = self._compiled(step, *tensors)
+        self._runs[key] = run
+        outputs = run([tensor.contiguous() for tensor in tensors])
+        count = len(outputs) - len(state)
+        pictures = []
+        for picture in outputs[:count]:
+            grown = picture.shape[-1] // (width + pad[1])  # luma and chroma differ
+            picture = picture[..., : grown * height, : grown * width]
+            pictures.append(picture if step.several else picture[:, None])
+        return tuple(pictures), step.state_type(*outputs[count:])
 
-    def _compiled(self, samples: Tensor, mask: Tensor, *state: Tensor) -> Compiled:
-        content = trace(self.step, samples, mask, state, by_grid=self.engine == "openvino")
+    def _compiled(self, step: Step, samples: Tensor, mask: Tensor, *state: Tensor) -> Compiled:
+        content = trace(step, samples, mask, state, by_grid=self.engine == "openvino")
         if self.engine == "openvino":
-            return _openvino(content, self.step, self.bfloat16)
-        return _onnxruntime(content, self.step)
+            return _openvino(content, step, self.bfloat16)
+        return _onnxruntime(content, step)
+
+
+class PlanesStep(Step):
+    """A step whose frames come as :class:`deepfovea.video.Planes`, by one matrix."""
+
+    def __init__(self, network: Generator, matrix: int) -> None:
+        super().__init__(network)
+        self.matrix = matrix
+        self.outputs = ("luma", "chroma", *self.outputs[1:])
+
+    def pictures(self, frame: Tensor) -> tuple[Tensor, ...]:
+        """Luma and chroma of a frame [B,(k,)3,s·h,s·w]."""
+        return to_planes(frame, self.matrix)
 
 
 def _onnxruntime(content: bytes, step: Step) -> Compiled:
@@ -210,12 +249,14 @@ def _openvino(content: bytes, step: Step, bfloat16: bool) -> Compiled:
     }
     request = core.compile_model(model, "CPU", options).create_infer_request()
     known = {name for port in request.model_inputs for name in port.names}
-    shapes = [tuple(request.get_tensor(name).shape) for name in step.outputs]
+    made = [torch.from_numpy(request.get_tensor(name).data) for name in step.outputs]
+    kinds = [(tensor.shape, tensor.dtype) for tensor in made]
 
     def run(tensors: list[Tensor]) -> list[Tensor]:
         named = zip(step.inputs, tensors, strict=True)
         feed = {name: tensor.numpy() for name, tensor in named if name in known}
-        outputs = [torch.empty(shape) for shape in shapes]  # new ones, into which it computes
+        # New ones, into which it computes
+        outputs = [torch.empty(shape, dtype=dtype) for shape, dtype in kinds]
         for name, tensor in zip(step.outputs, outputs, strict=True):
             request.set_tensor(name, openvino.Tensor(tensor.numpy(), shared_memory=True))
         request.infer(feed, share_inputs=True, share_outputs=True)

@@ -76,13 +76,16 @@ class Step(nn.Module):
     def forward(self, samples: Tensor, mask: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Inputs and outputs in the order of their names."""
         before = self.state_type(*state)
-        if isinstance(self.network, StreamNet):
+        if self.several or isinstance(self.network, StreamNet):
             frame, after = self.network.step(samples, mask, before)
-            return frame, *after
-        if not self.several:
-            samples, mask = samples.unsqueeze(1), mask.unsqueeze(1)
-        frame, following = self.network.step(samples, mask, before)
-        return frame if self.several else frame.squeeze(1), *following
+        else:
+            frame, after = self.network.step(samples.unsqueeze(1), mask.unsqueeze(1), before)
+            frame = frame.squeeze(1)
+        return *self.pictures(frame), *after
+
+    def pictures(self, frame: Tensor) -> tuple[Tensor, ...]:
+        """What is handed out of a frame [B,(k,)3,s·h,s·w]: itself."""
+        return (frame,)
 
 
 def export_onnx(

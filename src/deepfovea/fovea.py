@@ -1,7 +1,8 @@
 """The one definition of density, mask and sampling, for training, inference and viewer.
 
 A mask is a pure function of density, seed and frame number: the same on every device, in any
-order of frames, whatever the length of the clip.
+order of frames, whatever the length of the clip. It is computed by NumPy on the host: it is small,
+and PyTorch's threads would wait for processors that a generator keeps busy.
 """
 
 from __future__ import annotations
@@ -44,12 +45,12 @@ def density_map(
     Raises:
         InputError: radii in degrees without a geometry, or a budget that is out of reach.
     """
-    distance = eccentricity_map(gaze_px, height, width, density, geometry)
-    ramp = ((density.outer - distance) / (density.outer - density.inner)).clamp(0.0, 1.0)
+    distance = eccentricity_map(gaze_px, height, width, density, geometry).cpu().numpy()
+    ramp = ((density.outer - distance) / (density.outer - density.inner)).clip(0.0, 1.0)
     probability = density.periphery + (density.center - density.periphery) * ramp
     if density.budget is not None:
         probability = _to_budget(probability, density.budget)
-    return probability.unsqueeze(-3)
+    return torch.from_numpy(probability).to(gaze_px.device).unsqueeze(-3)
 
 
 def eccentricity_map(
@@ -77,24 +78,24 @@ def eccentricity_map(
                 "give its horizontal field of view"
             )
         return geometry.eccentricity_deg(gaze_px, height, width)
-    y = torch.arange(height, device=gaze_px.device, dtype=torch.float32)
-    x = torch.arange(width, device=gaze_px.device, dtype=torch.float32)
-    gaze = gaze_px.to(torch.float32)[..., None, None, :]
-    return torch.hypot(x - gaze[..., 0], y[:, None] - gaze[..., 1])
+    gaze = gaze_px.to("cpu", torch.float32).numpy()[..., None, None, :]
+    x = np.arange(width, dtype=np.float32) - gaze[..., 0]
+    y = np.arange(height, dtype=np.float32)[:, None] - gaze[..., 1]
+    with np.errstate(over="ignore"):  # a gaze may be as far away as it likes
+        return torch.from_numpy(np.sqrt(x * x + y * y)).to(gaze_px.device)
 
 
-def _to_budget(probability: Tensor, budget: float) -> Tensor:
+def _to_budget(probability: np.ndarray, budget: float) -> np.ndarray:
     # mean(p ** g) is convex and falls from 1 at g = 0, so Newton's steps from there never
     # pass the root.
-    log_p = probability.clamp(min=1e-6).log()
-    exponent = torch.zeros_like(log_p[..., :1, :1])
+    log_p = np.log(probability.clip(1e-6))
+    exponent = np.zeros_like(log_p[..., :1, :1])
     for _ in range(30):
-        power = (exponent * log_p).exp()
-        excess = power.mean((-2, -1), keepdim=True) - budget
-        slope = (power * log_p).mean((-2, -1), keepdim=True)
-        step = excess / slope.clamp(max=-1e-12)
-        exponent = (exponent - step).clamp(max=1e4)
-        if float(excess.abs().max()) < 1e-5:
+        power: np.ndarray = np.exp(exponent * log_p)
+        excess = power.mean((-2, -1), keepdims=True) - budget
+        slope = (power * log_p).mean((-2, -1), keepdims=True)
+        exponent = (exponent - excess / slope.clip(max=-1e-12)).clip(max=1e4)
+        if np.abs(excess).max() < 1e-5:
             break
     else:
         raise InputError(
@@ -125,32 +126,33 @@ def draw_mask(
         [B, T, 1, h, w], 1.0 where sampled, 0.0 elsewhere.
     """
     batch, time, _, height, width = probability.shape
-    device = probability.device
     seeds = list(seed) if isinstance(seed, Sequence) else [int(seed)] * batch
     if len(seeds) != batch:
         raise ValueError(f"received {len(seeds)} seeds, expected one or {batch}")
-    key = torch.tensor([s & 0xFFFFFFFF for s in seeds], device=device)[:, None, None, None]
-    frame = torch.arange(first_frame, first_frame + time, device=device)[:, None, None]
-    y = torch.arange(height, device=device)[:, None]
-    x = torch.arange(width, device=device)
+    key = np.array([s & 0xFFFFFFFF for s in seeds], np.uint32)[:, None, None, None]
+    frame = np.arange(first_frame, first_frame + time)[:, None, None]
+    y = np.arange(height, dtype=np.uint32)[:, None]
+    x = np.arange(width, dtype=np.uint32)
     if blue_noise:
-        texture = torch.from_numpy(void_and_cluster(NOISE_SIZE)).to(device)
         key = _hash32(key)
         rows = (y + key) % NOISE_SIZE
         columns = (x + (key >> 8)) % NOISE_SIZE
-        threshold = (texture[rows, columns].double() + frame * GOLDEN_RATIO) % 1.0
+        threshold = (void_and_cluster(NOISE_SIZE)[rows, columns] + frame * GOLDEN_RATIO) % 1.0
     else:
-        bits = _hash32(_hash32(_hash32(key) + frame) + (y << 16) + x)
-        threshold = bits.double() / 2.0**32
-    return (threshold < probability[:, :, 0]).to(probability.dtype).unsqueeze(2)
+        of_frame = _hash32(_hash32(key) + (frame & 0xFFFFFFFF).astype(np.uint32))
+        threshold = _hash32(of_frame + (y << 16) + x) / 2.0**32
+    mask = threshold < probability[:, :, 0].cpu().numpy()
+    return torch.from_numpy(mask).to(probability).unsqueeze(2)
 
 
-def _hash32(bits: Tensor) -> Tensor:
-    """Scramble 32-bit integers held in int64 (the "lowbias32" constants of C. Wellons)."""
-    bits = bits & 0xFFFFFFFF
-    bits = ((bits ^ (bits >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
-    bits = ((bits ^ (bits >> 15)) * 0x846CA68B) & 0xFFFFFFFF
-    return bits ^ (bits >> 16)
+def _hash32(bits: np.ndarray) -> np.ndarray:
+    """Scramble uint32, which wrap around (the "lowbias32" constants of C. Wellons)."""
+    bits = bits ^ (bits >> 16)
+    bits *= np.uint32(0x7FEB352D)
+    bits ^= bits >> 15
+    bits *= np.uint32(0x846CA68B)
+    bits ^= bits >> 16
+    return bits
 
 
 @lru_cache(maxsize=2)
@@ -196,8 +198,8 @@ def sample(
         samples [B, T, 3, h, w] (0 where not sampled) and mask [B, T, 1, h, w].
     """
     height, width = frames.shape[-2:]
-    probability = density_map(gaze_px.to(frames.device), height, width, density, geometry)
-    mask = draw_mask(probability, seed, first_frame, blue_noise).to(frames.dtype)
+    probability = density_map(gaze_px, height, width, density, geometry)
+    mask = draw_mask(probability, seed, first_frame, blue_noise).to(frames)
     return frames * mask, mask
 
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +22,9 @@ from .gaze import DisplayGeometry, GazeTrack, center
 from .objective.metrics import psnr
 from .pictures import side_by_side_panels, to_image
 from .pipeline import ahead
-from .video import VideoReader, VideoWriter
+from .video import Planes, VideoReader, VideoWriter, colorspace_of, to_planes
+
+Result = TypeVar("Result")
 
 
 class State(Protocol):
@@ -54,6 +56,13 @@ class Reconstructed(NamedTuple):
     samples: Tensor
     mask: Tensor
     gaze_px: Gaze
+
+
+class Filmed(NamedTuple):
+    """A frame as a video file holds it, and the mask [1,h,w] of the samples it was made from."""
+
+    planes: Planes
+    mask: Tensor
 
 
 class Sampled(NamedTuple):
@@ -141,10 +150,21 @@ class Reconstructor:
         Up to two frames, or groups of frames, wait for the generator and two behind it. Close
         the iterator when it is left early, which ends its threads.
         """
+        yield from self._overlapping(frames, self._reconstruct)
+
+    def film_ahead(self, frames: Iterable[tuple[Tensor, Gaze]]) -> Generator[Filmed, None, None]:
+        """As :meth:`stream_ahead`, with frames ready for :meth:`VideoWriter.write`."""
+        yield from self._overlapping(frames, self._film)
+
+    def _overlapping(
+        self,
+        frames: Iterable[tuple[Tensor, Gaze]],
+        generate: Callable[[Iterable[Sampled]], Iterator[Result]],
+    ) -> Generator[Result, None, None]:
         with (
             closing(ahead(frames)) as read,
             closing(ahead(self._sampled(read))) as sampled,
-            closing(ahead(self._reconstruct(sampled))) as results,
+            closing(ahead(generate(sampled))) as results,
         ):
             yield from results
 
@@ -166,6 +186,18 @@ class Reconstructor:
             for t, gaze_px in enumerate(gaze):
                 yield Reconstructed(frames[t], samples[0, t], mask[0, t], gaze_px)
 
+    def _film(self, groups: Iterable[Sampled]) -> Iterator[Filmed]:
+        planes_of = getattr(self.model, "planes", self._planes)
+        for samples, mask, gaze in groups:
+            with torch.inference_mode():
+                planes, self.state = planes_of(samples, mask, self.state)
+            for t in range(len(gaze)):
+                yield Filmed(Planes(planes.luma[0, t], planes.chroma[0, t]), mask[0, t])
+
+    def _planes(self, samples: Tensor, mask: Tensor, state: State | None) -> tuple[Planes, State]:
+        frames, state = self.model(samples, mask, state)
+        return to_planes(frames, colorspace_of(frames.shape[-1], frames.shape[-2])), state
+
     def _sample(self, pairs: list[tuple[Tensor, Gaze]]) -> tuple[Tensor, Tensor]:
         frames = torch.stack([frame for frame, _ in pairs])[None].to(self.device)
         if frames.shape[2] == 4:
@@ -174,7 +206,7 @@ class Reconstructor:
         gaze = torch.tensor([[gaze for _, gaze in pairs]])
         return sample(
             frames,
-            gaze.to(self.device),
+            gaze,
             self.density,
             seed=self.seed,
             first_frame=self.frames_seen,
@@ -188,7 +220,7 @@ class Summary:
     """What a run over a file did.
 
     frames; sampled: share of known low-resolution pixels; psnr: mean over frames, dB, None
-    without a truth; seconds: wall time, decoding and encoding included, ``on_frame`` not.
+    without a truth; seconds: wall time, decoding and encoding included, ``on_result`` not.
     """
 
     frames: int
@@ -214,7 +246,8 @@ def reconstruct_file(
     max_frames: int | None = None,
     overwrite: bool = False,
     skip_unreadable: bool = False,
-    on_frame: Callable[[Reconstructed, Tensor | None], None] | None = None,
+    on_frame: Callable[[], None] = lambda: None,
+    on_result: Callable[[Reconstructed, Tensor | None], None] | None = None,
 ) -> Summary:
     """Reconstruct a video file or a folder of images into another.
 
@@ -232,7 +265,8 @@ def reconstruct_file(
         max_frames: stop after so many.
         overwrite: replace existing outputs.
         skip_unreadable: leave out frames that cannot be read, see :class:`VideoReader`.
-        on_frame: called for every frame with the result and, when simulating, the truth
+        on_frame: called for every frame.
+        on_result: called for every frame with the result and, when simulating, the truth
             [3, H, W].
 
     Raises:
@@ -284,24 +318,33 @@ def reconstruct_file(
                 waiting.append((frame.pts_seconds, image))
                 yield low, _gaze_px(gaze, frame.pts_seconds, image, scale if simulate else 1)
 
+        # Unless somebody looks at RGB, frames are made as the encoder takes them.
+        unseen = output.suffix and not (simulate or beside or on_result)
+        begin = reconstructor.film_ahead if unseen else reconstructor.stream_ahead
+        stream: Generator[Filmed | Reconstructed, None, None] = begin(pairs())
         # The last to be entered, so that its threads end before what they use is closed.
-        results = stack.enter_context(closing(reconstructor.stream_ahead(pairs())))
-        for result in results:
+        for result in stack.enter_context(closing(stream)):
             pts_seconds, image = waiting.popleft()
+            frames += 1
+            # NumPy: see pictures.to_image.
+            sampled += float(result.mask.cpu().numpy().mean())
+            if isinstance(result, Filmed):
+                writer.write(result.planes, pts_seconds)
+                on_frame()
+                continue
             truth = image if simulate else None
             if truth is not None:
                 result = result._replace(frame=result.frame[..., : size[0], : size[1]])
                 quality += float(psnr(result.frame.cpu(), truth))
-            frames += 1
-            sampled += float(result.mask.mean())
             writer.write(to_image(result.frame), pts_seconds)
             if beside:
                 panels = side_by_side_panels(result.samples, result.frame, truth, result.gaze_px)
                 beside.write(panels, pts_seconds)
-            if on_frame:
+            if on_result:
                 called = time.perf_counter()
-                on_frame(result, truth)
+                on_result(result, truth)
                 started += time.perf_counter() - called
+            on_frame()
     seconds = time.perf_counter() - started
     return Summary(frames, sampled / frames, quality / frames if simulate else None, seconds)
 

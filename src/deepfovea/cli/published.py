@@ -161,7 +161,7 @@ def _infer(options: argparse.Namespace) -> None:
                 max_frames=options.frames,
                 overwrite=options.overwrite,
                 skip_unreadable=options.skip_unreadable,
-                on_frame=lambda *_, advance=advance: advance(),
+                on_frame=advance,
             )
         quality = "" if summary.psnr is None else f", PSNR {summary.psnr:.2f} dB"
         print(f"{output}: {summary.frames} frames{quality}")

@@ -76,7 +76,7 @@ def _reconstruct(options: argparse.Namespace) -> None:
             frame_rate=options.frame_rate,
             max_frames=options.frames,
             overwrite=options.overwrite,
-            on_frame=lambda *_: advance(),
+            on_frame=advance,
         )
     quality = "" if summary.psnr is None else f", PSNR {summary.psnr:.2f} dB against the input"
     print(

@@ -5,17 +5,22 @@ Images are 8-bit sRGB-encoded RGB, or RGBA with straight alpha. Times are in sec
 first frame. PyAV, and through it FFmpeg, is used in this folder only.
 """
 
-from .container import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from .container import IMAGE_SUFFIXES, VIDEO_SUFFIXES, colorspace_of
+from .planes import LUMA_SHARES, Planes, to_planes
 from .reader import Frame, VideoReader, find_videos, list_images, read_clip
 from .writer import VideoWriter
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "LUMA_SHARES",
     "VIDEO_SUFFIXES",
     "Frame",
+    "Planes",
     "VideoReader",
     "VideoWriter",
+    "colorspace_of",
     "find_videos",
     "list_images",
     "read_clip",
+    "to_planes",
 ]

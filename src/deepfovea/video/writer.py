@@ -8,13 +8,14 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+import torch
 from av.video.reformatter import VideoReformatter
 
 from .. import files
@@ -31,14 +32,11 @@ from .container import (
     refuse,
     silence,
 )
+from .planes import Planes
 from .sound import sound_packets, sound_start
 
-X264 = {
-    "preset": "ultrafast",
-    "bf": "3",
-    "x264-params": "cabac=1:deblock=0,0:8x8dct=1:partitions=i4x4,i8x8",
-}
-"""As near to the frames and as small as with "veryfast", in a third of its time: docs/speed.md."""
+X264 = {"preset": "ultrafast", "bf": "3", "x264-params": "deblock=0,0"}
+"""Near to the frames in a seventh of the time of "veryfast": docs/speed.md."""
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +77,7 @@ class VideoWriter:
         frame_rate: float | Fraction,
         audio_from: str | Path | None = None,
         overwrite: bool = False,
-        crf: int = 17,
+        crf: int = 20,
         pixel_aspect: float | Fraction = 1,
     ) -> None:
         self.path = Path(path)
@@ -110,7 +108,7 @@ class VideoWriter:
         self._overwrite = overwrite
         self._temporary = self._target
         self._lock: int | None = None
-        self._sink: _Movie | _Folder | None = None
+        self._sink: Any = None  # a _Movie or a _Folder
         self._shape: tuple[int, ...] = ()
         self._last = -math.inf
 
@@ -128,14 +126,19 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         return self
 
-    def write(self, image: np.ndarray, pts_seconds: float) -> None:
+    def write(self, image: np.ndarray | Planes, pts_seconds: float) -> None:
         """Append a frame: ``image`` uint8 [H, W, 3] RGB or [H, W, 4] RGBA, at ``pts_seconds``.
 
-        All images have one shape; times are at least 0 and increase. Raises InputError.
+        Or :class:`Planes` of one frame, luma [1, H, W], by the matrix of this size
+        (:func:`colorspace_of`), for a video file: nothing is then left to convert. All images
+        have one shape; times are at least 0 and increase. Raises InputError.
         """
-        shape = image.shape
-        if image.dtype != np.uint8 or len(shape) != 3 or shape[2] not in (3, 4) or 0 in shape:
-            refuse(self.path, f"an image {image.dtype} {list(shape)}", "uint8 [H, W, 3 or 4]")
+        if isinstance(image, Planes):
+            shape = self._shape_of(image)
+        else:
+            shape = image.shape
+            if image.dtype != np.uint8 or len(shape) != 3 or shape[2] not in (3, 4) or 0 in shape:
+                refuse(self.path, f"an image {image.dtype} {list(shape)}", "uint8 [H, W, 3 or 4]")
         if shape[2] == 4 and self.suffix not in ("", ".mov", ".webm"):
             expected = "RGB, or as output .webm, .mov or a folder"
             refuse(self.path, f"images with alpha for {self.suffix}", expected)
@@ -149,6 +152,24 @@ class VideoWriter:
                 self._sink = (_Movie if self.suffix else _Folder)(self, self._temporary, shape)
             self._sink.write(image, pts_seconds)
         self._shape, self._last = shape, pts_seconds
+
+    def _shape_of(self, planes: Planes) -> tuple[int, ...]:
+        if not self.suffix:
+            refuse(self.path, "planes for a folder of images", "RGB")
+        luma, chroma = planes
+        _, height, width = (2 * side for side in chroma.shape) if chroma.ndim == 3 else (0, 0, 0)
+        eight_bits = luma.dtype == chroma.dtype == torch.uint8
+        if (
+            not eight_bits
+            or luma.shape != (1, height, width)
+            or len(chroma) != 2
+            or not luma.numel()
+        ):
+            received = (
+                f"planes {luma.dtype} {list(luma.shape)}, {chroma.dtype} {list(chroma.shape)}"
+            )
+            refuse(self.path, received, "uint8 [1, H, W], [2, H/2, W/2]")
+        return height, width, 3
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         complete = False
@@ -261,14 +282,17 @@ class _Movie:
             self.sound = sound_packets(*writer._sound, self.container, path.suffix)
         self.sound_packet: Any = next(self.sound, None)
 
-    def write(self, image: np.ndarray, seconds: float) -> None:
-        frame = self.convert.reformat(
-            self._source(image),
-            format=self.stream.pix_fmt,
-            dst_colorspace={BT709: 1, BT601: 5}[self.stream.codec_context.colorspace],
-            dst_color_range=LIMITED_RANGE,
-            interpolation=ACCURATE,
-        )
+    def write(self, image: np.ndarray | Planes, seconds: float) -> None:
+        if isinstance(image, Planes):
+            frame = _frame("yuv420p", [*image.luma.cpu().numpy(), *image.chroma.cpu().numpy()])
+        else:
+            frame = self.convert.reformat(
+                self._source(image),
+                format=self.stream.pix_fmt,
+                dst_colorspace={BT709: 1, BT601: 5}[self.stream.codec_context.colorspace],
+                dst_color_range=LIMITED_RANGE,
+                interpolation=ACCURATE,
+            )
         frame.pts, frame.time_base = round(seconds / self.tick), self.tick
         if self.held is None:
             self.first_pts = frame.pts
@@ -282,11 +306,7 @@ class _Movie:
         if len(planes) == 4 or not planes.flags.c_contiguous:
             # The image's own memory, which is read before this returns to the caller
             return av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), self.format)
-        height, width = planes.shape[1:]
-        frame = av.VideoFrame(width, height, "gbrp")
-        for to, plane in zip(frame.planes, (planes[1], planes[2], planes[0]), strict=True):
-            np.frombuffer(to, np.uint8).reshape(height, -1)[:, :width] = plane
-        return frame
+        return _frame("gbrp", [planes[1], planes[2], planes[0]])
 
     def _encode(self, duration: int) -> list[Any]:
         self.held.duration = duration
@@ -319,3 +339,13 @@ class _Movie:
     def abandon(self) -> None:
         with contextlib.suppress(Exception):
             self.container.close()
+
+
+def _frame(pixels: str, planes: Sequence[np.ndarray]) -> Any:
+    """A copy of planes uint8 [h, w], the first as large as the frame, as FFmpeg's frame."""
+    height, width = planes[0].shape
+    frame = av.VideoFrame(width, height, pixels)
+    for to, plane in zip(frame.planes, planes, strict=True):
+        rows, columns = plane.shape
+        np.frombuffer(to, np.uint8).reshape(rows, -1)[:, :columns] = plane
+    return frame

@@ -1,0 +1,49 @@
+"""Frames as encoders of video take them: luma, and chroma at half the resolution."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .container import BT601, BT709
+
+LUMA_SHARES = {BT601: (0.299, 0.114), BT709: (0.2126, 0.0722)}
+"""Of red and of blue in luma, by matrix: ITU-R BT.601-7 and BT.709-6."""
+
+
+class Planes(NamedTuple):
+    """Frames in YCbCr 4:2:0, limited range, eight bits.
+
+    luma [..., 1, H, W] and chroma [..., 2, H/2, W/2], Cb and Cr, uint8; H and W even.
+    """
+
+    luma: Tensor
+    chroma: Tensor
+
+
+def to_planes(frames: Tensor, matrix: int) -> Planes:
+    """Convert RGB frames; each chroma sample is the mean of its 2 × 2 pixels.
+
+    Plain tensor operations: on a GPU an eighth of the bytes comes back, and an engine that
+    compiles a network takes them along.
+
+    Args:
+        frames: [..., 3, H, W] in [0, 1], what is outside is clamped; H and W even.
+        matrix: a key of :data:`LUMA_SHARES`.
+    """
+    red, blue = LUMA_SHARES[matrix]
+    luma = torch.tensor([red, 1.0 - red - blue, blue])
+    # Each colour difference reaches half of the range at most: BT.709-6, 3.3.
+    cb = (torch.tensor([0.0, 0.0, 1.0]) - luma) / (2.0 * (1.0 - blue))
+    cr = (torch.tensor([1.0, 0.0, 0.0]) - luma) / (2.0 * (1.0 - red))
+    to_luma = (219.0 * luma)[None, :, None, None].to(frames)
+    to_chroma = (224.0 * torch.stack([cb, cr]))[:, :, None, None].to(frames)
+    flat = frames.reshape(-1, *frames.shape[-3:]).clamp(0.0, 1.0)
+    # A half more than the offsets, as uint8 cuts off
+    y = F.conv2d(flat, to_luma, flat.new_full((1,), 16.5))
+    c = F.conv2d(flat, to_chroma.expand(2, 3, 2, 2) / 4.0, flat.new_full((2,), 128.5), stride=2)
+    sides = frames.shape[:-3]
+    return Planes(*(x.to(torch.uint8).reshape(*sides, *x.shape[-3:]) for x in (y, c)))
