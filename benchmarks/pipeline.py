@@ -56,7 +56,7 @@ def stages(folder, reconstructor, frames, rounds):
         return list(reconstructor._sampled(pairs))
 
     def generate(sampled):
-        return list(reconstructor._film(sampled))
+        return [filmed for group in sampled for filmed in reconstructor._filmed(group)]
 
     def encode(filmed):
         with VideoWriter(output, frame_rate=24, overwrite=True) as writer:

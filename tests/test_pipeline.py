@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from deepfovea.pipeline import ahead
+from deepfovea.pipeline import ahead, apply_ahead
 
 
 def numbers(count, made=None, failure=None):
@@ -73,3 +73,70 @@ def test_closing_ends_all_threads_and_closes_the_source():
     items.close()
     assert threading.active_count() == before
     assert len(closed) == 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 50])
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_a_function_of_each_item_in_order(count, depth):
+    results = apply_ahead(lambda number: 2 * number, numbers(count), depth)
+    assert list(results) == [2 * number for number in range(count)]
+
+
+def test_items_are_taken_here_while_the_function_is_busy_there():
+    threads, begun, taken = [], threading.Event(), threading.Event()
+
+    def items():
+        yield "first"
+        assert begun.wait(30)  # the function is busy with the first
+        threads.append(threading.current_thread())
+        taken.set()
+        yield "second"
+
+    def function(item):
+        begun.set()
+        assert taken.wait(30)
+        threads.append(threading.current_thread())
+        return item
+
+    assert list(apply_ahead(function, items())) == ["first", "second"]
+    assert threads[0] is threading.current_thread()
+    assert threads[1] is threads[2] is not threads[0]
+
+
+def test_a_function_is_no_further_ahead_than_asked():
+    made = []
+    results = apply_ahead(str, numbers(100, made), depth=3)
+    for taken in range(1, 20):
+        next(results)
+        assert len(made) <= taken + 3
+    results.close()
+    assert len(made) <= 23
+
+
+@pytest.mark.parametrize("failure", [ValueError("broken"), KeyboardInterrupt()])
+@pytest.mark.parametrize("where", ["items", "function"])
+def test_an_error_of_items_or_function_comes_in_its_place(where, failure):
+    before, got = threading.active_count(), []
+
+    def function(number):
+        if where == "function" and number == 3:
+            raise failure
+        return number
+
+    items = numbers(10, failure=failure if where == "items" else None)
+    with pytest.raises(type(failure)) as caught:
+        for number in apply_ahead(function, items):
+            got.append(number)
+    assert caught.value is failure
+    if where == "function" or isinstance(failure, Exception):  # an interruption comes at once
+        assert got == [0, 1, 2]
+    assert threading.active_count() == before
+
+
+def test_closing_ends_the_thread_of_the_function():
+    before = threading.active_count()
+    results = apply_ahead(str, numbers(1000))
+    assert next(results) == "0"
+    assert threading.active_count() == before + 1
+    results.close()
+    assert threading.active_count() == before

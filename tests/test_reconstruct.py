@@ -86,7 +86,9 @@ def assert_near(a, b, tolerance=1e-6):
     ],
     ids=["published", "blue noise", "degrees"],
 )
-def test_frame_by_frame_is_the_stream_is_the_bare_model(stream, options):
+@pytest.mark.parametrize("few", [True, False])
+def test_frame_by_frame_is_the_stream_is_the_bare_model(stream, options, few, monkeypatch):
+    monkeypatch.setattr(reconstruct, "few_processors", lambda: few)
     frames, gaze = clip(5)
     expected, samples, mask = bare(stream, frames, gaze, **options)
     one_by_one = Reconstructor(stream, **options)

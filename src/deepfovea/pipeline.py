@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def few_processors() -> bool:
+    """Whether each more thread would take a processor from a network that keeps them busy."""
+    return (os.cpu_count() or 1) <= 2
 
 
 def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
@@ -29,3 +36,33 @@ def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
         thread.shutdown(cancel_futures=True)
         if isinstance(iterator, Generator):
             iterator.close()
+
+
+def apply_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], depth: int = 2
+) -> Generator[Result, None, None]:
+    """``function(item)`` of each item in order, in another thread, at most ``depth`` ahead.
+
+    The items are taken in the thread of the caller, while the function is busy in the other one.
+    Whatever either raises is raised here in its place. Closing waits for the result that is being
+    computed and ends the thread.
+    """
+    thread = ThreadPoolExecutor(1)
+    coming: deque[Future[Result]] = deque()
+    iterator, end = iter(items), object()
+    try:
+        while True:
+            try:
+                item: Any = next(iterator, end)
+            except Exception:
+                while coming:
+                    yield coming.popleft().result()
+                raise
+            if item is not end:
+                coming.append(thread.submit(function, item))
+            elif not coming:
+                break
+            if item is end or len(coming) > depth:
+                yield coming.popleft().result()
+    finally:
+        thread.shutdown(cancel_futures=True)

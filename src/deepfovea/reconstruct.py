@@ -21,7 +21,7 @@ from .fovea import reduce, sample
 from .gaze import DisplayGeometry, GazeTrack, center
 from .objective.metrics import psnr
 from .pictures import side_by_side_panels, to_image
-from .pipeline import ahead
+from .pipeline import ahead, apply_ahead, few_processors
 from .video import Planes, VideoReader, VideoWriter, colorspace_of, to_planes
 
 Result = TypeVar("Result")
@@ -140,7 +140,8 @@ class Reconstructor:
         Args:
             frames: pairs of frame and gaze as in :meth:`__call__`.
         """
-        return self._reconstruct(self._sampled(frames))
+        for group in self._sampled(frames):
+            yield from self._reconstructed(group)
 
     def stream_ahead(
         self, frames: Iterable[tuple[Tensor, Gaze]]
@@ -150,23 +151,24 @@ class Reconstructor:
         Up to two frames, or groups of frames, wait for the generator and two behind it. Close
         the iterator when it is left early, which ends its threads.
         """
-        yield from self._overlapping(frames, self._reconstruct)
+        yield from self._overlapping(frames, self._reconstructed)
 
     def film_ahead(self, frames: Iterable[tuple[Tensor, Gaze]]) -> Generator[Filmed, None, None]:
         """As :meth:`stream_ahead`, with frames ready for :meth:`VideoWriter.write`."""
-        yield from self._overlapping(frames, self._film)
+        yield from self._overlapping(frames, self._filmed)
 
     def _overlapping(
-        self,
-        frames: Iterable[tuple[Tensor, Gaze]],
-        generate: Callable[[Iterable[Sampled]], Iterator[Result]],
+        self, frames: Iterable[tuple[Tensor, Gaze]], generate: Callable[[Sampled], list[Result]]
     ) -> Generator[Result, None, None]:
-        with (
-            closing(ahead(frames)) as read,
-            closing(ahead(self._sampled(read))) as sampled,
-            closing(ahead(generate(sampled))) as results,
-        ):
-            yield from results
+        with ExitStack() as stack:
+            if self.device.type == "cpu" and few_processors():
+                # Threads that wake up often would make those of the generator wait.
+                sampled: Iterable[Sampled] = self._sampled(frames)
+            else:
+                read = stack.enter_context(closing(ahead(frames)))
+                sampled = stack.enter_context(closing(ahead(self._sampled(read))))
+            for results in stack.enter_context(closing(apply_ahead(generate, sampled))):
+                yield from results
 
     def _sampled(self, frames: Iterable[tuple[Tensor, Gaze]]) -> Iterator[Sampled]:
         group = self.model.frames_per_step
@@ -178,21 +180,23 @@ class Reconstructor:
             self.frames_seen += count
             yield Sampled(samples, mask, [gaze_px for _, gaze_px in pairs[:count]])
 
-    def _reconstruct(self, groups: Iterable[Sampled]) -> Iterator[Reconstructed]:
-        for samples, mask, gaze in groups:
-            with torch.inference_mode():
-                output, self.state = self.model(samples, mask, self.state)
-                frames = _clamped(output[0])
-            for t, gaze_px in enumerate(gaze):
-                yield Reconstructed(frames[t], samples[0, t], mask[0, t], gaze_px)
+    def _reconstructed(self, group: Sampled) -> list[Reconstructed]:
+        samples, mask, gaze = group
+        with torch.inference_mode():
+            output, self.state = self.model(samples, mask, self.state)
+            frames = _clamped(output[0])
+        return [
+            Reconstructed(frames[t], samples[0, t], mask[0, t], gaze_px)
+            for t, gaze_px in enumerate(gaze)
+        ]
 
-    def _film(self, groups: Iterable[Sampled]) -> Iterator[Filmed]:
-        planes_of = getattr(self.model, "planes", self._planes)
-        for samples, mask, gaze in groups:
-            with torch.inference_mode():
-                planes, self.state = planes_of(samples, mask, self.state)
-            for t in range(len(gaze)):
-                yield Filmed(Planes(planes.luma[0, t], planes.chroma[0, t]), mask[0, t])
+    def _filmed(self, group: Sampled) -> list[Filmed]:
+        samples, mask, gaze = group
+        with torch.inference_mode():
+            planes_of = getattr(self.model, "planes", self._planes)
+            (luma, chroma), self.state = planes_of(samples, mask, self.state)
+        times = range(len(gaze))
+        return [Filmed(Planes(luma[0, t], chroma[0, t]), mask[0, t]) for t in times]
 
     def _planes(self, samples: Tensor, mask: Tensor, state: State | None) -> tuple[Planes, State]:
         frames, state = self.model(samples, mask, state)

@@ -19,6 +19,7 @@ import torch
 from av.video.reformatter import VideoReformatter
 
 from .. import files
+from ..pipeline import few_processors
 from .container import (
     ACCURATE,
     BT601,
@@ -268,8 +269,8 @@ class _Movie:
         self.stream = self.container.add_stream(codec, rate=rate, options=options)
         self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, pixels
         self.stream.thread_type = "AUTO"  # with PyAV's default x264 cuts frames into slices
-        if codec == "libx264" and (os.cpu_count() or 1) <= 2:
-            self.stream.codec_context.thread_count = 1  # a tenth less work: the network needs it
+        if codec == "libx264" and few_processors():
+            self.stream.codec_context.thread_count = 1  # a tenth less work
         context = self.stream.codec_context
         context.time_base, context.sample_aspect_ratio = self.tick, writer.pixel_aspect
         context.colorspace, context.color_range = colorspace_of(width, height), LIMITED_RANGE
