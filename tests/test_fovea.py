@@ -208,7 +208,7 @@ def test_pixels_are_sampled_as_often_as_their_probability():
 
 @NOISE
 def test_a_mask_is_of_ones_and_zeros_in_the_dtype_of_the_density(blue_noise):
-    for dtype in (torch.float32, torch.float64):
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
         mask = draw_mask(uniform(0.4, 2, 9, 13).to(dtype), blue_noise=blue_noise)
         assert mask.shape == (1, 2, 1, 9, 13)
         assert mask.dtype == dtype

@@ -141,7 +141,9 @@ def draw_mask(
     else:
         of_frame = _hash32(_hash32(key) + (frame & 0xFFFFFFFF).astype(np.uint32))
         threshold = _hash32(of_frame + (y << 16) + x) / 2.0**32
-    mask = threshold < probability[:, :, 0].cpu().numpy()
+    limit = probability[:, :, 0].cpu()
+    limit = limit if limit.dtype == torch.float64 else limit.float()  # NumPy has no bfloat16
+    mask = (threshold < limit.numpy()).astype(np.float32)
     return torch.from_numpy(mask).to(probability).unsqueeze(2)
 
 
@@ -200,6 +202,8 @@ def sample(
     height, width = frames.shape[-2:]
     probability = density_map(gaze_px, height, width, density, geometry)
     mask = draw_mask(probability, seed, first_frame, blue_noise).to(frames)
+    if frames.device.type == "cpu" and frames.dtype == torch.float32:
+        return torch.from_numpy(frames.detach().numpy() * mask.numpy()), mask
     return frames * mask, mask
 
 

@@ -203,7 +203,8 @@ class Reconstructor:
         return to_planes(frames, colorspace_of(frames.shape[-1], frames.shape[-2])), state
 
     def _sample(self, pairs: list[tuple[Tensor, Gaze]]) -> tuple[Tensor, Tensor]:
-        frames = torch.stack([frame for frame, _ in pairs])[None].to(self.device)
+        images = [frame[None, None] for frame, _ in pairs]
+        frames = (torch.cat(images, 1) if len(images) > 1 else images[0]).to(self.device)
         if frames.shape[2] == 4:
             mask = (frames[:, :, 3:] > 0).to(frames.dtype)
             return frames[:, :, :3] * mask, mask
