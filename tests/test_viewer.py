@@ -410,7 +410,9 @@ def next_error(socket):
     while True:
         message = socket.receive()
         assert message["type"] == "websocket.send", message
-        if "error" in (text := json.loads(message.get("text") or "{}")):
+        if "bytes" in message:  # not acknowledged, it would be among the last that come
+            socket.send_json({"shown": unpack(message["bytes"])[0]["number"]})
+        elif "error" in (text := json.loads(message["text"])):
             return text["error"]
 
 
