@@ -193,6 +193,7 @@ class Reconstructor:
     def _filmed(self, group: Sampled) -> list[Filmed]:
         samples, mask, gaze = group
         with torch.inference_mode():
+            # Compiled generators make them in their graph.
             planes_of = getattr(self.model, "planes", self._planes)
             (luma, chroma), self.state = planes_of(samples, mask, self.state)
         times = range(len(gaze))
