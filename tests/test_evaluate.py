@@ -451,9 +451,9 @@ def test_engines_give_the_same_figures_and_are_named(root, networks, tmp_path, m
 def test_the_cost_is_that_of_the_engine(networks, monkeypatch):
     pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed (extra export)")
     steps = []
-    step = CompiledGenerator._step
+    step = CompiledGenerator._one_step
     monkeypatch.setattr(
-        CompiledGenerator, "_step", lambda self, *x: steps.append(self.engine) or step(self, *x)
+        CompiledGenerator, "_one_step", lambda self, *x: steps.append(self.engine) or step(self, *x)
     )
     model = next(iter(networks))
     found = cost_module.measure_here(model, "cpu", "onnxruntime", seconds=0.0)

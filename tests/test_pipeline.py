@@ -116,9 +116,10 @@ def test_a_function_is_no_further_ahead_than_asked():
 @pytest.mark.parametrize("failure", [ValueError("broken"), KeyboardInterrupt()])
 @pytest.mark.parametrize("where", ["items", "function"])
 def test_an_error_of_items_or_function_comes_in_its_place(where, failure):
-    before, got = threading.active_count(), []
+    before, got, begun = threading.active_count(), [], []
 
     def function(number):
+        begun.append(number)
         if where == "function" and number == 3:
             raise failure
         return number
@@ -130,6 +131,7 @@ def test_an_error_of_items_or_function_comes_in_its_place(where, failure):
     assert caught.value is failure
     if where == "function" or isinstance(failure, Exception):  # an interruption comes at once
         assert got == [0, 1, 2]
+    assert max(begun) <= 3  # nothing after the error
     assert threading.active_count() == before
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -47,6 +47,18 @@ def apply_ahead(
     Whatever either raises is raised here in its place. Closing waits for the result that is being
     computed and ends the thread.
     """
+    failed = False
+
+    def apply(item: Item) -> Result:
+        nonlocal failed
+        if failed:  # what waits is not begun any more, and nobody will ask for it
+            raise CancelledError
+        try:
+            return function(item)
+        except BaseException:
+            failed = True
+            raise
+
     thread = ThreadPoolExecutor(1)
     coming: deque[Future[Result]] = deque()
     iterator, end = iter(items), object()
@@ -59,7 +71,7 @@ def apply_ahead(
                     yield coming.popleft().result()
                 raise
             if item is not end:
-                coming.append(thread.submit(function, item))
+                coming.append(thread.submit(apply, item))
             elif not coming:
                 break
             if item is end or len(coming) > depth:

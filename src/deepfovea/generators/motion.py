@@ -116,18 +116,14 @@ def simplest(flow: Tensor, samples: Tensor, mask: Tensor, reference: Tensor) -> 
     """
     now, then = samples.mean(1, keepdim=True), reference.mean(1, keepdim=True)
 
-    def missed(shown: Tensor) -> Tensor:
-        return F.avg_pool2d(_eighth((shown - now).abs() * mask), 3, 1, 1)  # [B,1,h/8,w/8]
+    def missed(along: Tensor) -> Tensor:
+        error = (backward_warp(then, along) - now).abs() * mask
+        return F.avg_pool2d(_eighth(error), 3, 1, 1)  # [B,1,h/8,w/8]
 
-    mean = flow.mean((2, 3), keepdim=True) + 0.0 * flow
-    smooth = resize(F.avg_pool2d(_eighth(flow), 5, 1, 2, count_include_pad=False), 8)
-    least = DETAIL * missed(backward_warp(then, flow))
-    for simple, shown in (
-        (0.0 * flow, then),
-        (mean, backward_warp(then, mean)),
-        (smooth, backward_warp(then, smooth)),
-    ):
-        cost = missed(shown)
+    smooth = F.avg_pool2d(_eighth(flow), 5, 1, 2, count_include_pad=False)
+    least = DETAIL * missed(flow)
+    for simple in (0.0 * flow, flow.mean((2, 3), keepdim=True) + 0.0 * flow, resize(smooth, 8)):
+        cost = missed(simple)
         # Between them without a jump, lest rounding decides.
         better = ((least - cost) / (SURE * least + 1e-6)).clamp(0.0, 1.0)
         flow = flow + resize(better, 8) * (simple - flow)
