@@ -426,3 +426,11 @@ def test_reduced_is_bilinear_without_antialiasing(scale):
     torch.testing.assert_close(reduce(frames, scale), expected, rtol=0, atol=1e-6)
     single = reduce(frames[0], scale)
     assert torch.equal(single, reduce(frames, scale)[0])
+
+
+def test_the_gradient_of_samples_reaches_the_frames_that_were_sampled():
+    frames = torch.rand(1, 2, 3, 12, 16, requires_grad=True)
+    samples, mask = sample(frames, torch.full((1, 2, 2), 6.0))
+    samples.sum().backward()
+    assert torch.equal(frames.grad, mask.expand_as(frames))
+    assert torch.equal(samples, sample(frames.detach(), torch.full((1, 2, 2), 6.0))[0])

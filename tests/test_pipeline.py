@@ -1,6 +1,7 @@
 """Claims about stages that overlap: same items, same errors, bounded, and gone at the end."""
 
 import threading
+from functools import partial
 
 import pytest
 
@@ -37,13 +38,14 @@ def test_the_next_item_is_made_while_one_is_used():
     assert list(items) == ["second"]
 
 
-def test_no_further_ahead_than_asked():
+@pytest.mark.parametrize("stage", [ahead, partial(apply_ahead, str)], ids=["items", "function"])
+def test_no_further_ahead_than_asked(stage):
     made = []
-    items = ahead(numbers(100, made), depth=3)
+    results = stage(numbers(100, made), depth=3)
     for taken in range(1, 20):
-        next(items)
+        next(results)
         assert len(made) <= taken + 3
-    items.close()
+    results.close()
     assert len(made) <= 23
 
 
@@ -101,16 +103,6 @@ def test_items_are_taken_here_while_the_function_is_busy_there():
     assert list(apply_ahead(function, items())) == ["first", "second"]
     assert threads[0] is threading.current_thread()
     assert threads[1] is threads[2] is not threads[0]
-
-
-def test_a_function_is_no_further_ahead_than_asked():
-    made = []
-    results = apply_ahead(str, numbers(100, made), depth=3)
-    for taken in range(1, 20):
-        next(results)
-        assert len(made) <= taken + 3
-    results.close()
-    assert len(made) <= 23
 
 
 @pytest.mark.parametrize("failure", [ValueError("broken"), KeyboardInterrupt()])

@@ -40,12 +40,12 @@ def density_map(
         geometry: the display; needed when the radii are in degrees.
 
     Returns:
-        [..., 1, h, w] in [0, 1].
+        [..., 1, h, w] in [0, 1]; no gradient reaches the gaze.
 
     Raises:
         InputError: radii in degrees without a geometry, or a budget that is out of reach.
     """
-    distance = eccentricity_map(gaze_px, height, width, density, geometry).cpu().numpy()
+    distance = eccentricity_map(gaze_px, height, width, density, geometry).detach().cpu().numpy()
     ramp = ((density.outer - distance) / (density.outer - density.inner)).clip(0.0, 1.0)
     probability = density.periphery + (density.center - density.periphery) * ramp
     if density.budget is not None:
@@ -78,7 +78,7 @@ def eccentricity_map(
                 "give its horizontal field of view"
             )
         return geometry.eccentricity_deg(gaze_px, height, width)
-    gaze = gaze_px.to("cpu", torch.float32).numpy()[..., None, None, :]
+    gaze = gaze_px.detach().to("cpu", torch.float32).numpy()[..., None, None, :]
     x = np.arange(width, dtype=np.float32) - gaze[..., 0]
     y = np.arange(height, dtype=np.float32)[:, None] - gaze[..., 1]
     with np.errstate(over="ignore"):  # a gaze may be as far away as it likes
@@ -141,7 +141,7 @@ def draw_mask(
     else:
         of_frame = _hash32(_hash32(key) + (frame & 0xFFFFFFFF).astype(np.uint32))
         threshold = _hash32(of_frame + (y << 16) + x) / 2.0**32
-    limit = probability[:, :, 0].cpu()
+    limit = probability[:, :, 0].detach().cpu()
     limit = limit if limit.dtype == torch.float64 else limit.float()  # NumPy has no bfloat16
     mask = (threshold < limit.numpy()).astype(np.float32)
     return torch.from_numpy(mask).to(probability).unsqueeze(2)
@@ -202,9 +202,9 @@ def sample(
     height, width = frames.shape[-2:]
     probability = density_map(gaze_px, height, width, density, geometry)
     mask = draw_mask(probability, seed, first_frame, blue_noise).to(frames)
-    if frames.device.type == "cpu" and frames.dtype == torch.float32:
-        return torch.from_numpy(frames.detach().numpy() * mask.numpy()), mask
-    return frames * mask, mask
+    if frames.device.type != "cpu" or frames.dtype != torch.float32 or frames.requires_grad:
+        return frames * mask, mask
+    return torch.from_numpy(frames.numpy() * mask.numpy()), mask
 
 
 def reduce(frames: Tensor, scale: int = 4) -> Tensor:

@@ -61,20 +61,20 @@ def apply_ahead(
 
     thread = ThreadPoolExecutor(1)
     coming: deque[Future[Result]] = deque()
-    iterator, end = iter(items), object()
+    iterator = iter(items)
     try:
         while True:
             try:
-                item: Any = next(iterator, end)
-            except Exception:
-                while coming:
-                    yield coming.popleft().result()
-                raise
-            if item is not end:
-                coming.append(thread.submit(apply, item))
-            elif not coming:
+                item = next(iterator)
+            except Exception as error:  # StopIteration too
+                last = error
                 break
-            if item is end or len(coming) > depth:
+            coming.append(thread.submit(apply, item))
+            if len(coming) > depth:
                 yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+        if not isinstance(last, StopIteration):
+            raise last
     finally:
         thread.shutdown(cancel_futures=True)

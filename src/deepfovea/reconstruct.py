@@ -204,6 +204,7 @@ class Reconstructor:
         return to_planes(frames, colorspace_of(frames.shape[-1], frames.shape[-2])), state
 
     def _sample(self, pairs: list[tuple[Tensor, Gaze]]) -> tuple[Tensor, Tensor]:
+        # A single one is not copied, which would be work for PyTorch's threads: see fovea.
         images = [frame[None, None] for frame, _ in pairs]
         frames = (torch.cat(images, 1) if len(images) > 1 else images[0]).to(self.device)
         if frames.shape[2] == 4:
@@ -336,20 +337,20 @@ def reconstruct_file(
             sampled += float(result.mask.cpu().numpy().mean())
             if isinstance(result, Filmed):
                 writer.write(result.planes, pts_seconds)
-                on_frame()
-                continue
-            truth = image if simulate else None
-            if truth is not None:
-                result = result._replace(frame=result.frame[..., : size[0], : size[1]])
-                quality += float(psnr(result.frame.cpu(), truth))
-            writer.write(to_image(result.frame), pts_seconds)
-            if beside:
-                panels = side_by_side_panels(result.samples, result.frame, truth, result.gaze_px)
-                beside.write(panels, pts_seconds)
-            if on_result:
-                called = time.perf_counter()
-                on_result(result, truth)
-                started += time.perf_counter() - called
+            else:
+                truth = image if simulate else None
+                if truth is not None:
+                    result = result._replace(frame=result.frame[..., : size[0], : size[1]])
+                    quality += float(psnr(result.frame.cpu(), truth))
+                shown = result.frame
+                writer.write(to_image(shown), pts_seconds)
+                if beside:
+                    panels = side_by_side_panels(result.samples, shown, truth, result.gaze_px)
+                    beside.write(panels, pts_seconds)
+                if on_result:
+                    called = time.perf_counter()
+                    on_result(result, truth)
+                    started += time.perf_counter() - called
             on_frame()
     seconds = time.perf_counter() - started
     return Summary(frames, sampled / frames, quality / frames if simulate else None, seconds)
