@@ -547,7 +547,7 @@ def test_describe_counts_parameters_and_multiply_adds(tmp_path):
     tent = 2 * 13 * 8  # two passes of 13 pixels over eight channels
     motion = eighth * (3 * tent + 2 * 2 * 5 + 9 * (14 * 48 + 48 * 48 + 48 * 2))
     motion += quarter * (2 * tent + 9 * ((14 + 48) * 32 + 32 * 32 + 32 * 2))
-    motion += half * (2 * tent + 9 * ((14 + 32) * 24 + 24 * 24 + 24 * 3))
+    motion += half * (tent + 9 * ((14 + 32) * 24 + 24 * 24 + 24 * 3))
     gate = half * 9 * (8 * 16 + 16)
     inputs = 16 * (3 + 3 + 1) + 4 * (3 + 1) + 2 + hidden
     refine = half * (inputs * c + 9 * c * c + 2 * 9 * c * c + c * hidden + c * 4 * head)

@@ -3,8 +3,7 @@
 From 1/8 over 1/4 to 1/2 of the low resolution, each level takes a few steps of a closed-form
 matcher and then adds what some convolutions make of its evidence. The corrections start at zero,
 so an untrained network is a Lucas–Kanade tracker: sub-pixel motion from the first step of
-training on, at the cost of a few products per pixel. At last a simpler motion that explains the
-samples as well takes the place of what was found.
+training on, at the cost of a few products per pixel.
 
 Legend: B batch, h, w the size of a level; flows in pixels of their level, (x, y), from the
 present frame back to the reference.
@@ -30,11 +29,6 @@ FILLED = 0.2
 MASK_GAIN = {8: 2.0, 4: 16.0, 2: 4.0}
 """By the factor of a level: a cell is known by one sample; at 1/8 by half of its samples."""
 
-DETAIL = 1.08
-"""By how much the motion that was found has to explain the samples better than a simpler one."""
-SURE = 0.04
-"""By how much a simpler motion has to explain them better to be taken as it is."""
-
 
 class Motion(nn.Module):
     """Backward optical flow between a sparsely sampled frame and what was known before it.
@@ -48,7 +42,7 @@ class Motion(nn.Module):
         eighth, quarter, half = channels
         self.at_eighth = Level(eighth, 0, outputs=2, steps=3)
         self.at_quarter = Level(quarter, eighth, outputs=2, steps=2)
-        self.at_half = Level(half, quarter, outputs=3, steps=2)
+        self.at_half = Level(half, quarter, outputs=3, steps=1)
 
     def forward(
         self, frame: Tensor, mask: Tensor, reference: Tensor, confidence: Tensor, before: Tensor
@@ -99,40 +93,6 @@ class Motion(nn.Module):
         # Bounded on both sides so that it can reach 0: resampling by a tiny flow would blur.
         moves = (1.0 + more[:, 2:] / 5.5).clamp(0.0, 12.0 / 11.0)
         return [*found, 2.0 * resize(flow * moves, 2)]
-
-
-def simplest(flow: Tensor, samples: Tensor, mask: Tensor, reference: Tensor) -> Tensor:
-    """The flow, replaced around where a simpler one explains the samples about as well.
-
-    Simpler are rest, then the mean flow of the frame (a camera that turns), then a smoothed flow;
-    each has to explain them better than those before it. What few samples show of the motion is
-    noisy, and each resampling along a wrong flow blurs what is carried.
-
-    Args:
-        flow: [B, 2, h, w], pixels; h and w multiples of 8.
-        samples: [B, 3, h, w], 0 where not sampled.
-        mask: [B, 1, h, w], 1 where sampled.
-        reference: [B, 3, h, w], the frame before, as well as it is known.
-    """
-    now, then = samples.mean(1, keepdim=True), reference.mean(1, keepdim=True)
-
-    def missed(along: Tensor) -> Tensor:
-        error = (backward_warp(then, along) - now).abs() * mask
-        return F.avg_pool2d(_eighth(error), 3, 1, 1)  # [B,1,h/8,w/8]
-
-    smooth = F.avg_pool2d(_eighth(flow), 5, 1, 2, count_include_pad=False)
-    least = DETAIL * missed(flow)
-    for simple in (0.0 * flow, flow.mean((2, 3), keepdim=True) + 0.0 * flow, resize(smooth, 8)):
-        cost = missed(simple)
-        # Between them without a jump, lest rounding decides.
-        better = ((least - cost) / (SURE * least + 1e-6)).clamp(0.0, 1.0)
-        flow = flow + resize(better, 8) * (simple - flow)
-        least = torch.minimum(least, cost)
-    return flow
-
-
-def _eighth(x: Tensor) -> Tensor:
-    return halve(halve(halve(x)))
 
 
 def _finer(
@@ -210,7 +170,7 @@ def lucas_kanade_step(
     """
     moved = backward_warp(then, flow)
     difference = moved - now
-    dx, dy = _gradient(0.5 * (moved + now))
+    dx, dy = gradient(0.5 * (moved + now))
     size = difference.abs().mean(1, keepdim=True)
     weight = weight * TOLERANCE / (size + TOLERANCE)
 
@@ -221,11 +181,20 @@ def lucas_kanade_step(
     sums = _tent(torch.cat([*map(weighed, products), flow], 1), 8, RADIUS)
     xx, xy, yy = sums[:, :1] + rigidity, sums[:, 1:2], sums[:, 2:3] + rigidity
     x, y = torch.split(rigidity * (sums[:, 6:] - flow) - sums[:, 3:5], 1, 1)
+    return gauss_newton(xx, xy, yy, x, y), sums[:, :3], sums[:, 5:6]
+
+
+def gauss_newton(xx: Tensor, xy: Tensor, yy: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """The step that solves [[xx, xy], [xy, yy]] · step = [x, y] in each pixel.
+
+    [B, 1, h, w] each to [B, 2, h, w]; at most 2 pixels per axis.
+    """
     step = torch.cat([yy * x - xy * y, xx * y - xy * x], 1) / (xx * yy - xy * xy)
-    return step.clamp(-2.0, 2.0), sums[:, :3], sums[:, 5:6]
+    return step.clamp(-2.0, 2.0)
 
 
-def _gradient(image: Tensor) -> tuple[Tensor, Tensor]:
+def gradient(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Central differences along x and y, the border repeated: [B, C, h, w] each."""
     x = F.pad(image, (1, 1, 1, 1), mode="replicate")
     horizontal = (x[..., 1:-1, 2:] - x[..., 1:-1, :-2]) / 2.0
     return horizontal, (x[..., 2:, 1:-1] - x[..., :-2, 1:-1]) / 2.0

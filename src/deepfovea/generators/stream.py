@@ -1,8 +1,8 @@
 """Our own generator: one frame in, one frame out, told where it was sampled.
 
     samples, mask ──┬── scene: how much brighter it has become; after a cut nothing is carried
-                    ├── motion: match the filled frame against the canvas, coarse to fine;
-                    │      │    the simplest that explains the samples
+                    ├── motion: match the filled frame against the canvas, coarse to fine
+                    │      └── settle: take others where they explain the very samples better
                     │      │
     canvas, shown, hidden ──┴── carry along the motion ── gate by agreement with the samples
                                                           │
@@ -32,8 +32,9 @@ from torch import Tensor, nn
 from ..config import InputError
 from ..fill import backward_warp, halve, pixels, pull_push, resize, sample_at
 from .layers import Residual, act, conv, zeroed
-from .motion import Motion, simplest
+from .motion import Motion
 from .scene import exposure_gain, same_scene
+from .settle import settle
 
 
 @dataclass(frozen=True)
@@ -147,12 +148,12 @@ class StreamNet(nn.Module):
         """One frame: samples [B,3,h,w], mask [B,1,h,w], motion [B,2,h,w]; h, w multiples of 8."""
         if state is None:
             state = self.initial_state(samples)
-        before = _at_samples(torch.cat(state[:2], 1))  # [B,7,h,w]
-        sure = before[:, 3:4]
-        reference = before[:, :3] + (1.0 - sure) * before[:, 4:]
-        gain = exposure_gain(samples, mask, reference).detach()  # [B,3,1,1]
+        known, confidence = torch.split(state.canvas, [3, 1], 1)
+        reference = known + (1.0 - confidence) * state.shown  # [B,3,2h,2w]
+        before = _at_samples(torch.cat([reference, confidence], 1))  # [B,4,h,w]
+        gain = exposure_gain(samples, mask, before[:, :3]).detach()  # [B,3,1,1]
         if motion is None:
-            flow = self._motion(samples, mask, gain * reference, sure, state.flow)  # [B,2,h,w]
+            flow = self._motion(samples, mask, gain * reference, before[:, 3:], state.flow)
         else:
             flow = motion
         along = flow if self.task_flow else flow.detach()
@@ -179,13 +180,19 @@ class StreamNet(nn.Module):
         return frame, StreamState(canvas, _canvas_cells(frame), hidden, goes_on * flow)
 
     def _motion(
-        self, samples: Tensor, mask: Tensor, reference: Tensor, confidence: Tensor, before: Tensor
+        self,
+        samples: Tensor,  # [B,3,h,w]
+        mask: Tensor,  # [B,1,h,w]
+        reference: Tensor,  # [B,3,2h,2w]
+        confidence: Tensor,  # [B,1,h,w]
+        before: Tensor,  # [B,2,h,w]
     ) -> Tensor:
         # A frame without any sample shows no motion: it is compared with the one before itself.
         seen = mask.amax((2, 3), keepdim=True)
-        filled = pull_push(samples, mask) + (1.0 - seen) * reference
-        found = self.motion(filled, mask, reference, confidence, before)
-        flow = simplest(found, samples, mask, reference)
+        low = _at_samples(reference)
+        filled = pull_push(samples, mask) + (1.0 - seen) * low
+        found = self.motion(filled, mask, low, confidence, before)
+        flow = settle(found, samples, mask, reference, before)
         return flow * confidence.amax((2, 3), keepdim=True)  # nothing known before, no motion
 
 
