@@ -100,6 +100,7 @@ LOSS_WEIGHTS = {
     "charbonnier": 1.0,
     "motion": 0.1,
     "endpoint": 0.02,
+    "texture": 1.0,
     "supervised": 5.0,
     "perceptual": 1.0,
     "flow": 2.0,
@@ -110,7 +111,8 @@ LOSS_WEIGHTS = {
 """The terms of the objective (:mod:`deepfovea.objective.losses`) and their default weights.
 
 Those from ``supervised`` to ``adversarial-fft`` are the published objective with its weights
-(Reich, Memmel, Grebe 2020); ``charbonnier``, ``motion`` and ``endpoint`` train ``stream``.
+(Reich, Memmel, Grebe 2020); ``charbonnier``, ``motion`` and ``endpoint`` train ``stream``, with
+``texture`` for the eye.
 """
 
 PUBLISHED_LOSSES = ("supervised", "perceptual", "flow", "adversarial", "adversarial-fft")

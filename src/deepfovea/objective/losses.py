@@ -10,10 +10,11 @@ multiresolution    L_sv of the coarser stages, tried and dropped by the authors
 charbonnier        L1 with a rounded tip, which trains ``stream``
 motion             photometric loss on the motion that ``stream`` found
 endpoint           distance of that motion from the optical flow of the truth
+texture            distance of local texture statistics, see ``texture.py``
 =================  ==============================================================================
 
 Source: Reich, Memmel, Grebe 2020 (DeepFovea++), L = 5·L_sv + L_LPIPS + 2·L_flow + 0.01·L_adv +
-0.01·L_adv,fft; the last three are ours. Every term is a mean over the clips of a batch, so that
+0.01·L_adv,fft; the last four are ours. Every term is a mean over the clips of a batch, so that
 several processes, each with a part of the batch, need only average.
 
 Legend: B batch, T time, H, W high resolution, h, w low resolution.
@@ -44,6 +45,7 @@ from .discriminators import (
 from .flow import clip_flow, flow_loss
 from .perceptual import PerceptualLoss
 from .robust import AdaptiveLoss
+from .texture import texture_distance
 
 DISCRIMINATORS = {"adversarial": VideoDiscriminator, "adversarial-fft": SpectrumDiscriminator}
 """The terms that a discriminator judges, each of which has an optimiser of its own."""
@@ -116,11 +118,15 @@ def make_terms(
         perceptual: the loss with its backbone; needed by ``perceptual``.
         flow: the estimator; needed by ``flow`` and ``endpoint``.
         adversarial: the kind of the generator's adversarial loss.
-        shift: of what the perceptual loss and the discriminators see, see :func:`window`.
+        shift: of what the losses of perception and texture and the discriminators see, see
+            :func:`window`.
     """
     known: dict[str, Term] = {
         "charbonnier": lambda output, target: charbonnier(output.frames - target.frames),
         "motion": _motion,
+        "texture": lambda output, target: texture_distance(
+            *window(shift, output.frames, target.frames)
+        ),
         "supervised": lambda output, target: learned["supervised"](output.frames, target.frames),
         "multiresolution": lambda output, target: _stages(
             learned["multiresolution"], output, target
