@@ -752,7 +752,7 @@ def test_two_processes_are_one_with_twice_the_batch(data, cache, tmp_path):
     words = "--crop=64 --clip=2 --chunk=2 --warmup=1 --cooldown=0 --learning-rate=1e-3 --workers=0"
     words += f" --losses={losses} --discriminator-channels=2,3,3,2,1 --steps=3 --batch=1"
     # Trained weights: where the last layer is still zero, gradients are but rounding errors.
-    words += " --perceptual-backbone=efficientnet-lite0 --start-from=stream --keep-minutes=1e-9"
+    words += " --perceptual-backbone=efficientnet-lite0 --start-from=stream-perceptual --keep-minutes=1e-9"
     command += [f"--run={run}", *words.split()]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -796,7 +796,7 @@ def test_two_processes_are_one_with_twice_the_batch(data, cache, tmp_path):
     # Adam divides by it and so makes much of a gradient near zero: almost all weights are equal
     # after the first step; these few move the others apart in the steps that follow.
     config = TrainConfig(losses=tuple(losses.split(",")), discriminator_channels=(2, 3, 3, 2, 1))
-    begins = begin(config, CPU, start_from="stream").net.state_dict()
+    begins = begin(config, CPU, start_from="stream-perceptual").net.state_dict()
 
     def weights(values):
         return torch.cat([values[f"net.{name}"].flatten() for name in begins])
