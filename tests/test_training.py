@@ -752,7 +752,8 @@ def test_two_processes_are_one_with_twice_the_batch(data, cache, tmp_path):
     words = "--crop=64 --clip=2 --chunk=2 --warmup=1 --cooldown=0 --learning-rate=1e-3 --workers=0"
     words += f" --losses={losses} --discriminator-channels=2,3,3,2,1 --steps=3 --batch=1"
     # Trained weights: where the last layer is still zero, gradients are but rounding errors.
-    words += " --perceptual-backbone=efficientnet-lite0 --start-from=stream-perceptual --keep-minutes=1e-9"
+    words += " --perceptual-backbone=efficientnet-lite0 --start-from=stream-perceptual"
+    words += " --keep-minutes=1e-9"
     command += [f"--run={run}", *words.split()]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
