@@ -150,10 +150,10 @@ class StreamNet(nn.Module):
             state = self.initial_state(samples)
         known, confidence = torch.split(state.canvas, [3, 1], 1)
         reference = known + (1.0 - confidence) * state.shown  # [B,3,2h,2w]
-        before = _at_samples(torch.cat([reference, confidence], 1))  # [B,4,h,w]
-        gain = exposure_gain(samples, mask, before[:, :3]).detach()  # [B,3,1,1]
+        before, sure = torch.split(_at_samples(torch.cat([reference, confidence], 1)), [3, 1], 1)
+        gain = exposure_gain(samples, mask, before).detach()  # [B,3,1,1]
         if motion is None:
-            flow = self._motion(samples, mask, gain * reference, before[:, 3:], state.flow)
+            flow = self._motion(samples, mask, gain * reference, gain * before, sure, state.flow)
         else:
             flow = motion
         along = flow if self.task_flow else flow.detach()
@@ -184,12 +184,12 @@ class StreamNet(nn.Module):
         samples: Tensor,  # [B,3,h,w]
         mask: Tensor,  # [B,1,h,w]
         reference: Tensor,  # [B,3,2h,2w]
+        low: Tensor,  # [B,3,h,w], the same where samples are
         confidence: Tensor,  # [B,1,h,w]
         before: Tensor,  # [B,2,h,w]
     ) -> Tensor:
         # A frame without any sample shows no motion: it is compared with the one before itself.
         seen = mask.amax((2, 3), keepdim=True)
-        low = _at_samples(reference)
         filled = pull_push(samples, mask) + (1.0 - seen) * low
         found = self.motion(filled, mask, low, confidence, before)
         flow = settle(found, samples, mask, reference, before)
