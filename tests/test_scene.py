@@ -72,12 +72,21 @@ def test_a_scene_goes_on_while_most_of_it_is_confirmed():
     assert same_scene(other * mask, mask, carried, sure).eq(0.0).all()
 
 
-@pytest.mark.parametrize("noise", [0.003, 0.03])
+@pytest.mark.parametrize("noise", [0.003, 0.03, 0.06])
 def test_noise_on_a_plain_wall_is_no_cut(noise):
     wall = torch.full((2, 3, 48, 64), 0.4)
     before, now = (wall + noise * torch.randn_like(wall) for _ in range(2))
     all_known = torch.ones(2, 1, 48, 64)
     assert same_scene(now, all_known, before, all_known).eq(1.0).all()
+
+
+def test_motion_missed_by_a_pixel_is_no_cut():
+    texture = torch.rand(2, 3, 48, 64)
+    coarse = torch.nn.functional.interpolate(torch.rand(2, 3, 6, 8), (48, 64), mode="bicubic")
+    scene, mask = 0.5 * texture + 0.5 * coarse, (torch.rand(2, 1, 48, 64) < 0.2).float()
+    missed = scene.roll(1, -1)
+    assert (missed - scene).abs().mean() > 0.9 * (texture - texture.mean()).abs().mean() / 2
+    assert same_scene(scene * mask, mask, missed, torch.ones_like(mask)).eq(1.0).all()
 
 
 def test_without_evidence_a_scene_goes_on():
