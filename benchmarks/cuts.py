@@ -41,8 +41,8 @@ def row(before, after, frame, fresh, truth):
     return {
         "before": before,
         "after": after,
-        "difference": float((frame - fresh).abs().mean()),
-        "gain": float((psnr(frame, truth) - psnr(fresh, truth)).mean()),
+        "difference": round(float((frame - fresh).abs().mean()), 5),
+        "gain": round(float((psnr(frame, truth) - psnr(fresh, truth)).mean()), 3),
     }
 
 
