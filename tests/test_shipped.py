@@ -77,6 +77,22 @@ def test_a_still_periphery_does_not_boil(stream):
     assert late < 0.25 * late_filled
 
 
+def test_the_perceptual_weights_are_sharper_and_as_steady():
+    """Nearer to the contrast of fine detail in the periphery, without flicker where all is still."""
+    plain, sharp = (deepfovea.load(name).eval() for name in ("stream", "stream-perceptual"))
+    truth = pan("coffee", 12)
+    kernel = torch.tensor([[0.0, -1, 0], [-1, 4, -1], [0, -1, 0]]).expand(3, 1, 3, 3)
+    detail, change = [], []
+    for net in (plain, sharp):
+        frames, _ = reconstructed(net, truth, gaze(-100.0, -100.0, 12))
+        detail.append(F.conv2d(frames[8:], kernel, groups=3).square().mean())
+        frames, _ = reconstructed(net, still("astronaut", 14), gaze(-100.0, -100.0, 14))
+        change.append(frames[8:].diff(dim=0).abs().mean())
+    original = F.conv2d(truth[0, 8:], kernel, groups=3).square().mean()
+    assert 1.2 * detail[0] < detail[1] < original
+    assert change[1] < 1.1 * change[0]
+
+
 def test_nothing_of_the_scene_before_a_cut_is_seen_after_it(stream):
     before, after = still("astronaut", 6), still("coffee", 6)
     cut, _ = reconstructed(stream, torch.cat([before, after], 1))
