@@ -78,7 +78,7 @@ def test_a_still_periphery_does_not_boil(stream):
 
 
 def test_the_perceptual_weights_are_sharper_and_as_steady():
-    """Nearer to the contrast of fine detail in the periphery, without flicker where all is still."""
+    """More of the fine detail of the periphery, and no more flicker where all is still."""
     plain, sharp = (deepfovea.load(name).eval() for name in ("stream", "stream-perceptual"))
     truth = pan("coffee", 12)
     kernel = torch.tensor([[0.0, -1, 0], [-1, 4, -1], [0, -1, 0]]).expand(3, 1, 3, 3)
