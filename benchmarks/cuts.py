@@ -37,38 +37,36 @@ def sampled(frames):
     return list(zip(samples.split(1, 1), mask.split(1, 1), strict=True))
 
 
-def row(before, after, frame, fresh, truth):
-    return {
-        "before": before,
-        "after": after,
-        "difference": round(float((frame - fresh).abs().mean()), 5),
-        "gain": round(float((psnr(frame, truth) - psnr(fresh, truth)).mean()), 3),
-    }
+def apart(frame, other):
+    return float((frame - other).abs().mean())
 
 
 def measure(model, clips):
-    """Rows for the cuts, and the differences from a network without a past where there is none."""
+    """A row for each cut, and for frames that go on how far they are from those without a past."""
     seen = {name: sampled(frames) for name, frames in clips.items()}
-    past, fresh, going_on = {}, {}, []
+    past, going_on, cuts = {}, [], []
     for name, pairs in seen.items():
-        state = None
-        for t, pair in enumerate(pairs):
+        _, state = model(*pairs[0])
+        for t, pair in enumerate(pairs[1:], 1):
             if t == BEFORE:
                 past[name] = state
-            alone, _ = model(*pair)
             frame, state = model(*pair, state)
-            if t == BEFORE:
-                fresh[name] = alone
-            if t > 0:
-                going_on.append(float((frame - alone).abs().mean()))
-    cuts = []
+            going_on.append(apart(frame, model(*pair)[0]))
     for after, pairs in seen.items():
-        truth = clips[after][None, BEFORE : BEFORE + 1]
-        for before, state in past.items():
-            if before != after:
-                frame, _ = model(*pairs[BEFORE], state)
-                cuts.append(row(before, after, frame, fresh[after], truth))
-    return cuts, going_on
+        pair, truth = pairs[BEFORE], clips[after][None, BEFORE : BEFORE + 1]
+        fresh, _ = model(*pair)
+        for before in past.keys() - {after}:
+            frame, _ = model(*pair, past[before])
+            gain = float((psnr(frame, truth) - psnr(fresh, truth)).mean())
+            cuts.append(
+                {
+                    "before": before,
+                    "after": after,
+                    "difference": round(apart(frame, fresh), 5),
+                    "gain": round(gain, 3),
+                }
+            )
+    return sorted(cuts, key=lambda cut: cut["gain"]), going_on
 
 
 def main():
@@ -80,11 +78,11 @@ def main():
         cuts, going_on = measure(
             deepfovea.load("stream"), {path.name: clip(path) for path in paths}
         )
-    rest = [row for row in cuts if row["difference"] > EQUAL]
+    rest = [cut for cut in cuts if cut["difference"] > EQUAL]
     summary = {
         "cuts": len(cuts),
         "equal": len(cuts) - len(rest),
-        "gain_of_the_rest_db": sorted(round(row["gain"], 2) for row in rest),
+        "gain_of_the_rest_db": [round(cut["gain"], 2) for cut in rest],
         "frames_that_go_on": len(going_on),
         "taken_for_a_cut": sum(difference <= EQUAL for difference in going_on),
     }

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import deepfovea
 from deepfovea.config import PUBLISHED_DENSITY
@@ -82,7 +83,7 @@ def test_noise_on_a_plain_wall_is_no_cut(noise):
 
 def test_motion_missed_by_a_pixel_is_no_cut():
     texture = torch.rand(2, 3, 48, 64)
-    coarse = torch.nn.functional.interpolate(torch.rand(2, 3, 6, 8), (48, 64), mode="bicubic")
+    coarse = F.interpolate(torch.rand(2, 3, 6, 8), (48, 64), mode="bicubic")
     scene, mask = 0.5 * texture + 0.5 * coarse, (torch.rand(2, 1, 48, 64) < 0.2).float()
     missed = scene.roll(1, -1)
     assert (missed - scene).abs().mean() > 0.9 * (texture - texture.mean()).abs().mean() / 2

@@ -106,6 +106,11 @@ def halve(x: Tensor, shift: int = 0) -> Tensor:
     return sample_at(2.0 * pixels(x, height // 2, width // 2) + (0.5 + shift), x)
 
 
+def eighth(x: Tensor) -> Tensor:
+    """Means of 8×8 pixels: [B, C, h, w] to [B, C, h/8, w/8]."""
+    return halve(halve(halve(x)))
+
+
 def _grid_is_faster(x: Tensor) -> bool:
     return _by_grid.get() and x.shape[1] < 16
 

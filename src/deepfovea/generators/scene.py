@@ -7,20 +7,18 @@ once, but need not be let go. After a cut it has to be, even what happens to agr
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from ..fill import eighth
 
 TOLERANCE = 0.02
 """Difference in [0, 1] at which a sample counts half, so that what moves does not decide."""
 PASSES = 2
 MOST = 2.0
 """Largest change from one frame to the next."""
-CELL = 8
-"""Side in low-resolution pixels of the squares in which colours are averaged, that noise and a
-motion missed by a pixel are no evidence of a cut."""
 SAME_SCENE, ANOTHER_SCENE = 0.6, 0.75
-"""By how much what was carried misses these averages, in parts of what one plain colour misses
-them by."""
+"""By how much what was carried misses the colours of cells, in parts of what one plain colour
+misses them by."""
 DOUBT = 2.0
 """Added to what the plain colour misses, summed over a frame: few samples are no evidence."""
 
@@ -53,6 +51,8 @@ def same_scene(samples: Tensor, mask: Tensor, color: Tensor, confidence: Tensor)
     """1 where a frame goes on with the scene of the one before, 0 after a cut; between in doubt.
 
     After a cut, what was carried explains the samples about as badly as one plain colour would.
+    Both are held against means of 8×8 pixels: noise, and a motion missed by a pixel, are no
+    evidence of a cut.
 
     Args:
         samples: [B, 3, h, w] in [0, 1], 0 where not sampled; h, w at least 8.
@@ -63,9 +63,9 @@ def same_scene(samples: Tensor, mask: Tensor, color: Tensor, confidence: Tensor)
     Returns:
         [B, 1, 1, 1]; 1 where there is no evidence.
     """
-    weight = mask * confidence
-    sums = F.avg_pool2d(torch.cat([samples * weight, color * weight, weight], 1), CELL)
-    new, old, weight = torch.split(sums, [3, 3, 1], 1)
+    known = mask * confidence
+    cells = eighth(torch.cat([samples * known, color * known, known], 1))
+    new, old, weight = torch.split(cells, [3, 3, 1], 1)
     missed = _mean((new - old).abs())
     plain = _mean(new) / _mean(weight)
     missed_by_plain = _mean((new - plain * weight).abs() + TOLERANCE * weight)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..fill import halve, pixels, resize, sample_at
+from ..fill import eighth, pixels, resize, sample_at
 from .motion import TOLERANCE, gauss_newton, gradient
 
 DETAIL = 1.08
@@ -57,14 +57,14 @@ def settle(
 
     @torch.no_grad()
     def missed(along: Tensor) -> Tensor:
-        return _around(_eighth((fetched(along) - now).abs() * mask), 3)  # [B,1,h/8,w/8]
+        return _around(eighth((fetched(along) - now).abs() * mask), 3)  # [B,1,h/8,w/8]
 
     rest = 0.0 * flow
     at_rest = missed(rest) + BLIND
 
     def of_movers(flow: Tensor, least: Tensor, window: int) -> Tensor:
         weight = (at_rest / (least + BLIND)).square().square()
-        return resize(_around(weight * _eighth(flow), window) / _around(weight, window), 8)
+        return resize(_around(weight * eighth(flow), window) / _around(weight, window), 8)
 
     def step(flow: Tensor, least: Tensor) -> Tensor:
         with torch.no_grad():
@@ -100,14 +100,9 @@ def _step(moved: Tensor, now: Tensor, mask: Tensor) -> Tensor:
     weight = mask * TOLERANCE / (difference.abs() + TOLERANCE)
     one = torch.ones_like(weight)
     products = [dx * dx, dx * dy, dy * dy, dx * difference, dy * difference, one]
-    sums = _around(_eighth(torch.cat(products, 1) * weight), 3)
+    sums = _around(eighth(torch.cat(products, 1) * weight), 3)
     xx, xy, yy, x, y = torch.split(sums[:, :5] / (sums[:, 5:] + 1e-4), 1, 1)
     return gauss_newton(xx + RIGIDITY, xy, yy + RIGIDITY, -x, -y)
-
-
-def _eighth(x: Tensor) -> Tensor:
-    """Means of 8×8 pixels: [B, C, h, w] to [B, C, h/8, w/8]."""
-    return halve(halve(halve(x)))
 
 
 def _around(cells: Tensor, window: int) -> Tensor:
