@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deepfovea.cli import main as deepfovea
-from deepfovea.cli.words import Parser
+from deepfovea.cli.options import Parser
 
 RUNS = Path("runs")
 PUBLISHED_BATCH = 2  # items, over all devices

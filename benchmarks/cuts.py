@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 import deepfovea
 from deepfovea.fovea import reduce
-from deepfovea.objective.metrics import psnr
+from deepfovea.metrics.pixel import psnr
 from deepfovea.video.reader import find_videos, read_clip
 
 HEIGHT, WIDTH, FRAMES, BEFORE = 480, 640, 24, 5

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torchvision.ops import deform_conv2d
 
-from deepfovea.generators import blocks, deform
-from deepfovea.generators.unet import PAPER, RecurrentUNet
+from deepfovea.generators.unet import blocks, deform
+from deepfovea.generators.unet.net import PAPER, RecurrentUNet
 
 
 def by_torchvision(x, offset, weight, bias, mask):

@@ -22,10 +22,11 @@ import torch
 import torch.nn.functional as F
 from av.video.reformatter import VideoReformatter
 
-from deepfovea.engine import load_engine
+from deepfovea.files_to_files import to_tensor
 from deepfovea.fovea import reduce
-from deepfovea.pictures import to_image
-from deepfovea.reconstruct import Reconstructor, to_tensor
+from deepfovea.images import to_image
+from deepfovea.reconstructor import Reconstructor
+from deepfovea.runtime.engine import load_engine
 from deepfovea.video import VideoReader
 from deepfovea.video.container import ACCURATE
 from deepfovea.video.writer import X264

@@ -27,10 +27,10 @@ import torch
 
 from deepfovea.config import PUBLISHED_TRAINING
 from deepfovea.fovea import reduce
-from deepfovea.objective.flow import flow_estimator
-from deepfovea.objective.losses import make_terms
-from deepfovea.objective.perceptual import PerceptualLoss, load_backbone
-from deepfovea.training.batches import Piece, Position, Region
+from deepfovea.losses.flow import flow_estimator
+from deepfovea.losses.perceptual import PerceptualLoss, load_backbone
+from deepfovea.losses.terms import make_terms
+from deepfovea.training.chunks import Piece, Position, Region
 from deepfovea.training.state import begin
 from deepfovea.training.step import (
     backward,

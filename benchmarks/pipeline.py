@@ -20,9 +20,10 @@ from statistics import median
 import torch
 
 from deepfovea.demo import demo_video
-from deepfovea.engine import load_engine
-from deepfovea.pictures import resize, to_image
-from deepfovea.reconstruct import Reconstructor, reconstruct_file, to_tensor
+from deepfovea.files_to_files import reconstruct_file, to_tensor
+from deepfovea.images import resize, to_image
+from deepfovea.reconstructor import Reconstructor
+from deepfovea.runtime.engine import load_engine
 from deepfovea.video import VideoReader, VideoWriter
 
 

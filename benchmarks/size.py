@@ -10,7 +10,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from deepfovea.bench import bench, to_json
+from deepfovea.runtime.bench import bench, to_json
 
 SIZES = {  # low resolution: name of the output, four times as large
     (96, 128): "",

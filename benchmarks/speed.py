@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 import deepfovea
-from deepfovea.clips import open_sources
-from deepfovea.training.data import ClipDataset
+from deepfovea.io.decoded_cache import open_sources
+from deepfovea.training.dataset import ClipDataset
 
 
 def median_ms(call, repeats):

@@ -15,10 +15,11 @@ from PIL import Image
 from screenshot import scene
 
 import deepfovea
-from deepfovea.fill import pull_push, upscale
+from deepfovea.fill import pull_push
 from deepfovea.fovea import reduce
-from deepfovea.objective.metrics import psnr
-from deepfovea.pictures import contact_sheet, mark_gaze, resize
+from deepfovea.images import contact_sheet, mark_gaze, resize
+from deepfovea.metrics.pixel import psnr
+from deepfovea.resample import upscale
 
 HEIGHT, WIDTH, FRAMES = 432, 640, 12
 SPEEDS = (4, 20, 60)  # pixels per frame

@@ -18,8 +18,8 @@ from screenshot import scene
 
 import deepfovea
 from deepfovea.fovea import reduce
-from deepfovea.objective.metrics import psnr
-from deepfovea.pictures import contact_sheet
+from deepfovea.images import contact_sheet
+from deepfovea.metrics.pixel import psnr
 
 LAPLACIAN = torch.tensor([[0.0, -1.0, 0.0], [-1.0, 4.0, -1.0], [0.0, -1.0, 0.0]])
 PARTS = (slice(60, 180), slice(470, 630)), (slice(230, 350), slice(330, 490))  # rows, columns

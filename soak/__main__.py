@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deepfovea.files import replacing
+from deepfovea.io.atomic import replacing
 
 from . import bad, disk, load, same
 from .table import render

@@ -23,7 +23,7 @@ import torch
 
 from deepfovea import checkpoint
 from deepfovea.config import TrainConfig
-from deepfovea.generators.stream import StreamConfig, StreamNet
+from deepfovea.generators.stream.net import StreamConfig, StreamNet
 
 from . import media as cases
 from .worker import Outcome, Worker

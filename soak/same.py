@@ -11,9 +11,10 @@ import torch
 from media import moving, write_video
 
 from deepfovea import checkpoint
-from deepfovea.engine import load_engine
+from deepfovea.files_to_files import reduce, to_tensor
 from deepfovea.gaze import synthetic
-from deepfovea.reconstruct import Reconstructor, reduce, to_tensor
+from deepfovea.reconstructor import Reconstructor
+from deepfovea.runtime.engine import load_engine
 
 from .bad import TRAIN, tiny_model
 from .worker import Worker

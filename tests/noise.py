@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from deepfovea.checkpoint import save_model
-from deepfovea.generators.stream import StreamConfig, StreamNet
+from deepfovea.generators.stream.net import StreamConfig, StreamNet
 from deepfovea.video import VideoReader
 
 HEIGHT, WIDTH, COUNT, RATE = 128, 192, 50, 25

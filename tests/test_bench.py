@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from deepfovea import bench, checkpoint
+from deepfovea import checkpoint
 from deepfovea.checkpoint import multiply_adds, save_model
 from deepfovea.cli import main
-from deepfovea.generators.stream import StreamConfig, StreamNet
-from deepfovea.generators.unet import RecurrentUNet, UNetConfig
+from deepfovea.generators.stream.net import StreamConfig, StreamNet
+from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
+from deepfovea.runtime import bench
 
 
 def test_rows(tmp_path, capsys):
@@ -49,7 +50,7 @@ def test_the_fastest_of_several_rounds_counts(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="memory is not told there")
 def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it():
     ballast = np.ones(2**27)
-    script = "from deepfovea import bench; print(bench._peak_mib('cpu'))"
+    script = "from deepfovea.runtime import bench; print(bench._peak_mib('cpu'))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     assert 50 < float(done.stdout) < ballast.nbytes / 2**20
 

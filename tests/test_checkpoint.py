@@ -26,8 +26,8 @@ from deepfovea.checkpoint import (
     write,
 )
 from deepfovea.config import InputError
-from deepfovea.generators.stream import StreamConfig
-from deepfovea.generators.unet import UNetConfig
+from deepfovea.generators.stream.net import StreamConfig
+from deepfovea.generators.unet.net import UNetConfig
 
 TINY = StreamConfig(
     channels=8,

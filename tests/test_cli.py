@@ -13,7 +13,7 @@ import torch
 from deepfovea.checkpoint import save_model
 from deepfovea.cli import main
 from deepfovea.gaze import random_point
-from deepfovea.generators.stream import StreamConfig, StreamNet
+from deepfovea.generators.stream.net import StreamConfig, StreamNet
 from deepfovea.video import VideoReader
 
 TINY_TRAINING = ["--steps=2", "--crop=64", "--clip=4", "--chunk=2", "--batch=1", "--workers=0"]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from deepfovea.checkpoint import PRESETS
 from deepfovea.config import PUBLISHED_DENSITY, Density, InputError, TrainConfig, from_json, to_json
-from deepfovea.generators.stream import StreamConfig
-from deepfovea.generators.unet import UNetConfig
+from deepfovea.generators.stream.net import StreamConfig
+from deepfovea.generators.unet.net import UNetConfig
 
 
 def refused(call, *args):

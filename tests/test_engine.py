@@ -6,15 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from deepfovea import engine
 from deepfovea.checkpoint import save_model
 from deepfovea.config import InputError
-from deepfovea.engine import load_engine
-from deepfovea.export import Step, trace
-from deepfovea.generators.blocks import ModulatedDeformConv
-from deepfovea.generators.stream import StreamConfig, StreamNet
-from deepfovea.generators.unet import RecurrentUNet, UNetConfig
-from deepfovea.reconstruct import Reconstructor
+from deepfovea.generators.stream.net import StreamConfig, StreamNet
+from deepfovea.generators.unet.blocks import ModulatedDeformConv
+from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
+from deepfovea.reconstructor import Reconstructor
+from deepfovea.runtime import engine
+from deepfovea.runtime.engine import load_engine
+from deepfovea.runtime.export import Step, trace
 from deepfovea.video import to_planes
 
 TOLERANCE = 1e-4

@@ -19,17 +19,18 @@ from deepfovea import fill
 from deepfovea.checkpoint import save_model
 from deepfovea.cli import main
 from deepfovea.config import Density, InputError
-from deepfovea.engine import CompiledGenerator
 from deepfovea.evaluate import Protocol, evaluate, from_json, to_json
-from deepfovea.evaluate import cost as cost_module
-from deepfovea.fill import accumulate, dis_flow, pull_push
+from deepfovea.evaluate import profile as cost_module
+from deepfovea.fill import accumulate, pull_push
+from deepfovea.flow import dis_flow
 from deepfovea.fovea import sample
 from deepfovea.gaze import GazeTrack, fixed
-from deepfovea.generators.stream import StreamConfig, StreamNet
-from deepfovea.generators.unet import RecurrentUNet, UNetConfig
-from deepfovea.objective.flow import clip_flow
-from deepfovea.objective.perceptual import PerceptualLoss, load_backbone
-from deepfovea.objective.temporal import farneback
+from deepfovea.generators.stream.net import StreamConfig, StreamNet
+from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
+from deepfovea.losses.flow import clip_flow
+from deepfovea.losses.perceptual import PerceptualLoss, load_backbone
+from deepfovea.metrics.temporal import farneback
+from deepfovea.runtime.engine import CompiledGenerator
 from deepfovea.video import VideoReader, VideoWriter
 
 BASELINES = ["fill", "accumulate", "bicubic-all"]
@@ -462,7 +463,7 @@ def test_the_cost_is_that_of_the_engine(networks, monkeypatch):
 
 
 def test_an_engine_that_is_missing_is_one_line_before_anything_is_run(root, monkeypatch, capsys):
-    from deepfovea import engine
+    from deepfovea.runtime import engine
 
     monkeypatch.setattr(engine, "find_spec", lambda package: None)
     assert main(["evaluate", str(root), "--engine", "openvino"]) == 2

@@ -17,14 +17,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from deepfovea import cli, export
+from deepfovea import cli
 from deepfovea.checkpoint import save_model
 from deepfovea.config import InputError
-from deepfovea.export import TOLERANCE, TOLERANCE_HALF, Step, export_onnx
 from deepfovea.fill import pull_push
-from deepfovea.generators.blocks import ModulatedDeformConv
-from deepfovea.generators.stream import StreamConfig, StreamNet
-from deepfovea.generators.unet import RecurrentUNet, UNetConfig
+from deepfovea.generators.stream.net import StreamConfig, StreamNet
+from deepfovea.generators.unet.blocks import ModulatedDeformConv
+from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
+from deepfovea.runtime import export
+from deepfovea.runtime.export import TOLERANCE, TOLERANCE_HALF, Step, export_onnx
 
 SMALL = StreamConfig(
     channels=12,

@@ -10,18 +10,10 @@ from scipy.interpolate import griddata
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from deepfovea.config import InputError
-from deepfovea.fill import (
-    Canvas,
-    accumulate,
-    backward_warp,
-    dis_flow,
-    halve,
-    pull_push,
-    resampled_by_grid,
-    resize,
-    upscale,
-)
+from deepfovea.fill import Canvas, accumulate, pull_push
+from deepfovea.flow import backward_warp, dis_flow
 from deepfovea.fovea import draw_mask
+from deepfovea.resample import halve, resampled_by_grid, resize, upscale
 
 SIZES = [(1, 1), (1, 7), (6, 1), (2, 3), (7, 9), (16, 16), (17, 33), (40, 24)]
 

@@ -6,15 +6,9 @@ import pytest
 import torch
 
 from deepfovea.config import InputError
-from deepfovea.fill import dis_flow
-from deepfovea.objective.flow import (
-    PWCNet,
-    clip_flow,
-    cost_volume,
-    flow_estimator,
-    flow_loss,
-    occlusion_mask,
-)
+from deepfovea.flow import dis_flow
+from deepfovea.losses.flow import clip_flow, flow_estimator, flow_loss, occlusion_mask
+from deepfovea.losses.pwcnet import PWCNet, cost_volume
 
 # Name, output channels, input channels, kernel size and, where not 1, stride of every layer of
 # the authors' checkpoint pwc_net.pth.tar. "=" : weight and bias directly under the name,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from deepfovea.config import InputError
-from deepfovea.objective.jod import load_jod
+from deepfovea.metrics.jod import load_jod
 
 
 def test_a_missing_package_is_named_with_its_licence(monkeypatch):

@@ -13,9 +13,9 @@ from torchvision.models import AlexNet_Weights, alexnet
 
 from deepfovea.config import InputError
 from deepfovea.evaluate import Protocol, evaluate
-from deepfovea.fill import upscale
 from deepfovea.fovea import reduce
-from deepfovea.objective.lpips import SMALLEST, load_lpips
+from deepfovea.metrics.lpips import SMALLEST, load_lpips
+from deepfovea.resample import upscale
 from deepfovea.video import VideoWriter
 
 pytest.importorskip("lpips", reason="the package lpips is not installed")

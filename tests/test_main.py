@@ -13,7 +13,7 @@ import torch
 
 from deepfovea.checkpoint import save_model
 from deepfovea.config import PUBLISHED_TRAINING
-from deepfovea.generators.unet import RecurrentUNet, UNetConfig
+from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
 from deepfovea.training import train as training
 from deepfovea.video import VideoReader, VideoWriter
 

@@ -7,13 +7,7 @@ import torch
 from torch import nn
 
 from deepfovea.config import InputError
-from deepfovea.objective.perceptual import (
-    BACKBONES,
-    Backbone,
-    PerceptualLoss,
-    load_backbone,
-    vgg19,
-)
+from deepfovea.losses.perceptual import BACKBONES, Backbone, PerceptualLoss, load_backbone, vgg19
 
 LAYERS = (2, 7, 12, 21, 30)
 

@@ -9,14 +9,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from deepfovea import reconstruct
+from deepfovea import files_to_files
 from deepfovea.config import Density, InputError
-from deepfovea.engine import load_engine
+from deepfovea.files_to_files import reconstruct_file, sample_file
 from deepfovea.fovea import sample
 from deepfovea.gaze import DisplayGeometry, fixed
-from deepfovea.generators.stream import StreamConfig, StreamNet
-from deepfovea.generators.unet import RecurrentUNet, UNetConfig
-from deepfovea.reconstruct import Reconstructor, pick_device, reconstruct_file, sample_file
+from deepfovea.generators.stream.net import StreamConfig, StreamNet
+from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
+from deepfovea.reconstructor import Reconstructor
+from deepfovea.runtime.device import pick_device
+from deepfovea.runtime.engine import load_engine
 from deepfovea.video import VideoReader, VideoWriter
 
 SIX_AT_A_TIME = UNetConfig(6, False, True, (4,) * 5, (4,) * 4, (4, 18))
@@ -88,7 +90,7 @@ def assert_near(a, b, tolerance=1e-6):
 )
 @pytest.mark.parametrize("few", [True, False])
 def test_frame_by_frame_is_the_stream_is_the_bare_model(stream, options, few, monkeypatch):
-    monkeypatch.setattr(reconstruct, "few_processors", lambda: few)
+    monkeypatch.setattr(files_to_files, "few_processors", lambda: few)
     frames, gaze = clip(5)
     expected, samples, mask = bare(stream, frames, gaze, **options)
     one_by_one = Reconstructor(stream, **options)
@@ -219,7 +221,7 @@ def test_enlarged_by_four_or_simulated_and_side_by_side(stream, tmp_path):
 def test_no_more_frames_than_asked_and_none_kept(stream, tmp_path, monkeypatch):
     source = media.write_video(tmp_path / "source.mp4", media.moving(30))
     seen, alive = [], []
-    to_tensor = reconstruct.to_tensor
+    to_tensor = files_to_files.to_tensor
 
     def watched(image):
         tensor = to_tensor(image)
@@ -229,7 +231,7 @@ def test_no_more_frames_than_asked_and_none_kept(stream, tmp_path, monkeypatch):
     def count(*_):
         alive.append(sum(reference() is not None for reference in seen))
 
-    monkeypatch.setattr(reconstruct, "to_tensor", watched)
+    monkeypatch.setattr(files_to_files, "to_tensor", watched)
     output, options = tmp_path / "out.mp4", {"max_frames": 28, "on_frame": count}
     summary = reconstruct_file(source, output, Reconstructor(stream), simulate=True, **options)
     assert summary.frames == len(seen) == len(read(output)) == 28

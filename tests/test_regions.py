@@ -9,7 +9,7 @@ import torch
 from deepfovea.config import Density
 from deepfovea.fovea import density_map, eccentricity_map
 from deepfovea.gaze import DisplayGeometry
-from deepfovea.objective.regions import cell_map, enlarge, region_means
+from deepfovea.metrics.regions import cell_map, enlarge, region_means
 
 DENSITY = Density(0.9, 0.1, 4.0, 9.0)
 

@@ -16,12 +16,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deepfovea import checkpoint, files
+from deepfovea import checkpoint
 from deepfovea.config import InputError
-from deepfovea.training.log import Log
+from deepfovea.io import atomic
+from deepfovea.training.logging import Log
 from deepfovea.training.state import read_config
 from deepfovea.video import VideoReader, VideoWriter
-from deepfovea.viewer.wish import Wish, change
+from deepfovea.viewer.request import Wish, change
 from soak import bad, disk
 from soak.media import corpus
 from soak.table import PARTS, render
@@ -65,7 +66,7 @@ def test_killed_at_any_moment_nothing_is_lost():
 HALF_WRITTEN = """
 import sys, time
 from pathlib import Path
-from deepfovea import files
+from deepfovea.io import atomic as files
 path = Path(sys.argv[1])
 with files.replacing(path / "a.json") as file:
     file.write(b"half")
@@ -96,14 +97,14 @@ def test_the_next_run_removes_what_a_killed_one_left_and_nothing_else(tmp_path, 
     for name in others:
         (tmp_path / name).write_bytes(b"kept")
     # While it lives, what it writes is its own.
-    with files.replacing(tmp_path / "b.json") as file:
+    with atomic.replacing(tmp_path / "b.json") as file:
         file.write(b"new")
     assert len(list(tmp_path.glob(".deepfovea-????????*"))) == 3
     half_written.kill()
     half_written.wait()
     assert len(list(tmp_path.glob(".deepfovea-????????*"))) == 3
     assert path.read_bytes() == b"old"
-    with files.replacing(path) as file:
+    with atomic.replacing(path) as file:
         file.write(b"new")
     assert names(tmp_path) == sorted(["a.json", "b.json", ".lock", *others])
     assert path.read_bytes() == b"new"
@@ -123,7 +124,7 @@ def test_a_link_or_a_pipe_with_the_name_of_a_leftover_harms_nothing(tmp_path):
     (tmp_path / "precious" / "file").write_text("kept")
     (tmp_path / ".deepfovea-00000000").symlink_to(tmp_path / "precious")
     os.mkfifo(tmp_path / ".deepfovea-00000001.mp4")
-    with files.replacing(tmp_path / "a") as file:
+    with atomic.replacing(tmp_path / "a") as file:
         file.write(b"new")
     assert (tmp_path / "precious" / "file").read_text() == "kept"
     assert (tmp_path / "a").read_bytes() == b"new"
@@ -132,7 +133,7 @@ def test_a_link_or_a_pipe_with_the_name_of_a_leftover_harms_nothing(tmp_path):
 @pytest.mark.parametrize("linux", [True, False])
 def test_a_folder_is_replaced_whole(tmp_path, monkeypatch, linux):
     if not linux:
-        monkeypatch.setattr(files, "_renameat2", lambda *_: False)
+        monkeypatch.setattr(atomic, "_renameat2", lambda *_: False)
     image = media.moving(1)[0]
     for count in (5, 2):
         with VideoWriter(tmp_path / "out", frame_rate=25, overwrite=True) as writer:
@@ -146,7 +147,7 @@ def test_a_folder_is_replaced_whole(tmp_path, monkeypatch, linux):
 @pytest.mark.parametrize("linux", [True, False])
 def test_an_output_that_appears_meanwhile_is_not_replaced(tmp_path, monkeypatch, name, linux):
     if not linux:
-        monkeypatch.setattr(files, "_renameat2", lambda *_: False)
+        monkeypatch.setattr(atomic, "_renameat2", lambda *_: False)
     image = media.moving(1)[0]
     with (
         pytest.raises(InputError, match="has appeared"),

@@ -8,7 +8,7 @@ import torch
 from scipy.integrate import quad
 from scipy.special import k1
 
-from deepfovea.objective.robust import AdaptiveLoss, general, log_partition
+from deepfovea.losses.robust import AdaptiveLoss, general, log_partition
 
 CLOSED_FORMS = {
     2.0: lambda s: s / 2,

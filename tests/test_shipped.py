@@ -8,10 +8,11 @@ from torch import Tensor
 
 import deepfovea
 from deepfovea.config import Density
-from deepfovea.engine import load_engine
-from deepfovea.fill import pull_push, upscale
+from deepfovea.fill import pull_push
 from deepfovea.fovea import reduce, sample
-from deepfovea.objective.metrics import psnr
+from deepfovea.metrics.pixel import psnr
+from deepfovea.resample import upscale
+from deepfovea.runtime.engine import load_engine
 
 HEIGHT, WIDTH = 256, 320
 LENGTH = 10

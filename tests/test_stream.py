@@ -7,11 +7,12 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
 import deepfovea
-from deepfovea.fill import backward_warp, pull_push, upscale
+from deepfovea.fill import pull_push
+from deepfovea.flow import backward_warp
 from deepfovea.fovea import draw_mask, reduce, sample
-from deepfovea.generators.motion import Motion, lucas_kanade_step
-from deepfovea.generators.settle import settle
-from deepfovea.generators.stream import (
+from deepfovea.generators.stream.flow_candidates import settle
+from deepfovea.generators.stream.motion import Motion, lucas_kanade_step
+from deepfovea.generators.stream.net import (
     Enter,
     StreamConfig,
     StreamNet,
@@ -19,7 +20,8 @@ from deepfovea.generators.stream import (
     Upscale,
     _between_samples,
 )
-from deepfovea.objective.metrics import psnr
+from deepfovea.metrics.pixel import psnr
+from deepfovea.resample import upscale
 
 SMALL = StreamConfig(12, 16, 16, 8, 4, (8, 8, 8))
 SIZES = [(16, 24), (13, 22), (1, 1)]

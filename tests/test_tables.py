@@ -14,9 +14,9 @@ from PIL import Image
 from deepfovea.cli import main
 from deepfovea.config import InputError
 from deepfovea.evaluate import Result, Row, from_json, to_json, to_markdown
+from deepfovea.evaluate.contact_sheets import BRIGHTEST, Panels, error_map, sheet
 from deepfovea.evaluate.plots import charts
 from deepfovea.evaluate.result import COLUMNS, Cost
-from deepfovea.evaluate.sheets import BRIGHTEST, Panels, error_map, sheet
 from deepfovea.evaluate.table import BEGIN, END, insert, losses
 
 PROTOCOL = {

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from deepfovea.config import InputError
-from deepfovea.fill import dis_flow
-from deepfovea.objective.temporal import e_warp, farneback, motion, t_lpips, t_of
+from deepfovea.flow import dis_flow
+from deepfovea.metrics.temporal import e_warp, farneback, motion, t_lpips, t_of
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from deepfovea.objective.texture import LAGS, WINDOW, autocorrelations, texture_distance
+from deepfovea.losses.texture import LAGS, WINDOW, autocorrelations, texture_distance
 
 
 def noise(blur, seed, frames=2, size=128):

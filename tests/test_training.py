@@ -21,16 +21,16 @@ import deepfovea
 from deepfovea import checkpoint
 from deepfovea.checkpoint import PRESETS
 from deepfovea.cli import main
-from deepfovea.clips import Source, open_sources
 from deepfovea.config import PUBLISHED_LOSSES, InputError, TrainConfig
-from deepfovea.generators.stream import StreamConfig, StreamNet
-from deepfovea.generators.unet import UNetConfig
-from deepfovea.objective.losses import charbonnier, make_terms
+from deepfovea.generators.stream.net import StreamConfig, StreamNet
+from deepfovea.generators.unet.net import UNetConfig
+from deepfovea.io.decoded_cache import Source, open_sources
+from deepfovea.losses.terms import charbonnier, make_terms
+from deepfovea.reds.items import PublishedItems
 from deepfovea.training import train as training
-from deepfovea.training.batches import Position, pieces
-from deepfovea.training.data import ClipDataset
-from deepfovea.training.log import Log
-from deepfovea.training.published import PublishedItems
+from deepfovea.training.chunks import Position, pieces
+from deepfovea.training.dataset import ClipDataset
+from deepfovea.training.logging import Log
 from deepfovea.training.state import begin, restore
 from deepfovea.training.step import counted, forward, restart, schedule, step
 from deepfovea.training.train import train

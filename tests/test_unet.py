@@ -7,10 +7,10 @@ import pytest
 import torch
 from torchvision.ops import deform_conv2d
 
-from deepfovea.generators import blocks, deform
-from deepfovea.generators.blocks import ModulatedDeformConv
-from deepfovea.generators.deform import DeformConv, deform_conv_by_sampling
-from deepfovea.generators.unet import (
+from deepfovea.generators.unet import blocks, deform
+from deepfovea.generators.unet.blocks import ModulatedDeformConv
+from deepfovea.generators.unet.deform import DeformConv, deform_conv_by_sampling
+from deepfovea.generators.unet.net import (
     DEEPFOVEA_2019,
     PAPER,
     DeepFoveaState,

@@ -20,17 +20,18 @@ from viewing import COUNT, DISC, HEIGHT, RATE, WIDTH, make_offer, unpack
 from deepfovea import cli
 from deepfovea.checkpoint import load
 from deepfovea.config import Density, InputError
-from deepfovea.engine import CompiledGenerator
+from deepfovea.files_to_files import to_tensor
 from deepfovea.fovea import reduce, sample
 from deepfovea.gaze import read_track
-from deepfovea.generators.unet import RecurrentUNet, UNetConfig
-from deepfovea.pictures import to_image
-from deepfovea.reconstruct import Reconstructor, to_tensor
+from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
+from deepfovea.images import to_image
+from deepfovea.reconstructor import Reconstructor
+from deepfovea.runtime.engine import CompiledGenerator
 from deepfovea.video import VideoReader
 from deepfovea.viewer import server
+from deepfovea.viewer.request import VIEWS, Wish, change
 from deepfovea.viewer.server import make_app, refusal
 from deepfovea.viewer.session import Loaded, Offer, Session
-from deepfovea.viewer.wish import VIEWS, Wish, change
 
 PATIENCE = 20.0  # seconds; a machine may be busy, and a failing test may wait
 
@@ -634,7 +635,7 @@ def test_a_port_in_use_and_a_missing_extra_are_one_line(offer, folder, capsys, m
         code, _, err = run(capsys, video, "--model", model, "--port", port)
     assert (code, err.count("\n")) == (2, 1)
     assert f"--port {port}: cannot listen" in err
-    monkeypatch.setattr("deepfovea.cli.viewer.find_spec", lambda name: None)
+    monkeypatch.setattr("deepfovea.cli.view.find_spec", lambda name: None)
     code, _, err = run(capsys, video)
     assert (code, err.count("\n")) == (2, 1)
     assert "pip install 'deepfovea[viewer]'" in err
@@ -650,7 +651,7 @@ def test_the_engine_is_the_one_asked_for(offer, folder, capsys, monkeypatch):
         loaded = offered["o"].model("tiny.safetensors")
         assert loaded.engine == f"{name}, cpu"
         assert isinstance(loaded.model, CompiledGenerator) == (engine != "torch")
-    monkeypatch.setattr("deepfovea.engine.find_spec", lambda name: None)
+    monkeypatch.setattr("deepfovea.runtime.engine.find_spec", lambda name: None)
     code, _, err = run(capsys, *words, "openvino")
     assert (code, err.count("\n")) == (2, 1)
     assert "pip install 'deepfovea[openvino]'" in err

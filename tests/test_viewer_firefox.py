@@ -23,8 +23,8 @@ from noise import (
 )
 from viewing import running_viewer
 
-from deepfovea.engine import ENGINE_NAMES, engine_of, load_engine
 from deepfovea.gaze import read_track
+from deepfovea.runtime.engine import ENGINE_NAMES, engine_of, load_engine
 
 pytest.importorskip("websockets", reason="websockets is not installed (it is in the extra viewer)")
 pytestmark = pytest.mark.skipif(

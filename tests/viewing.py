@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from deepfovea.checkpoint import load, save_model
-from deepfovea.generators.stream import StreamConfig, StreamNet
+from deepfovea.generators.stream.net import StreamConfig, StreamNet
 from deepfovea.viewer.session import Loaded, Offer
 
 HEIGHT, WIDTH, COUNT, RATE = 64, 96, 12, 25

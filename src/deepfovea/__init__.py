@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .checkpoint import load, save_model
     from .config import Density, InputError, TrainConfig
-    from .fill import accumulate, pull_push, upscale
+    from .files_to_files import reconstruct_file
+    from .fill import accumulate, pull_push
     from .fovea import density_map, draw_mask, reduce, sample
     from .gaze import DisplayGeometry, GazeTrack, read_track
-    from .reconstruct import Reconstructor, reconstruct_file
+    from .reconstructor import Reconstructor
+    from .resample import upscale
     from .video import Frame, VideoReader, VideoWriter
 
 __version__ = "0.1.0"
@@ -41,11 +43,11 @@ _HOME = {
     "reduce": "fovea",
     "pull_push": "fill",
     "accumulate": "fill",
-    "upscale": "fill",
+    "upscale": "resample",
     "load": "checkpoint",
     "save_model": "checkpoint",
-    "Reconstructor": "reconstruct",
-    "reconstruct_file": "reconstruct",
+    "Reconstructor": "reconstructor",
+    "reconstruct_file": "files_to_files",
 }
 
 __all__ = [*_HOME, "__version__"]

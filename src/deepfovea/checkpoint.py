@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .config import InputError, from_json
-from .files import replacing
-from .generators.stream import StreamConfig, StreamNet
-from .generators.unet import DEEPFOVEA_2019, PAPER, RecurrentUNet, UNetConfig
+from .generators.stream.net import StreamConfig, StreamNet
+from .generators.unet.net import DEEPFOVEA_2019, PAPER, RecurrentUNet, UNetConfig
+from .io.atomic import replacing
 
 FORMAT = 1
 WEIGHTS = Path(__file__).parent / "weights"

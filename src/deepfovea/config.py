@@ -108,7 +108,7 @@ LOSS_WEIGHTS = {
     "adversarial-fft": 0.01,
     "multiresolution": 5.0,
 }
-"""The terms of the objective (:mod:`deepfovea.objective.losses`) and their default weights.
+"""The terms of the objective (:mod:`deepfovea.losses.terms`) and their default weights.
 
 Those from ``supervised`` to ``adversarial-fft`` are the published objective with its weights
 (Reich, Memmel, Grebe 2020); ``charbonnier``, ``motion`` and ``endpoint`` train ``stream``, with

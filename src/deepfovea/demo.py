@@ -12,11 +12,12 @@ from torch import Tensor
 
 from .config import InputError
 from .evaluate import BASELINES
-from .files import replacing
+from .files_to_files import Summary, reconstruct_file
 from .gaze import GazeTrack, synthetic
-from .objective.metrics import psnr
-from .pictures import contact_sheet, mark_gaze, resize
-from .reconstruct import Reconstructed, Reconstructor, Summary, reconstruct_file
+from .images import contact_sheet, mark_gaze, resize
+from .io.atomic import replacing
+from .metrics.pixel import psnr
+from .reconstructor import Reconstructed, Reconstructor
 from .video import VideoReader
 
 SHEET_ROWS = 4

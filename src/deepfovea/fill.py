@@ -1,21 +1,15 @@
-"""Reconstruction without learning: the prior of our network and the baselines of every table."""
+"""Filling holes without learning: pull-push and accumulation along a flow."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .config import InputError
-
-FlowEstimator = Callable[[Tensor, Tensor], Tensor]
-"""(previous [B,3,h,w], current [B,3,h,w]) -> backward flow [B,2,h,w] in pixels (x, y)."""
+from .flow import FlowEstimator, backward_warp
+from .resample import halve, resize
 
 
 def pull_push(samples: Tensor, weight: Tensor) -> Tensor:
@@ -48,95 +42,6 @@ def pull_push(samples: Tensor, weight: Tensor) -> Tensor:
         coarse = resize(filled, 2)[..., : level.shape[-2], : level.shape[-1]]
         filled = level[:, :-1] + (1.0 - level[:, -1:]) * coarse
     return filled.reshape(shape)
-
-
-def upscale(frames: Tensor, scale: int = 4) -> Tensor:
-    """Bicubic interpolation, clamped to [0, 1]: [..., C, h, w] -> [..., C, s·h, s·w]."""
-    flat = frames.reshape(-1, *frames.shape[-3:])
-    large = F.interpolate(flat, scale_factor=scale, mode="bicubic", align_corners=False)
-    return large.reshape(*frames.shape[:-2], *large.shape[-2:]).clamp(0.0, 1.0)
-
-
-def backward_warp(image: Tensor, flow: Tensor) -> Tensor:
-    """Fetch for every pixel p the value of ``image`` at p + flow(p), bilinear, border repeated.
-
-    Args:
-        image: [B, C, h, w].
-        flow: [B, 2, h, w] in pixels, (x, y).
-    """
-    return sample_at(flow + pixels(flow, *flow.shape[-2:]), image)
-
-
-_by_grid: ContextVar[bool] = ContextVar("by_grid", default=False)
-
-
-@contextmanager
-def resampled_by_grid() -> Iterator[None]:
-    """Within it :func:`resize` and :func:`halve` sample a grid where there are few channels.
-
-    The result is the same up to rounding. OpenVINO takes a quarter of the time for it; PyTorch
-    and ONNX Runtime would take longer.
-    """
-    token = _by_grid.set(True)
-    try:
-        yield
-    finally:
-        _by_grid.reset(token)
-
-
-def resize(x: Tensor, factor: int) -> Tensor:
-    """Bilinear (``align_corners=False``): [B, C, h, w] to [B, C, factor·h, factor·w]."""
-    if not _grid_is_faster(x):
-        return F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)
-    height, width = x.shape[-2:]
-    return sample_at((pixels(x, factor * height, factor * width) + 0.5) / factor - 0.5, x)
-
-
-def halve(x: Tensor, shift: int = 0) -> Tensor:
-    """Means of 2×2 pixels, [B, C, h, w] to [B, C, h/2, w/2], a last odd row or column left out.
-
-    With ``shift`` 1, for even sides, of the pixels 2i+1 and 2i+2, the last ones repeated.
-    """
-    if not _grid_is_faster(x):
-        # Padding is not counted: the last mean is that of the last pixel alone.
-        means = F.avg_pool2d(x, 2, padding=shift, count_include_pad=False)
-        return means[..., shift:, shift:]
-    height, width = x.shape[-2:]
-    # The bilinear value in the middle of the four.
-    return sample_at(2.0 * pixels(x, height // 2, width // 2) + (0.5 + shift), x)
-
-
-def eighth(x: Tensor) -> Tensor:
-    """Means of 8×8 pixels: [B, C, h, w] to [B, C, h/8, w/8]."""
-    return halve(halve(halve(x)))
-
-
-def _grid_is_faster(x: Tensor) -> bool:
-    return _by_grid.get() and x.shape[1] < 16
-
-
-def pixels(like: Tensor, height: int, width: int) -> Tensor:
-    """The place (x, y) of every pixel of an image h×w: [B, 2, h, w], float32, B as in ``like``."""
-    y = torch.arange(height, device=like.device, dtype=torch.float32)[:, None]
-    x = torch.arange(width, device=like.device, dtype=torch.float32)
-    return torch.stack([x + 0.0 * y, y + 0.0 * x]).expand(like.shape[0], -1, -1, -1)
-
-
-def sample_at(positions: Tensor, image: Tensor) -> Tensor:
-    """The image [B, C, h, w] at the pixels (x, y) [B, 2, H, W], bilinear, border repeated."""
-    # In half precision a position is a sixteenth of a pixel off at 256, and the CPU's sampling
-    # goes wrong in large frames.
-    height, width = image.shape[-2:]
-    x, y = torch.split(2.0 * positions.float() + 1.0, 1, 1)
-    grid = torch.cat([x / width, y / height], 1) - 1.0
-    sampled = F.grid_sample(
-        image.float(),
-        grid.permute(0, 2, 3, 1),
-        mode="bilinear",
-        padding_mode="border",
-        align_corners=False,
-    )
-    return sampled.to(image.dtype)
 
 
 class Canvas(NamedTuple):
@@ -223,35 +128,3 @@ def _advance(
     color = torch.where(known > 0, color, carried[:, :3])
     frame = pull_push(color, confidence)
     return frame, Canvas(torch.where(confidence > 0, color, frame), confidence)
-
-
-def dis_flow(previous: Tensor, current: Tensor) -> Tensor:
-    """Backward optical flow by dense inverse search (Kroeger et al. 2016), from OpenCV.
-
-    Args:
-        previous: [B, 3, h, w] in [0, 1].
-        current: [B, 3, h, w] in [0, 1].
-
-    Returns:
-        [B, 2, h, w] pixels: ``previous`` at p + flow(p) shows what ``current`` shows at p.
-
-    Raises:
-        InputError: OpenCV is not installed.
-    """
-    try:
-        import cv2
-    except ImportError:
-        raise InputError(
-            "DIS optical flow needs OpenCV, which is missing: pip install 'deepfovea[eval]'"
-        ) from None
-    if max(current.shape[-2:]) < 12:  # OpenCV's smallest
-        return torch.zeros_like(current[:, :2])
-    solver = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    weights = np.array([0.299, 0.587, 0.114], np.float32)
-
-    def gray(image: Tensor) -> np.ndarray:
-        pixels = image.detach().permute(1, 2, 0).float().cpu().numpy() @ weights
-        return (pixels.clip(0, 1) * 255 + 0.5).astype(np.uint8)
-
-    flows = [solver.calc(gray(c), gray(p), None) for p, c in zip(previous, current, strict=True)]
-    return torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2).to(previous)

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from ..config import InputError
-from . import learning, models, published, quality, videos, viewer
-from .words import Parser, one_line
+from . import bench, demo, evaluate, export, infer, info, reconstruct, sample, train, validate, view
+from .options import Parser, one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,6 +69,18 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"deepfovea {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
-    for group in (videos, viewer, models, quality, learning, published):
-        group.add(verbs)
+    for subcommand in (
+        reconstruct,
+        sample,
+        demo,
+        view,
+        info,
+        export,
+        bench,
+        evaluate,
+        train,
+        validate,
+        infer,
+    ):
+        subcommand.add(verbs)
     return parser

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..fill import accumulate, dis_flow, pull_push, upscale
+from ..fill import accumulate, pull_push
+from ..flow import dis_flow
+from ..resample import upscale
 
 Method = Callable[[Tensor, Tensor, Any], tuple[Tensor, Any]]
 """(samples [B,T,3,h,w], mask [B,T,1,h,w], state) -> frames [B,T,3,H,W], state."""

@@ -16,16 +16,16 @@ import torch
 
 from .. import __version__, checkpoint
 from ..config import InputError
-from ..engine import engine_of, load_engine
 from ..gaze import GazeTrack, center
+from ..runtime.engine import engine_of, load_engine
 from ..video import find_videos
-from . import cost
-from .clips import Clip, Unreadable, read_all
-from .judges import load_judges
+from . import profile
+from .contact_sheets import Panels
 from .methods import BASELINES, SCALE, Method
+from .metrics import load_judges
 from .result import BIN, COLUMNS, Protocol, Result, Row
 from .score import score_clip
-from .sheets import Panels
+from .videos import Clip, Unreadable, read_all
 
 
 def evaluate(
@@ -60,9 +60,9 @@ def evaluate(
         track: where the eye looks in a clip; ``protocol.gaze`` is only its description.
         flow_weights: of the estimator ``protocol.flow``.
         device: where methods and FovVideoVDP run; other metrics are computed on the CPU.
-        engine: that runs the models, see :func:`deepfovea.engine.load_engine`. PyTorch unless
-            asked, so that the figures do not depend on what is installed: in others they differ
-            in the last digits.
+        engine: that runs the models, see :func:`deepfovea.runtime.engine.load_engine`.
+            PyTorch unless asked, so that the figures do not depend on what is installed: in
+            others they differ in the last digits.
         workers: processes that decode clips ahead.
         on_row: called with each row of this process.
         on_note: called with each line that the user should see, in this process.
@@ -108,7 +108,7 @@ def evaluate(
     costs, unmeasured = {}, []
     for name in methods if "cost" in protocol.metrics and rank == 0 else ():
         try:
-            costs[name] = cost.measure(name, str(device), engines.get(name, "torch"))
+            costs[name] = profile.measure(name, str(device), engines.get(name, "torch"))
         except RuntimeError as error:
             unmeasured.append(f"{name}: its cost could not be measured: {error}")
             tell(unmeasured[-1])
@@ -235,7 +235,8 @@ def _description(
         "eccentricity_bin": BIN[protocol.density.unit],
         "columns": columns,
         "jod_info": jod_info,
-        "cost_of": f"{cost.HEIGHT}x{cost.WIDTH} -> {SCALE * cost.HEIGHT}x{SCALE * cost.WIDTH}",
+        "cost_of": f"{profile.HEIGHT}x{profile.WIDTH} -> "
+        f"{SCALE * profile.HEIGHT}x{SCALE * profile.WIDTH}",
         "device": str(device),
         "engine": dict(engines),
         "versions": {

@@ -17,23 +17,17 @@ from torch import Tensor
 
 from ..fovea import eccentricity_map, sample
 from ..gaze import DisplayGeometry, GazeTrack
-from ..objective.jod import load_jod
-from ..objective.lpips import SMALLEST as LPIPS_SMALLEST
-from ..objective.metrics import (
-    SSIM_WINDOW,
-    absolute_error,
-    decibels,
-    squared_error,
-    ssim_map,
-)
-from ..objective.published_metrics import published_psnr, published_ssim
-from ..objective.regions import cell_map, enlarge, region_means
-from ..objective.temporal import e_warp, farneback, motion, t_lpips, t_of
-from . import sheets
-from .clips import Clip
-from .judges import Judges
+from ..metrics.jod import load_jod
+from ..metrics.lpips import SMALLEST as LPIPS_SMALLEST
+from ..metrics.pixel import SSIM_WINDOW, absolute_error, decibels, squared_error, ssim_map
+from ..metrics.published import published_psnr, published_ssim
+from ..metrics.regions import cell_map, enlarge, region_means
+from ..metrics.temporal import e_warp, farneback, motion, t_lpips, t_of
+from . import contact_sheets
 from .methods import SCALE, Method, frames_of
+from .metrics import Judges
 from .result import BIN, COLUMNS, Protocol, Row
+from .videos import Clip
 
 FEATURES_SMALLEST = 64
 """Side in pixels from which half of it is enough for EfficientNet-Lite0."""
@@ -50,7 +44,7 @@ def score_clip(
     judges: Judges,
     device: str | torch.device = "cpu",
     sheet: bool = False,
-) -> tuple[list[Row], list[sheets.Panels]]:
+) -> tuple[list[Row], list[contact_sheets.Panels]]:
     """Every method on one clip; the methods run on ``device``, the metrics on the CPU.
 
     Returns:
@@ -76,7 +70,8 @@ def score_clip(
     mask = masks[0]
     frames = {name: frames_of(method, low, mask, device) for name, method in methods.items()}
     tallies = {name: _Tally(judges) for name in methods}
-    shown = {(2 * row + 1) * count // (2 * sheets.ROWS) for row in range(sheets.ROWS)}
+    sheet_rows = contact_sheets.ROWS
+    shown = {(2 * row + 1) * count // (2 * sheet_rows) for row in range(sheet_rows)}
     panels, before = [], None
     for t in range(count):
         distance = eccentricity_map(gaze_px[t], h, w, protocol.density, geometry)
@@ -92,7 +87,7 @@ def score_clip(
             tallies[name].add(frame, truth)
         if sheet and t in shown:
             x, y = gaze_px[t].tolist()
-            panels.append(sheets.Panels((x, y), low[t] * mask[t], found, truth.frame))
+            panels.append(contact_sheets.Panels((x, y), low[t] * mask[t], found, truth.frame))
         before = truth.frame
     height, width = SCALE * h, SCALE * w
     jod = None

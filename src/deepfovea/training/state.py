@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from .. import checkpoint
 from ..checkpoint import PRESETS, Generator, build
 from ..config import RESUME_KEEPS, InputError, TrainConfig, from_json, nearest
-from ..generators.blocks import ModulatedDeformConv
-from ..generators.stream import StreamState
-from ..generators.unet import DeepFoveaState, RecurrentUNet, UNetState
-from ..objective.losses import DISCRIMINATORS, learned_parts
-from .batches import START, Position
+from ..generators.stream.net import StreamState
+from ..generators.unet.blocks import ModulatedDeformConv
+from ..generators.unet.net import DeepFoveaState, RecurrentUNet, UNetState
+from ..losses.terms import DISCRIMINATORS, learned_parts
+from .chunks import START, Position
 from .muon import Muon
 
 State = StreamState | UNetState | DeepFoveaState

@@ -17,18 +17,11 @@ from torch import Tensor, nn
 
 from ..checkpoint import Generator
 from ..config import TrainConfig
-from ..generators.stream import StreamNet, StreamState
-from ..generators.unet import RecurrentUNet
-from ..objective.losses import (
-    DISCRIMINATORS,
-    Output,
-    Target,
-    Term,
-    check_finite,
-    discriminator_loss,
-)
-from ..objective.metrics import psnr
-from .batches import Piece
+from ..generators.stream.net import StreamNet, StreamState
+from ..generators.unet.net import RecurrentUNet
+from ..losses.terms import DISCRIMINATORS, Output, Target, Term, check_finite, discriminator_loss
+from ..metrics.pixel import psnr
+from .chunks import Piece
 from .state import State, Training, learned_by, rates
 
 Mean = Callable[[Tensor], Tensor]
@@ -46,7 +39,7 @@ def step(
 
     Args:
         training: the run.
-        terms: the objective, see :func:`deepfovea.objective.losses.make_terms`.
+        terms: the objective, see :func:`deepfovea.losses.terms.make_terms`.
         piece: the chunk.
         config: weights, rates, limits.
         mean: over all processes; None: there is one.

@@ -18,17 +18,18 @@ from accelerate import Accelerator
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
-from ..clips import open_sources, split_folder
 from ..config import InputError, TrainConfig, to_json
-from ..files import replacing
-from ..objective.flow import flow_estimator
-from ..objective.losses import Term, deviations, make_terms
-from ..objective.perceptual import PerceptualLoss, load_backbone
-from ..reconstruct import pick_device
-from .batches import pieces
-from .data import SCALE, ClipDataset
-from .log import Log, writing
-from .published import PublishedItems
+from ..io.atomic import replacing
+from ..io.decoded_cache import open_sources
+from ..losses.flow import flow_estimator
+from ..losses.perceptual import PerceptualLoss, load_backbone
+from ..losses.terms import Term, deviations, make_terms
+from ..reds.items import PublishedItems
+from ..reds.splits import split_folder
+from ..runtime.device import pick_device
+from .chunks import pieces
+from .dataset import SCALE, ClipDataset
+from .logging import Log, writing
 from .state import State, Training, begin, export, restore, save
 from .step import schedule, step
 
@@ -53,7 +54,7 @@ def train(
 
     Args:
         data: folder of videos or image folders, or a data set with a split of that name: see
-            :func:`deepfovea.clips.split_folder`.
+            :func:`deepfovea.reds.splits.split_folder`.
         run: folder of this run, made if it is missing.
         config: what to do; on resuming, all but :data:`deepfovea.config.RESUME_KEEPS` may differ
             from what the run began with.

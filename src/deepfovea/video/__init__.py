@@ -6,9 +6,9 @@ first frame. PyAV, and through it FFmpeg, is used in this folder only.
 """
 
 from .container import IMAGE_SUFFIXES, VIDEO_SUFFIXES, colorspace_of
-from .planes import LUMA_SHARES, Planes, to_planes
 from .reader import Frame, VideoReader, find_videos, list_images, read_clip
 from .writer import VideoWriter
+from .yuv import LUMA_SHARES, Planes, to_planes
 
 __all__ = [
     "IMAGE_SUFFIXES",

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
 
-from .. import files
-from ..pipeline import few_processors
+from ..io import atomic
+from ..io.prefetch import few_processors
+from .audio import sound_packets, sound_start
 from .container import (
     ACCURATE,
     BT601,
@@ -33,8 +34,7 @@ from .container import (
     refuse,
     silence,
 )
-from .planes import Planes
-from .sound import sound_packets, sound_start
+from .yuv import Planes
 
 X264 = {"preset": "ultrafast", "bf": "3", "x264-params": "deblock=0,0"}
 """As near to the frames as "veryfast", in a quarter of its time, half as large again."""
@@ -95,7 +95,7 @@ class VideoWriter:
         if self._target.exists():
             self._check_replaceable(overwrite)
         try:  # the permission bits would not tell, least of all an administrator
-            trial = files.unfinished(self._target)
+            trial = atomic.unfinished(self._target)
             trial.touch(exist_ok=False)
             trial.unlink(missing_ok=True)
         except OSError as error:
@@ -149,7 +149,7 @@ class VideoWriter:
             refuse(self.path, f"a frame at {pts_seconds} s after {self._last} s", "a later time")
         with self._failures_explained():
             if self._sink is None:
-                self._temporary, self._lock = files.create(self._target, folder=not self.suffix)
+                self._temporary, self._lock = atomic.create(self._target, folder=not self.suffix)
                 self._sink = (_Movie if self.suffix else _Folder)(self, self._temporary, shape)
             self._sink.write(image, pts_seconds)
         self._shape, self._last = shape, pts_seconds
@@ -174,7 +174,7 @@ class VideoWriter:
                     refuse(self.path, "no frames to write", "at least one")
                 with self._failures_explained():
                     self._sink.finish()
-                    files.publish(self._temporary, self._target, overwrite=self._overwrite)
+                    atomic.publish(self._temporary, self._target, overwrite=self._overwrite)
                 complete = True
         finally:
             if not complete and self._lock is not None:

@@ -36,8 +36,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..config import InputError
 from .player import Player
+from .request import MAX_MESSAGE_BYTES
 from .session import Offer, Session
-from .wish import MAX_MESSAGE_BYTES
 
 STATIC = Path(__file__).parent / "static"
 SECURITY = {

@@ -24,14 +24,15 @@ from PIL import Image
 from torch import Tensor
 
 from ..config import InputError
+from ..files_to_files import pad, to_tensor
 from ..fovea import reduce
 from ..gaze import DisplayGeometry, GazeTrack, read_track
-from ..objective.metrics import psnr
-from ..pictures import to_image
-from ..reconstruct import Model, Reconstructor, pad, to_tensor
-from .delay import Delay, Seen
+from ..images import to_image
+from ..metrics.pixel import psnr
+from ..reconstructor import Model, Reconstructor
+from .batcher import Delay, Seen
 from .player import Player
-from .wish import VIEWS, Wish, change
+from .request import VIEWS, Wish, change
 
 IN_FLIGHT = 2
 MOST_STEPS = 100  # that were asked for while a frame was made

@@ -1,0 +1,81 @@
+"""The subcommand bench."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Literal
+
+from .options import Verbs, names, positive, write_text
+
+
+def add(verbs: Verbs) -> None:
+    """Add this subcommand to the command line."""
+    verb = verbs.add_parser("bench", help="how long a frame takes, by model and engine")
+    verb.add_argument("--models", default="stream", metavar="NAME|PATH,…")
+    verb.add_argument(
+        "--engines", default="torch,onnxruntime,openvino", metavar="NAME,…", help="or auto"
+    )
+    verb.add_argument("--size", default="192x256", metavar="HxW", help="low resolution")
+    verb.add_argument("--frames", type=positive, default=60, metavar="N", help="that are timed")
+    verb.add_argument(
+        "--rounds", type=positive, default=1, metavar="N", help="of which the fastest counts"
+    )
+    verb.add_argument("--device", default="cpu", help="of torch: cpu (default) | cuda | auto …")
+    verb.add_argument("--json", type=Path, metavar="FILE")
+    verb.set_defaults(handler=_bench)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ..runtime.bench import bench, to_json
+    from ..runtime.device import pick_device
+    from ..runtime.export import parse_size
+
+    console = Console(highlight=False)
+    rows, about = bench(
+        names(options.models),
+        names(options.engines),
+        size=parse_size(options.size, "--size"),
+        frames=options.frames,
+        rounds=options.rounds,
+        device=pick_device(options.device),
+        on_row=lambda row: print(
+            f"{row.model}  {row.engine}  {row.ms_p50:.1f} ms", file=sys.stderr
+        ),
+    )
+    columns = (
+        "model",
+        "engine",
+        "ms p50",
+        "ms p95",
+        "frames/s",
+        "MiB",
+        "GMAC",
+        "share",
+    )
+    table = Table(
+        title=f"one frame of {options.size}, {about['threads']} threads; share of the "
+        f"{about['matmul_gmac_per_second']:.0f} GMAC/s of matrix products"
+    )
+    for number, column in enumerate(columns):
+        justify: Literal["left", "right"] = "left" if number < 2 else "right"
+        table.add_column(column, justify=justify, no_wrap=number > 0, min_width=6, overflow="fold")
+    for row in rows:
+        table.add_row(
+            escape(row.model),
+            row.engine,
+            f"{row.ms_p50:.1f}",
+            f"{row.ms_p95:.1f}",
+            f"{row.frames_per_second:.1f}",
+            "" if row.peak_mib is None else f"{row.peak_mib:.0f}",
+            f"{row.gmac:.2f}",
+            "" if row.matmul_share is None else f"{100 * row.matmul_share:.0f} %",
+        )
+    console.print(table)
+    if options.json:
+        write_text(options.json, to_json(rows, about) + "\n")

@@ -1,0 +1,66 @@
+"""The subcommand demo."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..config import Density
+from .options import (
+    ProgressBar,
+    Verbs,
+    add_model,
+    frame_total,
+    positive,
+    reconstructor,
+    seed,
+)
+
+
+def add(verbs: Verbs) -> None:
+    """Add this subcommand to the command line."""
+    verb = verbs.add_parser("demo", help="reconstruct a real video and compare")
+    verb.add_argument("-o", "--output", type=Path, default=Path("demo-output"), metavar="FOLDER")
+    verb.add_argument("--video", type=Path, help="instead of the demo video")
+    verb.add_argument("--frames", type=positive, metavar="N", help="stop after N frames")
+    verb.add_argument("--seed", type=seed, default=0)
+    add_model(verb)
+    verb.set_defaults(handler=_demo)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ..demo import demo_video, run_demo
+    from ..video import VideoReader
+
+    video = options.video or demo_video()
+    with VideoReader(video) as reader:
+        total = frame_total(reader, options.frames)
+    options.density, options.blue_noise = Density(), False
+    with ProgressBar(total) as advance:
+        demo = run_demo(
+            video,
+            options.output,
+            reconstructor(options, None),
+            max_frames=options.frames,
+            on_frame=advance,
+        )
+    table = Table(
+        title=f"{escape(video.name)}, {demo.summary.frames} frames: PSNR against the original"
+    )
+    table.add_column("method")
+    table.add_column("dB", justify="right")
+    for name, value in demo.psnr.items():
+        table.add_row(escape(options.model) if name == "reconstruction" else name, f"{value:.2f}")
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        f"sampled: {100 * demo.summary.sampled:.1f} % of the low-resolution pixels, "
+        f"{100 * demo.summary.sampled / 16:.2f} % of the output's\n"
+        f"speed: {demo.summary.frames_per_second:.1f} frames/s, decoding and encoding included"
+    )
+    for file in demo.files:
+        console.print(f"look at {file}", markup=False)

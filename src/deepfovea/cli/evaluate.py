@@ -1,0 +1,230 @@
+"""The subcommand evaluate."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..config import Density, InputError
+from .options import (
+    DENSITY_HELP,
+    GAZE_HELP,
+    Verbs,
+    density,
+    gaze_track,
+    names,
+    one_line,
+    positive,
+    seed,
+    whole,
+    write_bytes,
+    write_text,
+)
+
+if TYPE_CHECKING:
+    from ..evaluate import Result
+    from ..evaluate.videos import Clip
+    from ..gaze import GazeTrack
+
+METRICS_HELP = (
+    "some of ssim,temporal,features,lpips,jod,published,cost (default: all but jod, which takes "
+    "as long as the rest together), all, or psnr for nothing but L1, MSE and PSNR"
+)
+
+
+def add(verbs: Verbs) -> None:
+    """Add these verbs to the command line."""
+    verb = verbs.add_parser(
+        "evaluate",
+        help="score models and baselines on a folder of videos",
+        description="Score models and baselines on every clip of a folder, which is the ground "
+        "truth. The exit code is 1 if a clip could not be read.",
+    )
+    verb.add_argument(
+        "root",
+        type=Path,
+        metavar="DIR|FILE.json",
+        help="folder of videos or folders of images; or what --json wrote, to render it again",
+    )
+    runs = [
+        verb.add_argument("--models", default="stream", metavar="NAME|PATH,…"),
+        verb.add_argument("--baselines", default="fill,accumulate,bicubic-all", metavar="NAME,…"),
+        verb.add_argument("--frames", type=positive, default=24, metavar="N", help="of every clip"),
+        verb.add_argument(
+            "--gaze",
+            default="center",
+            metavar="WORD|FILE",
+            help=f"{GAZE_HELP}; or a folder with CLIP.csv for every clip",
+        ),
+        verb.add_argument("--gaze-units", choices=["px", "norm", "ndc"]),
+        verb.add_argument("--seed", type=seed, default=0, help="of all random draws"),
+        verb.add_argument("--density", type=density, default=Density(), help=DENSITY_HELP),
+        verb.add_argument(
+            "--fov", type=float, metavar="DEGREES", help="horizontal angle that the frames fill"
+        ),
+        verb.add_argument("--blue-noise", action="store_true", help="even draws"),
+        verb.add_argument("--metrics", metavar="NAME,…", help=METRICS_HELP),
+        verb.add_argument(
+            "--flow", default="dis", metavar="NAME", help="true motion for E_warp (default dis)"
+        ),
+        verb.add_argument("--flow-weights", type=Path, metavar="FILE", help="of --flow"),
+        verb.add_argument("--device", default="auto", help="auto | cpu | cuda | cuda:N | mps"),
+        verb.add_argument(
+            "--engine",
+            default="torch",
+            metavar="NAME",
+            help="torch (default, the same everywhere) | onnxruntime | openvino | auto",
+        ),
+        verb.add_argument(
+            "--workers", type=whole, default=0, metavar="N", help="processes that decode ahead"
+        ),
+    ]
+    verb.add_argument("--json", type=Path, metavar="FILE", help="everything, to render again")
+    verb.add_argument(
+        "--markdown",
+        type=Path,
+        metavar="FILE",
+        help="the tables; in a file with the marks '<!-- deepfovea evaluate: begin -->' and "
+        "'… end -->', between these",
+    )
+    verb.add_argument(
+        "--plots", type=Path, metavar="DIR", help="charts, and a contact sheet per clip in sheets/"
+    )
+    verb.set_defaults(handler=_evaluate, runs={run.dest: run.default for run in runs})
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from ..evaluate import from_json
+    from ..evaluate.run import is_first_process
+
+    for file in filter(None, (options.json, options.markdown)):
+        if file.is_dir() or not file.parent.is_dir():  # before anything is computed
+            raise InputError(
+                f"{file}: cannot be written (it is a folder, or in none); choose another"
+            )
+    if not options.root.is_file():
+        result = _run(options)
+    else:
+        for name, default in options.runs.items():
+            if getattr(options, name) != default:
+                raise InputError(
+                    f"--{name.replace('_', '-')}: received it together with {options.root}, of "
+                    "which tables are only rendered again; leave it out, or give a folder"
+                )
+        try:
+            text = options.root.read_text()
+        except (OSError, ValueError):
+            raise InputError(
+                f"{options.root}: received neither a folder of videos nor a JSON of results"
+            ) from None
+        result = from_json(text, str(options.root))
+    if is_first_process():
+        _write(result, options)
+    return 1 if result.failed else 0
+
+
+def _run(options: argparse.Namespace) -> Result:
+    from ..evaluate import Protocol, evaluate
+    from ..evaluate.contact_sheets import Panels, sheet
+    from ..evaluate.plots import require_matplotlib
+    from ..evaluate.result import DEFAULT_METRICS, METRICS, Row
+    from ..runtime.device import pick_device
+
+    metrics: tuple[str, ...] = DEFAULT_METRICS
+    if options.metrics is not None:
+        asked = names(options.metrics)
+        metrics = METRICS if "all" in asked else tuple(m for m in asked if m != "psnr")
+    models = names(options.models)
+    if options.plots:  # before anything is computed
+        require_matplotlib()
+        _make_folder(options.plots)
+
+    def track(clip: Clip) -> GazeTrack:
+        height, width = clip.frames.shape[1:3]
+        return gaze_track(
+            _gaze_of(options.gaze, clip.name),
+            options.gaze_units,
+            # A point of its own for every clip, whatever other clips there are.
+            (options.seed, zlib.crc32(clip.name.encode())),
+            (height, width),
+            scale=4,
+            frame_rate=clip.frames_per_second,
+            seconds=float(clip.times[-1]) + 1.0,
+        )
+
+    def tell(line: str) -> None:
+        print(one_line(line), file=sys.stderr, flush=True)
+
+    def on_row(row: Row) -> None:
+        tell(f"{row.clip}  {row.method}  {row.psnr:.2f} dB")
+
+    def on_sheet(clip: str, panels: list[Panels]) -> None:
+        path = options.plots / "sheets" / f"{clip}.png"
+        _make_folder(path.parent)
+        write_bytes(path, sheet(panels, models))
+
+    return evaluate(
+        options.root,
+        models,
+        names(options.baselines),
+        Protocol(
+            frames=options.frames,
+            gaze=options.gaze + (f" {options.gaze_units}" if options.gaze_units else ""),
+            seed=options.seed,
+            density=options.density,
+            blue_noise=options.blue_noise,
+            fov_deg=options.fov,
+            metrics=metrics,
+            flow=options.flow,
+        ),
+        track=track,
+        flow_weights=options.flow_weights,
+        device=pick_device(options.device),
+        engine=options.engine,
+        workers=options.workers,
+        on_row=on_row,
+        on_note=tell,
+        on_sheet=on_sheet if options.plots else None,
+    )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: no folder for pictures ({error.strerror}); choose another"
+        ) from None
+
+
+def _gaze_of(word: str, clip: str) -> str:
+    """The file of a clip where --gaze is a folder."""
+    folder = Path(word)
+    if not folder.is_dir():
+        return word
+    file = folder / f"{clip}.csv"
+    return str(file if file.exists() else (folder / clip).with_suffix(".csv"))
+
+
+def _write(result: Result, options: argparse.Namespace) -> None:
+    from ..evaluate import to_json, to_markdown
+    from ..evaluate.plots import charts
+    from ..evaluate.table import insert
+
+    tables = to_markdown(result)
+    print(tables)
+    if options.json:
+        write_text(options.json, to_json(result) + "\n")
+    if options.markdown:
+        before = ""
+        with contextlib.suppress(OSError, ValueError):  # it is new, or no text: replaced
+            before = options.markdown.read_text()
+        write_text(options.markdown, insert(before, tables))
+    if options.plots:
+        _make_folder(options.plots)
+        for name, data in charts(result).items():
+            write_bytes(options.plots / name, data)

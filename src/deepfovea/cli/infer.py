@@ -1,0 +1,110 @@
+"""The subcommand infer."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from ..config import InputError
+from .options import (
+    SKIP_HELP,
+    ProgressBar,
+    Verbs,
+    add_gaze_and_density,
+    add_model,
+    positive,
+    reconstructor,
+    where,
+)
+
+_log = logging.getLogger(__name__)
+
+
+def add(verbs: Verbs) -> None:
+    """Add this subcommand to the command line."""
+    verb = verbs.add_parser("infer", help="reconstruct every video of a folder")
+    verb.add_argument("root", type=Path, metavar="DIR", help="holds videos or folders of images")
+    verb.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="gets a video for every video and a folder for every folder",
+    )
+    verb.add_argument("--overwrite", action="store_true", help="replace existing outputs")
+    verb.add_argument("--frames", type=positive, metavar="N", help="of every video")
+    verb.add_argument("--frame-rate", type=float, metavar="FPS", help="of folders of images")
+    add_model(verb)
+    add_gaze_and_density(verb)
+    verb.add_argument(
+        "--simulate",
+        action="store_true",
+        help="the videos are full resolution: reduce them first, report quality",
+    )
+    verb.add_argument("--skip-unreadable", action="store_true", help=SKIP_HELP)
+    verb.set_defaults(handler=_infer)
+
+
+def _infer(options: argparse.Namespace) -> None:
+    from ..files_to_files import reconstruct_file
+    from ..video import VideoReader, find_videos
+
+    outputs = {video: _output(video, options) for video in find_videos(options.root)}
+    for output in outputs.values():
+        if output.exists() and not options.overwrite:
+            raise InputError(f"{output}: exists already; choose another folder or --overwrite")
+    first_seed, frame_rate, done = options.seed, options.frame_rate, 0
+    for number, (video, output) in enumerate(outputs.items()):
+        options.seed = (first_seed + number) % 2**32
+        options.frame_rate = frame_rate if video.is_dir() else None
+        try:
+            reader = VideoReader(
+                video, frame_rate=options.frame_rate, skip_unreadable=options.skip_unreadable
+            )
+        except InputError as error:
+            if not options.skip_unreadable:
+                raise
+            _log.warning("%s; the video is left out", error)
+            continue
+        gaze, geometry, total = where(options, reader)
+        made = reconstructor(options, geometry)
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{output.parent}: no folder for outputs ({error.strerror}); choose another"
+            ) from None
+        with ProgressBar(total) as advance:
+            summary = reconstruct_file(
+                video,
+                output,
+                made,
+                gaze=gaze,
+                simulate=options.simulate,
+                frame_rate=options.frame_rate,
+                max_frames=options.frames,
+                overwrite=options.overwrite,
+                skip_unreadable=options.skip_unreadable,
+                on_frame=advance,
+            )
+        quality = "" if summary.psnr is None else f", PSNR {summary.psnr:.2f} dB"
+        print(f"{output}: {summary.frames} frames{quality}")
+        done += 1
+    if not done:
+        raise InputError(f"{options.root}: no video that can be read; expected one at least")
+
+
+def _output(video: Path, options: argparse.Namespace) -> Path:
+    """Where a video of the folder goes: the same name, or one that can be written."""
+    from ..video import VIDEO_SUFFIXES
+
+    inside = video.relative_to(options.root)
+    name = inside.name or options.root.resolve().name
+    if video.is_dir():
+        name = name.replace(".", "_")  # a suffix would make it a file
+    elif video.suffix.lower() not in VIDEO_SUFFIXES:
+        name += ".mp4"
+    output: Path = options.output / inside.parent / name
+    return output

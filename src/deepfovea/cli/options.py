@@ -1,0 +1,246 @@
+"""Words on the command line that several verbs share, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+
+from ..config import Density, InputError
+from ..io.atomic import replacing
+
+if TYPE_CHECKING:
+    from ..gaze import DisplayGeometry, GazeTrack
+    from ..reconstructor import Reconstructor
+
+DENSITY_HELP = (
+    "published (default) | budget:PERCENT | uniform:PERCENT | CENTRE,PERIPHERY,INNER,OUTER "
+    "in low-resolution pixels, with 'deg' behind it in degrees (needs --fov)"
+)
+SKIP_HELP = "leave out frames that cannot be read, with a warning, instead of stopping there"
+GAZE_HELP = (
+    "X,Y | centre (default) | random (one seeded point, as published) | synthetic (seeded "
+    "fixations and saccades) | a CSV file, Pupil Labs gaze.csv and Pupil Core included"
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong command line in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2."""
+        self.exit(2, f"{self.prog}: {one_line(message)}; see '{self.prog} --help'\n")
+
+
+Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+
+def one_line(message: object) -> str:
+    """A message without line breaks, and without what would steer a terminal."""
+    text = " ".join(str(message).splitlines())  # names of files may hold anything
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def add_input_output(verb: argparse.ArgumentParser) -> None:
+    """INPUT, -o OUTPUT and what limits them."""
+    verb.add_argument("input", type=Path, metavar="INPUT", help="video file or folder of images")
+    verb.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="OUTPUT",
+        help="video file; without a suffix a folder of PNGs",
+    )
+    verb.add_argument("--overwrite", action="store_true", help="replace an existing OUTPUT")
+    verb.add_argument("--frames", type=positive, metavar="N", help="stop after N frames")
+    verb.add_argument("--frame-rate", type=float, metavar="FPS", help="of a folder of images")
+
+
+def add_model(verb: argparse.ArgumentParser) -> None:
+    """--model, --device and --engine."""
+    verb.add_argument("--model", default="stream", metavar="NAME|PATH", help="default stream")
+    verb.add_argument("--device", default="auto", help="auto (default) | cpu | cuda | cuda:N | mps")
+    verb.add_argument(
+        "--engine",
+        default="auto",
+        metavar="NAME",
+        help="auto (default: the fastest installed) | torch | onnxruntime | openvino",
+    )
+
+
+def add_gaze_and_density(verb: argparse.ArgumentParser) -> None:
+    """Where the eye looks and how densely is sampled."""
+    verb.add_argument("--gaze", default="centre", metavar="X,Y|FILE", help=GAZE_HELP)
+    verb.add_argument(
+        "--gaze-units",
+        choices=["px", "norm", "ndc"],
+        default=None,
+        help="px of INPUT (default), norm 0..1 from the top left, ndc -1..1, y up",
+    )
+    verb.add_argument("--density", type=density, default=Density(), help=DENSITY_HELP)
+    verb.add_argument(
+        "--fov", type=float, metavar="DEGREES", help="horizontal field of view of the display"
+    )
+    verb.add_argument(
+        "--blue-noise",
+        action="store_true",
+        help="even draws in space and time instead of independent ones",
+    )
+    verb.add_argument("--seed", type=seed, default=0, help="of all random draws")
+
+
+def positive(text: str) -> int:
+    """A number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"received {text!r:.100}, expected a number from 1 on")
+    return int(text)
+
+
+def whole(text: str) -> int:
+    """A number from 0 on."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"received {text!r:.100}, expected a number from 0 on")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """A number that seeds random draws."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"received {text!r:.100}, expected 0 to 2^32 - 1")
+    return int(text)
+
+
+def size(text: str) -> tuple[int, int]:
+    """``768x1024``: height and width."""
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and len(text) < 12):
+        raise argparse.ArgumentTypeError(f"received {text!r:.100}, expected HxW, as 768x1024")
+    return int(height), int(width)
+
+
+def density(text: str) -> Density:
+    """See :meth:`Density.parse`."""
+    try:
+        return Density.parse(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def where(
+    options: argparse.Namespace, reader: Any
+) -> tuple[GazeTrack, DisplayGeometry | None, int | None]:
+    """The gaze track, the display and the number of frames that were asked for."""
+    from .. import gaze
+
+    size = (reader.height, reader.width)
+    total = frame_total(reader, options.frames)
+    seconds = (total or 3600 * reader.frame_rate) / reader.frame_rate + 1.0
+    track = gaze_track(
+        options.gaze,
+        options.gaze_units,
+        options.seed,
+        size,
+        scale=4 if options.simulate else 1,
+        frame_rate=float(reader.frame_rate),
+        seconds=float(seconds),
+    )
+    geometry = None
+    if options.fov is not None:
+        geometry = gaze.DisplayGeometry(options.fov, size[1], size[0])
+    return track, geometry, total
+
+
+def gaze_track(
+    word: str,
+    units: str | None,
+    seed: int | Sequence[int],
+    size: tuple[int, int],
+    *,
+    scale: int,
+    frame_rate: float,
+    seconds: float,
+) -> GazeTrack:
+    """What is meant by --gaze for a video of that size (height, width), rate and length."""
+    from .. import gaze
+
+    if word in ("centre", "center"):
+        return gaze.center()
+    if word == "random":
+        return gaze.random_point(seed, *(-(-side // scale) for side in size))
+    if word == "synthetic":
+        return gaze.synthetic(seed, seconds)
+    if "," in word and not Path(word).exists():
+        return gaze.parse_point(word, units or "px", frame_size=size)
+    return gaze.read_track(word, units=units, frame_size=size, frame_rate=frame_rate)
+
+
+def frame_total(reader: Any, frames: int | None) -> int | None:
+    """How many frames will come; None where the file does not say."""
+    count: int | None = reader.frame_count
+    return frames if count is None else min(count, frames or count)
+
+
+def reconstructor(options: argparse.Namespace, geometry: DisplayGeometry | None) -> Reconstructor:
+    """The model with the sampling that was asked for."""
+    from ..reconstructor import Reconstructor
+    from ..runtime.device import pick_device
+    from ..runtime.engine import load_engine
+
+    model = load_engine(options.model, options.engine, pick_device(options.device))
+    return Reconstructor(
+        model, options.density, seed=options.seed, blue_noise=options.blue_noise, geometry=geometry
+    )
+
+
+def names(text: str) -> list[str]:
+    """The parts of a list with commas."""
+    return [name for name in text.split(",") if name]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, complete or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """As :func:`write_text`."""
+    try:
+        with replacing(path) as file:
+            file.write(data)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another") from None
+
+
+class ProgressBar:
+    """A progress bar with frames per second and time left; silent where nobody watches."""
+
+    def __init__(self, total: int | None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
+        from rich.text import Text
+
+        class Rate(ProgressColumn):
+            """Frames per second."""
+
+            def render(self, task: Task) -> Text:
+                return Text(f"{task.speed or 0.0:5.1f} frames/s")
+
+        console = Console(stderr=True)
+        self.bar = Progress(
+            BarColumn(),
+            "{task.completed}/{task.total}",
+            Rate(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.task = self.bar.add_task("", total=total)
+
+    def __enter__(self) -> Callable[[], None]:
+        self.bar.start()
+        return lambda: self.bar.advance(self.task)
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()

@@ -1,0 +1,64 @@
+"""The subcommand reconstruct."""
+
+from __future__ import annotations
+
+import argparse
+
+from .options import (
+    ProgressBar,
+    Verbs,
+    add_gaze_and_density,
+    add_input_output,
+    add_model,
+    reconstructor,
+    where,
+)
+
+
+def add(verbs: Verbs) -> None:
+    """Add this subcommand to the command line."""
+    verb = verbs.add_parser("reconstruct", help="a video or folder of images into a larger one")
+    add_input_output(verb)
+    add_model(verb)
+    add_gaze_and_density(verb)
+    verb.add_argument(
+        "--simulate",
+        action="store_true",
+        help="INPUT is full resolution: reduce it first, report quality",
+    )
+    verb.add_argument(
+        "--side-by-side",
+        action="store_true",
+        help="also write samples | reconstruction (| original) beside OUTPUT",
+    )
+    verb.set_defaults(handler=_reconstruct)
+
+
+def _reconstruct(options: argparse.Namespace) -> None:
+    from ..files_to_files import reconstruct_file
+    from ..video import VideoReader
+
+    with VideoReader(options.input, frame_rate=options.frame_rate) as reader:
+        gaze, geometry, total = where(options, reader)
+    beside = None
+    if options.side_by_side:
+        output = options.output
+        beside = output.parent / f"{output.stem}-side-by-side{output.suffix}"
+    with ProgressBar(total) as advance:
+        summary = reconstruct_file(
+            options.input,
+            options.output,
+            reconstructor(options, geometry),
+            gaze=gaze,
+            simulate=options.simulate,
+            side_by_side=beside,
+            frame_rate=options.frame_rate,
+            max_frames=options.frames,
+            overwrite=options.overwrite,
+            on_frame=advance,
+        )
+    quality = "" if summary.psnr is None else f", PSNR {summary.psnr:.2f} dB against the input"
+    print(
+        f"{options.output}: {summary.frames} frames, {100 * summary.sampled:.1f} % of the "
+        f"low-resolution pixels sampled, {summary.frames_per_second:.1f} frames/s{quality}"
+    )

@@ -1,0 +1,48 @@
+"""The subcommand sample."""
+
+from __future__ import annotations
+
+import argparse
+
+from .options import (
+    ProgressBar,
+    Verbs,
+    add_gaze_and_density,
+    add_input_output,
+    where,
+)
+
+
+def add(verbs: Verbs) -> None:
+    """Add this subcommand to the command line."""
+    verb = verbs.add_parser("sample", help="write what the network sees")
+    add_input_output(verb)
+    add_gaze_and_density(verb)
+    verb.add_argument(
+        "--simulate", action="store_true", help="INPUT is full resolution: reduce it by four first"
+    )
+    verb.set_defaults(handler=_sample)
+
+
+def _sample(options: argparse.Namespace) -> None:
+    from ..files_to_files import sample_file
+    from ..video import VideoReader
+
+    with VideoReader(options.input, frame_rate=options.frame_rate) as reader:
+        gaze, geometry, total = where(options, reader)
+    with ProgressBar(total) as advance:
+        share = sample_file(
+            options.input,
+            options.output,
+            options.density,
+            gaze=gaze,
+            geometry=geometry,
+            seed=options.seed,
+            blue_noise=options.blue_noise,
+            simulate=options.simulate,
+            frame_rate=options.frame_rate,
+            max_frames=options.frames,
+            overwrite=options.overwrite,
+            on_frame=advance,
+        )
+    print(f"{options.output}: {100 * share:.1f} % of the low-resolution pixels sampled")

@@ -1,0 +1,90 @@
+"""The subcommands validate and test: the published table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from .options import (
+    SKIP_HELP,
+    Verbs,
+    add_model,
+    positive,
+    seed,
+    size,
+    write_text,
+)
+
+
+def add(verbs: Verbs) -> None:
+    """Add this subcommand to the command line."""
+    for name, split in (("validate", "val"), ("test", "test")):
+        verb = verbs.add_parser(
+            name, help=f"the published table on the {split} videos, as published and correctly"
+        )
+        verb.add_argument(
+            "--data",
+            type=Path,
+            required=True,
+            metavar="DIR",
+            help=f"REDS, of which {split}/{split}_sharp is used, or any folder of videos",
+        )
+        add_model(verb)
+        verb.add_argument(
+            "--state",
+            choices=["reset", "carry"],
+            default="reset",
+            help="of the network before a new video: new (default), or that of the last one",
+        )
+        verb.add_argument(
+            "--frames", type=positive, default=100, metavar="N", help="of every video, default 100"
+        )
+        verb.add_argument(
+            "--size",
+            type=size,
+            default=(768, 1024),
+            metavar="HxW",
+            help="videos are cropped or padded to it, default 768x1024",
+        )
+        verb.add_argument("--seed", type=seed, default=0, help="of gaze and masks")
+        verb.add_argument("--skip-unreadable", action="store_true", help=SKIP_HELP)
+        verb.add_argument("--json", type=Path, metavar="FILE")
+        verb.add_argument("--markdown", type=Path, metavar="FILE")
+        verb.set_defaults(handler=_validate, split=split)
+
+
+def _validate(options: argparse.Namespace) -> None:
+    from ..checkpoint import load
+    from ..reds.validate import to_json, to_markdown, validate
+    from ..runtime.device import pick_device
+
+    rows = validate(
+        options.data,
+        load(options.model, pick_device(options.device)),
+        split=options.split,
+        state=options.state,
+        frames=options.frames,
+        size=options.size,
+        seed=options.seed,
+        skip_unreadable=options.skip_unreadable,
+        on_row=lambda row: print(
+            f"{row.video}  {row.correct.psnr:.2f} dB, SSIM {row.correct.ssim:.4f}", file=sys.stderr
+        ),
+    )
+    model = Path(options.model).name
+    data = options.data.resolve().name
+    table = to_markdown(rows, f"{data} {options.split}, {model}, state {options.state}")
+    print(table)
+    protocol = {
+        "data": data,
+        "split": options.split,
+        "model": model,
+        "state": options.state,
+        "frames": options.frames,
+        "size": options.size,
+        "seed": options.seed,
+    }
+    for path, text in ((options.json, to_json(rows, protocol)), (options.markdown, table)):
+        if path:
+            write_text(path, text + "\n")

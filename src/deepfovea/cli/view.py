@@ -1,0 +1,106 @@
+"""The verb that shows it: view."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from ..config import InputError
+from .options import Verbs, add_model, positive
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def add(verbs: Verbs) -> None:
+    """Add this verb to the command line."""
+    verb = verbs.add_parser("view", help="a page in the browser where the pointer is the gaze")
+    verb.add_argument(
+        "input",
+        nargs="?",
+        type=Path,
+        metavar="VIDEO|FOLDER",
+        help="full-resolution video, or a folder of them (default: the demo video)",
+    )
+    add_model(verb)
+    verb.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1, this machine only")
+    verb.add_argument(
+        "--port", type=_port, default=8765, help="default 8765; 0 takes one that is free"
+    )
+    verb.add_argument(
+        "--max-clients", type=positive, default=10, metavar="N", help="pages at once, default 10"
+    )
+    verb.add_argument(
+        "--max-upload",
+        type=positive,
+        default=256,
+        metavar="MIB",
+        help="largest video that can be dropped on the page, default 256",
+    )
+    verb.add_argument(
+        "--no-browser", action="store_true", help="only print the address, open no browser"
+    )
+    verb.set_defaults(handler=_view)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"received {text!r:.100}, expected 0 to 65535")
+    return int(text)
+
+
+def _view(options: argparse.Namespace) -> None:
+    missing = [name for name in ("starlette", "uvicorn", "websockets") if not find_spec(name)]
+    if missing:
+        raise InputError(
+            f"view: {', '.join(missing)} is missing; pip install 'deepfovea[viewer]' brings it"
+        )
+    import webbrowser
+
+    from ..checkpoint import find, shipped
+    from ..demo import demo_video
+    from ..runtime.device import pick_device
+    from ..runtime.engine import ENGINE_NAMES, engine_of, load_engine
+    from ..video import find_videos
+    from ..viewer.player import Player
+    from ..viewer.server import serve
+    from ..viewer.session import Loaded, Offer
+
+    source = options.input or demo_video()
+    paths = find_videos(source) if source.is_dir() else [source]
+    videos = {
+        str(number): (path, str(path.relative_to(source)) if path != source else path.name)
+        for number, path in enumerate(paths)
+    }
+    Player(*videos["0"]).close()  # what cannot be shown is said here rather than on the page
+    device = pick_device(options.device)
+    find(options.model)
+    # A path is shown by its last part alone: the page need not know this machine's folders.
+    models = {Path(name).name: name for name in (options.model, *shipped())}
+
+    def load_model(name: str) -> Loaded:
+        model = load_engine(models[name], options.engine, device)
+        return Loaded(model, f"{ENGINE_NAMES[engine_of(model)]}, {device}")
+
+    def ready(url: str) -> None:
+        print(f"look at {url} (Ctrl+C ends)", flush=True)
+        if not options.no_browser:
+            webbrowser.open(url)
+
+    if options.host not in LOOPBACK:
+        print(
+            f"deepfovea: --host {options.host}: whoever reaches this address can watch the "
+            "videos, use this machine and drop files on it; there is no password",
+            file=sys.stderr,
+        )
+    offer = Offer(videos, list(models), load_model)
+    offer.model(offer.models[0])
+    serve(
+        offer,
+        host=options.host,
+        port=options.port,
+        max_clients=options.max_clients,
+        max_upload_bytes=options.max_upload * 2**20,
+        on_ready=ready,
+    )

@@ -1,0 +1,79 @@
+"""Contact sheets: samples | fill | methods | original | error maps, a few frames of a clip."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..config import InputError
+from ..images import contact_sheet, mark_gaze, resize
+
+ROWS = 3
+"""Frames on a sheet."""
+
+BRIGHTEST = 0.25
+"""Mean absolute error of the channels from which on an error map is brightest."""
+
+
+class Panels(NamedTuple):
+    """What a sheet shows of one frame.
+
+    gaze_px of ``samples`` [3, h, w]; frames [3, H, W] by method; truth [3, H, W].
+    """
+
+    gaze_px: tuple[float, float]
+    samples: Tensor
+    frames: dict[str, Tensor]
+    truth: Tensor
+
+
+def sheet(rows: Sequence[Panels], models: Sequence[str]) -> bytes:
+    """A PNG with a row per frame and, after the original, an error map per model.
+
+    Without models the first baseline besides ``fill`` takes their place.
+
+    Raises:
+        InputError: matplotlib, whose colours the error maps have, is not installed.
+    """
+    names = list(rows[0].frames)
+    plain = [name for name in names if name == "fill"]
+    shown = [name for name in names if name in models]
+    shown = shown or [name for name in names if name != "fill"][:1] or plain
+    before = list(dict.fromkeys([*plain, *shown]))
+    h, w = rows[0].samples.shape[-2:]
+    grow = max(1, 480 // w)
+    columns = ["samples, gaze ringed", *before, "original"]
+    columns += [f"error of {_short(name)}, 0 to {BRIGHTEST:g}" for name in shown]
+    grid = []
+    for row in rows:
+        x, y = ((c + 0.5) * grow - 0.5 for c in row.gaze_px)
+        samples = mark_gaze(resize(row.samples, grow * h, grow * w), x, y, max(8.0, 5.0 * grow))
+        frames = [row.frames[name] for name in before]
+        errors = [error_map(row.frames[name], row.truth) for name in shown]
+        grid.append([samples, *frames, row.truth, *errors])
+    data = io.BytesIO()
+    labels = [_short(column, 44) for column in columns]
+    Image.fromarray(contact_sheet(grid, labels, grow * w)).save(data, "PNG")
+    return data.getvalue()
+
+
+def error_map(frame: Tensor, truth: Tensor) -> Tensor:
+    """The mean absolute error of the channels as a colour: [3, H, W] twice -> [3, H, W]."""
+    try:
+        from matplotlib import colormaps
+    except ImportError:
+        raise InputError(
+            "contact sheets need matplotlib, which is missing: pip install 'deepfovea[eval]'"
+        ) from None
+    error = (frame.clamp(0.0, 1.0) - truth).abs().mean(0) / BRIGHTEST
+    colors = colormaps["inferno"](error.clamp(0.0, 1.0).numpy())[..., :3]
+    return torch.from_numpy(colors).permute(2, 0, 1).float()
+
+
+def _short(name: str, most: int = 24) -> str:
+    return name if len(name) <= most else "…" + name[1 - most :]

@@ -1,0 +1,252 @@
+"""The product as one loop over files: reader -> Reconstructor -> writer."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .config import PUBLISHED_DENSITY, Density, InputError
+from .fovea import reduce, sample
+from .gaze import DisplayGeometry, GazeTrack, center
+from .images import side_by_side_panels, to_image
+from .metrics.pixel import psnr
+from .reconstructor import Filmed, Gaze, Reconstructed, Reconstructor
+from .video import VideoReader, VideoWriter
+
+LARGEST_SIDE = 4096
+"""Of h and w; the sides of the output, four times as long, are then the longest of H.264."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run over a file did.
+
+    frames; sampled: share of known low-resolution pixels; psnr: mean over frames, dB, None
+    without a truth; seconds: wall time, decoding and encoding included, ``on_result`` not.
+    """
+
+    frames: int
+    sampled: float
+    psnr: float | None
+    seconds: float
+
+    @property
+    def frames_per_second(self) -> float:
+        """Frames per second of wall time."""
+        return self.frames / self.seconds
+
+
+def reconstruct_file(
+    source: Path,
+    output: Path,
+    reconstructor: Reconstructor,
+    *,
+    gaze: GazeTrack | None = None,
+    simulate: bool = False,
+    side_by_side: Path | None = None,
+    frame_rate: float | None = None,
+    max_frames: int | None = None,
+    overwrite: bool = False,
+    skip_unreadable: bool = False,
+    on_frame: Callable[[], None] = lambda: None,
+    on_result: Callable[[Reconstructed, Tensor | None], None] | None = None,
+) -> Summary:
+    """Reconstruct a video file or a folder of images into another.
+
+    Decoding, sampling, the generator and encoding overlap; memory does not grow with the length.
+
+    Args:
+        source: low resolution; with alpha, alpha 0 marks the pixels that are not known.
+        output: ``scale`` times larger, complete or absent.
+        reconstructor: model, density and seed; it is reset first.
+        gaze: where the eye looks; the centre by default.
+        simulate: ``source`` is full resolution and is first reduced, as published; ``output``
+            has its size and is compared with it.
+        side_by_side: also write samples | reconstruction (| original) here.
+        frame_rate: of a folder of images, 1/s.
+        max_frames: stop after so many.
+        overwrite: replace existing outputs.
+        skip_unreadable: leave out frames that cannot be read, see :class:`VideoReader`.
+        on_frame: called for every frame.
+        on_result: called for every frame with the result and, when simulating, the truth
+            [3, H, W].
+
+    Raises:
+        InputError: what cannot be read, written or used.
+    """
+    gaze = gaze or center()
+    scale = reconstructor.model.scale
+    reconstructor.reset()
+    frames, sampled, quality = 0, 0.0, 0.0
+    started = time.perf_counter()
+    with ExitStack() as stack:
+        reader = stack.enter_context(
+            VideoReader(source, frame_rate=frame_rate, skip_unreadable=skip_unreadable)
+        )
+        if simulate and reader.has_alpha:
+            raise InputError(
+                f"{source}: received --simulate and an input with alpha, which brings its own "
+                "samples; leave --simulate out, or give an input without alpha"
+            )
+        low = [-(-side // scale) if simulate else side for side in (reader.height, reader.width)]
+        if max(low) > LARGEST_SIDE:
+            raise InputError(
+                f"{source}: received a low resolution of {low[1]}x{low[0]}; expected at most "
+                f"{LARGEST_SIDE} on a side: scale it down, or add --simulate if this is the "
+                "full resolution"
+            )
+        audio = None if source.is_dir() else source
+
+        def open_writer(path: Path) -> VideoWriter:
+            return stack.enter_context(
+                VideoWriter(
+                    path,
+                    frame_rate=reader.frame_rate,
+                    audio_from=audio if path.suffix else None,
+                    overwrite=overwrite,
+                    pixel_aspect=reader.pixel_aspect,
+                )
+            )
+
+        writer = open_writer(output)
+        beside = open_writer(side_by_side) if side_by_side else None
+        waiting: deque[tuple[float, Tensor]] = deque()
+        size = (reader.height, reader.width)
+
+        def pairs() -> Iterator[tuple[Tensor, Gaze]]:
+            for frame in islice(reader, max_frames):
+                image = to_tensor(frame.image)
+                low = reduce(pad(image, scale), scale) if simulate else image
+                waiting.append((frame.pts_seconds, image))
+                yield low, _gaze_px(gaze, frame.pts_seconds, image, scale if simulate else 1)
+
+        # Unless somebody looks at RGB, frames are made as the encoder takes them.
+        unseen = output.suffix and not (simulate or beside or on_result)
+        begin = reconstructor.film_ahead if unseen else reconstructor.stream_ahead
+        stream: Generator[Filmed | Reconstructed, None, None] = begin(pairs())
+        # The last to be entered, so that its threads end before what they use is closed.
+        for result in stack.enter_context(closing(stream)):
+            pts_seconds, image = waiting.popleft()
+            frames += 1
+            # NumPy: see images.to_image.
+            sampled += float(result.mask.cpu().numpy().mean())
+            if isinstance(result, Filmed):
+                writer.write(result.planes, pts_seconds)
+            else:
+                truth = image if simulate else None
+                if truth is not None:
+                    result = result._replace(frame=result.frame[..., : size[0], : size[1]])
+                    quality += float(psnr(result.frame.cpu(), truth))
+                shown = result.frame
+                writer.write(to_image(shown), pts_seconds)
+                if beside:
+                    panels = side_by_side_panels(result.samples, shown, truth, result.gaze_px)
+                    beside.write(panels, pts_seconds)
+                if on_result:
+                    called = time.perf_counter()
+                    on_result(result, truth)
+                    started += time.perf_counter() - called
+            on_frame()
+    seconds = time.perf_counter() - started
+    return Summary(frames, sampled / frames, quality / frames if simulate else None, seconds)
+
+
+def to_tensor(image: np.ndarray) -> Tensor:
+    """Uint8 [H, W, C] to float [C, H, W] in [0, 1]."""
+    planes = image.transpose(2, 0, 1).astype(np.float32, order="C")
+    planes /= np.float32(255.0)
+    return torch.from_numpy(planes)
+
+
+def pad(image: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column until [C, H, W] are multiples of ``multiple``."""
+    height, width = image.shape[-2:]
+    return F.pad(image[None], (0, -width % multiple, 0, -height % multiple), mode="replicate")[0]
+
+
+def sample_file(
+    source: Path,
+    output: Path,
+    density: Density = PUBLISHED_DENSITY,
+    *,
+    gaze: GazeTrack | None = None,
+    geometry: DisplayGeometry | None = None,
+    seed: int = 0,
+    blue_noise: bool = False,
+    simulate: bool = False,
+    frame_rate: float | None = None,
+    max_frames: int | None = None,
+    overwrite: bool = False,
+    on_frame: Callable[[], None] | None = None,
+) -> float:
+    """Write what the network sees.
+
+    Args:
+        source: low resolution, or with ``simulate`` full resolution, which is reduced by four.
+        output: RGBA where the format has alpha (a folder of PNGs, .webm, .mov): alpha 0 = not
+            sampled; such a folder is an input of :func:`reconstruct_file`. Else RGB on black.
+        density: see :class:`Reconstructor`, as for ``geometry``, ``seed``, ``blue_noise``.
+
+    Returns:
+        The share of pixels that were sampled.
+
+    Raises:
+        InputError: what cannot be read, written or used.
+    """
+    gaze = gaze or center()
+    scale = 4 if simulate else 1
+    frames, sampled = 0, 0.0
+    with (
+        VideoReader(source, frame_rate=frame_rate) as reader,
+        VideoWriter(
+            output,
+            frame_rate=reader.frame_rate,
+            audio_from=source if output.suffix and not source.is_dir() else None,
+            overwrite=overwrite,
+            pixel_aspect=reader.pixel_aspect,
+        ) as writer,
+    ):
+        if reader.has_alpha:
+            raise InputError(
+                f"{source}: received an input with alpha, which is sampled already; "
+                "expected one without alpha"
+            )
+        for frame in islice(reader, max_frames):
+            image = to_tensor(frame.image)
+            low = reduce(pad(image, scale), scale) if simulate else image
+            gaze_px = _gaze_px(gaze, frame.pts_seconds, image, scale)
+            samples, mask = sample(
+                low[None, None],
+                torch.tensor([[gaze_px]]),
+                density,
+                seed=seed,
+                first_frame=frames,
+                blue_noise=blue_noise,
+                geometry=geometry,
+            )
+            pixels = to_image(samples[0, 0])
+            if output.suffix.lower() in ("", ".webm", ".mov"):
+                alpha = 255 * mask[0, 0].byte().permute(1, 2, 0).numpy()
+                pixels = np.concatenate([pixels, alpha], -1)
+            writer.write(pixels, frame.pts_seconds)
+            frames += 1
+            sampled += float(mask.mean())
+            if on_frame:
+                on_frame()
+    return sampled / frames
+
+
+def _gaze_px(gaze: GazeTrack, pts_seconds: float, image: Tensor, scale: int) -> Gaze:
+    x, y = gaze.at([pts_seconds])[0]
+    height, width = image.shape[-2:]
+    return float(x * width / scale - 0.5), float(y * height / scale - 0.5)

@@ -1,0 +1,1 @@
+"""StreamNet: a causal network that carries frames along their motion."""

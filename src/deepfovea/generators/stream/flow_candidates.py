@@ -1,0 +1,110 @@
+"""The motion that was found, against others that explain the very samples better.
+
+What :mod:`.motion` matches are frames with their holes filled, at half the low resolution. Here
+each sample is held against the canvas at the place where a motion says it was: other candidates
+cost a resampling each, and one step of Lucas–Kanade on the samples alone ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...resample import eighth, pixels, resize, sample_at
+from .motion import TOLERANCE, gauss_newton, gradient
+
+DETAIL = 1.08
+"""By how much the motion that was found has to explain the samples better than a simpler one."""
+SURE = 0.04
+"""By how much a candidate has to explain them better to be taken as it is."""
+BLIND = 0.002
+"""Mean difference in [0, 1] below which one motion explains the samples as well as another."""
+RIGIDITY = 3e-4
+"""Of the last step, in the unit of squared gradients (colour per pixel)²."""
+
+Candidate = Callable[[Tensor, Tensor], Tensor]
+"""(flow [B,2,h,w], what it misses [B,1,h/8,w/8]) -> another flow."""
+
+
+def settle(
+    flow: Tensor, samples: Tensor, mask: Tensor, reference: Tensor, before: Tensor
+) -> Tensor:
+    """The flow, replaced around where another one explains the samples better.
+
+    One after the other: rest, the mean flow of the frame (a camera that turns), the flow of the
+    frame before, the flow of those in a wide and in a narrow neighbourhood that gain most by
+    moving, and a step of Lucas–Kanade. Rest, mean and neighbours need only be about as good as
+    what was found: what few samples show is noisy, and each resampling along a wrong flow blurs
+    what is carried.
+
+    The gradient is that of what was taken as it was taken: which one, and the step, are constants.
+
+    Args:
+        flow: [B, 2, h, w], low-resolution pixels; h and w multiples of 8.
+        samples: [B, 3, h, w], 0 where not sampled.
+        mask: [B, 1, h, w], 1 where sampled.
+        reference: [B, 3, 2h, 2w], the frame before, as well as it is known, on the canvas.
+        before: [B, 2, h, w], the flow of the frame before.
+    """
+    now, then = samples.mean(1, keepdim=True), reference.mean(1, keepdim=True)
+    here = pixels(flow, *flow.shape[-2:])
+
+    def fetched(along: Tensor) -> Tensor:
+        return sample_at(2.0 * (along + here), then)  # [B,1,h,w]
+
+    @torch.no_grad()
+    def missed(along: Tensor) -> Tensor:
+        return _around(eighth((fetched(along) - now).abs() * mask), 3)  # [B,1,h/8,w/8]
+
+    rest = 0.0 * flow
+    at_rest = missed(rest) + BLIND
+
+    def of_movers(flow: Tensor, least: Tensor, window: int) -> Tensor:
+        weight = (at_rest / (least + BLIND)).square().square()
+        return resize(_around(weight * eighth(flow), window) / _around(weight, window), 8)
+
+    def step(flow: Tensor, least: Tensor) -> Tensor:
+        with torch.no_grad():
+            more = _step(fetched(flow), now, mask)
+        return flow + resize(more, 8)
+
+    candidates: tuple[Candidate, ...] = (
+        lambda flow, least: rest,
+        lambda flow, least: rest + flow.mean((2, 3), keepdim=True),
+        lambda flow, least: before,
+        lambda flow, least: of_movers(flow, least, 7),
+        lambda flow, least: of_movers(flow, least, 3),
+        step,
+    )
+    least = DETAIL * missed(flow)
+    for candidate in candidates:
+        other = candidate(flow, least)
+        cost = missed(other)
+        # Between them without a jump, lest rounding decides.
+        better = ((least - cost) / (SURE * (least + BLIND))).clamp(0.0, 1.0)
+        flow = flow + resize(better, 8) * (other - flow)
+        least = torch.minimum(least, cost)
+    return flow
+
+
+def _step(moved: Tensor, now: Tensor, mask: Tensor) -> Tensor:
+    """One Gauss–Newton step from the samples alone: [B, 1, h, w] each to [B, 2, h/8, w/8] pixels.
+
+    Robust as :func:`.motion.lucas_kanade_step`.
+    """
+    difference = moved - now
+    dx, dy = gradient(moved)
+    weight = mask * TOLERANCE / (difference.abs() + TOLERANCE)
+    one = torch.ones_like(weight)
+    products = [dx * dx, dx * dy, dy * dy, dx * difference, dy * difference, one]
+    sums = _around(eighth(torch.cat(products, 1) * weight), 3)
+    xx, xy, yy, x, y = torch.split(sums[:, :5] / (sums[:, 5:] + 1e-4), 1, 1)
+    return gauss_newton(xx + RIGIDITY, xy, yy + RIGIDITY, -x, -y)
+
+
+def _around(cells: Tensor, window: int) -> Tensor:
+    """Mean over a square window of cells, zeros beyond the border."""
+    return F.avg_pool2d(cells, window, 1, window // 2)

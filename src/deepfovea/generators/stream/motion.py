@@ -1,0 +1,210 @@
+"""Where each pixel was one frame ago, from sparse samples: Lucas–Kanade with learned corrections.
+
+From 1/8 over 1/4 to 1/2 of the low resolution, each level takes a few steps of a closed-form
+matcher and then adds what some convolutions make of its evidence. The corrections start at zero,
+so an untrained network is a Lucas–Kanade tracker: sub-pixel motion from the first step of
+training on, at the cost of a few products per pixel.
+
+Legend: B batch, h, w the size of a level; flows in pixels of their level, (x, y), from the
+present frame back to the reference.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...flow import backward_warp
+from ...resample import halve, resize
+from .layers import act, conv, zeroed
+
+TOLERANCE = 0.03
+"""Colour difference in [0, 1] at which a pixel counts half in a match."""
+RADIUS = 7
+"""Half width in pixels of a level, of the tent that weighs a match."""
+FILLED = 0.2
+"""Weight of a pixel that was not sampled but filled, relative to a sampled one."""
+MASK_GAIN = {8: 2.0, 4: 16.0, 2: 4.0}
+"""By the factor of a level: a cell is known by one sample; at 1/8 by half of its samples."""
+
+
+class Motion(nn.Module):
+    """Backward optical flow between a sparsely sampled frame and what was known before it.
+
+    Args:
+        channels: of the corrections at 1/8, 1/4 and 1/2 of the low resolution.
+    """
+
+    def __init__(self, channels: tuple[int, int, int] = (48, 32, 24)) -> None:
+        super().__init__()
+        eighth, quarter, half = channels
+        self.at_eighth = Level(eighth, 0, outputs=2, steps=3)
+        self.at_quarter = Level(quarter, eighth, outputs=2, steps=2)
+        self.at_half = Level(half, quarter, outputs=3, steps=1)
+
+    def forward(
+        self, frame: Tensor, mask: Tensor, reference: Tensor, confidence: Tensor, before: Tensor
+    ) -> Tensor:
+        """Flow [B, 2, h, w] in low-resolution pixels, exactly zero where nothing moves.
+
+        Args:
+            frame: [B, 3, h, w], the present frame with its holes filled; h and w multiples of 8.
+            mask: [B, 1, h, w], 1 where it was sampled.
+            reference: [B, 3, h, w], the frame before, as well as it is known.
+            confidence: [B, 1, h, w] in [0, 1], how far that is more than a guess.
+            before: [B, 2, h, w], the flow of the frame before, a first guess.
+        """
+        return self.levels(frame, mask, reference, confidence, before)[-1]
+
+    def levels(
+        self, frame: Tensor, mask: Tensor, reference: Tensor, confidence: Tensor, before: Tensor
+    ) -> list[Tensor]:
+        """The flow after each level and at last, in low-resolution pixels.
+
+        [B, 2, h/8, w/8], [B, 2, h/4, w/4], [B, 2, h/2, w/2] and [B, 2, h, w].
+        """
+
+        def inputs(level: Tensor, factor: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+            now, then, part, sure, first = torch.split(level, [3, 3, 1, 1, 2], 1)
+            return now, then, (MASK_GAIN[factor] * part).clamp(max=1.0), sure, first / factor
+
+        whole = torch.cat([frame, reference, mask, confidence, before], 1)
+        half = halve(whole)
+        quarter = halve(half)
+        eighth = halve(quarter)
+        now, then, known, sure, first = inputs(eighth, 8)
+        # The motion of the frame before is taken up where it explains this one better than rest.
+        at_rest = _tent((then - now).abs().mean(1, keepdim=True), 1, 3)
+        moving = _tent((backward_warp(then, first) - now).abs().mean(1, keepdim=True), 1, 3)
+        flow = first * torch.sigmoid(200.0 * (at_rest - moving))
+        flow, more, features = self.at_eighth(now, then, known, sure, flow, first, None)
+        flow = flow + more
+        found = [8.0 * flow]
+
+        flow, more, features = self.at_quarter(*_finer(inputs(quarter, 4), flow, features))
+        flow = flow + more
+        found.append(4.0 * flow)
+
+        flow, more, _ = self.at_half(*_finer(inputs(half, 2), flow, features))
+        flow = flow + more[:, :2]
+        found.append(2.0 * flow)
+        # Bounded on both sides so that it can reach 0: resampling by a tiny flow would blur.
+        moves = (1.0 + more[:, 2:] / 5.5).clamp(0.0, 12.0 / 11.0)
+        return [*found, 2.0 * resize(flow * moves, 2)]
+
+
+def _finer(
+    inputs: tuple[Tensor, ...], flow: Tensor, features: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    now, then, known, sure, first = inputs
+    return now, then, known, sure, 2.0 * resize(flow, 2), first, resize(features, 2)
+
+
+class Level(nn.Module):
+    """Steps of the matcher, then what is learned to add."""
+
+    def __init__(self, channels: int, coarser: int, outputs: int, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self.rigidity = nn.Parameter(torch.tensor(math.log(3e-4)))
+        self.enter = conv(14 + coarser, channels)
+        self.mix = conv(channels, channels)
+        self.leave = zeroed(conv(channels, outputs))
+
+    def forward(
+        self,
+        now: Tensor,  # [B,3,h,w]
+        then: Tensor,  # [B,3,h,w]
+        known: Tensor,  # [B,1,h,w]
+        sure: Tensor,  # [B,1,h,w]
+        flow: Tensor,  # [B,2,h,w]
+        first: Tensor,  # [B,2,h,w]
+        coarser: Tensor | None,  # [B,C,h,w]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Flow by matching [B,2,h,w], what was learned to add [B,N,h,w], features [B,C,h,w]."""
+        weight = FILLED + (1.0 - FILLED) * known
+        speed = (flow.square().sum(1, keepdim=True) + 1e-6).sqrt().clamp(max=8.0)
+        for _ in range(self.steps):
+            step, tensor, error = lucas_kanade_step(now, then, weight, flow, self.rigidity.exp())
+            flow = flow + step
+        moved = backward_warp(torch.cat([then, sure], 1), flow)
+        evidence = [
+            flow,
+            step,
+            tensor / (tensor[:, :1] + tensor[:, 2:] + 6e-4),
+            10.0 * error,
+            10.0 * (moved[:, :3] - now).abs().mean(1, keepdim=True),
+            known,
+            moved[:, 3:],
+            first - flow,
+            speed,
+        ]
+        x = torch.cat(evidence if coarser is None else [*evidence, coarser], 1)
+        x = act(self.enter(x))
+        x = act(x + self.mix(x))
+        return flow, self.leave(x), x
+
+
+def lucas_kanade_step(
+    now: Tensor, then: Tensor, weight: Tensor, flow: Tensor, rigidity: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One Gauss–Newton step of the flow, robust and held together by its neighbourhood.
+
+    Minimises, over a tent-shaped window, weight · |then(p + flow + step) − now(p)|² with each
+    pixel's weight falling as its difference grows (Lucas and Kanade 1981; reweighted as in
+    Black and Anandan 1996), plus rigidity · |flow + step − mean flow|², which decides where the
+    texture does not (Bruhn, Weickert and Schnörr 2005).
+
+    Args:
+        now: [B, 3, h, w] in [0, 1].
+        then: [B, 3, h, w].
+        weight: [B, 1, h, w] from 0 on.
+        flow: [B, 2, h, w], pixels.
+        rigidity: a scalar above 0, in the unit of squared gradients (colour per pixel)².
+
+    Returns:
+        The step [B, 2, h, w], at most 2 pixels per axis; the structure tensor (xx, xy, yy)
+        [B, 3, h, w]; the mean weighted difference [B, 1, h, w].
+    """
+    moved = backward_warp(then, flow)
+    difference = moved - now
+    dx, dy = gradient(0.5 * (moved + now))
+    size = difference.abs().mean(1, keepdim=True)
+    weight = weight * TOLERANCE / (size + TOLERANCE)
+
+    def weighed(x: Tensor) -> Tensor:
+        return x.mean(1, keepdim=True) * weight
+
+    products = (dx * dx, dx * dy, dy * dy, dx * difference, dy * difference, difference.abs())
+    sums = _tent(torch.cat([*map(weighed, products), flow], 1), 8, RADIUS)
+    xx, xy, yy = sums[:, :1] + rigidity, sums[:, 1:2], sums[:, 2:3] + rigidity
+    x, y = torch.split(rigidity * (sums[:, 6:] - flow) - sums[:, 3:5], 1, 1)
+    return gauss_newton(xx, xy, yy, x, y), sums[:, :3], sums[:, 5:6]
+
+
+def gauss_newton(xx: Tensor, xy: Tensor, yy: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """The step that solves [[xx, xy], [xy, yy]] · step = [x, y] in each pixel.
+
+    [B, 1, h, w] each to [B, 2, h, w]; at most 2 pixels per axis.
+    """
+    step = torch.cat([yy * x - xy * y, xx * y - xy * x], 1) / (xx * yy - xy * xy)
+    return step.clamp(-2.0, 2.0)
+
+
+def gradient(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Central differences along x and y, the border repeated: [B, C, h, w] each."""
+    x = F.pad(image, (1, 1, 1, 1), mode="replicate")
+    horizontal = (x[..., 1:-1, 2:] - x[..., 1:-1, :-2]) / 2.0
+    return horizontal, (x[..., 2:, 1:-1] - x[..., :-2, 1:-1]) / 2.0
+
+
+def _tent(x: Tensor, channels: int, radius: int) -> Tensor:
+    """Mean weighed by a tent of 2·radius − 1 pixels per side, zeros beyond the border."""
+    # The channels are said, not asked of x, so that a trace of this knows the kernel.
+    tent = [(radius - abs(i)) / radius**2 for i in range(1 - radius, radius)]
+    row = torch.tensor(tent, device=x.device, dtype=x.dtype).expand(channels, 1, 1, len(tent))
+    x = F.conv2d(x, row, padding=(0, radius - 1), groups=channels)
+    return F.conv2d(x, row.transpose(2, 3), padding=(radius - 1, 0), groups=channels)

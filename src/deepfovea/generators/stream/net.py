@@ -1,0 +1,389 @@
+"""Our own generator: one frame in, one frame out, told where it was sampled.
+
+    samples, mask ──┬── scene: how much brighter it has become; after a cut nothing is carried
+                    ├── motion: match the filled frame against the canvas, coarse to fine
+                    │      └── settle: take others where they explain the very samples better
+                    │      │
+    canvas, shown, hidden ──┴── carry along the motion ── gate by agreement with the samples
+                                                          │
+                  the new samples laid over it, holes filled by pull-push
+                                                          │
+                            small U-Net at half the low resolution ── ×8 pixel shuffle ── frame
+                                                          │
+                                      canvas, shown, hidden for the next frame
+
+The canvas is an explicit memory of samples at *twice* the low resolution. The low resolution is
+close to point samples (bilinear ÷4 without antialiasing takes the middle 2×2 of each 4×4 pixels),
+so samples that motion carries between its pixels show what a single low-resolution frame never
+holds. An untrained network already is such an accumulator of samples: all learned corrections
+start at zero.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...config import InputError
+from ...fill import pull_push
+from ...flow import backward_warp
+from ...resample import halve, pixels, resize, sample_at
+from .flow_candidates import settle
+from .layers import Residual, act, conv, zeroed
+from .motion import Motion
+from .scene_change import exposure_gain, same_scene
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """The numbers of :class:`StreamNet`: channels at 1/2, 1/4 and 1/8 of the low resolution, of
+    the hidden state, of the head at the low resolution, and of the motion at 1/8, 1/4, 1/2."""
+
+    channels: int = 48
+    deep_channels: int = 64
+    deepest_channels: int = 80
+    hidden_channels: int = 32
+    head_channels: int = 14
+    motion_channels: tuple[int, int, int] = (48, 32, 24)
+
+    def __post_init__(self) -> None:
+        sizes = (self.channels, self.deep_channels, self.deepest_channels, self.hidden_channels)
+        if min(*sizes, self.head_channels, *self.motion_channels) < 1:
+            raise InputError(f"stream: received {self}; expected channels > 0")
+
+
+class StreamState(NamedTuple):
+    """What one frame leaves for the next.
+
+    canvas [B,4,2h,2w]: the colour of every sample carried so far times its confidence, and the
+    confidence in [0, 1]; shown [B,3,2h,2w]: the frame that was shown; hidden [B,C,h/2,w/2]:
+    features; flow [B,2,h,w]: the motion found last, low-resolution pixels, from this frame back
+    to the one before. h and w are rounded up to a multiple of eight.
+
+    Cell (i, j) of the canvas is the mean of the output pixels 2i+1, 2i+2 by 2j+1, 2j+2, so that
+    sample (i, j) of the low resolution is exactly its cell (2i, 2j).
+    """
+
+    canvas: Tensor
+    shown: Tensor
+    hidden: Tensor
+    flow: Tensor
+
+
+class StreamNet(nn.Module):
+    """Causal reconstruction and super-resolution by four, any resolution.
+
+    ``frames, state = net(samples, mask, state)``: see :meth:`forward`.
+
+    Attributes:
+        config: all numbers.
+        task_flow: whether the gradient of the frames reaches the motion. Off by default: the
+            motion then learns from its own loss alone, which keeps long clips stable.
+    """
+
+    frames_per_step = 1
+    scale = 4
+
+    def __init__(self, config: StreamConfig = StreamConfig()) -> None:
+        super().__init__()
+        self.config = config
+        self.task_flow = False
+        self.motion = Motion(config.motion_channels)
+        self.gate = Gate()
+        self.refine = Refine(config)
+
+    def forward(
+        self,
+        samples: Tensor,
+        mask: Tensor,
+        state: StreamState | None = None,
+        motion: Tensor | None = None,
+    ) -> tuple[Tensor, StreamState]:
+        """Reconstruct T frames, one after the other.
+
+        Args:
+            samples: [B, T, 3, h, w] in [0, 1], 0 where not sampled.
+            mask: [B, T, 1, h, w], 1 where sampled.
+            state: what the frame before left; None starts a video.
+            motion: [B, T, 2, h, w], where each pixel was one frame ago, in low-resolution pixels
+                (x, y) from here to there: motion vectors of a renderer, used instead of the
+                motion that the network would find.
+
+        Returns:
+            frames [B, T, 3, 4h, 4w], about [0, 1], not clamped; and the state.
+        """
+        height, width = samples.shape[-2:]
+        pad = (0, -width % 8, 0, -height % 8)
+        frames = []
+        for t in range(samples.shape[1]):
+            given = None if motion is None else F.pad(motion[:, t], pad, mode="replicate")
+            frame, state = self.step(
+                F.pad(samples[:, t], pad), F.pad(mask[:, t], pad), state, given
+            )
+            frames.append(frame[..., : self.scale * height, : self.scale * width])
+        if state is None or not frames:
+            raise ValueError("received no frame (T = 0), expected at least one")
+        return torch.stack(frames, 1), state
+
+    def initial_state(self, samples: Tensor) -> StreamState:
+        """The state before the first frame, for samples [B, 3, h, w]: empty, nothing trusted."""
+        batch, _, height, width = samples.shape
+        return StreamState(
+            samples.new_zeros(batch, 4, 2 * height, 2 * width),
+            samples.new_zeros(batch, 3, 2 * height, 2 * width),
+            samples.new_zeros(batch, self.config.hidden_channels, height // 2, width // 2),
+            samples.new_zeros(batch, 2, height, width),
+        )
+
+    def step(
+        self,
+        samples: Tensor,
+        mask: Tensor,
+        state: StreamState | None,
+        motion: Tensor | None = None,
+    ) -> tuple[Tensor, StreamState]:
+        """One frame: samples [B,3,h,w], mask [B,1,h,w], motion [B,2,h,w]; h, w multiples of 8."""
+        if state is None:
+            state = self.initial_state(samples)
+        known, confidence = torch.split(state.canvas, [3, 1], 1)
+        reference = known + (1.0 - confidence) * state.shown  # [B,3,2h,2w]
+        before, sure = torch.split(_at_samples(torch.cat([reference, confidence], 1)), [3, 1], 1)
+        gain = exposure_gain(samples, mask, before).detach()  # [B,3,1,1]
+        if motion is None:
+            flow = self._motion(samples, mask, gain * reference, gain * before, sure, state.flow)
+        else:
+            flow = motion
+        along = flow if self.task_flow else flow.detach()
+        carried = backward_warp(torch.cat([state.canvas, state.shown], 1), 2.0 * resize(along, 2))
+        hidden = backward_warp(state.hidden, 0.5 * halve(along))  # [B,C,h/2,w/2]
+        known, confidence, shown = torch.split(carried, [3, 1, 3], 1)  # [B,·,2h,2w]
+        color, shown = gain * known / confidence.clamp(min=1e-3), gain * shown
+        at_samples = _at_samples(torch.cat([color, confidence], 1))  # [B,4,h,w]
+        goes_on = same_scene(samples, mask, at_samples[:, :3], at_samples[:, 3:]).detach()
+        confidence, shown, hidden = goes_on * confidence, goes_on * shown, goes_on * hidden
+
+        trust, error = self.gate(samples, mask, at_samples[:, :3], confidence, along)
+        confidence = confidence * resize(trust, 4)
+        new = _on_canvas(mask)
+        known = color * confidence * (1.0 - new) + _on_canvas(samples)
+        confidence = torch.maximum(confidence, new)
+
+        canvas = torch.cat([known, confidence], 1)
+        total = 4.0 * halve(canvas)
+        low = pull_push(total[:, :3] / total[:, 3:].clamp(min=1e-3), total[:, 3:].clamp(max=1.0))
+        fine = known + (1.0 - confidence) * _between_samples(low)  # [B,3,2h,2w]
+
+        frame, hidden = self.refine(fine, confidence, shown, low, mask, trust, error, hidden)
+        return frame, StreamState(canvas, _canvas_cells(frame), hidden, goes_on * flow)
+
+    def _motion(
+        self,
+        samples: Tensor,  # [B,3,h,w]
+        mask: Tensor,  # [B,1,h,w]
+        reference: Tensor,  # [B,3,2h,2w]
+        low: Tensor,  # [B,3,h,w], the same where samples are
+        confidence: Tensor,  # [B,1,h,w]
+        before: Tensor,  # [B,2,h,w]
+    ) -> Tensor:
+        # A frame without any sample shows no motion: it is compared with the one before itself.
+        seen = mask.amax((2, 3), keepdim=True)
+        filled = pull_push(samples, mask) + (1.0 - seen) * low
+        found = self.motion(filled, mask, low, confidence, before)
+        flow = settle(found, samples, mask, reference, before)
+        return flow * confidence.amax((2, 3), keepdim=True)  # nothing known before, no motion
+
+
+def _at_samples(cells: Tensor) -> Tensor:
+    """The cells of the canvas where low-resolution pixels are: [B,C,2h,2w] -> [B,C,h,w]."""
+    # By whole rows, then by pairs: a slice with steps is slow in most engines.
+    batch, channels, _, width = cells.shape
+    rows = cells.reshape(batch, channels, -1, 2, width)[:, :, :, 0]
+    return rows.reshape(batch, channels, -1, width // 2, 2)[..., 0]
+
+
+def _on_canvas(image: Tensor) -> Tensor:
+    """Low-resolution pixels in their cells, zero in the others: [B,C,h,w] -> [B,C,2h,2w]."""
+    corner = torch.eye(image.shape[1], device=image.device, dtype=image.dtype)[..., None, None]
+    return F.conv_transpose2d(image, corner, stride=2, output_padding=1)
+
+
+def _between_samples(low: Tensor) -> Tensor:
+    """Low-resolution pixels in their cells, interpolated in the others: [B,C,h,w] to the canvas."""
+    height, width = low.shape[-2:]
+    return sample_at(pixels(low, 2 * height, 2 * width) / 2.0, low)
+
+
+def _canvas_cells(frame: Tensor) -> Tensor:
+    """A frame as the canvas would hold it: [B,3,4h,4w] -> [B,3,2h,2w]."""
+    return halve(frame, shift=1)
+
+
+class Gate(nn.Module):
+    """How far what was carried still holds: 1 where it agrees with the new samples around."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tolerance = nn.Parameter(torch.tensor(math.log(0.2)))
+        self.enter = conv(8, 16)
+        self.leave = zeroed(conv(16, 1))
+
+    def forward(
+        self, samples: Tensor, mask: Tensor, color: Tensor, confidence: Tensor, flow: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Judge what was carried.
+
+        Args:
+            samples: [B, 3, h, w].
+            mask: [B, 1, h, w].
+            color: [B, 3, h, w], carried to where the samples are.
+            confidence: [B, 1, 2h, 2w] of what was carried, on the canvas.
+            flow: [B, 2, h, w].
+
+        Returns:
+            Trust in [0, 1] and the root-mean-square error around, [B, 1, h/2, w/2] each.
+        """
+        # Where nothing certain was carried, a difference is no evidence against anything.
+        weight = mask * _at_samples(confidence)
+        square = (color - samples).square().mean(1, keepdim=True) * weight
+        gray = samples.mean(1, keepdim=True) * mask
+        here = halve(torch.cat([square, weight, gray, gray * gray, mask], 1))
+        near, wide = _box_mean(here, 3), _box_mean(here, 5)
+        mean = wide[:, 2:3] / (wide[:, 4:] + 1e-3)
+        contrast = (wide[:, 3:4] / (wide[:, 4:] + 1e-3) - mean * mean).clamp(min=1e-6).sqrt()
+        speed = (flow.square().sum(1, keepdim=True) + 1e-6).sqrt().clamp(max=8.0)
+        evidence = [
+            10.0 * _root_mean(here),
+            10.0 * _root_mean(near),
+            10.0 * _root_mean(wide),
+            near[:, 1:2],
+            halve(halve(confidence)),
+            halve(speed),
+            10.0 * contrast,
+            here[:, 4:],
+        ]
+        learned = self.leave(act(self.enter(torch.cat(evidence, 1))))
+        doubt = (_root_mean(wide) / self.tolerance.exp()).square().clamp(1e-4, 20.0)
+        # exp(-doubt) as long as nothing is learned.
+        return torch.sigmoid(learned - (doubt.exp() - 1.0).log()), _root_mean(near)
+
+
+def _root_mean(sums: Tensor) -> Tensor:
+    """Weighted root mean square of a window; 0 without evidence."""
+    return (sums[:, :1] / (sums[:, 1:2] + 1e-3) + 1e-8).sqrt()
+
+
+def _box_mean(x: Tensor, window: int) -> Tensor:
+    """Mean over a square window, zeros beyond the border."""
+    rows = F.avg_pool2d(x, (window, 1), 1, (window // 2, 0))
+    return F.avg_pool2d(rows, (1, window), 1, (0, window // 2))
+
+
+class Refine(nn.Module):
+    """The learned image model: a small U-Net at half the low resolution."""
+
+    def __init__(self, config: StreamConfig) -> None:
+        super().__init__()
+        c, d, e = config.channels, config.deep_channels, config.deepest_channels
+        self.enter = Enter(3 + 3 + 1, 3 + 1, 2 + config.hidden_channels, c)
+        self.first = conv(c, c)
+        self.down = nn.Conv2d(c, d, 2, stride=2)
+        self.deep = Residual(d)
+        self.down_again = nn.Conv2d(d, e, 2, stride=2)
+        self.deepest = Residual(e)
+        self.up = conv(e, d, 1)
+        self.up_again = conv(d, c, 1)
+        self.last = Residual(c)
+        self.keep = conv(c, config.hidden_channels, 1)
+        self.widen = conv(c, 4 * config.head_channels, 1)
+        self.paint = zeroed(conv(config.head_channels, 48))
+        self.upscale = Upscale()
+
+    def forward(
+        self,
+        fine: Tensor,  # [B,3,2h,2w]
+        confidence: Tensor,  # [B,1,2h,2w]
+        shown: Tensor,  # [B,3,2h,2w]
+        low: Tensor,  # [B,3,h,w]
+        mask: Tensor,  # [B,1,h,w]
+        trust: Tensor,  # [B,1,h/2,w/2]
+        error: Tensor,  # [B,1,h/2,w/2]
+        hidden: Tensor,  # [B,C,h/2,w/2]
+    ) -> tuple[Tensor, Tensor]:
+        """Frame [B,3,4h,4w] and the next hidden features [B,C,h/2,w/2]."""
+        x = act(
+            self.enter(
+                torch.cat([fine - 0.5, shown - fine, confidence], 1),
+                torch.cat([mask, low - 0.5], 1),
+                torch.cat([10.0 * error, trust, hidden], 1),
+            )
+        )
+        half = x + act(self.first(x))  # [B,c,h/2,w/2]
+        quarter = self.deep(act(self.down(half)))  # [B,d,h/4,w/4]
+        eighth = self.deepest(act(self.down_again(quarter)))  # [B,e,h/8,w/8]
+        quarter = quarter + resize(self.up(eighth), 2)
+        half = self.last(act(half + resize(self.up_again(act(quarter)), 2)))
+        painted = self.paint(act(F.pixel_shuffle(self.widen(half), 2)))  # [B,48,h,w]
+        frame = F.pixel_shuffle(painted + self.upscale(fine), 4)
+        # In mixed precision the convolutions answer in half; the canvas stays in full.
+        return frame.to(fine.dtype), torch.tanh(self.keep(half))
+
+
+class Enter(nn.Module):
+    """Canvas, low resolution and half of it in one 1×1 convolution at half the low resolution.
+
+    The weights are those of pixel unshuffles by four and by two and a 1×1 convolution of
+    everything; computed as convolutions with strides, nothing has to be put in that order.
+
+    Args:
+        fine: channels at twice the low resolution.
+        low: at the low resolution.
+        half: at half of it.
+        after: of the result.
+    """
+
+    def __init__(self, fine: int, low: int, half: int, after: int) -> None:
+        super().__init__()
+        self.parts = [16 * fine, 4 * low, half]
+        layer = nn.Conv2d(sum(self.parts), after, 1)
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def forward(self, fine: Tensor, low: Tensor, half: Tensor) -> Tensor:
+        """[B, fine, 2h, 2w], [B, low, h, w] and [B, half, h/2, w/2] to [B, after, h/2, w/2]."""
+        kernels = torch.split(self.weight, self.parts, 1)
+        by_four = kernels[0].reshape(len(self.weight), -1, 4, 4)
+        by_two = kernels[1].reshape(len(self.weight), -1, 2, 2)
+        x = F.conv2d(half, kernels[2], self.bias) + F.conv2d(low, by_two, stride=2)
+        return x + F.conv2d(fine, by_four, stride=4)
+
+
+class Upscale(nn.Module):
+    """The canvas as a frame: bicubic ×2 and the shift by a pixel, as one grouped convolution.
+
+    [B, 3, 2h, 2w] -> [B, 48, h, w]; after a pixel shuffle by four equal to torch's bicubic,
+    shifted to the right and down by one pixel.
+    """
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # The responses to an impulse in each of the 6×6 cells around a low-resolution pixel are
+        # the weights of its 4×4 output pixels.
+        # Without memory ("meta"), this alone would import PyTorch's compiler, for two seconds.
+        impulses = torch.eye(36, device="cpu").view(36, 1, 6, 6)
+        response = F.interpolate(
+            F.pad(impulses, (4, 4, 4, 4)), scale_factor=2, mode="bicubic", align_corners=False
+        )
+        response = response[:, 0, 11:15, 11:15]  # cells 2, 3 of 6 are the pixel's own
+        kernel = response.reshape(36, 16).T.reshape(16, 1, 6, 6).repeat(3, 1, 1, 1)
+        self.register_buffer("kernel", kernel.to(torch.get_default_device()), persistent=False)
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """[B, 3, 2h, 2w] -> [B, 48, h, w]."""
+        x = F.pad(cells, (2, 2, 2, 2), mode="replicate")
+        return F.conv2d(x, self.kernel, stride=2, groups=3)

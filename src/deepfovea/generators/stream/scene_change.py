@@ -1,0 +1,80 @@
+"""How a frame goes on from the one before, from its samples alone.
+
+Lamps flicker, cameras adjust, films fade: all that was carried disagrees with the new samples at
+once, but need not be let go. After a cut it has to be, even what happens to agree.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...resample import eighth
+
+TOLERANCE = 0.02
+"""Difference in [0, 1] at which a sample counts half, so that what moves does not decide."""
+PASSES = 2
+MOST = 2.0
+"""Largest change from one frame to the next."""
+SAME_SCENE, ANOTHER_SCENE = 0.6, 0.75
+"""By how much what was carried misses the colours of cells, in parts of what one plain colour
+misses them by."""
+DOUBT = 2.0
+"""Added to what the plain colour misses, summed over a frame: few samples are no evidence."""
+
+
+def exposure_gain(samples: Tensor, mask: Tensor, reference: Tensor) -> Tensor:
+    """The factor that the colours of the reference need now, one per channel for all of a frame.
+
+    A ratio of means over the samples, which is repeated with each sample weighted by how well it
+    is explained (reweighted least absolute deviations, as in Black and Anandan 1996). Where less
+    than a half is explained in the end, it tends to 1: it is another scene.
+
+    Args:
+        samples: [B, 3, h, w] in [0, 1], 0 where not sampled.
+        mask: [B, 1, h, w], 1 where sampled.
+        reference: [B, 3, h, w], the frame before, as well as it is known.
+
+    Returns:
+        [B, 3, 1, 1] in [1 / MOST, MOST]; 1 where nothing was sampled.
+    """
+    weight = mask
+    for _ in range(PASSES):
+        gain = _mean(samples * weight) / _mean(reference * weight)
+        error = (samples - gain * reference).abs().mean(1, keepdim=True)
+        weight = mask * TOLERANCE / (error + TOLERANCE)
+    sure = (4.0 * _mean(weight) / _mean(mask) - 1.0).clamp(0.0, 1.0)
+    return 1.0 + sure * (gain.clamp(1.0 / MOST, MOST) - 1.0)
+
+
+def same_scene(samples: Tensor, mask: Tensor, color: Tensor, confidence: Tensor) -> Tensor:
+    """1 where a frame goes on with the scene of the one before, 0 after a cut; between in doubt.
+
+    After a cut, what was carried explains the samples about as badly as one plain colour would.
+    Both are held against means of 8×8 pixels: noise, and a motion missed by a pixel, are no
+    evidence of a cut.
+
+    Args:
+        samples: [B, 3, h, w] in [0, 1], 0 where not sampled; h, w at least 8.
+        mask: [B, 1, h, w], 1 where sampled.
+        color: [B, 3, h, w], what was carried to here.
+        confidence: [B, 1, h, w] in [0, 1], of that.
+
+    Returns:
+        [B, 1, 1, 1]; 1 where there is no evidence.
+    """
+    known = mask * confidence
+    cells = eighth(torch.cat([samples * known, color * known, known], 1))
+    new, old, weight = torch.split(cells, [3, 3, 1], 1)
+    missed = _mean((new - old).abs())
+    plain = _mean(new) / _mean(weight)
+    missed_by_plain = _mean((new - plain * weight).abs() + TOLERANCE * weight)
+    doubt = DOUBT / (mask.shape[-2] * mask.shape[-1])
+    ratio = missed.mean(1, keepdim=True) / (missed_by_plain.mean(1, keepdim=True) + doubt)
+    return ((ANOTHER_SCENE - ratio) / (ANOTHER_SCENE - SAME_SCENE)).clamp(0.0, 1.0)
+
+
+def _mean(x: Tensor) -> Tensor:
+    """[B, C, h, w] -> [B, C, 1, 1], above 0."""
+    # Of one layout of memory, so that sums are the same to the last bit whatever x came from.
+    return x.contiguous().mean((2, 3), keepdim=True) + 1e-6

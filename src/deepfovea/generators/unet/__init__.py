@@ -1,0 +1,1 @@
+"""The recurrent U-Nets of the published system."""

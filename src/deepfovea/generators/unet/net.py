@@ -1,0 +1,285 @@
+"""DeepFovea++ as published (2020) and its ancestor DeepFovea (2019): one recurrent U-Net.
+
+Legend: B batch, T time, C channels, h, w the size received, s = ``model.scale``,
+k = ``model.frames_per_step``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...config import InputError
+from .blocks import RecurrentBlock, ResidualBlock, SuperResolutionBlock, TemporalBlock, upsample
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Every number of a :class:`RecurrentUNet`; ``UNetConfig(**json_object)`` reads it back.
+
+    ``encoder`` and ``decoder`` are the channels of the levels, in the order they are run;
+    ``super_resolution`` those of the ×2 blocks after them, of which the last are the frames.
+    ``residual`` takes the blocks of 2020 (shortcuts, average pooling after every level) instead
+    of those of 2019 (strided convolutions between the levels, no shortcuts).
+    """
+
+    frames_per_step: int
+    mask_input: bool
+    residual: bool
+    encoder: tuple[int, ...]
+    decoder: tuple[int, ...]
+    super_resolution: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("encoder", "decoder", "super_resolution"):  # JSON has lists only
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        levels = (len(self.encoder), len(self.decoder))
+        if levels != (5, 4 if self.residual else 5):
+            raise InputError(
+                f"U-Net: received {levels[0]} encoder and {levels[1]} decoder levels; "
+                "expected 5 and 4 with residual blocks, 5 and 5 without"
+            )
+        if self.frames_per_step < 1 or len(self.super_resolution) > 4:
+            raise InputError(
+                f"U-Net: received {self.frames_per_step} frames per step and "
+                f"{len(self.super_resolution)} x2 blocks; expected at least 1 and at most 4"
+            )
+        channels = 3 * self.frames_per_step
+        if self.super_resolution and self.super_resolution[-1] != channels:
+            raise InputError(
+                f"U-Net: received {self.super_resolution[-1]} channels of the last block; "
+                f"expected {channels}, three for each of {self.frames_per_step} frames"
+            )
+
+
+PAPER = UNetConfig(
+    frames_per_step=6,
+    mask_input=False,
+    residual=True,
+    encoder=(32, 64, 128, 128, 128),
+    decoder=(128, 128, 64, 16),
+    super_resolution=(8, 18),
+)
+"""DeepFovea++ (Reich, Memmel, Grebe 2020): six frames at once, ×4, 2.29 M parameters."""
+
+DEEPFOVEA_2019 = UNetConfig(
+    frames_per_step=1,
+    mask_input=True,
+    residual=False,
+    encoder=(32, 64, 128, 128, 128),
+    decoder=(128, 128, 128, 64, 32),
+    super_resolution=(),
+)
+"""DeepFovea (Kaplanyan et al. 2019): one frame and its mask at a time, ×1, 3.17 M parameters.
+
+Known, from the README of the released graph and the names and sizes of the released weights:
+five encoder blocks of two 3×3 convolutions, the second with stride 2; two 3×3 convolutions at
+the bottom; five decoder blocks of upsampling, a 3×3 convolution and a recurrent 3×3 convolution
+that reads its own last output and is normalised with one gain and bias per channel; these
+channels; ELU; four input channels; a last 1×1 convolution from 32 channels to RGB; 3,174,691
+parameters in all, which is exactly what this preset has.
+
+Our reading: what is concatenated is the encoder feature before its stride (this reading gives
+that count), and the fourth input channel is the mask. Our choice, where we know nothing:
+bilinear upsampling; mean and variance over C×H×W, before the activation; zero padding by one
+pixel; no activation at the end.
+"""
+
+
+class UNetState(NamedTuple):
+    """What DeepFovea++ remembers, deepest level first: [B, C, H/n, W/n], n = 16, 8, 4, 2.
+
+    H, W are the received size rounded up to a multiple of 32; C the channels of the decoder.
+    """
+
+    r1: Tensor
+    r2: Tensor
+    r3: Tensor
+    r4: Tensor
+
+
+class DeepFoveaState(NamedTuple):
+    """What the ancestor remembers, deepest level first: [B, C, H/n, W/n], n = 16, 8, 4, 2, 1."""
+
+    r1: Tensor
+    r2: Tensor
+    r3: Tensor
+    r4: Tensor
+    r5: Tensor
+
+
+RecurrentState = UNetState | DeepFoveaState
+
+
+class RecurrentUNet(nn.Module):
+    """Recurrent U-Net: DeepFovea++ with :data:`PAPER`, its ancestor with :data:`DEEPFOVEA_2019`.
+
+    DeepFovea++ follows the paper (figure 2) where the published code leaves it: ELU before the
+    recurrent tensor is kept, and a third deformable convolution at the end. It differs from
+    both in three points. The recurrent state is a value, and a video starts with zeros
+    (published: noise from N(0, 0.02²)). The state carries gradient, which the caller detaches
+    or not (published: always cut). The normalisation learns one gain and bias per channel
+    (published: per channel and pixel), so that any resolution can be given.
+
+    Attributes:
+        config: all numbers.
+        scale: s, output size over input size (4; ancestor 1).
+        frames_per_step: k, how many frames are read and written together (6; ancestor 1).
+        multiple: of what height and width are inside (32).
+    """
+
+    multiple = 32
+
+    def __init__(self, config: UNetConfig = PAPER) -> None:
+        super().__init__()
+        self.config = config
+        self.frames_per_step = config.frames_per_step
+        self.scale = 2 ** len(config.super_resolution)
+
+        in_channels = config.frames_per_step * (4 if config.mask_input else 3)
+        if config.residual:
+            levels = pairwise((in_channels, *config.encoder))
+            self.encoder = nn.ModuleList(ResidualBlock(i, o) for i, o in levels)
+            *skips, running = config.encoder
+        else:
+            self.encoder = nn.ModuleList([_conv(in_channels, config.encoder[0])])
+            for i, o in pairwise(config.encoder):
+                self.encoder.append(nn.Sequential(_conv(i, i, stride=2), _conv(i, o)))
+            running = config.encoder[-1]
+            bottom = (_conv(running, running, stride) for stride in (2, 1, 1))
+            self.encoder.append(nn.Sequential(*bottom))
+            skips = list(config.encoder)
+
+        decoder_block = TemporalBlock if config.residual else RecurrentBlock
+        self.decoder = nn.ModuleList()
+        for skip, out in zip(reversed(skips), config.decoder, strict=True):
+            self.decoder.append(decoder_block(running, skip, out))
+            running = out
+
+        self.super_resolution = nn.ModuleList()
+        for level, out in enumerate(config.super_resolution, start=1):
+            final = level == len(config.super_resolution)
+            self.super_resolution.append(SuperResolutionBlock(running + skips[0], out, final))
+            running = out
+        self.to_frames = (
+            nn.Identity()
+            if config.super_resolution
+            else nn.Conv2d(running, 3 * config.frames_per_step, 1)
+        )
+
+    def forward(
+        self, samples: Tensor, mask: Tensor, state: RecurrentState | None = None
+    ) -> tuple[Tensor, RecurrentState]:
+        """Reconstruct the next frames of a video.
+
+        A clip in one call equals the same clip in several calls that pass the state on. A size
+        that is not a multiple of 32 is padded with unsampled pixels at the right and bottom,
+        and the output is cropped.
+
+        Args:
+            samples: [B, T, 3, h, w] in [0, 1], 0 where not sampled.
+            mask: [B, T, 1, h, w], 1 where sampled. **DeepFovea++ ignores it**, as published.
+            state: what the last call returned; None starts a video.
+
+        Returns:
+            frames: [B, T, 3, s·h, s·w], meant for [0, 1] but not clamped: training needs the
+                gradient of what overshoots.
+            state: to be passed with the next frames. Carries gradient.
+
+        Raises:
+            InputError: T is not a multiple of k (a ValueError).
+        """
+        frames, _, state = self.forward_stages(samples, mask, state)
+        return frames, state
+
+    def forward_stages(
+        self, samples: Tensor, mask: Tensor, state: RecurrentState | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...], RecurrentState]:
+        """As :meth:`forward`, with what the super-resolution blocks before the last one hand on.
+
+        Returns:
+            frames, then for each of those blocks its features [B, T/k, C, n·h, n·w], n = 2, 4, …
+            (DeepFovea++: one, at n = 2; ancestor: none), then state.
+        """
+        length, (height, width) = samples.shape[1], samples.shape[-2:]
+        if length == 0 or length % self.frames_per_step:
+            raise InputError(
+                f"U-Net: received {length} frames; "
+                f"expected a positive multiple of {self.frames_per_step}"
+            )
+        pad = (0, -width % self.multiple, 0, -height % self.multiple)
+        if state is None:
+            state = self.initial_state(samples)
+        items, stages = [], []
+        for some, known in zip(
+            torch.split(F.pad(samples, pad), self.frames_per_step, 1),
+            torch.split(F.pad(mask, pad), self.frames_per_step, 1),
+            strict=True,
+        ):
+            frames, features, state = self._step(some, known, state)
+            items.append(frames)
+            stages.append(features)
+        frames = torch.cat(items, 1)[..., : self.scale * height, : self.scale * width]
+        cropped = (
+            torch.stack(same, 1)[..., : 2**n * height, : 2**n * width]
+            for n, same in enumerate(zip(*stages, strict=True), start=1)
+        )
+        return frames, tuple(cropped), state
+
+    def initial_state(self, samples: Tensor) -> RecurrentState:
+        """The state before the first of ``samples`` [B, T, 3, h, w]: zeros."""
+        batch, (height, width) = len(samples), samples.shape[-2:]
+        tensors = [
+            samples.new_zeros(
+                batch,
+                channels,
+                -(-height // self.multiple) * fine,
+                -(-width // self.multiple) * fine,
+            )
+            for channels, fine in zip(self.config.decoder, (2, 4, 8, 16, 32), strict=False)
+        ]
+        return UNetState(*tensors) if len(tensors) == 4 else DeepFoveaState(*tensors)
+
+    def step(
+        self, samples: Tensor, mask: Tensor, state: RecurrentState
+    ) -> tuple[Tensor, RecurrentState]:
+        """One item: [B,k,3,H,W], [B,k,1,H,W] -> [B,k,3,s·H,s·W]; H, W multiples of 32."""
+        frames, _, state = self._step(samples, mask, state)
+        return frames, state
+
+    def _step(
+        self, samples: Tensor, mask: Tensor, state: RecurrentState
+    ) -> tuple[Tensor, list[Tensor], RecurrentState]:
+        """As :meth:`step`, and the features of the stages before the last."""
+        item = torch.cat((samples, mask), 2) if self.config.mask_input else samples
+        # Several times faster on the CPU where channels are few, in the largest layers.
+        x = item.flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        features = []
+        for encode in self.encoder:
+            x = encode(x)
+            features.append(x)
+        *skips, x = features  # 2020: at 1/2, 1/4, 1/8, 1/16 and 1/32; 2019: also at 1/1
+
+        recurrent = []
+        for decode, skip, r in zip(self.decoder, reversed(skips), state, strict=True):
+            x, r = decode(upsample(x), skip, r)
+            recurrent.append(r)
+
+        if self.config.residual:
+            x = upsample(x)  # from 1/2 to 1/1
+        stages = []
+        for enlarge in self.super_resolution:
+            skip = F.interpolate(skips[0], x.shape[-2:], mode="bilinear", align_corners=False)
+            x = enlarge(torch.cat((x, skip), 1))
+            stages.append(x)
+        frames = self.to_frames(x).unflatten(1, (-1, 3))
+        return frames, stages[:-1], type(state)(*recurrent)
+
+
+def _conv(in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, stride, padding=1), nn.ELU())

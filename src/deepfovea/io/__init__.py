@@ -1,0 +1,1 @@
+"""Files that are complete or absent, reading ahead, and decoded videos."""

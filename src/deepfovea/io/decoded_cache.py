@@ -1,0 +1,99 @@
+"""Folders of videos decoded once, so that training reads at random at no cost."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+from ..config import InputError
+from ..video import VideoReader, find_videos
+from .atomic import replacing
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One video: its name and its frames, a memory-mapped uint8 array [N, H, W, 3]."""
+
+    name: str
+    frames: np.ndarray
+
+
+def open_sources(root: Path, cache: Path, *, skip_unreadable: bool = False) -> list[Source]:
+    """Decode every video once into a memory-mapped array; later calls only open these.
+
+    Random access into a compressed video costs far more than a training step can hide; the
+    arrays cost disk (1.2 MB per 854×480 frame) and next to no time.
+
+    Args:
+        root: any folder that holds videos and folders of images, at any depth; for a data set
+            with splits see :func:`split_folder`.
+        cache: where the arrays lie; it is made if it is missing.
+        skip_unreadable: leave out frames, or whole videos, that cannot be read, and images of
+            another size than the first of their folder; a warning names each.
+
+    Raises:
+        InputError: no videos; without ``skip_unreadable`` also the first frame that cannot be
+            read or has another size; a cache that cannot be written.
+    """
+    videos = find_videos(root)
+
+    def cached(name: str) -> Path | None:
+        # Parts have another name, so that they are never taken for the whole.
+        kinds = (".npy", "-part.npy") if skip_unreadable else (".npy",)
+        return next((f for kind in kinds if (f := cache / f"{name}{kind}").exists()), None)
+
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        names = {video: _fingerprint(video) for video in videos}
+        missing = [video for video in videos if cached(names[video]) is None]
+        for video in track(missing, description="decoding", disable=not missing):
+            try:
+                _decode(video, cache / f"{names[video]}.npy")
+            except InputError as error:
+                if not skip_unreadable:
+                    raise
+                try:
+                    _decode(video, cache / f"{names[video]}-part.npy", skip_unreadable=True)
+                except InputError:
+                    _log.warning("%s; the video is left out", error)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"{cache}: no folder for frames ({reason}); choose another") from None
+    sources = [
+        Source(str(video.relative_to(root)), np.load(file, mmap_mode="r"))
+        for video in videos
+        if (file := cached(names[video]))
+    ]
+    if not sources:
+        raise InputError(f"{root}: none of {len(videos)} videos can be read; expected one at least")
+    return sources
+
+
+def _fingerprint(video: Path) -> str:
+    # The names and sizes of all files: an edited folder is decoded anew.
+    files = sorted(video.iterdir()) if video.is_dir() else [video]
+    stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.exists()]
+    return hashlib.sha256(repr((os.path.realpath(video), stats)).encode()).hexdigest()[:24]
+
+
+def _decode(video: Path, file: Path, skip_unreadable: bool = False) -> None:
+    count = 0
+    with VideoReader(video, skip_unreadable=skip_unreadable) as reader, replacing(file) as out:
+        # The header is rewritten once the number of frames is known; its length is fixed.
+        out.write(b"\0" * 128)
+        for frame in reader:
+            out.write(np.ascontiguousarray(frame.image[..., :3]).tobytes())
+            count += 1
+        shape = (count, reader.height, reader.width, 3)
+        header = repr({"descr": "|u1", "fortran_order": False, "shape": shape})
+        out.seek(0)
+        out.write(b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little"))
+        out.write(header.ljust(117).encode() + b"\n")

@@ -1,0 +1,124 @@
+"""PWC-Net (Sun et al. 2018), an estimator of optical flow."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..flow import backward_warp
+
+
+def _lands_inside(flow: Tensor, slack: float = 1e-3) -> Tensor:
+    """[B, 2, H, W] -> [B, 1, H, W], True where p + flow(p) is within the frame."""
+    height, width = flow.shape[-2:]
+    y = flow[:, 1:] + torch.arange(height, device=flow.device, dtype=flow.dtype)[:, None]
+    x = flow[:, :1] + torch.arange(width, device=flow.device, dtype=flow.dtype)
+    return (x > -slack) & (x < width - 1 + slack) & (y > -slack) & (y < height - 1 + slack)
+
+
+class PWCNet(nn.ModuleDict):
+    """PWC-Net (Sun, Yang, Liu and Kautz 2018), its names those of the authors' checkpoint.
+
+    Each pyramid level warps the second image's features by the flow found one level coarser and
+    refines that flow from a cost volume; a context network corrects the last one.
+    """
+
+    channels = (3, 16, 32, 64, 96, 128, 196)
+    """Of the image and the pyramid's levels 1 to 6, each at half the size of the one before."""
+    decoder = (128, 128, 96, 64, 32)
+    """Output channels of a level's convolutions, each of which sees all before it."""
+    context = ((128, 1), (128, 2), (128, 4), (96, 8), (64, 16), (32, 1))
+    """Output channels and dilations of the context network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for level in range(1, 7):
+            before, after = self.channels[level - 1 : level + 1]
+            first, second, third = self._encoder(level)
+            self[first] = _conv(before, after, stride=2)
+            self[second] = _conv(after, after)
+            self[third] = _conv(after, after)
+        for level in range(6, 1, -1):
+            width = 81 if level == 6 else 81 + self.channels[level] + 4
+            for i, out in enumerate(self.decoder):
+                self[f"conv{level}_{i}"] = _conv(width, out)
+                width += out
+            self[f"predict_flow{level}"] = nn.Conv2d(width, 2, 3, padding=1)
+            if level > 2:
+                self[f"deconv{level}"] = nn.ConvTranspose2d(2, 2, 4, stride=2, padding=1)
+                self[f"upfeat{level}"] = nn.ConvTranspose2d(width, 2, 4, stride=2, padding=1)
+        for i, (out, dilation) in enumerate(self.context, 1):
+            self[f"dc_conv{i}"] = _conv(width, out, dilation=dilation)
+            width = out
+        self["dc_conv7"] = nn.Conv2d(width, 2, 3, padding=1)
+
+    @staticmethod
+    def _encoder(level: int) -> tuple[str, str, str]:
+        """Names in the order of use; the checkpoint swaps the first two of level 6."""
+        names = (f"conv{level}a", f"conv{level}aa", f"conv{level}b")
+        return names if level < 6 else (names[1], names[0], names[2])
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """The flow from ``first`` to ``second``, as of ``estimator(second, first)``.
+
+        Args:
+            first: [B, 3, H, W], **BGR** in [0, 1], H and W multiples of 64.
+            second: the same.
+
+        Returns:
+            [B, 2, H/4, W/4], in pixels of H × W.
+        """
+        features = torch.cat([first, second])
+        pyramid = [features]
+        for level in range(1, 7):
+            for name in self._encoder(level):
+                features = self[name](features)
+            pyramid.append(features)
+        flow = state = features.new_zeros(0)
+        for level in range(6, 1, -1):
+            ours, theirs = pyramid[level].chunk(2)
+            if level == 6:
+                state = F.leaky_relu(cost_volume(ours, theirs), 0.1)
+            else:
+                # The network's unit of flow is 20 pixels of the image.
+                flow = self[f"deconv{level + 1}"](flow)
+                pixels = flow * (20.0 / 2**level)
+                warped = backward_warp(theirs, pixels) * _lands_inside(pixels, 1e-4)
+                cost = F.leaky_relu(cost_volume(ours, warped), 0.1)
+                state = torch.cat([cost, ours, flow, self[f"upfeat{level + 1}"](state)], 1)
+            for i in range(len(self.decoder)):
+                state = torch.cat([self[f"conv{level}_{i}"](state), state], 1)
+            flow = self[f"predict_flow{level}"](state)
+        for i in range(1, 8):
+            state = self[f"dc_conv{i}"](state)
+        return 20.0 * (flow + state)
+
+
+def _conv(before: int, after: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(before, after, 3, stride, padding=dilation, dilation=dilation),
+        nn.LeakyReLU(0.1),
+    )
+
+
+def cost_volume(first: Tensor, second: Tensor, radius: int = 4) -> Tensor:
+    """Match of each feature of ``first`` with those of ``second`` around the same place.
+
+    Args:
+        first: [B, C, H, W].
+        second: the same; zero beyond its border.
+        radius: the largest displacement per axis, pixels.
+
+    Returns:
+        [B, (2 radius + 1)², H, W], the mean over C of the products; the channels go through the
+        displacements row by row, (-radius, -radius) first, x fastest.
+    """
+    height, width = first.shape[-2:]
+    around = F.pad(second, (radius,) * 4)
+    matches = [
+        (first * around[..., dy : dy + height, dx : dx + width]).mean(1)
+        for dy in range(2 * radius + 1)
+        for dx in range(2 * radius + 1)
+    ]
+    return torch.stack(matches, 1)

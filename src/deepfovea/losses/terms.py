@@ -1,0 +1,290 @@
+"""The objective: a weighted sum of named terms, each a function of output and target.
+
+=================  ==============================================================================
+supervised         L_sv, the adaptive robust loss (Barron 2019), with learned α and c
+perceptual         L_LPIPS of the paper: distance of ImageNet features, see ``perceptual.py``
+flow               L_flow: neighbouring frames agree along the optical flow of the truth
+adversarial        L_adv: what the 3-D discriminator says of the output
+adversarial-fft    L_adv,fft: what the discriminator of the 3-D spectrum says of it
+multiresolution    L_sv of the coarser stages, tried and dropped by the authors
+charbonnier        L1 with a rounded tip, which trains ``stream``
+motion             photometric loss on the motion that ``stream`` found
+endpoint           distance of that motion from the optical flow of the truth
+texture            distance of local texture statistics, see ``texture.py``
+=================  ==============================================================================
+
+Source: Reich, Memmel, Grebe 2020 (DeepFovea++), L = 5·L_sv + L_LPIPS + 2·L_flow + 0.01·L_adv +
+0.01·L_adv,fft; the last four are ours. Every term is a mean over the clips of a batch, so that
+several processes, each with a part of the batch, need only average.
+
+Legend: B batch, T time, H, W high resolution, h, w low resolution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import PUBLISHED_LOSSES, InputError
+from ..flow import FlowEstimator, backward_warp
+from .adversarial import (
+    CHANNELS,
+    SpectrumDiscriminator,
+    VideoDiscriminator,
+    logistic_discriminator_loss,
+    logistic_generator_loss,
+    r1_penalty,
+    wasserstein_discriminator_loss,
+    wasserstein_generator_loss,
+)
+from .flow import clip_flow, flow_loss
+from .perceptual import PerceptualLoss
+from .robust import AdaptiveLoss
+from .texture import texture_distance
+
+DISCRIMINATORS = {"adversarial": VideoDiscriminator, "adversarial-fft": SpectrumDiscriminator}
+"""The terms that a discriminator judges, each of which has an optimiser of its own."""
+
+AdversarialLoss = Literal["logistic", "wasserstein"]
+
+
+class Output(NamedTuple):
+    """What a generator made of some frames.
+
+    frames [B, T, 3, H, W], about [0, 1]; motion [B, T, 2, h, w]: from each frame back to the one
+    before, low-resolution pixels, where the network finds one; stages: the frames at coarser
+    resolutions, [B, T, 3, H/n, W/n] with n a power of two, where the network has such stages.
+    """
+
+    frames: Tensor
+    motion: Tensor | None = None
+    stages: tuple[Tensor, ...] = ()
+
+
+class Target(NamedTuple):
+    """What it should have made.
+
+    frames [B, T, 3, H, W] in [0, 1]; low [B, T, 3, h, w], the same reduced; before [B, 3, h, w],
+    the low-resolution frame before the first, None where there is none.
+    """
+
+    frames: Tensor
+    low: Tensor
+    before: Tensor | None = None
+
+
+Term = Callable[[Output, Target], Tensor]
+"""One term of the objective: a scalar to be minimised."""
+
+
+def learned_parts(names: Iterable[str], channels: Sequence[int] = CHANNELS) -> nn.ModuleDict:
+    """What is learned beside the generator, by the name of the term that it belongs to.
+
+    The parameters of adaptive losses belong to the generator's optimiser, a discriminator
+    (:data:`DISCRIMINATORS`) to one of its own.
+
+    Args:
+        names: of the chosen terms; those that learn nothing are passed over.
+        channels: of the residual blocks of the discriminators.
+    """
+    parts = nn.ModuleDict()
+    for name in names:
+        if name in ("supervised", "multiresolution"):
+            parts[name] = AdaptiveLoss()
+        elif name in DISCRIMINATORS:
+            parts[name] = DISCRIMINATORS[name](channels)
+    return parts
+
+
+def make_terms(
+    names: Iterable[str],
+    learned: nn.ModuleDict,
+    *,
+    perceptual: PerceptualLoss | None = None,
+    flow: FlowEstimator | None = None,
+    adversarial: AdversarialLoss = "logistic",
+    shift: int = 0,
+) -> dict[str, Term]:
+    """The terms of those names.
+
+    Args:
+        names: from the table above.
+        learned: what :func:`learned_parts` made for the same names.
+        perceptual: the loss with its backbone; needed by ``perceptual``.
+        flow: the estimator; needed by ``flow`` and ``endpoint``.
+        adversarial: the kind of the generator's adversarial loss.
+        shift: of what the losses of perception and texture and the discriminators see, see
+            :func:`window`.
+    """
+    known: dict[str, Term] = {
+        "charbonnier": lambda output, target: charbonnier(output.frames - target.frames),
+        "motion": _motion,
+        "texture": lambda output, target: texture_distance(
+            *window(shift, output.frames, target.frames)
+        ),
+        "supervised": lambda output, target: learned["supervised"](output.frames, target.frames),
+        "multiresolution": lambda output, target: _stages(
+            learned["multiresolution"], output, target
+        ),
+    }
+    if perceptual is not None:
+        known["perceptual"] = lambda output, target: perceptual(
+            *window(shift, output.frames, target.frames)
+        )
+    if flow is not None:
+        known["flow"] = lambda output, target: flow_loss(
+            output.frames, *clip_flow(target.frames, flow)
+        )
+        known["endpoint"] = lambda output, target: _endpoint(output, target, flow)
+    for name in DISCRIMINATORS:
+        known[name] = _adversarial(learned, name, adversarial, shift)
+    return {name: known[name] for name in names}
+
+
+def charbonnier(difference: Tensor) -> Tensor:
+    """Mean of sqrt(d² + 1e-6): L1 with a rounded tip."""
+    return (difference.square() + 1e-6).sqrt().mean()
+
+
+def _motion(output: Output, target: Target) -> Tensor:
+    """How well the motion warps the last true low-resolution frame into this one.
+
+    It guides the motion where the image loss cannot yet see it.
+    """
+    motion, now = _found(output, "motion"), target.low
+    if target.before is None:  # nothing to compare the first frame with
+        previous, now, motion = now[:, :-1], now[:, 1:], motion[:, 1:]
+    else:
+        previous = torch.cat([target.before.unsqueeze(1), now[:, :-1]], 1)
+    if not now.shape[1]:
+        return motion.sum()  # a lone first frame: 0, with a gradient of 0
+    warped = backward_warp(previous.flatten(0, 1), motion.flatten(0, 1))
+    return charbonnier(warped - now.flatten(0, 1))
+
+
+def _endpoint(output: Output, target: Target, flow: FlowEstimator) -> Tensor:
+    """Endpoint error of the motion, low-resolution pixels, where the flow of the truth is right.
+
+    It tells the motion where to go from far away, where the photometric loss has no gradient.
+    """
+    motion = _found(output, "endpoint")[:, 1:].flatten(0, 1)
+    if not len(motion):
+        return motion.sum()  # a lone frame: 0, with a gradient of 0
+    frames, low = target.frames.float(), target.low.float()
+    scale = frames.shape[-1] // low.shape[-1]
+    with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
+        fine = flow(frames[:, :-1].flatten(0, 1), frames[:, 1:].flatten(0, 1))
+        true = F.avg_pool2d(fine, scale) / scale
+        missed = backward_warp(low[:, :-1].flatten(0, 1), true) - low[:, 1:].flatten(0, 1)
+        trust = torch.exp(-(missed.abs().mean(1, keepdim=True) / 0.1).square())
+    distance = ((motion - true).square().sum(1, keepdim=True) + 1e-3).sqrt()
+    return (trust * distance).clamp(max=20.0).mean()
+
+
+def _found(output: Output, term: str) -> Tensor:
+    if output.motion is None:
+        raise InputError(f"--losses {term}: this network finds no motion; expected --model stream")
+    return output.motion
+
+
+def _stages(loss: nn.Module, output: Output, target: Target) -> Tensor:
+    """The supervised loss of every coarser stage, their mean; the truth is averaged to its size."""
+    if not output.stages:
+        raise InputError(
+            "--losses multiresolution: this network has one resolution; expected --model paper"
+        )
+    losses = []
+    for stage in output.stages:
+        factor = target.frames.shape[-1] // stage.shape[-1]
+        truth = F.avg_pool2d(target.frames.flatten(0, 1), factor).view_as(stage)
+        losses.append(loss(stage, truth))
+    return torch.stack(losses).mean()
+
+
+def window(shift: int, *clips: Tensor) -> tuple[Tensor, ...]:
+    """The same random part of clips [..., H, W]: smaller by ``shift`` pixels, 32 a side or more."""
+
+    def part(side: int) -> slice:
+        length = max(side - shift, min(side, 32))
+        start = int(torch.randint(side - length + 1, ())) if length < side else 0
+        return slice(start, start + length)
+
+    rows, columns = (part(side) for side in clips[0].shape[-2:])
+    # In memory of their own, so that sums are the same to the last bit wherever a clip lay.
+    return tuple(clip[..., rows, columns].contiguous() for clip in clips)
+
+
+def _adversarial(learned: nn.ModuleDict, name: str, kind: AdversarialLoss, shift: int) -> Term:
+    loss = logistic_generator_loss if kind == "logistic" else wasserstein_generator_loss
+
+    def term(output: Output, target: Target) -> Tensor:
+        # In evaluation mode the spectral normalisation stays as the discriminator learned it.
+        return loss(learned[name].eval()(*window(shift, output.frames)))
+
+    return term
+
+
+def discriminator_loss(
+    discriminator: nn.Module,
+    real: Tensor,
+    fake: Tensor,
+    kind: AdversarialLoss,
+    r1: float = 0.0,
+    shift: int = 0,
+) -> Tensor:
+    """What a discriminator minimises, with one step of its power iteration.
+
+    Args:
+        discriminator: one of :data:`DISCRIMINATORS`.
+        real: [B, T, 3, H, W], the truth.
+        fake: the same shape, without a graph.
+        kind: of the adversarial loss.
+        r1: γ of the penalty γ/2·‖∂D/∂real‖².
+        shift: of what it sees, see :func:`window`.
+    """
+    real, fake = window(shift, real, fake)
+    real = real.detach().requires_grad_(r1 > 0)
+    # Both in one call: judged by the very same weights, normalised once.
+    logits = discriminator.train()(torch.cat([real, fake]))
+    of_real, of_fake = logits.split([len(real), len(fake)])
+    loss = logistic_discriminator_loss if kind == "logistic" else wasserstein_discriminator_loss
+    total = loss(of_real, of_fake)
+    return total + 0.5 * r1 * r1_penalty(of_real, real) if r1 > 0 else total
+
+
+def check_finite(values: Mapping[str, float], step: int) -> None:
+    """Stop where something is no number.
+
+    Raises:
+        InputError: names what is not finite, and at which step.
+    """
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise InputError(
+                f"{name!r} is {value} at step {step}, so training stopped and saved nothing of it; "
+                "--resume the last checkpoint with a lower --learning-rate or --clip-gradient"
+            )
+
+
+def deviations(names: Iterable[str], perceptual: str, flow: str) -> list[str]:
+    """What of the published objective a run does without, in words for its log and tables.
+
+    Args:
+        names: of the terms; nothing is said of runs that have none of the published ones.
+        perceptual: name of the backbone.
+        flow: name of the flow estimator.
+    """
+    chosen = set(names)
+    if not chosen & set(PUBLISHED_LOSSES):
+        return []
+    said = [f"without the published term {n!r}" for n in PUBLISHED_LOSSES if n not in chosen]
+    if "perceptual" in chosen and perceptual != "vgg19":
+        said.append(f"perceptual loss by the features of {perceptual}, not of VGG-19 as published")
+    if "flow" in chosen and flow != "pwcnet":
+        said.append(f"flow loss by the optical flow of {flow}, not of PWC-Net as published")
+    return said

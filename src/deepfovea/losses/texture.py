@@ -1,0 +1,73 @@
+"""Distance of textures: what peripheral vision keeps of a picture, whatever its pixels are.
+
+Away from the gaze we see the statistics of a neighbourhood rather than what is where in it:
+pictures that share them look the same (Freeman and Simoncelli 2011, "Metamers of the ventral
+stream"), and Walton et al. 2021 ("Beyond Blur") render the periphery by them. The statistics here
+are local autocorrelations of band-pass responses, the core of the texture model of Portilla and
+Simoncelli 2000. At a lag of zero they are contrasts: blur lowers them. At others they tell the
+pattern: a lattice, the cheapest way to contrast, has those of no natural texture.
+
+Legend: N frames, C channels, H, W size, K lags, h, w windows.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..resample import halve, resize
+
+LAGS = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (0, 4), (4, 0))
+"""Distances (rows, columns) in pixels of a level."""
+LEVELS = 3
+"""Bands: of the full, half and quarter resolution."""
+WINDOW = 16
+"""Side in pixels of a level of the squares whose statistics are compared; every half of it one."""
+FAINT = 0.01
+"""Contrast in [0, 1] below which it is not seen."""
+
+
+def autocorrelations(frames: Tensor) -> list[Tensor]:
+    """Local means of products of band-pass responses, level by level.
+
+    Args:
+        frames: [N, C, H, W], any values; of the mean of the channels. Sides of less than 80 have
+            fewer than three levels.
+
+    Returns:
+        [N, K, h, w] for each level, K in the order of :data:`LAGS`; the first is a variance.
+    """
+    reach = max(max(lag) for lag in LAGS)
+    gray, levels = frames.mean(1, keepdim=True), list[Tensor]()
+    while len(levels) < LEVELS and min(gray.shape[-2:]) >= WINDOW + reach:
+        height, width = (side // 2 * 2 for side in gray.shape[-2:])
+        gray = gray[..., :height, :width]
+        coarse = halve(gray)
+        band = gray - resize(coarse, 2)
+        height, width = height - reach, width - reach
+        here = band[..., :height, :width]
+        products = [here * band[..., y : y + height, x : x + width] for y, x in LAGS]
+        levels.append(F.avg_pool2d(torch.cat(products, 1), WINDOW, WINDOW // 2))
+        gray = coarse
+    return levels
+
+
+def texture_distance(output: Tensor, target: Tensor) -> Tensor:
+    """How far local textures are apart, in the unit of contrasts: a scalar, 0 for equal ones.
+
+    Those of the frames, and of what changes from frame to frame, lest texture boils or sticks.
+
+    Args:
+        output: [B, T, C, H, W], about [0, 1].
+        target: the same shape.
+    """
+    kinds = [(output.flatten(0, 1), target.flatten(0, 1))]
+    if output.shape[1] > 1:
+        kinds.append((output.diff(dim=1).flatten(0, 1), target.diff(dim=1).flatten(0, 1)))
+    distances = []
+    for made, true in kinds:
+        for mine, wanted in zip(autocorrelations(made), autocorrelations(true), strict=True):
+            contrast = wanted[:, :1].clamp(min=0.0).sqrt()
+            distances.append(((mine - wanted).abs() / (contrast + FAINT)).mean())
+    return torch.stack(distances).mean() if distances else 0.0 * output.sum()

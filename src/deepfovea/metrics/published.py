@@ -1,0 +1,44 @@
+"""PSNR and SSIM as Reich, Memmel and Grebe (2020) computed them: only for their own table.
+
+Neither is what its name says, and neither may stand beside figures that were measured correctly
+(:mod:`deepfovea.metrics.pixel`) without saying so.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def published_psnr(prediction: Tensor, truth: Tensor) -> Tensor:
+    """10 log10(m² / (MSE + 1e-8)), dB, where m is the largest value **of the prediction**.
+
+    So overshoot raises it. Correct is the peak of the signal, 1.0: :func:`.metrics.psnr`.
+
+    Args:
+        prediction: any shape; nothing is clamped.
+        truth: of the same shape.
+
+    Returns:
+        One value for all elements together: frames, channels and padding.
+    """
+    error = (prediction - truth).square().mean()
+    return 10.0 * (prediction.max().square() / (error + 1e-8)).log10()
+
+
+def published_ssim(prediction: Tensor, truth: Tensor) -> Tensor:
+    """2 μx μy · 2 σxy / ((μx² + μy²) (σx² + σy²)) with moments over all elements at once.
+
+    Without windows and without the constants C1 and C2; the covariance σxy is divided by the
+    number N of elements, the variances by N − 1. Correct is :func:`.metrics.ssim`.
+
+    Args:
+        prediction: any shape; nothing is clamped.
+        truth: of the same shape.
+
+    Returns:
+        One value; nan where both are black.
+    """
+    mean_x, mean_y = prediction.mean(), truth.mean()
+    covariance = ((prediction - mean_x) * (truth - mean_y)).mean()
+    luminance = 2.0 * mean_x * mean_y / (mean_x.square() + mean_y.square())
+    return luminance * 2.0 * covariance / (prediction.var() + truth.var())

@@ -1,0 +1,109 @@
+"""How a video moves: errors between consecutive frames, which no single frame shows.
+
+Each function judges one pair of frames, the earlier one first; a clip's value is the mean over
+its pairs. Frames are [3, H, W], sRGB in [0, 1].
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from ..config import InputError
+from ..flow import FlowEstimator, backward_warp
+from ..losses.flow import clip_flow
+
+
+def motion(earlier: Tensor, later: Tensor, estimator: FlowEstimator) -> tuple[Tensor, Tensor]:
+    """What :func:`e_warp` needs of the true frames.
+
+    Returns:
+        flow [2, H, W] in pixels, from the earlier frame to the later one, and occlusion
+        [1, H, W], True where the later frame does not show a pixel (forward-backward
+        consistency and the border, :func:`deepfovea.losses.flow.occlusion_mask`).
+    """
+    clip = earlier.new_empty((1, 2, *earlier.shape))
+    clip[0, 0], clip[0, 1] = earlier, later
+    flow, occlusion = clip_flow(clip, estimator)
+    return flow[0, 0], occlusion[0, 0]
+
+
+def e_warp(earlier: Tensor, later: Tensor, flow: Tensor, occlusion: Tensor) -> float:
+    """Warping error E_warp, 0 to 1, lower is steadier; blur lowers it too.
+
+    The mean squared difference, over the visible pixels and the channels, between the earlier
+    frame and the later one warped back onto it along the *true* motion (Lai, Huang, Wang,
+    Shechtman, Yumer and Yang 2018, "Learning blind video temporal consistency", equation 5, as
+    in their evaluate_WarpError.py).
+
+    Args:
+        earlier: of the video that is judged; clamped to [0, 1] first.
+        later: the frame after it.
+        flow: of the true frames, as ``occlusion``, from :func:`motion`.
+
+    Returns:
+        0 where nothing is visible, as theirs.
+    """
+    warped = backward_warp(later[None].clamp(0.0, 1.0), flow[None])[0]
+    visible = ~occlusion
+    error = (warped - earlier.clamp(0.0, 1.0)).square() * visible
+    return float(error.double().sum() / (visible.sum() * len(error)).clamp(min=1))
+
+
+def farneback(earlier: Tensor, later: Tensor) -> np.ndarray:
+    """The flow that :func:`t_of` compares: Farnebäck 2003, TecoGAN's settings, on 8-bit grey.
+
+    Returns:
+        [H, W, 2] in pixels, from the earlier frame to the later one.
+
+    Raises:
+        InputError: OpenCV is not installed.
+    """
+    try:
+        import cv2
+    except ImportError:
+        raise InputError(
+            "tOF needs OpenCV, which is missing: pip install 'deepfovea[eval]'"
+        ) from None
+
+    def gray(frame: Tensor) -> np.ndarray:
+        rgb = (frame.clamp(0.0, 1.0) * 255.0 + 0.5).byte().permute(1, 2, 0).contiguous()
+        return np.asarray(cv2.cvtColor(rgb.cpu().numpy(), cv2.COLOR_RGB2GRAY))
+
+    flow = cv2.calcOpticalFlowFarneback(gray(earlier), gray(later), None, 0.5, 3, 15, 3, 5, 1.2, 0)
+    return np.asarray(flow)
+
+
+def t_of(flow: np.ndarray, true_flow: np.ndarray) -> float:
+    """tOF, pixels, from 0 on, lower is better: how far motion is from the true motion.
+
+    The mean length of the difference of two flows (Chu, Xie, Mayer, Leal-Taixé and Thuerey
+    2020, "Learning temporal coherence via self-supervision for GAN-based video generation",
+    as in TecoGAN's metrics.py, which leaves out a border of 8 to 24 pixels).
+
+    Args:
+        flow: [H, W, 2] of :func:`farneback`, of the video that is judged.
+        true_flow: of the true frames.
+    """
+    middle = tuple(map(_inner, flow.shape[:2]))
+    return float(np.linalg.norm(flow[middle] - true_flow[middle], axis=-1).mean())
+
+
+def _inner(side: int) -> slice:
+    """The middle of a side, the largest multiple of 32 that leaves 8 pixels at each end."""
+    kept = (side - 16) // 32 * 32
+    start = (side - kept) // 2
+    return slice(start, start + kept) if kept > 0 else slice(None)
+
+
+def t_lpips(distance: float, true_distance: float) -> float:
+    """tLPIPS (tLP), from 0 on, lower is better: change between frames against the true change.
+
+    100 · |LPIPS(out_t-1, out_t) - LPIPS(truth_t-1, truth_t)| (Chu et al. 2020, as
+    :func:`t_of`).
+
+    Args:
+        distance: LPIPS between two consecutive frames of the video that is judged.
+        true_distance: between the true ones.
+    """
+    return 100.0 * abs(distance - true_distance)

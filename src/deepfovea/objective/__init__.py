@@ -1,1 +1,0 @@
-"""How good is a reconstruction: losses, discriminators and metrics, which judge tensors."""

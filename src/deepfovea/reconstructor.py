@@ -1,0 +1,221 @@
+"""The product as one loop, frame by frame: gaze -> fovea -> generator -> frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
+from itertools import islice
+from typing import NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from .config import PUBLISHED_DENSITY, Density
+from .fovea import sample
+from .gaze import DisplayGeometry
+from .io.prefetch import ahead, apply_ahead, few_processors
+from .video import Planes, colorspace_of, to_planes
+
+Result = TypeVar("Result")
+
+
+class State(Protocol):
+    """What a generator leaves for its next call: a NamedTuple of tensors."""
+
+
+class Model(Protocol):
+    """What the loop asks of a generator.
+
+    See :class:`deepfovea.generators.stream.net.StreamNet`.
+    """
+
+    scale: int
+    frames_per_step: int
+
+    def __call__(self, samples: Tensor, mask: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Samples [B,T,3,h,w] and mask [B,T,1,h,w] to frames [B,T,3,s·h,s·w] and state."""
+        ...
+
+
+Gaze = tuple[float, float]
+"""(x, y) in low-resolution pixels."""
+
+
+class Reconstructed(NamedTuple):
+    """frame [3,H,W] clamped to [0, 1]; samples [3,h,w] and mask [1,h,w] it was made from."""
+
+    frame: Tensor
+    samples: Tensor
+    mask: Tensor
+    gaze_px: Gaze
+
+
+class Filmed(NamedTuple):
+    """A frame as a video file holds it, and the mask [1,h,w] of the samples it was made from."""
+
+    planes: Planes
+    mask: Tensor
+
+
+class Sampled(NamedTuple):
+    """One step's samples [1,k,3,h,w] and mask [1,k,1,h,w], and the gaze of its real frames."""
+
+    samples: Tensor
+    mask: Tensor
+    gaze: list[Gaze]
+
+
+class Reconstructor:
+    """Samples frames at the gaze and reconstructs them, one by one.
+
+        reconstructor = Reconstructor(deepfovea.load("stream"))
+        for frame, gaze_px in ...:
+            shown = reconstructor(frame, gaze_px)  # [3, 4h, 4w]
+
+    Args:
+        model: a generator; it is used on the device where it is.
+        density: how densely to sample, by distance from the gaze.
+        seed: of the random draws.
+        blue_noise: even rather than independent draws.
+        geometry: of the display, for a density in degrees.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        density: Density = PUBLISHED_DENSITY,
+        *,
+        seed: int = 0,
+        blue_noise: bool = False,
+        geometry: DisplayGeometry | None = None,
+    ) -> None:
+        self.model = model
+        self.density = density
+        self.seed = seed
+        self.blue_noise = blue_noise
+        self.geometry = geometry
+        parameter = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
+        self.device = torch.device("cpu") if parameter is None else parameter.device
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new video."""
+        self.state: State | None = None
+        self.frames_seen = 0
+
+    def __call__(self, frame: Tensor, gaze_px: Gaze) -> Tensor:
+        """Sample one frame and reconstruct it at once.
+
+        Args:
+            frame: [3, h, w] in [0, 1], low resolution; or [4, h, w], whose last channel says
+                which pixels are known (above 0), and then nothing more is dropped.
+            gaze_px: (x, y) in low-resolution pixels.
+
+        Returns:
+            [3, scale · h, scale · w] in [0, 1].
+
+        Raises:
+            ValueError: the generator needs several frames at once (use :meth:`stream`).
+        """
+        if self.model.frames_per_step != 1:
+            raise ValueError(
+                f"this generator takes {self.model.frames_per_step} frames at a time; use stream()"
+            )
+        return next(self.stream([(frame, gaze_px)])).frame
+
+    def stream(self, frames: Iterable[tuple[Tensor, Gaze]]) -> Iterator[Reconstructed]:
+        """Reconstruct frame after frame, for any generator, in constant memory.
+
+        A generator that takes n frames at a time yields them n by n; a last group that is too
+        short is filled by repeating its last frame.
+
+        Args:
+            frames: pairs of frame and gaze as in :meth:`__call__`.
+        """
+        for group in self._sampled(frames):
+            yield from self._reconstructed(group)
+
+    def stream_ahead(
+        self, frames: Iterable[tuple[Tensor, Gaze]]
+    ) -> Generator[Reconstructed, None, None]:
+        """As :meth:`stream`, but reading, sampling and the generator overlap.
+
+        Up to two frames, or groups of frames, wait for the generator and two behind it. Close
+        the iterator when it is left early, which ends its threads.
+        """
+        yield from self._overlapping(frames, self._reconstructed)
+
+    def film_ahead(self, frames: Iterable[tuple[Tensor, Gaze]]) -> Generator[Filmed, None, None]:
+        """As :meth:`stream_ahead`, with frames ready for :meth:`VideoWriter.write`."""
+        yield from self._overlapping(frames, self._filmed)
+
+    def _overlapping(
+        self, frames: Iterable[tuple[Tensor, Gaze]], generate: Callable[[Sampled], list[Result]]
+    ) -> Generator[Result, None, None]:
+        with ExitStack() as stack:
+            if self.device.type == "cpu" and few_processors():
+                # Threads that wake up often would make those of the generator wait.
+                sampled: Iterable[Sampled] = self._sampled(frames)
+            else:
+                read = stack.enter_context(closing(ahead(frames)))
+                sampled = stack.enter_context(closing(ahead(self._sampled(read))))
+            for results in stack.enter_context(closing(apply_ahead(generate, sampled))):
+                yield from results
+
+    def _sampled(self, frames: Iterable[tuple[Tensor, Gaze]]) -> Iterator[Sampled]:
+        group = self.model.frames_per_step
+        source = iter(frames)
+        while pairs := list(islice(source, group)):
+            count = len(pairs)
+            pairs += [pairs[-1]] * (group - count)
+            samples, mask = self._sample(pairs)
+            self.frames_seen += count
+            yield Sampled(samples, mask, [gaze_px for _, gaze_px in pairs[:count]])
+
+    def _reconstructed(self, group: Sampled) -> list[Reconstructed]:
+        samples, mask, gaze = group
+        with torch.inference_mode():
+            output, self.state = self.model(samples, mask, self.state)
+            frames = _clamped(output[0])
+        return [
+            Reconstructed(frames[t], samples[0, t], mask[0, t], gaze_px)
+            for t, gaze_px in enumerate(gaze)
+        ]
+
+    def _filmed(self, group: Sampled) -> list[Filmed]:
+        samples, mask, gaze = group
+        with torch.inference_mode():
+            # Compiled generators make them in their graph.
+            planes_of = getattr(self.model, "planes", self._planes)
+            (luma, chroma), self.state = planes_of(samples, mask, self.state)
+        times = range(len(gaze))
+        return [Filmed(Planes(luma[0, t], chroma[0, t]), mask[0, t]) for t in times]
+
+    def _planes(self, samples: Tensor, mask: Tensor, state: State | None) -> tuple[Planes, State]:
+        frames, state = self.model(samples, mask, state)
+        return to_planes(frames, colorspace_of(frames.shape[-1], frames.shape[-2])), state
+
+    def _sample(self, pairs: list[tuple[Tensor, Gaze]]) -> tuple[Tensor, Tensor]:
+        # A single one is not copied, which would be work for PyTorch's threads: see fovea.
+        images = [frame[None, None] for frame, _ in pairs]
+        frames = (torch.cat(images, 1) if len(images) > 1 else images[0]).to(self.device)
+        if frames.shape[2] == 4:
+            mask = (frames[:, :, 3:] > 0).to(frames.dtype)
+            return frames[:, :, :3] * mask, mask
+        gaze = torch.tensor([[gaze for _, gaze in pairs]])
+        return sample(
+            frames,
+            gaze,
+            self.density,
+            seed=self.seed,
+            first_frame=self.frames_seen,
+            blue_noise=self.blue_noise,
+            geometry=self.geometry,
+        )
+
+
+def _clamped(frames: Tensor) -> Tensor:
+    if frames.device.type != "cpu":
+        return frames.clamp(0.0, 1.0)
+    # NumPy: see images.to_image.
+    return torch.from_numpy(frames.numpy().clip(0.0, 1.0))

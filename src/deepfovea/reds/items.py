@@ -1,0 +1,163 @@
+"""The published preprocessing: videos cut into overlapping items of six frames.
+
+Reich, Memmel, Grebe 2020, data set REDS: 720 × 1280 frames, reduced by four, sampled around one
+random gaze point per video, cropped at the sides and padded above and below. Legend: H, W the
+frames of a video; h = H / 4, w = W / 4.
+"""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from typing import TypedDict
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..config import InputError
+from ..fovea import density_map, draw_mask
+from ..gaze import random_point
+from ..io.decoded_cache import Source
+
+SCALE = 4
+FRAMES = 6
+OVERLAP = 2
+SIZE = (768, 1024)
+
+_log = logging.getLogger(__name__)
+
+
+class PublishedItem(TypedDict):
+    """One item; every value is stacked to a batch [B, …] by PyTorch's default collation.
+
+    frames: uint8 [6, 3, 768, 1024], black in the padding. :func:`deepfovea.fovea.reduce` makes
+        of them the published low resolution: reducing and cropping may be exchanged.
+    mask: uint8 [6, 1, 192, 256], 1 where sampled, 0 in the padding.
+    scored: int64 [4], top, left, height and width in ``frames`` of what is not padding.
+    first: bool, whether the item is the first of its video.
+    """
+
+    frames: Tensor
+    mask: Tensor
+    scored: Tensor
+    first: bool
+
+
+class PublishedItems(Dataset[PublishedItem]):
+    """Videos as the published system sees them; an item is a pure function of index and seed.
+
+    Items are numbered video by video, in order; each begins four frames after the one before
+    (six frames, of which two overlap), and frames that fill no item are left out. An index
+    from ``len(self)`` on belongs to a later epoch: the same frames, gaze and masks drawn anew.
+
+    The gaze is one point per video and epoch, uniform in [50, w − 50] × [50, h − 50]; masks are
+    drawn anew for every frame of every item, on the whole reduced frame, before the crop. They
+    depend on the name of the video, not on the other videos beside it.
+
+    Other sizes than 720 × 1280 are fitted likewise, about the centre and in steps of four
+    pixels: what is larger is cropped, what is smaller is padded with black. (Where H or W is
+    no multiple of four, its last rows or columns are left out first. Of a side below 180 low-
+    resolution pixels, the gaze keeps less distance to the border: see
+    :func:`deepfovea.gaze.random_point`.)
+
+    Args:
+        sources: the videos; those with fewer than six frames are left out, with a warning.
+        seed: with the index it decides everything.
+        size: height and width of ``frames``, multiples of four.
+
+    Attributes:
+        items_per_video: for :func:`deepfovea.training.sampler.lane_batches`.
+
+    Raises:
+        InputError: no video of at least six frames and 4 × 4 pixels, or an unusable size.
+    """
+
+    def __init__(self, sources: list[Source], seed: int, size: tuple[int, int] = SIZE) -> None:
+        if min(size) < SCALE or size[0] % SCALE or size[1] % SCALE:
+            raise InputError(
+                f"size of an item: received {size[0]}x{size[1]}; "
+                f"expected positive multiples of {SCALE}"
+            )
+        self.sources = [source for source in sources if holds_an_item(source)]
+        if not self.sources:
+            raise InputError(
+                f"none of {len(sources)} videos has {FRAMES} frames, which are one item; "
+                "give longer videos"
+            )
+        self.seed = seed
+        self.size = size
+        self.items_per_video = [items_of(len(source.frames)) for source in self.sources]
+        self._ends = np.cumsum(self.items_per_video)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> PublishedItem:
+        if index < 0:
+            raise IndexError(f"received item {index}, expected 0 or more")
+        epoch, number = divmod(index, len(self))
+        video = int(np.searchsorted(self._ends, number, side="right"))
+        item = number - (int(self._ends[video]) - self.items_per_video[video])
+        source = self.sources[video]
+        start = item * (FRAMES - OVERLAP)
+        images = np.array(source.frames[start : start + FRAMES])
+        frames, scored = fit(torch.from_numpy(images).permute(0, 3, 1, 2), self.size, SCALE)
+        height, width = (side // SCALE for side in source.frames.shape[1:3])
+        key = (self.seed, epoch, zlib.crc32(source.name.encode()))
+        gaze_px = random_point(key, height, width).pixels(np.zeros(FRAMES), height, width)
+        mask = draw_mask(
+            density_map(gaze_px, height, width)[None],
+            seed=int(np.random.default_rng((*key, 1)).integers(2**32)),
+            first_frame=item * FRAMES,  # the frames of the overlap are drawn again, as published
+        )
+        low_size = (self.size[0] // SCALE, self.size[1] // SCALE)
+        mask, _ = fit(mask[0].to(torch.uint8), low_size)
+        return PublishedItem(frames=frames, mask=mask, scored=torch.tensor(scored), first=item == 0)
+
+
+def holds_an_item(source: Source) -> bool:
+    """Whether a video has six frames of 4 × 4 pixels; if not, a warning says so."""
+    count, height, width = source.frames.shape[:3]
+    if count >= FRAMES and min(height, width) >= SCALE:
+        return True
+    _log.warning(
+        "%s: left out; %d frames of %dx%d pixels are too short or too small for an item",
+        *(source.name, count, height, width),
+    )
+    return False
+
+
+def items_of(frames: int) -> int:
+    """How many items a video of so many frames is cut into."""
+    return max(0, (frames - OVERLAP) // (FRAMES - OVERLAP))
+
+
+def fit(
+    frames: Tensor, size: tuple[int, int], step: int = 1
+) -> tuple[Tensor, tuple[int, int, int, int]]:
+    """Crop or pad frames about their centre.
+
+    Args:
+        frames: [..., H, W].
+        size: the new height and width, multiples of ``step``.
+        step: borders fall on multiples of it, so that ``fit`` at full resolution with a step of
+            four is ``fit`` of the reduced frames; what H and W exceed a multiple is left out.
+
+    Returns:
+        frames: [..., *size], 0 where padded.
+        (top, left, height, width) of what is not padding.
+    """
+    offsets, lengths = [], []
+    for axis, new in zip((-2, -1), size, strict=True):
+        old = frames.shape[axis] // step
+        new //= step
+        length = min(old, new)
+        frames = frames.narrow(axis, (old - length) // 2 * step, length * step)
+        offsets.append((new - length) // 2 * step)
+        lengths.append(length * step)
+    (top, left), (height, width) = offsets, lengths
+    padding = (left, size[1] - width - left, top, size[0] - height - top)
+    return F.pad(frames, padding), (top, left, height, width)

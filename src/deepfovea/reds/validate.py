@@ -1,0 +1,211 @@
+"""The published table (L1, L2, PSNR, SSIM), measured as published and measured correctly."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..checkpoint import Generator
+from ..config import InputError
+from ..fovea import reduce
+from ..io.decoded_cache import Source
+from ..metrics.pixel import psnr, ssim
+from ..metrics.published import published_psnr, published_ssim
+from ..video import find_videos, read_clip
+from .items import FRAMES, OVERLAP, SCALE, SIZE, PublishedItems, holds_an_item
+from .splits import split_folder
+
+REDS_FRAMES = 100
+
+NOTE = (
+    "As published: the peak of PSNR is the largest value of the prediction, SSIM is one global "
+    "correlation per item of six frames, black padding is scored, nothing is clamped; comparable "
+    "with nothing else. Correct: peak 1.0, clamped to [0, 1], SSIM in 11 × 11 Gaussian windows of "
+    "sigma 1.5, means over the frames, each once, without padding."
+)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """l1 mean absolute and l2 mean squared error, psnr in dB, ssim up to 1."""
+
+    l1: float
+    l2: float
+    psnr: float
+    ssim: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One video: ``published`` is the mean over its items, ``correct`` that over its frames.
+
+    ``sampled`` is the share of its low-resolution pixels, without padding, that were known.
+    """
+
+    video: str
+    items: int
+    frames: int
+    sampled: float
+    published: Scores
+    correct: Scores
+
+
+def validate(
+    data: Path,
+    network: Generator,
+    *,
+    split: str = "val",
+    state: Literal["reset", "carry"] = "reset",
+    frames: int = REDS_FRAMES,
+    size: tuple[int, int] = SIZE,
+    seed: int = 0,
+    skip_unreadable: bool = False,
+    on_row: Callable[[Row], None] | None = None,
+) -> list[Row]:
+    """Score a generator on every video of a split by the published protocol.
+
+    Videos are cut into the items of :class:`.training.published.PublishedItems`, the state of
+    one item goes into the next.
+
+    Args:
+        data: a data set with splits, REDS for one, or any folder of videos.
+        network: on the device where it is to run.
+        split: see :func:`deepfovea.reds.splits.split_folder`.
+        state: before a video's first item: new, or that of the video before.
+        frames: of every video, from its first on.
+        size: of an item at high resolution, height and width.
+        seed: of gaze and masks.
+        skip_unreadable: see :func:`deepfovea.io.decoded_cache.open_sources`.
+        on_row: called after every video.
+
+    Raises:
+        InputError: nothing to score, unreadable frames, or a generator that does not fit.
+    """
+    if network.scale != SCALE or FRAMES % network.frames_per_step:
+        raise InputError(
+            f"the published items enlarge {FRAMES} frames by {SCALE}; received a model that "
+            f"enlarges {network.frames_per_step} by {network.scale}; choose another"
+        )
+    root = split_folder(data, split)
+    rows: list[Row] = []
+    carried: Any = None
+    for path in find_videos(root):
+        name = root.resolve().name if path == root else path.relative_to(root).as_posix()
+        try:
+            video = Source(name, read_clip(path, frames, skip_unreadable=skip_unreadable))
+        except InputError as error:
+            if not skip_unreadable:
+                raise
+            _log.warning("%s; the video is left out", error)
+            continue
+        if not holds_an_item(video):
+            continue
+        items = PublishedItems([video], seed, size)
+        row, carried = score(network, items, None if state == "reset" else carried)
+        rows.append(row)
+        if on_row:
+            on_row(row)
+    if not rows:
+        raise InputError(f"{root}: no video of at least {FRAMES} frames; expected one at least")
+    return rows
+
+
+@torch.inference_mode()
+def score(network: Generator, items: PublishedItems, state: Any = None) -> tuple[Row, Any]:
+    """The items of one video, in order, through a generator; the last state comes back too."""
+    device = next(network.parameters()).device
+    published: list[Tensor] = []  # [4] per item
+    correct: list[Tensor] = []  # [4, frames of an item that are new]
+    known: list[Tensor] = []  # share of the pixels of an item that are no padding
+    for item in (items[k] for k in range(len(items))):
+        truth = item["frames"].to(device)[None].float() / 255.0
+        mask = item["mask"].to(device)[None].float()
+        output, state = network(reduce(truth) * mask, mask, state)
+        difference = output - truth
+        published.append(
+            torch.stack(
+                [
+                    difference.abs().mean(),
+                    difference.square().mean(),
+                    published_psnr(output, truth),
+                    published_ssim(output, truth),
+                ]
+            )
+        )
+        top, left, height, width = item["scored"].tolist()
+        new = 0 if item["first"] else OVERLAP  # the first frame that was not in the item before
+        shown = output[0, new:, :, top : top + height, left : left + width].clamp(0.0, 1.0)
+        truth = truth[0, new:, :, top : top + height, left : left + width]
+        difference = shown - truth
+        correct.append(
+            torch.stack(
+                [
+                    difference.abs().mean((-3, -2, -1)),
+                    difference.square().mean((-3, -2, -1)),
+                    psnr(shown, truth),
+                    ssim(shown, truth),
+                ]
+            )
+        )
+        known.append(mask.sum() / mask.shape[1] / (height * width / SCALE**2))
+    frames = torch.cat(correct, 1)
+    row = Row(
+        items.sources[0].name,
+        len(items),
+        frames.shape[1],
+        float(torch.stack(known).mean()),
+        Scores(*torch.stack(published).mean(0).tolist()),
+        Scores(*frames.mean(1).tolist()),
+    )
+    return row, state
+
+
+def mean_scores(scores: Sequence[Scores]) -> Scores:
+    """Mean of each; over videos of one length, as those of REDS, that over their items."""
+    columns = zip(*map(astuple, scores), strict=True)
+    return Scores(*(sum(column) / len(scores) for column in columns))
+
+
+def to_json(rows: Sequence[Row], protocol: dict[str, Any]) -> str:
+    """Means, rows and what is needed to repeat them; null for what is no finite number."""
+    table = {
+        "protocol": protocol,
+        "note": NOTE,
+        "mean": {
+            "as published, not comparable": asdict(mean_scores([r.published for r in rows])),
+            "correct": asdict(mean_scores([r.correct for r in rows])),
+        },
+        "rows": [asdict(row) for row in rows],
+    }
+    return json.dumps(_finite(table), indent=2)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def to_markdown(rows: Sequence[Row], title: str) -> str:
+    """The published table twice, and what the difference is."""
+    lines = [f"| {title} | L1 ↓ | L2 ↓ | PSNR ↑, dB | SSIM ↑ |", "|---|---:|---:|---:|---:|"]
+    for name, scores in (
+        ("as published, **not comparable**", mean_scores([r.published for r in rows])),
+        ("**correct**", mean_scores([r.correct for r in rows])),
+    ):
+        cells = f"{scores.l1:.4f} | {scores.l2:.4f} | {scores.psnr:.2f} | {scores.ssim:.4f}"
+        lines.append(f"| {name} | {cells} |")
+    frames = sum(row.frames for row in rows)
+    return "\n".join([*lines, "", f"{len(rows)} videos, {frames} frames. {NOTE}"])

@@ -1,0 +1,1 @@
+"""The engines that run a generator, and its export."""

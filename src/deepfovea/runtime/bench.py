@@ -1,0 +1,196 @@
+"""How long a frame takes: models × engines -> rows -> table.
+
+Each row is measured in a process of its own, so that its memory is its own and nothing that an
+earlier one left, threads or caches, helps or harms.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..checkpoint import PRESETS, Generator, build, load, multiply_adds, shipped
+from ..config import InputError
+from ..fovea import sample
+from .engine import engine_of, load_engine
+
+WARM_UP = 3
+"""Steps that are not counted; engines compile in the second."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model in one engine; all times and costs are per frame.
+
+    height, width: the low resolution; threads: of the CPU; ms_p50, ms_p95: median and 95th
+    percentile, milliseconds; frames_per_second: from the mean; peak_mib: largest resident memory
+    of the process, PyTorch included, or on CUDA what PyTorch allocated there; gmac: 1e9
+    multiply-adds; params: parameters; matmul_share: of :func:`matmul_rate`, what the network
+    reaches (on the CPU).
+    """
+
+    model: str
+    engine: str
+    device: str
+    height: int
+    width: int
+    threads: int
+    ms_p50: float
+    ms_p95: float
+    frames_per_second: float
+    peak_mib: float | None
+    gmac: float
+    params: int
+    matmul_share: float | None
+
+
+def bench(
+    models: Sequence[str],
+    engines: Sequence[str],
+    *,
+    size: tuple[int, int] = (192, 256),
+    frames: int = 60,
+    rounds: int = 1,
+    device: str | torch.device = "cpu",
+    on_row: Callable[[Row], None] | None = None,
+) -> tuple[list[Row], dict[str, Any]]:
+    """Measure models in engines.
+
+    Args:
+        models: names or files; the weights of a known network that is not shipped are drawn.
+        engines: of :data:`deepfovea.runtime.engine.ENGINES`.
+        size: h, w of the low resolution.
+        frames: how many are timed, rounded up to full steps, five at least.
+        rounds: measure all in turn so many times and keep for each the one of the least median,
+            as other programs, and other machines on the same host, can only add to it.
+        device: of PyTorch.
+        on_row: called as each row is there, in each round.
+
+    Returns:
+        The rows, and what they were measured on.
+
+    Raises:
+        InputError: an unknown or missing model or engine.
+    """
+    if not (models and engines):
+        raise InputError("bench: received no model or no engine, expected one of each at least")
+    for model in models:  # before the first takes its time
+        for engine in engines:
+            load_engine(_network(model), engine, device)
+    threads = torch.get_num_threads()
+    rate, best = 0.0, dict[tuple[str, str], Row]()
+    for _ in range(rounds):
+        rate = max(rate, matmul_rate())
+        for model in models:
+            for engine in engines:
+                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+                    arguments = (model, engine, size, frames, str(device), threads)
+                    row = process.submit(_measure, *arguments).result()
+                if (model, engine) not in best or row.ms_p50 < best[model, engine].ms_p50:
+                    best[model, engine] = row
+                if on_row:
+                    on_row(row)
+    rows = list(best.values())
+    if torch.device(device).type == "cpu":
+        shares = [1e12 * row.gmac / row.ms_p50 / rate for row in rows]
+        rows = [replace(row, matmul_share=s) for row, s in zip(rows, shares, strict=True)]
+    about = {
+        "matmul_gmac_per_second": rate / 1e9,
+        "threads": threads,
+        "torch": torch.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+    return rows, about
+
+
+def matmul_rate(side: int = 1536, repeats: int = 8) -> float:
+    """Multiply-adds per second of the best of several float32 matrix products on the CPU."""
+    a, b = torch.rand(side, side), torch.rand(side, side)
+    best = float("inf")
+    for _ in range(repeats):
+        started = time.perf_counter()
+        torch.mm(a, b)
+        best = min(best, time.perf_counter() - started)
+    return side**3 / best
+
+
+def to_json(rows: Sequence[Row], about: dict[str, Any]) -> str:
+    """The rows, and what they were measured on."""
+    return json.dumps({**about, "rows": [asdict(row) for row in rows]}, indent=2)
+
+
+def _network(model: str) -> Generator:
+    if model in PRESETS and model not in shipped():
+        return build(PRESETS[model])
+    return load(model)
+
+
+def _measure(
+    model: str,
+    engine: str,
+    size: tuple[int, int],
+    frames: int,
+    device: str,
+    threads: int,
+) -> Row:
+    torch.set_num_threads(threads)
+    network = _network(model)
+    gmac = multiply_adds(network, *size) / 1e9
+    params = sum(parameter.numel() for parameter in network.parameters())
+    runner = load_engine(network, engine, device)
+    group = runner.frames_per_step
+    height, width = size
+    steps = max(5, -(-frames // group))
+    gaze = torch.tensor([width / 2, height / 2]).expand(1, group, 2)
+    texture = torch.rand(1, 1, 3, height, width)
+    times, state = [], None
+    for number in range(WARM_UP + steps):
+        clip = torch.cat([texture.roll(number * group + t, -1) for t in range(group)], 1)
+        samples, mask = (t.to(device) for t in sample(clip, gaze, first_frame=number * group))
+        started = time.perf_counter()
+        with torch.inference_mode():
+            _, state = runner(samples, mask, state)
+        if samples.is_cuda:
+            torch.cuda.synchronize()
+        times.append(1e3 * (time.perf_counter() - started) / group)
+    timed = np.array(times[WARM_UP:])
+    return Row(
+        model=model,
+        engine=engine_of(runner),
+        device=device,
+        height=height,
+        width=width,
+        threads=threads,
+        ms_p50=float(np.median(timed)),
+        ms_p95=float(np.percentile(timed, 95)),
+        frames_per_second=float(1e3 / timed.mean()),
+        peak_mib=_peak_mib(device),
+        gmac=gmac,
+        params=params,
+        matmul_share=None,
+    )
+
+
+def _peak_mib(device: str) -> float | None:
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    if sys.platform == "win32":
+        return None  # which does not tell without another package
+    if sys.platform == "linux":  # whose ru_maxrss begins with that of the process that started it
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

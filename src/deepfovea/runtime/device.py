@@ -1,0 +1,29 @@
+"""The device that computes."""
+
+from __future__ import annotations
+
+import torch
+
+from ..config import InputError
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` (CUDA, else MPS, else the CPU) or a device that is there.
+
+    Raises:
+        InputError: no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0][:120]
+        raise InputError(
+            f"--device: received {name!r}, which is not usable here ({reason}); "
+            "expected auto, cpu, cuda, cuda:N or mps"
+        ) from None
+    return device

@@ -1,0 +1,377 @@
+"""A generator as ONNX: one step per run, the state in and out by name.
+
+Legend: B batch, k frames per step, h, w low resolution (multiples of ``network.multiple``),
+s scale. See docs/export.md for the loop around it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..checkpoint import Generator
+from ..config import InputError
+from ..generators.stream.net import StreamNet
+from ..io.atomic import replacing
+from ..resample import resampled_by_grid
+
+OPSETS = range(16, 21)
+"""16 is the first with GridSample, which the warps need; the tracer knows none beyond 20."""
+
+FORBIDDEN = ("DeformConv", "GroupNormalization", "Loop", "If", "Scan")
+"""Operators that game engines do not run; no exported file contains one."""
+
+LARGEST_SIDE = 4096
+"""Of h and w, when the size is left open."""
+
+CHECKED_STEPS = 8
+CHECKED_SIZES = ((2, 48, 80), (1, 24, 16))
+"""(B, h, w), rounded up to multiples, of the clips that an export of open size must reproduce."""
+
+TOLERANCE = 1e-4
+"""Largest difference from torch in any value of any output, in units of its largest value or 1,
+whichever is larger."""
+TOLERANCE_HALF = 2e-2
+"""The same with float16 convolutions."""
+
+Size = tuple[int, int]
+Sized = tuple[int, int, int]
+Run = Callable[..., tuple[Tensor, ...]]
+
+
+class Step(nn.Module):
+    """One step of a generator with tensors only: samples, mask, the state -> frame, the state.
+
+    Samples are [B,3,h,w], or [B,k,3,h,w] where k is not 1; mask and frame likewise.
+    """
+
+    def __init__(self, network: Generator) -> None:
+        super().__init__()
+        self.network = network
+        self.several = network.frames_per_step != 1
+        self.multiple: int = getattr(network, "multiple", 8)
+        self.state_type: Any = type(self.start(torch.zeros(1, 3, *2 * (self.multiple,))))
+        fields: tuple[str, ...] = self.state_type._fields
+        self.inputs = ("samples", "mask", *(f"state_{name}" for name in fields))
+        self.outputs = ("frame", *(f"next_{name}" for name in fields))
+
+    def start(self, samples: Tensor) -> Any:
+        """The state before the first frame, for samples [B,3,h,w]."""
+        if isinstance(self.network, StreamNet):
+            return self.network.initial_state(samples)
+        return self.network.initial_state(samples.unsqueeze(1))
+
+    def forward(self, samples: Tensor, mask: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """Inputs and outputs in the order of their names."""
+        before = self.state_type(*state)
+        if self.several or isinstance(self.network, StreamNet):
+            frame, after = self.network.step(samples, mask, before)
+        else:
+            frame, after = self.network.step(samples.unsqueeze(1), mask.unsqueeze(1), before)
+            frame = frame.squeeze(1)
+        return *self.pictures(frame), *after
+
+    def pictures(self, frame: Tensor) -> tuple[Tensor, ...]:
+        """What is handed out of a frame [B,(k,)3,s·h,s·w]: itself."""
+        return (frame,)
+
+
+def export_onnx(
+    network: Generator,
+    path: Path,
+    *,
+    name: str = "stream",
+    opset: int = OPSETS[0],
+    static: Size | None = None,
+    half: bool = False,
+) -> float:
+    """Write one step of a generator as ONNX, once it is proven equal to torch.
+
+    Inputs, all float32: samples [B,3,h,w] in [0, 1], 0 where not sampled; mask [B,1,h,w], 1
+    where sampled; state_x for each field x of the generator's state, zeros before the first
+    frame. Outputs: frame [B,3,s·h,s·w], about [0, 1], not clamped; next_x, the state for the
+    next step. Where a step takes k frames, samples, mask and frame are [B,k,·,·,·]. h and w are
+    multiples of ``network.multiple``, at most 4096. Deformable convolutions become GridSample,
+    which fixes the batch to one.
+
+    Args:
+        network: its weights are not changed.
+        path: replaced if it exists; complete or as it was before.
+        name: stored in the file.
+        opset: 16 to 20.
+        static: (h, w): fix the size, and the batch to one.
+        half: float16 weights and convolutions; inputs, outputs and warps stay float32.
+
+    Returns:
+        The largest difference of a frame from torch over eight steps, at two sizes or at the
+        static one.
+
+    Raises:
+        InputError: a size, opset or path that cannot be used; onnx or onnxruntime missing; the
+            file would not reproduce torch.
+    """
+    onnx, onnxruntime = _libraries()
+    if opset not in OPSETS:
+        raise InputError(
+            f"export: received opset {opset}, expected {OPSETS[0]} to {OPSETS[-1]} "
+            "(GridSample begins at 16)"
+        )
+    step = Step(deepcopy(network).cpu().float().eval().requires_grad_(False))
+    multiple = step.multiple
+    if static is not None and any(side < multiple or side % multiple for side in static):
+        raise InputError(
+            f"export: received a static size of {static[0]}x{static[1]}, expected height and "
+            f"width to be multiples of {multiple}; give the next larger ones and pad the samples "
+            "and the mask with zeros at the right and bottom"
+        )
+    # A pyramid that fills holes is unrolled for the size that is traced. Levels beyond the one
+    # that holds a single pixel change nothing, so the longest side serves all shorter ones.
+    example = _moving_clip(1, *(static or (multiple, LARGEST_SIDE)), step, steps=1)
+    one = static is not None or step.several
+    state = step.start(torch.zeros(1, 3, *example[0][0].shape[-2:]))
+    traced = deepcopy(step)
+    if half:
+        _halve(traced)
+    content = trace(traced, *example[0], state, opset=opset, opened=static is None, batch=not one)
+    model = onnx.load_from_string(content)
+    _name_axes(model, step, 1 if one else None, static)
+    about = {
+        "model": name,
+        "config": json.dumps(asdict(network.config), sort_keys=True),
+        "scale": str(network.scale),
+        "frames_per_step": str(network.frames_per_step),
+        "multiple": str(multiple),
+        "precision": "float16" if half else "float32",
+    }
+    onnx.helper.set_model_props(model, about)
+    onnx.checker.check_model(model)
+    if found := sorted(set(_operators(model)) & set(FORBIDDEN)):
+        raise InputError(f"export: the graph contains {', '.join(found)}, which engines lack")
+    content = model.SerializeToString()
+    sizes: list[Sized] = (
+        [(1, *static)]
+        if static
+        else [(1 if one else b, h + -h % multiple, w + -w % multiple) for b, h, w in CHECKED_SIZES]
+    )
+    tolerance = TOLERANCE_HALF if half else TOLERANCE
+    difference = _check(_in_onnxruntime(onnxruntime, content, step), step, sizes, tolerance)
+    if half:  # ONNX Runtime's CPU computes in float32 what the file has in float16
+        difference = max(difference, _check(traced, step, sizes, tolerance))
+    _write(path, content)
+    return difference
+
+
+def parse_size(text: str, option: str = "--static") -> Size:
+    """``192x256`` to (192, 256): height, width."""
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if match is None:
+        raise InputError(f"{option}: received {text!r:.100}, expected HEIGHTxWIDTH, as 192x256")
+    return int(match[1]), int(match[2])
+
+
+def trace(
+    step: Step,
+    samples: Tensor,
+    mask: Tensor,
+    state: Iterable[Tensor],
+    *,
+    opset: int = OPSETS[0],
+    opened: bool = False,
+    batch: bool = False,
+    by_grid: bool = False,
+) -> bytes:
+    """The ONNX of a step at the size of its arguments; ``opened``: h and w are left open.
+
+    ``by_grid``: see :func:`deepfovea.resample.resampled_by_grid`.
+    """
+    axes: dict[str, dict[int, str]] = {}
+    for name in (*step.inputs, *step.outputs):
+        first = 3 if step.several and name in ("samples", "mask", "frame") else 2
+        axes[name] = {first: "h", first + 1: "w"} if opened else {}
+        if batch:
+            axes[name][0] = "b"
+    # Tracing, not torch.export: with symbolic sizes the latter takes more than ten minutes over
+    # a pyramid. It lacks one operator.
+    content = io.BytesIO()
+    exporter: Any = torch.onnx  # its annotations know neither streams nor the registration
+    exporter.register_custom_op_symbolic("aten::expm1", _expm1, OPSETS[0])
+    try:
+        resampling = resampled_by_grid() if by_grid else nullcontext()
+        with warnings.catch_warnings(), torch.no_grad(), resampling:
+            warnings.simplefilter("ignore")  # Python values in the trace: see above
+            exporter.export(
+                step,
+                (samples, mask, *state),
+                content,
+                dynamo=False,
+                opset_version=opset,
+                input_names=list(step.inputs),
+                output_names=list(step.outputs),
+                dynamic_axes=axes,
+            )
+    finally:
+        exporter.unregister_custom_op_symbolic("aten::expm1", OPSETS[0])
+    return content.getvalue()
+
+
+def _libraries() -> tuple[Any, Any]:
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise InputError(
+            f"export needs {error.name}, which is missing: pip install 'deepfovea[export]'"
+        ) from None
+    return onnx, onnxruntime
+
+
+def _expm1(graph: Any, x: Any) -> Any:
+    one = graph.op("Constant", value_t=torch.tensor(1.0))
+    return graph.op("Sub", graph.op("Exp", x), one)
+
+
+class _Half(nn.Module):
+    """A part of the network in float16; float32 outside."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner.half()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the inner module, float32 in and out."""
+        result: Tensor = self.inner(x.half())
+        return result.float()
+
+
+def _halve(network: nn.Module) -> None:
+    """Put the convolutions into float16, where they follow each other without leaving it."""
+    for name, child in network.named_children():
+        links = list(child) if isinstance(child, nn.Sequential) else [child]
+        if all(type(link) in (nn.Conv2d, nn.ELU, nn.LeakyReLU, nn.ReLU) for link in links):
+            setattr(network, name, _Half(child))
+        else:
+            _halve(child)
+
+
+def _name_axes(model: Any, step: Step, batch: int | None, static: Size | None) -> None:
+    """One name for each value: height, height_x2, height_half …; or the numbers themselves."""
+    size = static or (step.multiple, step.multiple)
+    state = step.start(torch.zeros(1, 3, *size))
+    scale = step.network.scale
+    times = {"frame": float(scale)}
+    channels = {"samples": 3, "mask": 1, "frame": 3}
+    for name, tensor in zip(state._fields, state, strict=True):
+        for end in (f"state_{name}", f"next_{name}"):
+            times[end], channels[end] = tensor.shape[-1] / size[1], tensor.shape[1]
+    for tensor in (*model.graph.input, *model.graph.output):
+        axes = tensor.type.tensor_type.shape.dim
+        factor = times.get(tensor.name, 1.0)
+        if batch is None:
+            axes[0].dim_param = "batch"
+        else:
+            axes[0].dim_value = batch
+        list(axes)[-3].dim_value = channels[tensor.name]
+        for axis, side, name in zip(list(axes)[-2:], size, ("height", "width"), strict=True):
+            if static:
+                axis.dim_value = int(side * factor)
+            else:
+                axis.dim_param = name + _suffix(factor)
+
+
+def _suffix(factor: float) -> str:
+    if factor >= 1:
+        return "" if factor == 1 else f"_x{factor:g}"
+    return "_half" if factor == 0.5 else f"_d{1 / factor:g}"
+
+
+def _operators(model: Any) -> Iterator[str]:
+    """The type of every node, inside functions and nested graphs as well."""
+
+    def walk(nodes: Iterable[Any]) -> Iterator[str]:
+        for node in nodes:
+            yield node.op_type
+            for attribute in node.attribute:
+                yield from walk(attribute.g.node)
+                for graph in attribute.graphs:
+                    yield from walk(graph.node)
+
+    yield from walk(model.graph.node)
+    for function in model.functions:
+        yield from walk(function.node)
+
+
+def _moving_clip(
+    batch: int, height: int, width: int, step: Step, steps: int = CHECKED_STEPS
+) -> list[tuple[Tensor, Tensor]]:
+    """Samples and mask of each step: a texture that moves, three tenths of it sampled."""
+    random = torch.Generator().manual_seed(0)
+    small = torch.rand(batch, 3, height // 4, width // 4, generator=random)
+    texture = F.interpolate(small, scale_factor=4.0, mode="bicubic").clamp(0.0, 1.0)
+    group = step.network.frames_per_step
+    times = range(steps * group)
+    frames = torch.stack([texture.roll((t // 2, t), (2, 3)) for t in times], 1)
+    mask = (torch.rand(frames[:, :, :1].shape, generator=random) < 0.3).float()
+    pairs = zip(torch.split(frames * mask, group, 1), torch.split(mask, group, 1), strict=True)
+    return [(s, m) if step.several else (s[:, 0], m[:, 0]) for s, m in pairs]
+
+
+def _check(run: Run, step: Step, sizes: Iterable[Sized], tolerance: float) -> float:
+    """The largest difference of a frame from torch; an InputError if any output's is too large."""
+    largest = 0.0
+    for batch, height, width in sizes:
+        state = tuple(step.start(torch.zeros(batch, 3, height, width)))
+        theirs = state
+        for number, pair in enumerate(_moving_clip(batch, height, width, step)):
+            with torch.inference_mode():
+                outputs = run(*pair, *theirs)
+                expected = step(*pair, *state)
+            theirs, state = outputs[1:], expected[1:]
+            for name, received, truth in zip(step.outputs, outputs, expected, strict=True):
+                difference = float((received - truth).abs().max())
+                allowed = tolerance * max(1.0, float(truth.abs().max()))
+                if not difference < allowed:
+                    raise InputError(
+                        f"export: at {height}x{width}, step {number}, {name} differs from torch "
+                        f"by {difference:.1e}, allowed is {allowed:.0e}; nothing was written"
+                    )
+                if name == "frame":
+                    largest = max(largest, difference)
+    return largest
+
+
+def _in_onnxruntime(onnxruntime: Any, content: bytes, step: Step) -> Run:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    known = {tensor.name for tensor in session.get_inputs()}
+
+    def run(*tensors: Tensor) -> tuple[Tensor, ...]:
+        named = zip(step.inputs, tensors, strict=True)
+        feed = {name: tensor.numpy() for name, tensor in named if name in known}
+        return tuple(map(torch.from_numpy, session.run(list(step.outputs), feed)))
+
+    return run
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        with replacing(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); choose a folder with space and write "
+            "permission"
+        ) from None

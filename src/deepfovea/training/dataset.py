@@ -1,0 +1,130 @@
+"""Clips for training: a pure function of index and seed.
+
+Any folder of videos or of image folders, at any depth; of REDS in its own layout, the split that
+:func:`deepfovea.reds.splits.split_folder` finds.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TypedDict
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..config import PUBLISHED_DENSITY, Density, InputError
+from ..fovea import density_map, draw_mask
+from ..io.decoded_cache import Source
+
+SCALE = 4
+
+_log = logging.getLogger(__name__)
+
+
+class Clip(TypedDict):
+    """One item. frames uint8 [T,3,H,W]; mask uint8 [T,1,h,w]; both stacked to [B,T,…]."""
+
+    frames: Tensor
+    mask: Tensor
+
+
+class ClipDataset(Dataset[Clip]):
+    """Random crops in space and time, with masks as a moving eye would leave them.
+
+    Per clip: scale (down to 1/2, antialiased), crop, flip, direction and stride of time; in one
+    clip of twenty a cut to another video. The gaze rests and jumps, inside or outside the crop;
+    the density is the published one, a budget of 5 to 60 %, or uniform; draws are independent
+    or blue noise.
+
+    Args:
+        sources: the videos; those too short or too small for a clip are left out, with a warning.
+        frames: T, frames of a clip.
+        crop: side of the high-resolution square, a multiple of 32.
+        seed: with the index it decides everything.
+        varied: sampled as above; otherwise with the published density, in independent draws, at
+            one gaze per clip.
+    """
+
+    def __init__(
+        self, sources: list[Source], frames: int, crop: int, seed: int, varied: bool = True
+    ) -> None:
+        fits = []
+        for source in sources:
+            count, height, width = source.frames.shape[:3]
+            if count >= frames and min(height, width) >= crop // 2:
+                fits.append(source)
+            else:
+                _log.warning(
+                    "%s: left out; %d frames of %dx%d pixels are too short or too small for a clip",
+                    *(source.name, count, height, width),
+                )
+        if not fits:
+            raise InputError(
+                f"none of {len(sources)} videos has {frames} frames of at least "
+                f"{crop // 2}x{crop // 2} pixels; lower --clip or --crop"
+            )
+        if crop < 32 or crop % 32:
+            raise InputError(f"--crop: received {crop}, expected a positive multiple of 32")
+        self.sources = fits
+        self.frames = frames
+        self.crop = crop
+        self.seed = seed
+        self.varied = varied
+        # Long videos show more, but their frames are alike.
+        weights = np.sqrt([min(len(s.frames), 200) for s in fits])
+        self.share = weights / weights.sum()
+
+    def __getitem__(self, index: int) -> Clip:
+        rng = np.random.default_rng((self.seed, index))
+        frames = self._clip(rng)
+        if rng.random() < 0.05 and self.frames > 1:
+            cut = int(rng.integers(1, self.frames))
+            frames = torch.cat([frames[:cut], self._clip(rng)[cut:]])
+        return Clip(frames=frames, mask=self._mask(rng))
+
+    def _clip(self, rng: np.random.Generator) -> Tensor:
+        video = self.sources[rng.choice(len(self.sources), p=self.share)].frames
+        count, height, width = video.shape[:3]
+        stride = 2 if count >= 2 * self.frames and rng.random() < 0.15 else 1
+        start = int(rng.integers(0, count - stride * (self.frames - 1)))
+        times = start + stride * np.arange(self.frames)
+        if rng.random() < 0.5:
+            times = times[::-1]
+        side = min(height, width, round(self.crop * rng.choice([1.0, 1.0, 1.35, 2.0])))
+        top = int(rng.integers(0, height - side + 1))
+        left = int(rng.integers(0, width - side + 1))
+        window = np.stack([video[t, top : top + side, left : left + side] for t in times])
+        frames = torch.from_numpy(window).permute(0, 3, 1, 2)
+        if side != self.crop:
+            frames = F.interpolate(
+                frames, size=(self.crop, self.crop), mode="bilinear", antialias=True
+            )
+        return frames.flip(-1) if rng.random() < 0.5 else frames.contiguous()
+
+    def _mask(self, rng: np.random.Generator) -> Tensor:
+        side = self.crop // SCALE
+        gaze = np.empty((self.frames, 2))
+        for t in range(self.frames):
+            if t == 0 or (self.varied and rng.random() < 0.08):
+                position = rng.uniform(-0.5 * side, 1.5 * side, 2)
+            if self.varied:
+                position = position + rng.normal(0.0, 0.3, 2)
+            gaze[t] = position
+        kind = rng.random() if self.varied else 1.0
+        density = PUBLISHED_DENSITY
+        if kind < 0.2:
+            density = Density(budget=float(rng.uniform(0.05, 0.6)))
+        elif kind < 0.35:
+            p = float(rng.uniform(0.05, 0.4))
+            density = Density(center=p, periphery=p)
+        probability = density_map(torch.from_numpy(gaze).float(), side, side, density)
+        mask = draw_mask(
+            probability[None],
+            seed=int(rng.integers(2**32)),
+            first_frame=int(rng.integers(10_000)),
+            blue_noise=self.varied and rng.random() < 0.35,
+        )
+        return mask[0].to(torch.uint8)

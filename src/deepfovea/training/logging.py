@@ -1,0 +1,112 @@
+"""What a run leaves to be looked at: rows of metrics, TensorBoard, pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from ..config import InputError
+from ..images import contact_sheet
+from ..io.atomic import only_here, replacing
+
+
+class Log:
+    """Writes ``metrics.jsonl``, ``pictures/`` and ``tensorboard/`` of a run folder.
+
+    Args:
+        run: the folder.
+        step: where the run begins or goes on; what an interrupted run wrote after it goes.
+        shown: names of terms that are logged under another name.
+
+    Raises:
+        InputError: the folder cannot be written, or another training writes into it.
+    """
+
+    def __init__(self, run: Path, step: int, shown: Mapping[str, str]) -> None:
+        self.metrics = run / "metrics.jsonl"
+        self.pictures = run / "pictures"
+        self.shown = shown
+        with writing(run):
+            self.lock = only_here(run)  # as long as this exists
+            if self.lock is None:
+                raise InputError(
+                    f"{run}: received a folder that another training is writing into; wait for "
+                    "it, or choose another folder"
+                )
+            if self.metrics.exists():
+                _forget(self.metrics, step)
+            self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+
+    def row(self, step: int, values: Mapping[str, float]) -> None:
+        """One row of metrics."""
+        row = {self.shown.get(name, name): float(f"{value:.6g}") for name, value in values.items()}
+        with writing(self.metrics):
+            with self.metrics.open("a") as file:
+                file.write(json.dumps({"step": step, **row}) + "\n")
+            for name, value in row.items():
+                self.board.add_scalar(name, value, step)
+
+    def picture(self, step: int, samples: Tensor, prediction: Tensor, label: Tensor) -> None:
+        """A grid of one clip, a row for each frame: input, prediction and label.
+
+        Values beyond [0, 1] are clamped, and none is stretched, so that pictures can be compared.
+
+        Args:
+            step: of training.
+            samples: [T, 3, h, w], 0 where not sampled.
+            prediction: [T, 3, H, W].
+            label: [T, 3, H, W].
+        """
+        rows = [
+            tuple(frame.detach().float().cpu() for frame in frames)
+            for frames in zip(samples, prediction, label, strict=True)
+        ]
+        width = min(480, label.shape[-1])
+        sheet = contact_sheet(rows, ("input", "prediction", "label"), width)
+        with writing(self.pictures):
+            self.pictures.mkdir(exist_ok=True)
+            with replacing(self.pictures / f"{step:07d}.png") as file:
+                Image.fromarray(sheet).save(file, "PNG")
+            self.board.add_image("frames", sheet, step, dataformats="HWC")
+
+    def notes(self, notes: Sequence[str]) -> None:
+        """What the run does differently from the published one."""
+        if notes:
+            self.board.add_text("objective", "\n".join(f"- {note}" for note in notes), 0)
+
+    def close(self) -> None:
+        """Write what is still held back, if there is room for it."""
+        with suppress(OSError):
+            self.board.close()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the operating system says of a file or folder into one line."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(
+            f"{path}: cannot be written ({reason}); choose a folder with space and permission"
+        ) from None
+
+
+def _forget(metrics: Path, after: int) -> None:
+    """Leave out the rows after a step, which a resumed run writes again."""
+    rows = [line for line in metrics.read_text().splitlines(keepends=True) if _step(line) <= after]
+    with replacing(metrics) as file:
+        file.write("".join(rows).encode())
+
+
+def _step(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # cut off while it was written

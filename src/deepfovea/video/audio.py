@@ -1,0 +1,110 @@
+"""The sound of one file, copied or converted into another, in sync with its frames."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+
+from .container import EDIT_LISTS, IMAGE_SUFFIXES, open_media, video_stream
+from .reader import VideoReader
+
+_COPIED_SOUND = {
+    ".mp4": "aac mp3 ac3 eac3 alac opus flac",
+    ".m4v": "aac ac3 alac",
+    ".mov": "aac mp3 ac3 eac3 alac pcm_s16le pcm_s16be pcm_s24le pcm_s24be pcm_f32le",
+    ".mkv": "aac mp3 ac3 eac3 alac opus flac vorbis dca truehd pcm_s16le pcm_s24le pcm_f32le",
+    ".avi": "",  # its sound must not begin late or pause
+    ".webm": "opus vorbis",
+}
+
+_log = logging.getLogger(__name__)
+
+
+def sound_start(path: Path) -> tuple[Path, float] | None:
+    """The file and the time in it that is 0 for its VideoReader; None without sound."""
+    if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
+        return None
+    with open_media(path) as container:
+        if not container.streams.audio:
+            return None
+        if video_stream(container) is None:
+            return path, (container.start_time or 0) / av.time_base
+    return path, VideoReader(path).start_seconds
+
+
+def sound_packets(path: Path, start: float, output: Any, suffix: str) -> Iterator[Any]:
+    """Packets of the first sound track, ``start`` seconds earlier, for a new stream of ``output``.
+
+    The stream is made at once, as ``output`` must have it before its first packet.
+    """
+    container = open_media(path)
+    source = container.streams.audio[0]
+    name = source.codec_context.name.removesuffix("float") if source.codec_context else ""
+    copied = name in _COPIED_SOUND[suffix].split()
+    try:
+        if copied:
+            target = output.add_stream_from_template(source)
+        else:
+            name = {".webm": "libopus", ".avi": "libmp3lame"}.get(suffix, "aac")
+            layout = "mono" if source.codec_context.channels == 1 else "stereo"
+            target = output.add_stream(name, rate=48000, layout=layout, bit_rate=192_000)
+    except (ValueError, AttributeError, av.FFmpegError) as error:
+        _log.warning("%s: the sound is left out (%s)", path, error)
+        return iter(())
+    # Before the first frame only what sets a decoder going is kept, and only where edit lists or
+    # Opus hide it; elsewhere it would shift the frames.
+    earliest = -0.1 if suffix in EDIT_LISTS else -0.02 if "opus" in name else 0.0
+
+    def packets() -> Iterator[Any]:
+        graph = None
+        for packet in container.demux(source):
+            for piece in [packet] if copied else packet.decode():
+                if piece.pts is None:
+                    continue
+                piece.pts -= round(start / piece.time_base)
+                if copied:
+                    yield piece
+                else:
+                    graph = graph or _even_sound(piece)
+                    yield from encoded(graph, piece)
+        if graph is not None:
+            yield from encoded(graph, None)
+            yield from target.encode(None)
+
+    def encoded(graph: Any, frame: Any) -> Iterator[Any]:
+        graph.push(frame)
+        with contextlib.suppress(BlockingIOError, EOFError):
+            while True:
+                yield from target.encode(graph.pull())
+
+    def accepted() -> Iterator[Any]:
+        last = -math.inf
+        try:
+            for packet in packets():
+                if packet.pts > last and packet.pts * packet.time_base >= earliest:
+                    packet.dts, packet.stream, last = packet.pts, target, packet.pts
+                    yield packet
+        except (ValueError, av.FFmpegError) as error:
+            _log.warning("%s: the sound ends early (%s)", path, error)
+
+    return accepted()
+
+
+def _even_sound(first: Any) -> Any:
+    """A filter from frames like ``first`` to 48 kHz from 0 s on, with silence in the gaps."""
+    graph = av.filter.Graph()
+    source = graph.add_abuffer(
+        sample_rate=first.sample_rate,
+        format=first.format.name,
+        layout=first.layout.name,
+        time_base=first.time_base,
+    )
+    resampler = graph.add("aresample", "48000:async=1:first_pts=0")
+    graph.link_nodes(source, resampler, graph.add("abuffersink")).configure()
+    return graph

@@ -1,0 +1,397 @@
+"""The objective's terms: each what its name says, and one pass for the gradient of all."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from deepfovea.checkpoint import PRESETS
+from deepfovea.config import LOSS_WEIGHTS, PUBLISHED_LOSSES, InputError, TrainConfig
+from deepfovea.flow import dis_flow
+from deepfovea.fovea import reduce
+from deepfovea.generators.stream.net import StreamConfig, StreamNet
+from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
+from deepfovea.losses.adversarial import r1_penalty
+from deepfovea.losses.perceptual import Backbone, PerceptualLoss
+from deepfovea.losses.terms import (
+    DISCRIMINATORS,
+    Output,
+    Target,
+    charbonnier,
+    check_finite,
+    deviations,
+    discriminator_loss,
+    learned_parts,
+    make_terms,
+    window,
+)
+from deepfovea.training.chunks import Piece, Position, Region
+from deepfovea.training.state import begin
+from deepfovea.training.step import backward, counted, forward, output_gradients, step
+
+CHANNELS = (2, 3, 3, 2, 1)
+STREAM = StreamConfig(8, 8, 4, 4)
+UNET = UNetConfig(2, False, True, (4, 4, 4, 4, 4), (4, 4, 4, 4), (4, 6))
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def perceptual():
+    """A loss with a backbone of two random layers."""
+    stages = [nn.Conv2d(3, 4, 3, stride=2), nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 3, stride=2))]
+    return PerceptualLoss(Backbone("random", stages, [0.5] * 3, [0.5] * 3))
+
+
+def terms_of(names, learned, **changes):
+    return make_terms(names, learned, perceptual=perceptual(), flow=dis_flow, **changes)
+
+
+def piece_of(frames, **changes):
+    low = reduce(frames)
+    batch, time, _, height, width = low.shape
+    values = {
+        "frames": frames,
+        "low": low,
+        "mask": (torch.rand(batch, time, 1, height, width) < 0.4).float(),
+        "before": None,
+        "starts": torch.ones(batch, dtype=torch.bool),
+        "scored": Region(0, 0, *frames.shape[-2:]),
+        "following": Position(batch),
+    }
+    return Piece(**values | changes)
+
+
+# --- terms ------------------------------------------------------------------------------------
+
+
+def test_the_published_weights():
+    weights = TrainConfig(losses=PUBLISHED_LOSSES).loss_weights()
+    assert weights == {
+        "supervised": 5.0,
+        "perceptual": 1.0,
+        "flow": 2.0,
+        "adversarial": 0.01,
+        "adversarial-fft": 0.01,
+    }
+    chosen = TrainConfig(losses=("supervised=3", "motion"), motion_weight=0.7).loss_weights()
+    assert chosen == {"supervised": 3.0, "motion": 0.7}
+
+
+def test_terms_come_in_the_order_of_their_names():
+    names = list(reversed(LOSS_WEIGHTS))
+    terms = terms_of(names, learned_parts(names, CHANNELS))
+    assert list(terms) == names
+
+
+def test_what_is_learned_beside_the_generator():
+    learned = learned_parts(LOSS_WEIGHTS, CHANNELS)
+    assert list(learned) == ["supervised", "adversarial", "adversarial-fft", "multiresolution"]
+    for name, kind in DISCRIMINATORS.items():
+        assert type(learned[name]) is kind
+    assert sum(p.numel() for p in learned["supervised"].parameters()) == 6  # α and c per colour
+    assert len(learned_parts(["charbonnier", "motion", "flow"])) == 0
+
+
+@pytest.mark.parametrize("name", LOSS_WEIGHTS)
+def test_a_term_of_a_batch_is_the_mean_of_its_parts(name):
+    """What lets several processes each take a part of the batch."""
+    frames, noise = torch.rand(2, 2, 2, 3, 64, 64).unbind(0)
+    frames[1] = frames[1] * 0.2  # clips of different contrast
+    frames[1, 1] = frames[1, 0].roll(3, -1)
+    output = Output(
+        0.5 * (frames + noise), torch.randn(2, 2, 2, 16, 16), (torch.rand(2, 2, 3, 32, 32),)
+    )
+    target = Target(frames, reduce(frames), torch.rand(2, 3, 16, 16))
+    term = terms_of([name], learned_parts([name], CHANNELS))[name]
+
+    def part(i):
+        here = slice(i, i + 1)
+        stages = tuple(stage[here] for stage in output.stages)
+        mine = Output(output.frames[here], output.motion[here], stages)
+        return term(mine, Target(*(tensor[here] for tensor in target)))
+
+    whole = term(output, target)
+    torch.testing.assert_close(whole, (part(0) + part(1)) / 2, rtol=1e-5, atol=1e-6)
+    assert (part(0) - part(1)).abs() > 1e-6
+
+
+def test_charbonnier_is_l1_with_a_rounded_tip():
+    difference = torch.tensor([-0.3, 0.0, 0.2], dtype=torch.float64)
+    expected = sum(math.sqrt(d * d + 1e-6) for d in (0.3, 0.0, 0.2)) / 3
+    assert float(charbonnier(difference)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_motion_is_judged_by_what_it_fetches():
+    term = make_terms(["motion"], nn.ModuleDict())["motion"]
+    wide = torch.rand(1, 3, 16, 32)
+    wide[..., :12] = 0.0  # what comes in from the left
+    low = torch.stack([wide[..., 8 - 2 * t : 24 - 2 * t] for t in range(3)], 1)  # right by 2
+
+    def loss(x, y):
+        motion = torch.tensor([x, y]).view(1, 1, 2, 1, 1).expand(1, 3, 2, 16, 16)
+        return float(term(Output(low, motion), Target(low, low)))
+
+    assert loss(-2.0, 0.0) == pytest.approx(1e-3, rel=1e-3)  # the tip of the loss
+    assert min(loss(2.0, 0.0), loss(-1.0, 0.0), loss(-2.0, 1.0)) > 0.05
+
+
+def test_the_endpoint_error_is_the_distance_from_the_true_flow():
+    flow = torch.randn(2, 3, 2, 64, 64)  # of the truth, from frames 1, 2, 3 back
+    asked = []
+
+    def estimator(previous, current):
+        asked.append((previous, current))
+        return flow.flatten(0, 1)
+
+    term = make_terms(["endpoint"], nn.ModuleDict(), flow=estimator)["endpoint"]
+    frames = torch.full((2, 4, 3, 64, 64), 0.5)  # every flow is right
+    true = nn.functional.avg_pool2d(flow.flatten(0, 1), 4).view(2, 3, 2, 16, 16) / 4
+    motion = torch.cat(
+        [torch.randn(2, 1, 2, 16, 16), true + torch.tensor([3.0, 4.0])[:, None, None]], 1
+    )
+    target = Target(frames, reduce(frames))
+    assert float(term(Output(frames, motion), target)) == pytest.approx(5.0, rel=1e-3)
+    (previous, current) = asked[0]
+    assert torch.equal(previous, frames[:, :-1].flatten(0, 1))
+    assert torch.equal(current, frames[:, 1:].flatten(0, 1))
+    frames = torch.rand(2, 4, 3, 64, 64)  # hardly a flow is right
+    assert float(term(Output(frames, motion), Target(frames, reduce(frames)))) < 1.0
+    lone = Output(frames[:, :1], motion[:, :1].requires_grad_())
+    assert term(lone, Target(frames[:, :1], reduce(frames[:, :1]))).item() == 0.0
+
+
+def test_motion_compares_with_the_frame_before():
+    term = make_terms(["motion"], nn.ModuleDict())["motion"]
+    low = torch.rand(2, 3, 3, 16, 16)
+    still = torch.zeros(2, 3, 2, 16, 16)
+    first = term(Output(low, still), Target(low, low))
+    expected = charbonnier(low[:, 1:] - low[:, :-1])
+    torch.testing.assert_close(first, expected)
+    before = torch.rand(2, 3, 16, 16)
+    previous = torch.cat([before[:, None], low[:, :-1]], 1)
+    later = term(Output(low, still), Target(low, low, before))
+    torch.testing.assert_close(later, charbonnier(low - previous))
+    lone = term(Output(low[:, :1], still[:, :1].requires_grad_()), Target(low[:, :1], low[:, :1]))
+    assert lone == 0 and lone.requires_grad
+
+
+def test_coarser_stages_are_compared_with_the_mean_of_the_truth():
+    learned = learned_parts(["multiresolution"])
+    term = make_terms(["multiresolution"], learned)["multiresolution"]
+    frames = torch.rand(1, 2, 3, 32, 32)
+    half = frames.view(1, 2, 3, 16, 2, 16, 2).mean((4, 6))
+    perfect = term(Output(frames, None, (half,)), Target(frames, frames))
+    expected = learned["multiresolution"](half, half)
+    torch.testing.assert_close(perfect, expected)
+    assert term(Output(frames, None, (half + 0.3,)), Target(frames, frames)) > expected
+
+
+@pytest.mark.parametrize("name", DISCRIMINATORS)
+@pytest.mark.parametrize("kind", ["logistic", "wasserstein"])
+def test_the_generator_wants_to_be_taken_for_real(name, kind):
+    learned = learned_parts([name], CHANNELS)
+    term = make_terms([name], learned, adversarial=kind)[name]
+    frames = torch.rand(1, 2, 3, 128, 128)
+    before = {k: v.clone() for k, v in learned.state_dict().items()}
+    value = term(Output(frames), Target(frames, frames))
+    logits = learned[name].eval()(frames)
+    expected = -logits if kind == "wasserstein" else -logits.sigmoid().log()
+    torch.testing.assert_close(value, expected.mean())
+    # Judging changes nothing in the judge, its power iteration included.
+    assert all(torch.equal(v, before[k]) for k, v in learned.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["logistic", "wasserstein"])
+def test_the_discriminator_sees_both_by_the_same_weights(kind):
+    critic = learned_parts(["adversarial"], CHANNELS)["adversarial"]
+    real, fake = torch.rand(2, 2, 2, 3, 128, 128).unbind(0)
+    before = critic.tower.reduce.parametrizations.weight[0]._u.clone()
+    loss = discriminator_loss(critic, real, fake, kind, r1=3.0)
+    assert not torch.equal(critic.tower.reduce.parametrizations.weight[0]._u, before)
+    critic.eval()
+    of_real, of_fake = critic(real), critic(fake)
+    if kind == "logistic":
+        expected = -of_real.sigmoid().log().mean() - (1 - of_fake.sigmoid()).log().mean()
+    else:
+        expected = of_fake.mean() - of_real.mean()
+    real = real.requires_grad_()
+    expected = expected + 1.5 * r1_penalty(critic(real), real)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_what_is_not_as_published_is_said():
+    assert deviations(["charbonnier", "motion"], "vgg19", "dis") == []
+    assert deviations(PUBLISHED_LOSSES, "vgg19", "pwcnet") == []
+    said = deviations(["supervised", "perceptual", "flow"], "efficientnet-lite0", "dis")
+    assert len(said) == 4
+    for word in ("'adversarial'", "'adversarial-fft'", "efficientnet-lite0", "dis"):
+        assert sum(word in line for line in said) == 1
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_is_named(value):
+    check_finite({"supervised": 1.0, "flow": -2.0}, 3)
+    with pytest.raises(InputError, match=r"'flow' is -?(nan|inf) at step 7"):
+        check_finite({"supervised": 1.0, "flow": value}, 7)
+
+
+# --- one pass ---------------------------------------------------------------------------------
+
+
+def weighted_sum_gradients(training, terms, config, piece):
+    """The gradients by one graph that holds everything."""
+    output, _ = forward(training.net, training.heads, piece, None)
+    output, target = counted(output, piece, training.net.scale)
+    weights = config.loss_weights()
+    total = sum(weights[name] * term(output, target) for name, term in terms.items())
+    parameters = training.optimizers["generator"].param_groups[0]["params"]
+    return torch.autograd.grad(total, parameters, allow_unused=True)
+
+
+CASES = {
+    "published": (UNET, [f"{name}=1" for name in PUBLISHED_LOSSES]),
+    "multiresolution": (UNET, ["supervised", "multiresolution", "adversarial"]),
+    "stream": (STREAM, ["charbonnier", "motion"]),
+    "stream, all": (STREAM, [f"{n}=1" for n in LOSS_WEIGHTS if n != "multiresolution"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_pass_has_the_gradient_of_the_weighted_sum(case, monkeypatch):
+    net, losses = CASES[case]
+    monkeypatch.setitem(PRESETS, "stream", net)  # under the default name
+    config = TrainConfig(
+        losses=tuple(losses), clip=2, chunk=2, batch=2, discriminator_channels=CHANNELS
+    )
+    training = begin(config, torch.device("cpu"))
+    terms = terms_of(config.loss_weights(), training.learned)
+    frames = torch.rand(2, 2, 3, 64, 96)
+    frames[:, 1] = frames[:, 0].roll(2, -1)
+    # Some of the frames is padding, and the clip goes on from another frame.
+    piece = piece_of(frames, scored=Region(8, 0, 48, 96), before=torch.rand(2, 3, 16, 24))
+    expected = weighted_sum_gradients(training, terms, config, piece)
+
+    passes = []
+    training.net.register_forward_hook(lambda *_: passes.append(1))
+    parameters = training.optimizers["generator"].param_groups[0]["params"]
+    output, _ = forward(training.net, training.heads, piece, None)
+    output, target = counted(output, piece, training.net.scale)
+    _, leaves = output_gradients(
+        terms, config.loss_weights(), output, target, parameters, config, training.scaler
+    )
+    backward(output, leaves)
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        if gradient is None:
+            assert parameter.grad is None
+        else:
+            largest = gradient.abs().max()
+            assert (parameter.grad - gradient).abs().max() <= 1e-5 * largest + 1e-9
+    assert sum(gradient is not None for gradient in expected) > 20
+    for name in DISCRIMINATORS:
+        if name in training.learned:
+            assert all(p.grad is None for p in training.learned[name].parameters())
+
+
+@pytest.mark.parametrize("model", ["stream", "paper"])
+def test_a_step_runs_the_generator_once(model, monkeypatch):
+    monkeypatch.setitem(PRESETS, "stream", STREAM)
+    monkeypatch.setitem(PRESETS, "paper", UNET)
+    config = TrainConfig(
+        model=model, losses=PUBLISHED_LOSSES, clip=2, chunk=2, discriminator_channels=CHANNELS
+    )
+    training = begin(config, torch.device("cpu"))
+    terms = terms_of(PUBLISHED_LOSSES, training.learned)
+    passes = []
+    kind, name = (StreamNet, "step") if model == "stream" else (RecurrentUNet, "_step")
+    original = getattr(kind, name)
+    monkeypatch.setattr(kind, name, lambda *a: passes.append(1) or original(*a))
+    before = [p.detach().clone() for p in training.learned.parameters()]
+    values, _, _ = step(training, terms, piece_of(torch.rand(1, 2, 3, 64, 64)), config)
+    assert len(passes) == (2 if model == "stream" else 1)  # frames; items of two frames
+    expected = [*PUBLISHED_LOSSES, "psnr", "gradient_norm"]
+    expected += [f"{name}/discriminator" for name in DISCRIMINATORS]
+    assert list(values) == expected
+    pairs = zip(before, training.learned.parameters(), strict=True)
+    moved = [not torch.equal(old, new) for old, new in pairs]
+    assert sum(moved) > 0.9 * len(moved)  # both discriminators, α and c
+    assert training.step == 1 and training.position == Position(1)
+
+
+def test_padding_is_not_scored():
+    frames = torch.rand(1, 2, 3, 64, 64)
+    region = Region(16, 8, 32, 40)
+    piece = piece_of(frames, scored=region, before=torch.rand(1, 3, 16, 16))
+    output = Output(
+        torch.rand(1, 2, 3, 64, 64), torch.rand(1, 2, 2, 16, 16), (frames[..., ::2, ::2],)
+    )
+    cut, target = counted(output, piece, 4)
+    assert torch.equal(cut.frames, output.frames[..., 16:48, 8:48])
+    assert torch.equal(cut.motion, output.motion[..., 4:12, 2:12])
+    assert torch.equal(cut.stages[0], output.stages[0][..., 8:24, 4:24])
+    assert torch.equal(target.frames, frames[..., 16:48, 8:48])
+    assert torch.equal(target.low, piece.low[..., 4:12, 2:12])
+    assert torch.equal(target.before, piece.before[..., 4:12, 2:12])
+    # A network that does not enlarge is to make the low-resolution frames.
+    cut, target = counted(Output(torch.rand(1, 2, 3, 16, 16)), piece, 1)
+    assert cut.frames.shape == target.frames.shape == (1, 2, 3, 8, 10)
+    assert torch.equal(target.frames, target.low)
+
+
+def test_what_is_no_number_is_not_learned_from(monkeypatch):
+    monkeypatch.setitem(PRESETS, "stream", STREAM)
+    config = TrainConfig(losses=("supervised", "adversarial"), discriminator_channels=CHANNELS)
+    training = begin(config, torch.device("cpu"))
+    terms = terms_of(config.loss_weights(), training.learned)
+    supervised = terms["supervised"]
+    before = {name: p.detach().clone() for name, p in training.net.named_parameters()}
+    for broken in (math.nan, math.inf):
+        terms["supervised"] = lambda o, t, broken=broken: supervised(o, t) * broken
+        with pytest.raises(InputError, match=r"'supervised' is (nan|inf) at step 0"):
+            step(training, terms, piece_of(torch.rand(1, 2, 3, 64, 64)), config)
+    # Finite losses may have a gradient that is not.
+    terms["supervised"] = lambda o, t: (o.frames - o.frames.detach()).abs().sqrt().mean()
+    with pytest.raises(InputError, match="'gradient_norm' is nan at step 0"):
+        step(training, terms, piece_of(torch.rand(1, 2, 3, 64, 64)), config)
+    assert all(torch.equal(p, before[name]) for name, p in training.net.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("losses", "complaint"),
+    [
+        (("supervized",), "did you mean 'supervised'"),
+        (("flow", "flow"), "received 'flow'"),
+        ((), "received none"),
+        (("flow=much",), "expected NAME=WEIGHT"),
+        (("flow=-1",), "expected NAME=WEIGHT"),
+        (("flow=nan",), "expected NAME=WEIGHT"),
+    ],
+)
+def test_losses_that_do_not_exist_are_refused(losses, complaint):
+    with pytest.raises(InputError, match=complaint):
+        TrainConfig(losses=losses)
+
+
+def test_terms_for_other_networks_say_so():
+    frames = torch.rand(1, 2, 3, 32, 32)
+    terms = terms_of(["motion", "multiresolution"], learned_parts(["multiresolution"]))
+    for term in terms.values():
+        with pytest.raises(InputError, match="expected --model"):
+            term(Output(frames), Target(frames, frames))
+
+
+def test_windows_are_the_same_random_part_of_all_clips():
+    places = torch.arange(40 * 48.0).view(1, 40, 48)
+    seen = set()
+    for _ in range(60):
+        first, second = window(8, places, -places)
+        assert first.shape == (1, 32, 40) and torch.equal(first, -second)
+        top, left = divmod(int(first[0, 0, 0]), 48)
+        assert torch.equal(first, places[:, top : top + 32, left : left + 40])
+        seen.add((top % 4, left % 4))
+    assert len(seen) == 16  # every place relative to strides of four
+    assert window(100, places)[0].shape == (1, 32, 32)
+    assert window(0, places)[0].shape == places.shape

@@ -1,0 +1,102 @@
+"""Metrics of frames against independent implementations, and their bounds."""
+
+import pytest
+import torch
+from skimage.metrics import (
+    mean_squared_error,
+    peak_signal_noise_ratio,
+    structural_similarity,
+)
+
+from deepfovea.config import InputError
+from deepfovea.metrics.pixel import decibels, l1, mse, psnr, ssim
+
+
+def test_psnr_equals_scikit_image_frame_by_frame():
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(2, 3, 3, 20, 30, generator=generator)
+    prediction = (truth + 0.1 * torch.randn(truth.shape, generator=generator)).clamp(0, 1)
+    values = psnr(prediction, truth)
+    assert values.shape == (2, 3)
+    for b in range(2):
+        for t in range(3):
+            expected = peak_signal_noise_ratio(
+                truth[b, t].numpy(), prediction[b, t].numpy(), data_range=1.0
+            )
+            assert abs(float(values[b, t]) - expected) < 1e-4
+
+
+def test_what_is_beyond_the_range_counts_as_shown():
+    truth = torch.ones(3, 4, 4)
+    assert float(psnr(truth + 5.0, truth)) == 100.0
+
+
+def test_equal_frames_have_the_highest_value_and_it_is_finite():
+    frame = torch.rand(3, 8, 8)
+    assert float(psnr(frame, frame)) == 100.0
+
+
+def test_l1_and_mse_are_what_they_say():
+    generator = torch.Generator().manual_seed(3)
+    truth, prediction = torch.rand(2, 4, 3, 9, 13, generator=generator)
+    for t in range(4):
+        expected = mean_squared_error(truth[t].numpy(), prediction[t].numpy())
+        assert float(mse(prediction, truth)[t]) == pytest.approx(expected, abs=1e-7)
+        absolute = abs(truth[t].double() - prediction[t].double()).mean()
+        assert float(l1(prediction, truth)[t]) == pytest.approx(float(absolute), abs=1e-7)
+    for metric in (l1, mse):
+        assert torch.equal(metric(prediction, truth), metric(truth, prediction))
+        assert float(metric(truth, truth).max()) == 0.0
+        assert float(metric(torch.full((3, 4, 4), 9.0), torch.zeros(3, 4, 4))) == 1.0
+    assert torch.equal(psnr(prediction, truth), decibels(mse(prediction, truth)))
+
+
+def scikit_image_ssim(prediction, truth):
+    return structural_similarity(
+        *(truth.double().numpy(), prediction.double().numpy()),
+        **{"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False},
+        **{"data_range": 1.0, "channel_axis": 0},
+    )
+
+
+@pytest.mark.parametrize(("height", "width"), [(11, 11), (40, 61)])
+def test_ssim_equals_scikit_image_frame_by_frame(height, width):
+    generator = torch.Generator().manual_seed(1)
+    smooth = torch.rand(2, 2, 3, 8, 8, generator=generator).flatten(0, 1)
+    truth = torch.nn.functional.interpolate(smooth, (height, width)).unflatten(0, (2, 2))
+    noise = torch.randn(truth.shape, generator=generator)
+    for strength in (0.0, 0.02, 0.3):
+        prediction = (truth + strength * noise).clamp(0, 1)
+        values = ssim(prediction, truth)
+        assert values.shape == (2, 2)
+        for b in range(2):
+            for t in range(2):
+                expected = scikit_image_ssim(prediction[b, t], truth[b, t])
+                assert abs(float(values[b, t]) - expected) < 2e-5
+
+
+def test_ssim_is_one_for_equal_frames_symmetric_and_bounded():
+    generator = torch.Generator().manual_seed(2)
+    a, b = torch.rand(2, 3, 20, 24, generator=generator).double()
+    assert float(ssim(a, a)) == 1.0
+    assert float(ssim(a, b)) == pytest.approx(float(ssim(b, a)), abs=1e-12)
+    assert -1.0 <= float(ssim(1.0 - a, a)) < float(ssim(b, a)) < 1.0
+
+
+def test_ssim_sees_frames_as_shown():
+    truth = torch.rand(3, 16, 16)
+    beyond = 3.0 * truth - 1.0
+    assert float(ssim(beyond, truth)) == float(ssim(beyond.clamp(0, 1), truth))
+
+
+def test_ssim_has_a_gradient():
+    truth = torch.rand(3, 12, 12)
+    prediction = (0.9 * truth).requires_grad_()
+    ssim(prediction, truth).backward()
+    assert prediction.grad is not None
+    assert float(prediction.grad.abs().sum()) > 0.0
+
+
+def test_ssim_of_frames_smaller_than_its_window_is_refused():
+    with pytest.raises(InputError, match="40×10 pixels; expected at least 11×11"):
+        ssim(torch.zeros(3, 10, 40), torch.zeros(3, 10, 40))
