@@ -20,6 +20,16 @@ from .gaze import DisplayGeometry
 NOISE_SIZE = 64
 GOLDEN_RATIO = 0.6180339887498949
 
+JITTERS = ("none", "quad", "halton")
+"""Names of the sequences of :func:`jitter_sequence`."""
+
+QUAD = ((0.0, 0.0), (0.5, 0.5), (0.5, 0.0), (0.0, 0.5))
+"""The phases (x, y) of ``quad``, low-resolution pixels: half a pixel apart, two output pixels at a
+scale of four. Opposite ones follow each other, so that two frames already fill a quincunx."""
+
+HALTON_LENGTH = 16
+"""Frames after which ``halton`` repeats: as many as a low-resolution pixel has output pixels."""
+
 
 def density_map(
     gaze_px: Tensor,
@@ -207,19 +217,82 @@ def sample(
     return torch.from_numpy(frames.numpy() * mask.numpy()), mask
 
 
-def reduce(frames: Tensor, scale: int = 4) -> Tensor:
+def reduce(frames: Tensor, scale: int = 4, jitter: Tensor | None = None) -> Tensor:
     """The published low resolution: bilinear without antialiasing.
 
     Args:
         frames: [..., 3, H, W]; H and W divisible by ``scale``.
+        jitter: [..., 2], the offset (x, y) of the sampling grid of each frame in low-resolution
+            pixels, the border repeated; None: none, as published.
 
     Returns:
         [..., 3, H / scale, W / scale]: for a scale of four each pixel is the mean of the 2 × 2
-        pixels in the middle of its 4 × 4 block.
+        pixels in the middle of its 4 × 4 block, or around the place that the jitter moves it to.
     """
     height, width = frames.shape[-2:]
     flat = frames.reshape(-1, *frames.shape[-3:])
+    if jitter is not None:
+        small = _shifted(flat, scale, jitter.reshape(-1, 2).to(flat.device))
+        return small.reshape(*frames.shape[:-2], *small.shape[-2:])
     small = torch.nn.functional.interpolate(
         flat, size=(height // scale, width // scale), mode="bilinear", align_corners=False
     )
     return small.reshape(*frames.shape[:-2], *small.shape[-2:])
+
+
+def _shifted(frames: Tensor, scale: int, jitter: Tensor) -> Tensor:
+    """Bilinear values of frames [N,C,H,W] on the low-resolution grid shifted by jitter [N,2]."""
+
+    def along(x: Tensor, dim: int, offset: Tensor) -> Tensor:
+        side = x.shape[dim]
+        middle = (scale - 1) / 2
+        place = scale * (torch.arange(side // scale, device=x.device) + offset[:, None]) + middle
+        place = place.clamp(0, side - 1)  # [N,side/scale], high-resolution pixels
+        first = place.floor()
+        share = (place - first).to(x.dtype)
+        shape = [len(x), 1, 1, 1]
+        shape[dim] = -1
+        expanded = [*x.shape]
+        expanded[dim] = side // scale
+        low = first.long().view(shape)
+        high = (low + 1).clamp(max=side - 1)
+        share = share.view(shape)
+        a = x.gather(dim, low.expand(expanded))
+        return a + share * (x.gather(dim, high.expand(expanded)) - a)
+
+    jitter = jitter.double()  # places in frames of thousands of pixels, to the last bit
+    return along(along(frames, 2, jitter[:, 1]), 3, jitter[:, 0])
+
+
+def jitter_sequence(kind: str, first_frame: int, frames: int) -> Tensor | None:
+    """The offsets (x, y) of the sampling grid, frame by frame.
+
+    Args:
+        kind: ``none`` (published), ``quad`` (four phases half a pixel apart) or ``halton`` (bases 2
+            and 3, in [-0.5, 0.5), as temporal upscalers use it).
+        first_frame: number of the first frame in its video.
+        frames: T.
+
+    Returns:
+        [T, 2] low-resolution pixels; None for ``none``.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if kind not in JITTERS:
+        raise InputError(f"jitter: received {kind!r:.100}; expected one of {', '.join(JITTERS)}")
+    if kind == "none":
+        return None
+    if kind == "quad":
+        return torch.tensor([QUAD[(first_frame + t) % 4] for t in range(frames)])
+    numbers = [1 + (first_frame + t) % HALTON_LENGTH for t in range(frames)]
+    return torch.tensor([[_radical_inverse(n, b) - 0.5 for b in (2, 3)] for n in numbers])
+
+
+def _radical_inverse(number: int, base: int) -> float:
+    value, share = 0.0, 1.0
+    while number:
+        share /= base
+        number, digit = divmod(number, base)
+        value += share * digit
+    return value

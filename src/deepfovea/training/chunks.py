@@ -51,6 +51,7 @@ class Piece(NamedTuple):
     """One chunk.
 
     frames [B, T, 3, H, W] in [0, 1]; low [B, T, 3, h, w], the same reduced; mask [B, T, 1, h, w];
+    samples [B, T, 3, h, w], what is known; jitter [B, T, 2], None where the grid always rests;
     before [B, 3, h, w], the low-resolution frame before the chunk, None at the start of a clip;
     starts [B], on the CPU, True where the recurrent state begins anew; scored, see :class:`Region`;
     following: the position once this chunk is done.
@@ -59,6 +60,8 @@ class Piece(NamedTuple):
     frames: Tensor
     low: Tensor
     mask: Tensor
+    samples: Tensor
+    jitter: Tensor | None
     before: Tensor | None
     starts: Tensor
     scored: Region
@@ -108,6 +111,8 @@ def pieces(
         frames = batch["frames"].to(device, non_blocking=True).float() / 255.0
         mask = batch["mask"].to(device, non_blocking=True).float()
         low = reduce(frames)
+        jitter = batch["jitter"].to(device, non_blocking=True) if "jitter" in batch else None
+        samples = mask * (low if jitter is None else reduce(frames, jitter=jitter))
         scored = _scored(batch["scored"]) if "scored" in batch else Region(0, 0, *frames.shape[-2:])
         first = batch.get("first", torch.ones(len(frames), dtype=torch.bool))
         chunks = config.clip // config.chunk
@@ -119,6 +124,8 @@ def pieces(
                 frames[:, part],
                 low[:, part],
                 mask[:, part],
+                samples[:, part],
+                None if jitter is None else jitter[:, part],
                 before=low[:, t - 1] if t else None,
                 starts=first if begins else torch.zeros_like(first),
                 scored=scored,

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..config import PUBLISHED_DENSITY, Density, InputError
-from ..fovea import density_map, draw_mask
+from ..fovea import JITTERS, density_map, draw_mask, jitter_sequence
 from ..io.decoded_cache import Source
 
 SCALE = 4
@@ -25,10 +25,14 @@ _log = logging.getLogger(__name__)
 
 
 class Clip(TypedDict):
-    """One item. frames uint8 [T,3,H,W]; mask uint8 [T,1,h,w]; both stacked to [B,T,…]."""
+    """One item, stacked to [B,T,…].
+
+    frames uint8 [T,3,H,W]; mask uint8 [T,1,h,w]; jitter [T,2], low-resolution pixels.
+    """
 
     frames: Tensor
     mask: Tensor
+    jitter: Tensor
 
 
 class ClipDataset(Dataset[Clip]):
@@ -36,8 +40,9 @@ class ClipDataset(Dataset[Clip]):
 
     Per clip: scale (down to 1/2, antialiased), crop, flip, direction and stride of time; in one
     clip of twenty a cut to another video. The gaze rests and jumps, inside or outside the crop;
-    the density is the published one, a budget of 5 to 60 %, or uniform; draws are independent
-    or blue noise.
+    the density is the published one, a budget of 5 to 60 %, or uniform, now and then of all pixels;
+    draws are independent or blue noise; the sampling grid rests or is shifted by one of
+    :data:`deepfovea.fovea.JITTERS`.
 
     Args:
         sources: the videos; those too short or too small for a clip are left out, with a warning.
@@ -83,7 +88,12 @@ class ClipDataset(Dataset[Clip]):
         if rng.random() < 0.05 and self.frames > 1:
             cut = int(rng.integers(1, self.frames))
             frames = torch.cat([frames[:cut], self._clip(rng)[cut:]])
-        return Clip(frames=frames, mask=self._mask(rng))
+        return Clip(frames=frames, mask=self._mask(rng), jitter=self._jitter(rng))
+
+    def _jitter(self, rng: np.random.Generator) -> Tensor:
+        kind = rng.choice(JITTERS, p=[0.35, 0.45, 0.2]) if self.varied else "none"
+        offsets = jitter_sequence(str(kind), int(rng.integers(16)), self.frames)
+        return torch.zeros(self.frames, 2) if offsets is None else offsets
 
     def _clip(self, rng: np.random.Generator) -> Tensor:
         video = self.sources[rng.choice(len(self.sources), p=self.share)].frames
@@ -118,13 +128,13 @@ class ClipDataset(Dataset[Clip]):
         if kind < 0.2:
             density = Density(budget=float(rng.uniform(0.05, 0.6)))
         elif kind < 0.35:
-            p = float(rng.uniform(0.05, 0.4))
+            p = float(rng.choice([rng.uniform(0.05, 0.4), 1.0], p=[0.75, 0.25]))
             density = Density(center=p, periphery=p)
         probability = density_map(torch.from_numpy(gaze).float(), side, side, density)
         mask = draw_mask(
             probability[None],
             seed=int(rng.integers(2**32)),
             first_frame=int(rng.integers(10_000)),
-            blue_noise=self.varied and rng.random() < 0.35,
+            blue_noise=self.varied and rng.random() < 0.6,
         )
         return mask[0].to(torch.uint8)

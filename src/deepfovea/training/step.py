@@ -117,12 +117,13 @@ def forward(
     net: Generator, heads: nn.ModuleList, piece: Piece, state: State | None
 ) -> tuple[Output, State]:
     """The generator's output for a chunk, in float32, and its next state."""
-    samples, mask = piece.low * piece.mask, piece.mask
+    samples, mask = piece.samples, piece.mask
     height, width = piece.low.shape[-2:]
     if isinstance(net, StreamNet):
         frames, motion = [], []
         for t in range(samples.shape[1]):
-            frame, state = net(samples[:, t : t + 1], mask[:, t : t + 1], state)  # type: ignore[arg-type]
+            jitter = None if piece.jitter is None else piece.jitter[:, t : t + 1]
+            frame, state = net(samples[:, t : t + 1], mask[:, t : t + 1], state, jitter=jitter)  # type: ignore[arg-type]
             frames.append(frame)
             assert isinstance(state, StreamState)
             motion.append(state.flow[..., :height, :width])

@@ -30,7 +30,12 @@ Candidate = Callable[[Tensor, Tensor], Tensor]
 
 
 def settle(
-    flow: Tensor, samples: Tensor, mask: Tensor, reference: Tensor, before: Tensor
+    flow: Tensor,
+    samples: Tensor,
+    mask: Tensor,
+    reference: Tensor,
+    before: Tensor,
+    offset: Tensor | None = None,
 ) -> Tensor:
     """The flow, replaced around where another one explains the samples better.
 
@@ -48,9 +53,13 @@ def settle(
         mask: [B, 1, h, w], 1 where sampled.
         reference: [B, 3, 2h, 2w], the frame before, as well as it is known, on the canvas.
         before: [B, 2, h, w], the flow of the frame before.
+        offset: [B, 2, 1, 1], the jitter: how far from their pixels the samples were taken,
+            low-resolution pixels; None: not at all.
     """
     now, then = samples.mean(1, keepdim=True), reference.mean(1, keepdim=True)
     here = pixels(flow, *flow.shape[-2:])
+    if offset is not None:
+        here = here + offset
 
     def fetched(along: Tensor) -> Tensor:
         return sample_at(2.0 * (along + here), then)  # [B,1,h,w]

@@ -103,6 +103,7 @@ class StreamNet(nn.Module):
         mask: Tensor,
         state: StreamState | None = None,
         motion: Tensor | None = None,
+        jitter: Tensor | None = None,
     ) -> tuple[Tensor, StreamState]:
         """Reconstruct T frames, one after the other.
 
@@ -113,17 +114,22 @@ class StreamNet(nn.Module):
             motion: [B, T, 2, h, w], where each pixel was one frame ago, in low-resolution pixels
                 (x, y) from here to there: motion vectors of a renderer, used instead of the
                 motion that the network would find.
+            jitter: [B, T, 2], the offset (x, y) of the sampling grid of each frame in
+                low-resolution pixels, each in [-1, 1]: pixel (i, j) was sampled at column
+                j + x and row i + y. None: the grid rests, as published.
 
         Returns:
-            frames [B, T, 3, 4h, 4w], about [0, 1], not clamped; and the state.
+            frames [B, T, 3, 4h, 4w] on the output grid, whatever the jitter; about [0, 1], not
+            clamped; and the state.
         """
         height, width = samples.shape[-2:]
         pad = (0, -width % 8, 0, -height % 8)
         frames = []
         for t in range(samples.shape[1]):
             given = None if motion is None else F.pad(motion[:, t], pad, mode="replicate")
+            offset = None if jitter is None else jitter[:, t]
             frame, state = self.step(
-                F.pad(samples[:, t], pad), F.pad(mask[:, t], pad), state, given
+                F.pad(samples[:, t], pad), F.pad(mask[:, t], pad), state, given, offset
             )
             frames.append(frame[..., : self.scale * height, : self.scale * width])
         if state is None or not frames:
@@ -146,31 +152,54 @@ class StreamNet(nn.Module):
         mask: Tensor,
         state: StreamState | None,
         motion: Tensor | None = None,
+        jitter: Tensor | None = None,
     ) -> tuple[Tensor, StreamState]:
-        """One frame: samples [B,3,h,w], mask [B,1,h,w], motion [B,2,h,w]; h, w multiples of 8."""
+        """One frame: samples [B,3,h,w], mask [B,1,h,w], motion [B,2,h,w], jitter [B,2].
+
+        h and w are multiples of 8. The canvas always lies on the output grid; what is compared
+        with the samples is read from it where they were taken.
+        """
         if state is None:
             state = self.initial_state(samples)
+        offset = None
+        if jitter is not None:
+            cells = torch.round(2.0 * jitter)  # [B,2]
+            offset = (jitter - 0.5 * cells)[:, :, None, None]  # [B,2,1,1], what is left
+            state = state._replace(
+                canvas=_shift(state.canvas, cells), shown=_shift(state.shown, cells)
+            )
         known, confidence = torch.split(state.canvas, [3, 1], 1)
         reference = known + (1.0 - confidence) * state.shown  # [B,3,2h,2w]
-        before, sure = torch.split(_at_samples(torch.cat([reference, confidence], 1)), [3, 1], 1)
+        at_samples = _at_samples(torch.cat([reference, confidence], 1), offset)
+        before, sure = torch.split(at_samples, [3, 1], 1)
         gain = exposure_gain(samples, mask, before).detach()  # [B,3,1,1]
         if motion is None:
-            flow = self._motion(samples, mask, gain * reference, gain * before, sure, state.flow)
+            flow = self._motion(
+                samples, mask, gain * reference, gain * before, sure, state.flow, offset
+            )
         else:
             flow = motion
         along = flow if self.task_flow else flow.detach()
         carried = backward_warp(torch.cat([state.canvas, state.shown], 1), 2.0 * resize(along, 2))
         hidden = backward_warp(state.hidden, 0.5 * halve(along))  # [B,C,h/2,w/2]
         known, confidence, shown = torch.split(carried, [3, 1, 3], 1)  # [B,·,2h,2w]
-        color, shown = gain * known / confidence.clamp(min=1e-3), gain * shown
-        at_samples = _at_samples(torch.cat([color, confidence], 1))  # [B,4,h,w]
-        goes_on = same_scene(samples, mask, at_samples[:, :3], at_samples[:, 3:]).detach()
+        known, shown = gain * known, gain * shown
+        color = known / confidence.clamp(min=1e-3)
+        # Between cells, colours are weighted by what is known of them.
+        before, sure = torch.split(
+            _at_samples(torch.cat([known, confidence], 1), offset), [3, 1], 1
+        )
+        before = before / sure.clamp(min=1e-3)
+        goes_on = same_scene(samples, mask, before, sure).detach()
         confidence, shown, hidden = goes_on * confidence, goes_on * shown, goes_on * hidden
 
-        trust, error = self.gate(samples, mask, at_samples[:, :3], confidence, along)
+        trust, error = self.gate(samples, mask, before, goes_on * sure, confidence, along)
         confidence = confidence * resize(trust, 4)
-        new = _on_canvas(mask)
-        known = color * confidence * (1.0 - new) + _on_canvas(samples)
+        new_color, new = torch.split(_on_canvas(torch.cat([samples, mask], 1)), [3, 1], 1)
+        # A sample beside the middle of its cell replaces only in part what is known there.
+        near = 1.0 if offset is None else (1.0 - 2.0 * offset.abs()).prod(1, keepdim=True)
+        known = color * confidence * (1.0 - near * new)
+        known = known + (1.0 - (1.0 - near) * confidence) * new_color
         confidence = torch.maximum(confidence, new)
 
         canvas = torch.cat([known, confidence], 1)
@@ -179,7 +208,11 @@ class StreamNet(nn.Module):
         fine = known + (1.0 - confidence) * _between_samples(low)  # [B,3,2h,2w]
 
         frame, hidden = self.refine(fine, confidence, shown, low, mask, trust, error, hidden)
-        return frame, StreamState(canvas, _canvas_cells(frame), hidden, goes_on * flow)
+        shown = _canvas_cells(frame)
+        if jitter is not None:
+            frame = _shift(frame, -2.0 * cells)
+            canvas, shown = _shift(canvas, -cells), _shift(shown, -cells)
+        return frame, StreamState(canvas, shown, hidden, goes_on * flow)
 
     def _motion(
         self,
@@ -189,17 +222,24 @@ class StreamNet(nn.Module):
         low: Tensor,  # [B,3,h,w], the same where samples are
         confidence: Tensor,  # [B,1,h,w]
         before: Tensor,  # [B,2,h,w]
+        offset: Tensor | None,  # [B,2,1,1]
     ) -> Tensor:
         # A frame without any sample shows no motion: it is compared with the one before itself.
         seen = mask.amax((2, 3), keepdim=True)
         filled = pull_push(samples, mask) + (1.0 - seen) * low
         found = self.motion(filled, mask, low, confidence, before)
-        flow = settle(found, samples, mask, reference, before)
+        flow = settle(found, samples, mask, reference, before, offset)
         return flow * confidence.amax((2, 3), keepdim=True)  # nothing known before, no motion
 
 
-def _at_samples(cells: Tensor) -> Tensor:
-    """The cells of the canvas where low-resolution pixels are: [B,C,2h,2w] -> [B,C,h,w]."""
+def _at_samples(cells: Tensor, offset: Tensor | None) -> Tensor:
+    """The canvas where low-resolution pixels were sampled: [B,C,2h,2w] -> [B,C,h,w].
+
+    ``offset`` [B,2,1,1] is the jitter, low-resolution pixels.
+    """
+    if offset is not None:
+        height, width = (side // 2 for side in cells.shape[-2:])
+        return sample_at(2.0 * (pixels(cells, height, width) + offset), cells)
     # By whole rows, then by pairs: a slice with steps is slow in most engines.
     batch, channels, _, width = cells.shape
     rows = cells.reshape(batch, channels, -1, 2, width)[:, :, :, 0]
@@ -210,6 +250,18 @@ def _on_canvas(image: Tensor) -> Tensor:
     """Low-resolution pixels in their cells, zero in the others: [B,C,h,w] -> [B,C,2h,2w]."""
     corner = torch.eye(image.shape[1], device=image.device, dtype=image.dtype)[..., None, None]
     return F.conv_transpose2d(image, corner, stride=2, output_padding=1)
+
+
+def _shift(x: Tensor, by: Tensor) -> Tensor:
+    """x [B,C,h,w] at the pixels p + by, the border repeated; by [B,2] whole numbers (x, y)."""
+    height, width = x.shape[-2:]
+    rows = torch.arange(height, device=x.device)
+    columns = torch.arange(width, device=x.device)
+    shifted = []
+    for image, offset in zip(torch.split(x, 1), torch.split(by.long(), 1), strict=True):
+        image = image.index_select(2, (rows + offset[0, 1]).clamp(0, height - 1))
+        shifted.append(image.index_select(3, (columns + offset[0, 0]).clamp(0, width - 1)))
+    return torch.cat(shifted)
 
 
 def _between_samples(low: Tensor) -> Tensor:
@@ -233,7 +285,13 @@ class Gate(nn.Module):
         self.leave = zeroed(conv(16, 1))
 
     def forward(
-        self, samples: Tensor, mask: Tensor, color: Tensor, confidence: Tensor, flow: Tensor
+        self,
+        samples: Tensor,
+        mask: Tensor,
+        color: Tensor,
+        known: Tensor,
+        confidence: Tensor,
+        flow: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Judge what was carried.
 
@@ -241,6 +299,7 @@ class Gate(nn.Module):
             samples: [B, 3, h, w].
             mask: [B, 1, h, w].
             color: [B, 3, h, w], carried to where the samples are.
+            known: [B, 1, h, w], its confidence there.
             confidence: [B, 1, 2h, 2w] of what was carried, on the canvas.
             flow: [B, 2, h, w].
 
@@ -248,7 +307,7 @@ class Gate(nn.Module):
             Trust in [0, 1] and the root-mean-square error around, [B, 1, h/2, w/2] each.
         """
         # Where nothing certain was carried, a difference is no evidence against anything.
-        weight = mask * _at_samples(confidence)
+        weight = mask * known
         square = (color - samples).square().mean(1, keepdim=True) * weight
         gray = samples.mean(1, keepdim=True) * mask
         here = halve(torch.cat([square, weight, gray, gray * gray, mask], 1))
