@@ -15,13 +15,14 @@ import torch.nn.functional as F
 from skimage.metrics import structural_similarity
 
 import deepfovea
+from deepfovea import fill
 from deepfovea.checkpoint import save_model
 from deepfovea.cli import main
 from deepfovea.config import Density, InputError
 from deepfovea.evaluate import Protocol, evaluate, from_json, to_json
 from deepfovea.evaluate import profile as cost_module
 from deepfovea.fill import accumulate, pull_push
-from deepfovea.flow import backward_warp, dis_flow
+from deepfovea.flow import dis_flow
 from deepfovea.fovea import sample
 from deepfovea.gaze import GazeTrack, fixed
 from deepfovea.generators.stream.net import StreamConfig, StreamNet
@@ -152,7 +153,7 @@ def by_hand(raw, truth, mask, gaze, density, backbone):
         if min(truth.shape[-2:]) >= 64:
             put("features", PerceptualLoss(backbone, resolution=1.0)(frames[t].float(), truth[t]))
         if t:
-            warped = backward_warp(frames[t][None].float(), flow[0, t - 1][None])[0].double()
+            warped = fill.backward_warp(frames[t][None].float(), flow[0, t - 1][None])[0].double()
             seen = (~occlusion[0, t - 1]).expand_as(warped)
             error = (warped - frames[t - 1])[seen] ** 2
             put("e_warp", error.mean() if len(error) else 0.0)

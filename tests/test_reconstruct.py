@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from deepfovea import files_to_files, reconstructor
+from deepfovea import files_to_files
 from deepfovea.config import Density, InputError
 from deepfovea.files_to_files import reconstruct_file, sample_file
 from deepfovea.fovea import sample
@@ -90,7 +90,7 @@ def assert_near(a, b, tolerance=1e-6):
 )
 @pytest.mark.parametrize("few", [True, False])
 def test_frame_by_frame_is_the_stream_is_the_bare_model(stream, options, few, monkeypatch):
-    monkeypatch.setattr(reconstructor, "few_processors", lambda: few)
+    monkeypatch.setattr(files_to_files, "few_processors", lambda: few)
     frames, gaze = clip(5)
     expected, samples, mask = bare(stream, frames, gaze, **options)
     one_by_one = Reconstructor(stream, **options)

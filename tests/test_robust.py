@@ -83,6 +83,74 @@ def test_value_and_gradients_are_finite_everywhere(alpha, dtype):
         assert gradient.isfinite().all()
 
 
+TABLE_ALPHAS = [-4.0, -3.0, -2.0, -1.0, -0.5, -1e-3, 0.0, 1e-3, 0.5, 1.0, 1.5, 1.9, 1.999]
+TABLE_ALPHAS += [2.0, 2.001, 2.1, 2.5, 3.0, 4.0]
+
+
+def rise(v):
+    """v − 1 + exp(−v) without cancellation."""
+    if v > 0.5:
+        return v - 1 + math.exp(-v)
+    return v * v * sum((-v) ** n / math.factorial(n + 2) for n in range(15))
+
+
+def by_quadrature(x, alpha, c):
+    """ρ and its derivatives by x, c and α from their integrals, by SciPy's adaptive quadrature.
+
+    ∂ρ/∂s = ½ (s/b + 1)^(α/2 − 1) with s = (x/c)² and b = |α − 2|, from equation 13 of Barron's
+    paper, is integrated in v = log(s/b + 1), as is its derivative by α.
+    """
+    s, b = (x / c) ** 2, abs(alpha - 2)
+    if b == 0:  # L2; its derivative by α is infinite
+        return s / 2, x / c**2, -s / c, None
+    up = math.log1p(s / b)
+    rules = {"epsabs": 0, "epsrel": 1e-11, "limit": 200}
+    value, _ = quad(lambda v: math.exp(alpha / 2 * v), 0, up, **rules)
+    by_alpha, _ = quad(lambda v: math.exp(alpha / 2 * v) * rise(v), 0, up, **rules)
+    slope = math.exp((alpha / 2 - 1) * up)
+    return b / 2 * value, x / c**2 * slope, -s / c * slope, b / 4 * by_alpha
+
+
+@pytest.mark.parametrize("alpha", TABLE_ALPHAS)
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 1e-5), (torch.float64, 1e-9)])
+def test_value_and_gradients_equal_adaptive_quadrature(alpha, dtype, rtol):
+    cases = [(x, c) for x in (1e-3, -0.02, 0.3, 1.0, -10.0) for c in np.logspace(-5, 5, 11)]
+    x, c = (
+        torch.tensor(column, dtype=dtype).requires_grad_() for column in zip(*cases, strict=True)
+    )
+    a = torch.full_like(x, alpha).requires_grad_()
+    value = general(x, a, c)
+    gradients = torch.autograd.grad(value.sum(), (x, c, a))
+    rows = zip(x.tolist(), a.tolist(), c.tolist(), strict=True)  # as rounded to the type
+    tables = zip(*(by_quadrature(*row) for row in rows), strict=True)
+    for received, expected in zip((value, *gradients), tables, strict=True):
+        if expected[0] is None:
+            assert received.isfinite().all()
+            continue
+        # A tiny absolute part for what float32 holds with fewer digits.
+        expected = torch.tensor(expected, dtype=torch.float64)
+        torch.testing.assert_close(received.double(), expected, rtol=rtol, atol=1e-36)
+
+
+def test_the_gradient_by_the_scale_keeps_its_sign():
+    """A larger scale never makes a residual count more; in float32 and at the smallest scales."""
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(100_000, generator=draw)
+    alpha = -4 * torch.rand(100_000, generator=draw)
+    c = (1e-5 * (1 + torch.rand(100_000, generator=draw))).requires_grad_()
+    (by_scale,) = torch.autograd.grad(general(x, alpha, c).sum(), c)
+    assert (by_scale <= 0).all()
+    exact = c.detach().double().requires_grad_()
+    (expected,) = torch.autograd.grad(general(x.double(), alpha.double(), exact).sum(), exact)
+    torch.testing.assert_close(by_scale.double(), expected, rtol=1e-5, atol=1e-36)
+
+
+def test_gradients_are_summed_over_what_was_broadcast():
+    x, alpha, c = double([[0.1, -0.5], [2.0, 0.7]], [[0.3], [1.2]], 0.4)
+    assert torch.autograd.gradcheck(general, (x, alpha, c))
+    assert torch.autograd.gradgradcheck(general, (x, alpha, c), atol=1e-4)
+
+
 def test_gradient_wrt_alpha_has_no_jump_at_the_removable_points():
     for at in (0.0, 1.0, 2.0):
         (x,) = double([0.5])

@@ -1,4 +1,4 @@
-"""The subcommand view."""
+"""The verb that shows it: view."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def open_sources(root: Path, cache: Path, *, skip_unreadable: bool = False) -> l
 
     Args:
         root: any folder that holds videos and folders of images, at any depth; for a data set
-            with splits see :func:`deepfovea.reds.splits.split_folder`.
+            with splits see :func:`split_folder`.
         cache: where the arrays lie; it is made if it is missing.
         skip_unreadable: leave out frames, or whole videos, that cannot be read, and images of
             another size than the first of their folder; a warning names each.

@@ -8,6 +8,8 @@ Legend: α the shape, c the scale (in the unit of the residual), s = (x/c)².
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,20 +48,101 @@ def general(x: Tensor, alpha: float | Tensor, c: float | Tensor) -> Tensor:
     # At ±1e15 the loss is the limit at ±∞ up to rounding, also in float64.
     alpha = torch.as_tensor(alpha, dtype=x.dtype, device=x.device).clamp(-1e15, 1e15)
     c = torch.as_tensor(c, dtype=x.dtype, device=x.device)
+    rho: Tensor = _Rho.apply((x / c).clamp(-1e12, 1e12), alpha)  # type: ignore[no-untyped-call]
+    return rho
 
-    s = (x / c).clamp(-1e12, 1e12).square()
-    b = (alpha - 2).abs().clamp(min=1e-6)  # exactly at α = 2, any b gives s/2
-    log = torch.log1p(s / b)
-    return 0.5 * b * log * _expm1_ratio(0.5 * alpha * log)
+
+class _Rho(torch.autograd.Function):
+    """ρ of z = x/c and α, with its derivatives in closed form.
+
+    Those that autograd would find term by term cancel: in float32 they lose the sign where α is
+    negative and |z| large, and all their digits where z is small.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, alpha: Tensor) -> Tensor:
+        ctx.save_for_backward(z, alpha)
+        b, log = _b_and_log(z, alpha)
+        return 0.5 * b * log * _expm1_ratio(0.5 * alpha * log)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """∂ρ/∂z = z·(s/b + 1)^(α/2 − 1), and ∂ρ/∂α as :func:`_grad_alpha` has it."""
+        z, alpha = ctx.saved_tensors
+        b, log = _b_and_log(z, alpha)
+        grad_z = grad_alpha = None
+        if ctx.needs_input_grad[0]:
+            grad_z = gradient * z * torch.exp((0.5 * alpha - 1) * log)
+            grad_z = grad_z.sum_to_size(z.shape)
+        if ctx.needs_input_grad[1]:
+            grad_alpha = (gradient * _grad_alpha(b, log, alpha)).sum_to_size(alpha.shape)
+        return grad_z, grad_alpha
+
+
+def _b_and_log(z: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """b = |α−2|, held from 1e-6 on, and log(s/b + 1)."""
+    b = (alpha - 2).abs().clamp(min=1e-6)  # exactly at α = 2, any b gives ρ = s/2
+    return b, torch.log1p(z.square() / b)
+
+
+def _grad_alpha(b: Tensor, log: Tensor, alpha: Tensor) -> Tensor:
+    """∂ρ/∂α = b/4 · ∫ exp(α/2·v)·(v − 1 + exp(−v)) dv, from 0 to log(s/b + 1).
+
+    It follows from ρ = ½ ∫ (s′/b + 1)^(α/2 − 1) ds′ (from 0 to s) with v = log(s′/b + 1). The
+    integrand is positive, so a sum over it keeps its digits where the interval is short; where
+    it is long, the closed form of the integral does.
+    """
+    short = log < 0.5
+    v_max = torch.where(short, log, 0.0)
+    quadrature = torch.zeros_like(log)
+    for node, weight in _GAUSS_LEGENDRE:
+        v = node * v_max
+        rise = v.square() * _power_series(-v, _RISE)
+        quadrature = quadrature + weight * v_max * torch.exp(0.5 * alpha * v) * rise
+    u = 0.5 * alpha * log
+    closed = log * (log * _second_ratio(u) - _expm1_ratio(u) + _expm1_ratio(u - log))
+    return 0.25 * b * torch.where(short, quadrature, closed)
+
+
+_GAUSS_LEGENDRE = (
+    (0.03376524289842397, 0.08566224618958517),
+    (0.16939530676686776, 0.1803807865240693),
+    (0.3806904069584015, 0.23395696728634552),
+    (0.6193095930415985, 0.23395696728634552),
+    (0.8306046932331322, 0.1803807865240693),
+    (0.966234757101576, 0.08566224618958517),
+)
+"""Six nodes on [0, 1] and their weights: numpy.polynomial.legendre.leggauss(6), halved."""
+
+_RISE = tuple(1 / math.factorial(n + 2) for n in range(12))
+"""(v − 1 + exp(−v))/v² in powers of −v."""
+
+_SECOND_RATIO = tuple(1 / (math.factorial(n) * (n + 2)) for n in range(12))
 
 
 def _expm1_ratio(u: Tensor) -> Tensor:
-    """(exp(u) − 1)/u, which is 1 at 0; value and gradients accurate to about 1e-8 and 1e-5."""
-    small = u.abs() < 0.01
+    """(exp(u) − 1)/u, which is 1 at 0."""
+    small = u.abs() < 1e-5
+    return torch.where(small, 1 + u / 2 * (1 + u / 3), torch.expm1(u) / torch.where(small, 1.0, u))
+
+
+def _second_ratio(u: Tensor) -> Tensor:
+    """((u − 1)·exp(u) + 1)/u², which is ½ at 0."""
+    small = u.abs() < 0.3
     far = torch.where(small, 1.0, u)
-    near = u.clamp(-0.01, 0.01)  # keeps the power series finite where it is not used
-    series = 1 + near / 2 * (1 + near / 3 * (1 + near / 4))
-    return torch.where(small, series, torch.expm1(far) / far)
+    return torch.where(
+        small,
+        _power_series(torch.where(small, u, 0.0), _SECOND_RATIO),
+        ((far - 1) * far.expm1() + far) / far.square(),
+    )
+
+
+def _power_series(x: Tensor, coefficients: Sequence[float]) -> Tensor:
+    """Σ coefficients[n]·xⁿ, by Horner's rule."""
+    total = torch.zeros_like(x)
+    for coefficient in reversed(coefficients):
+        total = total * x + coefficient
+    return total
 
 
 def log_partition(alpha: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 def published_psnr(prediction: Tensor, truth: Tensor) -> Tensor:
     """10 log10(m² / (MSE + 1e-8)), dB, where m is the largest value **of the prediction**.
 
-    So overshoot raises it. Correct is the peak of the signal, 1.0: :func:`.pixel.psnr`.
+    So overshoot raises it. Correct is the peak of the signal, 1.0: :func:`.metrics.psnr`.
 
     Args:
         prediction: any shape; nothing is clamped.
@@ -29,7 +29,7 @@ def published_ssim(prediction: Tensor, truth: Tensor) -> Tensor:
     """2 μx μy · 2 σxy / ((μx² + μy²) (σx² + σy²)) with moments over all elements at once.
 
     Without windows and without the constants C1 and C2; the covariance σxy is divided by the
-    number N of elements, the variances by N − 1. Correct is :func:`.pixel.ssim`.
+    number N of elements, the variances by N − 1. Correct is :func:`.metrics.ssim`.
 
     Args:
         prediction: any shape; nothing is clamped.

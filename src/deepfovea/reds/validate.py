@@ -74,7 +74,7 @@ def validate(
 ) -> list[Row]:
     """Score a generator on every video of a split by the published protocol.
 
-    Videos are cut into the items of :class:`.items.PublishedItems`, the state of
+    Videos are cut into the items of :class:`.training.published.PublishedItems`, the state of
     one item goes into the next.
 
     Args:
