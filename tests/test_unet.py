@@ -195,13 +195,49 @@ def test_threads_share_the_gradients():
         torch.testing.assert_close(some, others)
 
 
-def test_positions_that_are_no_numbers_read_nothing():
-    values = deform_arguments(3, 2, 3)
-    values[1].data[0, 0, 5, 5], values[1].data[0, 1, 6, 6] = float("nan"), float("inf")
-    out = DeformConv.apply(*values)
-    assert out.isfinite().all()
-    values[4].data[0, 0, 5, 5] = float("nan")  # but what is weighed so is no number
-    assert DeformConv.apply(*values).isnan().sum() == 2
+@IMPLEMENTATIONS
+@pytest.mark.parametrize(("channels", "out"), [(3, 2), (2, 3)])
+def test_an_infinite_offset_reads_nothing_and_nan_makes_its_pixel_nan(
+    implementation, channels, out
+):
+    values = x, offset, weight, bias, mask = deform_arguments(channels, out, 3)
+    with torch.no_grad():
+        offset[0, 0, 5, 5] = offset[1, 7, 2, 3] = float("inf")
+        offset[0, 1, 6, 6] = -float("inf")
+    expected = deform_conv2d(x, offset, weight, bias, padding=1, mask=mask)
+    received = implementation(*values)
+    torch.testing.assert_close(received, expected, rtol=0, atol=1e-11)
+    assert received.isfinite().all()
+    for gradient in torch.autograd.grad(received.sum(), values):
+        assert gradient.isfinite().all()
+    with torch.no_grad():
+        offset[0, 3, 4, 2] = offset[1, 16, 0, 0] = float("nan")
+    expected[0, :, 4, 2] = expected[1, :, 0, 0] = float("nan")
+    received = implementation(*values)
+    torch.testing.assert_close(received, expected, rtol=0, atol=1e-11, equal_nan=True)
+    torch.autograd.grad(received.sum(), values)  # ends without a crash
+    with torch.no_grad():  # inference takes strips
+        torch.testing.assert_close(
+            implementation(*values), expected, rtol=0, atol=1e-11, equal_nan=True
+        )
+
+
+@IMPLEMENTATIONS
+@pytest.mark.parametrize(("channels", "out"), [(3, 2), (2, 3)])
+def test_a_batch_of_nothing_is_a_batch_of_nothing(implementation, channels, out):
+    values = [v.detach() for v in deform_arguments(channels, out, 3)]
+    for i in (0, 1, 4):
+        values[i] = values[i][:0]
+    values = x, offset, weight, bias, mask = [v.requires_grad_() for v in values]
+    expected = deform_conv2d(x, offset, weight, bias, padding=1, mask=mask)
+    received = implementation(*values)
+    assert received.shape == expected.shape == (0, out, 13, 17)
+    for ours, theirs in zip(
+        torch.autograd.grad(received.sum(), values),
+        torch.autograd.grad(expected.sum(), values),
+        strict=True,
+    ):
+        assert torch.equal(ours, theirs)
 
 
 def test_elu_without_gradient_is_elu():

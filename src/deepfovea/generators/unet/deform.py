@@ -34,6 +34,9 @@ def deform_conv(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, mask: T
     coordinate to about 1e-4 pixels. (Exactly on a pixel, where bilinear interpolation has two
     derivatives by the offset, they may return different ones.)
 
+    An infinite offset reads nothing. An offset that is NaN makes its pixel NaN, by every way, so
+    that a check for finite values notices it. A batch of 0 gives a batch of 0.
+
     Args:
         x: [B, C, h, w].
         offset: [B, 2·K, h, w], pixels, alternating y and x.
@@ -87,7 +90,7 @@ class DeformConv(torch.autograd.Function):
             convolve(first, last, weight.shape[-1], *arrays)
 
         _share(part, len(out), torch.get_num_threads())
-        return out.view(batch, height, width, -1).permute(0, 3, 1, 2)
+        return out.view(batch, height, width, len(weight)).permute(0, 3, 1, 2)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -143,6 +146,10 @@ def deform_conv_by_sampling(
     """:func:`deform_conv` composed from ``grid_sample``: any device and type, and ONNX."""
     # One sample at a time: the batch over which grid_sample spreads its threads is the taps.
     items = [_deform_one(*item, weight) for item in zip(x, offset, mask, strict=True)]
+    if not items:  # zero samples, with gradients of zero for all arguments
+        return x.new_empty(0, len(weight), *x.shape[2:]) + 0 * sum(
+            tensor.sum() for tensor in (x, offset, weight, bias, mask)
+        )
     return torch.stack(items) + bias.view(-1, 1, 1)
 
 
@@ -160,7 +167,8 @@ def _deform_one(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> Tens
     dy, dx = offset.view(taps, 2, height, width).unbind(1)
     grid_y = torch.add((2 * y + 1) / height - 1, dy, alpha=2 / height)
     grid_x = torch.add((2 * x_ + 1) / width - 1, dx, alpha=2 / width)
-    grid = torch.stack((grid_x, grid_y), -1)  # [K, h, w, 2]
+    # Beyond ±2 nothing is left to read; an infinite position must not become NaN.
+    grid = torch.stack((grid_x, grid_y), -1).clamp(-3.0, 3.0)  # [K, h, w, 2]
 
     # Sampling acts on each channel alone, so the kernel may mix them before or after it:
     # whichever leaves fewer to sample.

@@ -149,11 +149,13 @@ def _read_backward(
 def _between(position: Any, size: int) -> Any:
     """The two whole numbers around a position, their weights, the derivatives of these.
 
-    What lies outside of 0 … size - 1 has weight and derivative 0, and another's number.
+    What lies outside of 0 … size - 1 has weight and derivative 0, and another's number. A position
+    that is NaN has weights and derivatives that are NaN.
     """
     float_ = type(position)
-    if not (position > -1 and position < size):  # NaN too
-        return 0, 0, float_(0), float_(0), float_(0), float_(0)
+    if not (position > -1 and position < size):
+        nothing = float_(np.nan) if np.isnan(position) else float_(0)
+        return 0, 0, nothing, nothing, nothing, nothing
     low = int(np.floor(position))
     part = position - float_(low)
     before, after = float_(low >= 0), float_(low + 1 < size)
