@@ -30,54 +30,54 @@ from deepfovea.fovea import reduce
 from deepfovea.losses.flow import flow_estimator
 from deepfovea.losses.perceptual import PerceptualLoss, load_backbone
 from deepfovea.losses.terms import make_terms
-from deepfovea.training.chunks import Piece, Position, Region
-from deepfovea.training.state import begin
+from deepfovea.training.chunks import Chunk, Position, Region
+from deepfovea.training.state import init_run
 from deepfovea.training.step import (
     backward,
-    counted,
+    crop_to_valid,
+    discriminator_step,
     forward,
-    learn_to_tell,
     output_gradients,
-    step,
+    train_step,
 )
 
 GROUPS = (("supervised", "perceptual"), ("flow",), ("adversarial",), ("adversarial-fft",))
 
 
-def one(training, terms, piece, config):
-    step(training, terms, piece, config)
+def one(training, terms, chunk, config):
+    train_step(training, terms, chunk, config)
 
 
-def four(training, terms, piece, config):
+def four(training, terms, chunk, config):
     generator = training.optimizers["generator"]
     parameters = generator.param_groups[0]["params"]
     for group in GROUPS:
         for optimizer in training.optimizers.values():
             optimizer.zero_grad()
-        output, _ = forward(training.net, training.heads, piece, None)
-        output, target = counted(output, piece, training.net.scale)
+        output, _ = forward(training.net, training.heads, chunk, None)
+        output, target = crop_to_valid(output, chunk, training.net.scale)
         chosen = {name: terms[name] for name in group}
         _, leaves = output_gradients(
             chosen, config.loss_weights(), output, target, parameters, config, training.scaler
         )
         backward(output, leaves)
         generator.step()
-        for name in set(group) & set(training.learned) - {"supervised"}:
-            learn_to_tell(training, name, target.frames, leaves.frames, config, None)
+        for name in set(group) & set(training.loss_modules) - {"supervised"}:
+            discriminator_step(training, name, target.frames, leaves.frames, config, None)
 
 
-def summed(training, terms, piece, config):
+def summed(training, terms, chunk, config):
     for optimizer in training.optimizers.values():
         optimizer.zero_grad()
-    output, _ = forward(training.net, training.heads, piece, None)
-    output, target = counted(output, piece, training.net.scale)
+    output, _ = forward(training.net, training.heads, chunk, None)
+    output, target = crop_to_valid(output, chunk, training.net.scale)
     weights = config.loss_weights()
     total = sum(weights[name] * term(output, target) for name, term in terms.items())
     generator = training.optimizers["generator"]
     torch.autograd.backward(total, inputs=generator.param_groups[0]["params"])
     generator.step()
     for name in ("adversarial", "adversarial-fft"):
-        learn_to_tell(training, name, target.frames, output.frames, config, None)
+        discriminator_step(training, name, target.frames, output.frames, config, None)
 
 
 WAYS = {"one": one, "sum": summed, "four": four}
@@ -86,30 +86,33 @@ WAYS = {"one": one, "sum": summed, "four": four}
 def measure(way, height, width, batch, repeats):
     torch.manual_seed(0)
     config = replace(PUBLISHED_TRAINING, batch=batch)
-    training = begin(config, torch.device("cpu"))
+    training = init_run(config, torch.device("cpu"))
     backbone = load_backbone("efficientnet-lite0")
     terms = make_terms(
         config.loss_weights(),
-        training.learned,
+        training.loss_modules,
         perceptual=PerceptualLoss(backbone),
         flow=flow_estimator("dis"),
     )
     frames = torch.rand(batch, 6, 3, height, width)
     low = reduce(frames)
-    piece = Piece(
+    mask = (torch.rand(batch, 6, 1, *low.shape[-2:]) < 0.2).float()
+    chunk = Chunk(
         frames,
         low,
-        mask=(torch.rand(batch, 6, 1, *low.shape[-2:]) < 0.2).float(),
-        before=None,
-        starts=torch.ones(batch, dtype=torch.bool),
-        scored=Region(0, 0, height, width),
-        following=Position(),
+        mask,
+        samples=low * mask,
+        jitter=None,
+        previous_low=None,
+        is_clip_start=torch.ones(batch, dtype=torch.bool),
+        valid_region=Region(0, 0, height, width),
+        next_position=Position(),
     )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = []
     for _ in range(repeats):
         start = time.process_time()
-        WAYS[way](training, terms, piece, config)
+        WAYS[way](training, terms, chunk, config)
         seconds.append(time.process_time() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {

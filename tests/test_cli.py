@@ -147,7 +147,7 @@ def test_bad_input_is_one_line_and_code_2(folder, capsys, monkeypatch, arguments
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ("", "VERB"),
+        ("", "COMMAND"),
         ("reconstrukt a.mp4", "invalid choice: 'reconstrukt'"),
         ("reconstruct", "required: INPUT, -o"),
         ("reconstruct a.mp4", "required: -o"),

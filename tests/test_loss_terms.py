@@ -26,9 +26,9 @@ from deepfovea.losses.terms import (
     make_terms,
     window,
 )
-from deepfovea.training.chunks import Piece, Position, Region
-from deepfovea.training.state import begin
-from deepfovea.training.step import backward, counted, forward, output_gradients, step
+from deepfovea.training.chunks import Chunk, Position, Region
+from deepfovea.training.state import init_run
+from deepfovea.training.step import backward, crop_to_valid, forward, output_gradients, train_step
 
 CHANNELS = (2, 3, 3, 2, 1)
 STREAM = StreamConfig(8, 8, 4, 4)
@@ -50,19 +50,22 @@ def terms_of(names, learned, **changes):
     return make_terms(names, learned, perceptual=perceptual(), flow=dis_flow, **changes)
 
 
-def piece_of(frames, **changes):
+def chunk_of(frames, **changes):
     low = reduce(frames)
     batch, time, _, height, width = low.shape
+    mask = (torch.rand(batch, time, 1, height, width) < 0.4).float()
     values = {
         "frames": frames,
         "low": low,
-        "mask": (torch.rand(batch, time, 1, height, width) < 0.4).float(),
-        "before": None,
-        "starts": torch.ones(batch, dtype=torch.bool),
-        "scored": Region(0, 0, *frames.shape[-2:]),
-        "following": Position(batch),
+        "mask": mask,
+        "samples": low * mask,
+        "jitter": None,
+        "previous_low": None,
+        "is_clip_start": torch.ones(batch, dtype=torch.bool),
+        "valid_region": Region(0, 0, *frames.shape[-2:]),
+        "next_position": Position(batch),
     }
-    return Piece(**values | changes)
+    return Chunk(**values | changes)
 
 
 # --- terms ------------------------------------------------------------------------------------
@@ -77,7 +80,7 @@ def test_the_published_weights():
         "adversarial": 0.01,
         "adversarial-fft": 0.01,
     }
-    chosen = TrainConfig(losses=("supervised=3", "motion"), motion_weight=0.7).loss_weights()
+    chosen = TrainConfig(losses=("supervised=3", "motion=0.7")).loss_weights()
     assert chosen == {"supervised": 3.0, "motion": 0.7}
 
 
@@ -88,11 +91,13 @@ def test_terms_come_in_the_order_of_their_names():
 
 
 def test_what_is_learned_beside_the_generator():
-    learned = learned_parts(LOSS_WEIGHTS, CHANNELS)
-    assert list(learned) == ["supervised", "adversarial", "adversarial-fft", "multiresolution"]
+    loss_modules = learned_parts(LOSS_WEIGHTS, CHANNELS)
+    assert list(loss_modules) == ["supervised", "adversarial", "adversarial-fft", "multiresolution"]
     for name, kind in DISCRIMINATORS.items():
-        assert type(learned[name]) is kind
-    assert sum(p.numel() for p in learned["supervised"].parameters()) == 6  # α and c per colour
+        assert type(loss_modules[name]) is kind
+    assert (
+        sum(p.numel() for p in loss_modules["supervised"].parameters()) == 6
+    )  # α and c per colour
     assert len(learned_parts(["charbonnier", "motion", "flow"])) == 0
 
 
@@ -180,12 +185,12 @@ def test_motion_compares_with_the_frame_before():
 
 
 def test_coarser_stages_are_compared_with_the_mean_of_the_truth():
-    learned = learned_parts(["multiresolution"])
-    term = make_terms(["multiresolution"], learned)["multiresolution"]
+    loss_modules = learned_parts(["multiresolution"])
+    term = make_terms(["multiresolution"], loss_modules)["multiresolution"]
     frames = torch.rand(1, 2, 3, 32, 32)
     half = frames.view(1, 2, 3, 16, 2, 16, 2).mean((4, 6))
     perfect = term(Output(frames, None, (half,)), Target(frames, frames))
-    expected = learned["multiresolution"](half, half)
+    expected = loss_modules["multiresolution"](half, half)
     torch.testing.assert_close(perfect, expected)
     assert term(Output(frames, None, (half + 0.3,)), Target(frames, frames)) > expected
 
@@ -193,16 +198,16 @@ def test_coarser_stages_are_compared_with_the_mean_of_the_truth():
 @pytest.mark.parametrize("name", DISCRIMINATORS)
 @pytest.mark.parametrize("kind", ["logistic", "wasserstein"])
 def test_the_generator_wants_to_be_taken_for_real(name, kind):
-    learned = learned_parts([name], CHANNELS)
-    term = make_terms([name], learned, adversarial=kind)[name]
+    loss_modules = learned_parts([name], CHANNELS)
+    term = make_terms([name], loss_modules, adversarial=kind)[name]
     frames = torch.rand(1, 2, 3, 128, 128)
-    before = {k: v.clone() for k, v in learned.state_dict().items()}
+    before = {k: v.clone() for k, v in loss_modules.state_dict().items()}
     value = term(Output(frames), Target(frames, frames))
-    logits = learned[name].eval()(frames)
+    logits = loss_modules[name].eval()(frames)
     expected = -logits if kind == "wasserstein" else -logits.sigmoid().log()
     torch.testing.assert_close(value, expected.mean())
     # Judging changes nothing in the judge, its power iteration included.
-    assert all(torch.equal(v, before[k]) for k, v in learned.state_dict().items())
+    assert all(torch.equal(v, before[k]) for k, v in loss_modules.state_dict().items())
 
 
 @pytest.mark.parametrize("kind", ["logistic", "wasserstein"])
@@ -242,10 +247,10 @@ def test_what_is_no_number_is_named(value):
 # --- one pass ---------------------------------------------------------------------------------
 
 
-def weighted_sum_gradients(training, terms, config, piece):
+def weighted_sum_gradients(training, terms, config, chunk):
     """The gradients by one graph that holds everything."""
-    output, _ = forward(training.net, training.heads, piece, None)
-    output, target = counted(output, piece, training.net.scale)
+    output, _ = forward(training.net, training.heads, chunk, None)
+    output, target = crop_to_valid(output, chunk, training.net.scale)
     weights = config.loss_weights()
     total = sum(weights[name] * term(output, target) for name, term in terms.items())
     parameters = training.optimizers["generator"].param_groups[0]["params"]
@@ -267,19 +272,21 @@ def test_one_pass_has_the_gradient_of_the_weighted_sum(case, monkeypatch):
     config = TrainConfig(
         losses=tuple(losses), clip=2, chunk=2, batch=2, discriminator_channels=CHANNELS
     )
-    training = begin(config, torch.device("cpu"))
-    terms = terms_of(config.loss_weights(), training.learned)
+    training = init_run(config, torch.device("cpu"))
+    terms = terms_of(config.loss_weights(), training.loss_modules)
     frames = torch.rand(2, 2, 3, 64, 96)
     frames[:, 1] = frames[:, 0].roll(2, -1)
     # Some of the frames is padding, and the clip goes on from another frame.
-    piece = piece_of(frames, scored=Region(8, 0, 48, 96), before=torch.rand(2, 3, 16, 24))
-    expected = weighted_sum_gradients(training, terms, config, piece)
+    chunk = chunk_of(
+        frames, valid_region=Region(8, 0, 48, 96), previous_low=torch.rand(2, 3, 16, 24)
+    )
+    expected = weighted_sum_gradients(training, terms, config, chunk)
 
     passes = []
     training.net.register_forward_hook(lambda *_: passes.append(1))
     parameters = training.optimizers["generator"].param_groups[0]["params"]
-    output, _ = forward(training.net, training.heads, piece, None)
-    output, target = counted(output, piece, training.net.scale)
+    output, _ = forward(training.net, training.heads, chunk, None)
+    output, target = crop_to_valid(output, chunk, training.net.scale)
     _, leaves = output_gradients(
         terms, config.loss_weights(), output, target, parameters, config, training.scaler
     )
@@ -292,8 +299,8 @@ def test_one_pass_has_the_gradient_of_the_weighted_sum(case, monkeypatch):
             assert (parameter.grad - gradient).abs().max() <= 1e-5 * largest + 1e-9
     assert sum(gradient is not None for gradient in expected) > 20
     for name in DISCRIMINATORS:
-        if name in training.learned:
-            assert all(p.grad is None for p in training.learned[name].parameters())
+        if name in training.loss_modules:
+            assert all(p.grad is None for p in training.loss_modules[name].parameters())
 
 
 @pytest.mark.parametrize("model", ["stream", "paper"])
@@ -303,19 +310,19 @@ def test_a_step_runs_the_generator_once(model, monkeypatch):
     config = TrainConfig(
         model=model, losses=PUBLISHED_LOSSES, clip=2, chunk=2, discriminator_channels=CHANNELS
     )
-    training = begin(config, torch.device("cpu"))
-    terms = terms_of(PUBLISHED_LOSSES, training.learned)
+    training = init_run(config, torch.device("cpu"))
+    terms = terms_of(PUBLISHED_LOSSES, training.loss_modules)
     passes = []
     kind, name = (StreamNet, "step") if model == "stream" else (RecurrentUNet, "_step")
     original = getattr(kind, name)
     monkeypatch.setattr(kind, name, lambda *a: passes.append(1) or original(*a))
-    before = [p.detach().clone() for p in training.learned.parameters()]
-    values, _, _ = step(training, terms, piece_of(torch.rand(1, 2, 3, 64, 64)), config)
+    before = [p.detach().clone() for p in training.loss_modules.parameters()]
+    values, _, _ = train_step(training, terms, chunk_of(torch.rand(1, 2, 3, 64, 64)), config)
     assert len(passes) == (2 if model == "stream" else 1)  # frames; items of two frames
     expected = [*PUBLISHED_LOSSES, "psnr", "gradient_norm"]
     expected += [f"{name}/discriminator" for name in DISCRIMINATORS]
     assert list(values) == expected
-    pairs = zip(before, training.learned.parameters(), strict=True)
+    pairs = zip(before, training.loss_modules.parameters(), strict=True)
     moved = [not torch.equal(old, new) for old, new in pairs]
     assert sum(moved) > 0.9 * len(moved)  # both discriminators, α and c
     assert training.step == 1 and training.position == Position(1)
@@ -324,19 +331,19 @@ def test_a_step_runs_the_generator_once(model, monkeypatch):
 def test_padding_is_not_scored():
     frames = torch.rand(1, 2, 3, 64, 64)
     region = Region(16, 8, 32, 40)
-    piece = piece_of(frames, scored=region, before=torch.rand(1, 3, 16, 16))
+    chunk = chunk_of(frames, valid_region=region, previous_low=torch.rand(1, 3, 16, 16))
     output = Output(
         torch.rand(1, 2, 3, 64, 64), torch.rand(1, 2, 2, 16, 16), (frames[..., ::2, ::2],)
     )
-    cut, target = counted(output, piece, 4)
+    cut, target = crop_to_valid(output, chunk, 4)
     assert torch.equal(cut.frames, output.frames[..., 16:48, 8:48])
     assert torch.equal(cut.motion, output.motion[..., 4:12, 2:12])
     assert torch.equal(cut.stages[0], output.stages[0][..., 8:24, 4:24])
     assert torch.equal(target.frames, frames[..., 16:48, 8:48])
-    assert torch.equal(target.low, piece.low[..., 4:12, 2:12])
-    assert torch.equal(target.before, piece.before[..., 4:12, 2:12])
+    assert torch.equal(target.low, chunk.low[..., 4:12, 2:12])
+    assert torch.equal(target.before, chunk.previous_low[..., 4:12, 2:12])
     # A network that does not enlarge is to make the low-resolution frames.
-    cut, target = counted(Output(torch.rand(1, 2, 3, 16, 16)), piece, 1)
+    cut, target = crop_to_valid(Output(torch.rand(1, 2, 3, 16, 16)), chunk, 1)
     assert cut.frames.shape == target.frames.shape == (1, 2, 3, 8, 10)
     assert torch.equal(target.frames, target.low)
 
@@ -344,18 +351,18 @@ def test_padding_is_not_scored():
 def test_what_is_no_number_is_not_learned_from(monkeypatch):
     monkeypatch.setitem(PRESETS, "stream", STREAM)
     config = TrainConfig(losses=("supervised", "adversarial"), discriminator_channels=CHANNELS)
-    training = begin(config, torch.device("cpu"))
-    terms = terms_of(config.loss_weights(), training.learned)
+    training = init_run(config, torch.device("cpu"))
+    terms = terms_of(config.loss_weights(), training.loss_modules)
     supervised = terms["supervised"]
     before = {name: p.detach().clone() for name, p in training.net.named_parameters()}
     for broken in (math.nan, math.inf):
         terms["supervised"] = lambda o, t, broken=broken: supervised(o, t) * broken
         with pytest.raises(InputError, match=r"'supervised' is (nan|inf) at step 0"):
-            step(training, terms, piece_of(torch.rand(1, 2, 3, 64, 64)), config)
+            train_step(training, terms, chunk_of(torch.rand(1, 2, 3, 64, 64)), config)
     # Finite losses may have a gradient that is not.
     terms["supervised"] = lambda o, t: (o.frames - o.frames.detach()).abs().sqrt().mean()
     with pytest.raises(InputError, match="'gradient_norm' is nan at step 0"):
-        step(training, terms, piece_of(torch.rand(1, 2, 3, 64, 64)), config)
+        train_step(training, terms, chunk_of(torch.rand(1, 2, 3, 64, 64)), config)
     assert all(torch.equal(p, before[name]) for name, p in training.net.named_parameters())
 
 

@@ -89,7 +89,7 @@ def test_commands_for_several_processes_can_be_read():
         options = words[words.index("train") :]
         if options[-1] == "…":
             options[-1:] = ["--data=path/to/videos", "--run=runs/mine"]
-        assert _parser().parse_args(options).verb == "train"
+        assert _parser().parse_args(options).subcommand == "train"
 
 
 def test_python_blocks(desk):

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 from deepfovea.config import InputError
 from deepfovea.fovea import density_map, reduce
 from deepfovea.io.decoded_cache import Source
-from deepfovea.reds.items import FRAMES, PublishedItems, fit, items_of
-from deepfovea.training.sampler import lane_batches
+from deepfovea.reds.items import FRAMES, PublishedItems, crop_or_pad, item_count
+from deepfovea.training.sampler import stateful_batches
 
 SMALL = (96, 128)
 
@@ -40,10 +40,10 @@ def test_reds_as_published():
     """24 items of 100 frames; 128 columns off each side, 24 black rows above and below."""
     frames = np.random.default_rng(0).integers(1, 256, (6, 720, 1280, 3), np.uint8)
     item = PublishedItems([Source("000", frames)], seed=0)[0]
-    assert items_of(100) == 24
+    assert item_count(100) == 24
     cropped = torch.from_numpy(frames[:, :, 128:-128]).permute(0, 3, 1, 2)
     assert torch.equal(item["frames"], F.pad(cropped, (0, 0, 24, 24)))
-    assert item["scored"].tolist() == [24, 0, 720, 1024]
+    assert item["valid_region"].tolist() == [24, 0, 720, 1024]
     assert item["mask"].shape == (6, 1, 192, 256)
     assert item["frames"].dtype == item["mask"].dtype == torch.uint8
     assert not item["mask"][..., :6, :].any()
@@ -79,14 +79,14 @@ def test_masks_have_the_published_density_and_gaze():
 def test_items_overlap_by_two_frames_and_know_where_videos_begin(items):
     assert len(items) == 6
     assert items.items_per_video == [3, 1, 2]
-    assert [items[i]["first"] for i in range(6)] == [True, False, False, True, True, False]
+    assert [items[i]["is_clip_start"] for i in range(6)] == [True, False, False, True, True, False]
     for video, first in (("a", 0), ("c", 4)):
         frames = next(s.frames for s in items.sources if s.name == video)
         for k in range(2):
             now, then = items[first + k], items[first + k + 1]
             assert torch.equal(now["frames"][-2:], then["frames"][:2])
             expected = torch.from_numpy(np.array(frames[4 * k : 4 * k + 6])).permute(0, 3, 1, 2)
-            top, left, height, width = now["scored"].tolist()
+            top, left, height, width = now["valid_region"].tolist()
             shown = now["frames"][..., top : top + height, left : left + width]
             assert torch.equal(shown, expected[..., :88, 16:144])
             # one gaze, fresh draws: every frame of every item has another mask
@@ -127,7 +127,7 @@ def test_any_size_is_fitted_about_its_centre(height, width):
     frames, mask = item["frames"], item["mask"]
     assert frames.shape == (6, 3, *SMALL)
     assert mask.shape == (6, 1, 24, 32)
-    top, left, tall, wide = item["scored"].tolist()
+    top, left, tall, wide = item["valid_region"].tolist()
     assert (tall, wide) == (min(96, height // 4 * 4), min(128, width // 4 * 4))
     assert abs(top - (96 - top - tall)) <= 4
     assert abs(left - (128 - left - wide)) <= 4
@@ -138,7 +138,7 @@ def test_any_size_is_fitted_about_its_centre(height, width):
     whole = torch.from_numpy(source.frames).permute(0, 3, 1, 2)[
         ..., : height // 4 * 4, : width // 4 * 4
     ]
-    low, _ = fit(reduce(whole.double()), (24, 32))
+    low, _ = crop_or_pad(reduce(whole.double()), (24, 32))
     torch.testing.assert_close(reduce(frames.double()), low)
 
 
@@ -159,45 +159,45 @@ def test_what_is_no_item_is_refused_in_one_line(items, caplog):
         items[-1]
 
 
-# --- lanes ------------------------------------------------------------------------------------
+# --- order ------------------------------------------------------------------------------------
 
 COUNTS = [3, 1, 2, 5, 2]
 
 
-def batches(count, lanes=2, counts=COUNTS, seed=0, **arguments):
-    stream = lane_batches(counts, lanes, seed, **arguments)
+def batches(count, batch_size=2, counts=COUNTS, seed=0, **arguments):
+    stream = stateful_batches(counts, batch_size, seed, **arguments)
     return list(itertools.islice(stream, count))
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 3, 8])
-def test_every_item_comes_once_per_epoch_and_in_order(lanes):
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
+def test_every_item_comes_once_per_epoch_and_in_order(batch_size):
     total, epochs = sum(COUNTS), 3
     firsts = set(np.cumsum([0, *COUNTS[:-1]]).tolist())
-    # Enough batches for the slowest lane to have left the third epoch.
-    played = batches(epochs * total + max(COUNTS), lanes)
+    # Enough batches for the slowest place to have left the third epoch.
+    played = batches(epochs * total + max(COUNTS), batch_size)
     seen = [index for batch in played for index in batch if index < epochs * total]
     assert sorted(seen) == list(range(epochs * total))
-    for lane in zip(*played, strict=True):
-        assert lane[0] % total in firsts
-        for before, index in itertools.pairwise(lane):
+    for place in zip(*played, strict=True):
+        assert place[0] % total in firsts
+        for before, index in itertools.pairwise(place):
             assert index % total in firsts or index == before + 1
 
 
-def test_lanes_follow_items_of_a_data_set(items):
+def test_batches_follow_items_of_a_data_set(items):
     state = [None, None]
     for batch in batches(12, 2, items.items_per_video):
-        for lane, index in enumerate(batch):
-            assert items[index]["first"] or index == state[lane] + 1
-            state[lane] = index
+        for place, index in enumerate(batch):
+            assert items[index]["is_clip_start"] or index == state[place] + 1
+            state[place] = index
 
 
-def test_lanes_are_a_batch_sampler(items):
-    sampler = lane_batches(items.items_per_video, 2, seed=0, start=3)
+def test_they_are_a_batch_sampler(items):
+    sampler = stateful_batches(items.items_per_video, 2, seed=0, start=3)
     loader = DataLoader(items, batch_sampler=sampler, num_workers=2)
     expected = batches(4, 2, items.items_per_video, start=3)
     for batch, pair in zip(itertools.islice(loader, 4), expected, strict=True):
         assert torch.equal(batch["mask"], torch.stack([items[i]["mask"] for i in pair]))
-        assert batch["first"].tolist() == [items[i]["first"] for i in pair]
+        assert batch["is_clip_start"].tolist() == [items[i]["is_clip_start"] for i in pair]
 
 
 def test_order_depends_on_seed_and_epoch():
@@ -222,8 +222,8 @@ def test_processes_share_the_batches_of_one():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"lanes": 0}, {"counts": []}, {"counts": [2, 0]}, {"process": 1}]
+    "arguments", [{"batch_size": 0}, {"counts": []}, {"counts": [2, 0]}, {"process": 1}]
 )
-def test_lanes_of_nothing_are_refused(arguments):
+def test_batches_of_nothing_are_refused(arguments):
     with pytest.raises(ValueError, match="expected at least one"):
         batches(1, **arguments)

@@ -141,7 +141,7 @@ def independent(network, items, state):
                 / ((x.mean() ** 2 + y.mean() ** 2) * (x.var(ddof=1) + y.var(ddof=1))),
             )
         )  # fmt: skip
-        for t in range(0 if item["first"] else 2, 6):
+        for t in range(0 if item["is_clip_start"] else 2, 6):
             a, b = x[t][INSIDE].clip(0, 1), y[t][INSIDE]
             ssim = structural_similarity(
                 a, b, channel_axis=0, data_range=1, gaussian_weights=True, sigma=1.5,
@@ -152,7 +152,7 @@ def independent(network, items, state):
     return np.mean(published, 0), np.mean(correct, 0), state
 
 
-def items_of(reds, name, seed=0):
+def item_count(reds, name, seed=0):
     with VideoReader(reds / "val" / "val_sharp" / name) as reader:
         images = np.stack([frame.image for frame in reader])
     items = PublishedItems([Source(name, images)], seed, SIZE)
@@ -174,7 +174,7 @@ def test_the_figures_are_those_of_an_independent_computation(reds, six, policy, 
     assert [(r.video, r.items, r.frames) for r in rows] == [("000", 3, 14), ("001", 2, 10)]
     state = None
     for row in rows:
-        items = items_of(reds, row.video, seed=5)
+        items = item_count(reds, row.video, seed=5)
         state = None if policy == "reset" else state
         published, correct, state = independent(network, items, state)
         assert values(row.published) == pytest.approx(published, rel=1e-4)
@@ -191,7 +191,7 @@ def test_the_state_goes_on_into_the_next_video_only_when_carried(reds, six):
 
 
 def test_padding_counts_in_the_published_figures_alone(reds):
-    truth = [item for name in ("000", "001") for item in items_of(reds, name)]
+    truth = [item for name in ("000", "001") for item in item_count(reds, name)]
     rows = validate(reds, Oracle(truth), size=SIZE)
     for row in rows:
         # the peak of the published PSNR: 10 log10(max² / 1e-8)

@@ -28,11 +28,17 @@ from deepfovea.io.decoded_cache import Source, open_sources
 from deepfovea.losses.terms import charbonnier, make_terms
 from deepfovea.reds.items import PublishedItems
 from deepfovea.training import train as training
-from deepfovea.training.chunks import Position, pieces
+from deepfovea.training.chunks import Position, iter_chunks
 from deepfovea.training.dataset import ClipDataset
 from deepfovea.training.logging import Log
-from deepfovea.training.state import begin, restore
-from deepfovea.training.step import counted, forward, restart, schedule, step
+from deepfovea.training.state import init_run, restore_checkpoint
+from deepfovea.training.step import (
+    crop_to_valid,
+    forward,
+    learning_rate_factor,
+    reset_starting_clips,
+    train_step,
+)
 from deepfovea.training.train import train
 
 SMALL = StreamConfig(8, 8, 4, 4)
@@ -198,14 +204,14 @@ def of_items(config, sources):
 @pytest.mark.parametrize(("config", "dataset"), [(TINY, of_clips), (ITEMS, of_items)])
 def test_what_comes_depends_on_the_position_alone(data, cache, config, dataset):
     dataset = dataset(config, open_sources(data, cache))
-    straight = list(islice(pieces(dataset, config, CPU), 9))
+    straight = list(islice(iter_chunks(dataset, config, CPU), 9))
     position = Position()
-    for number, piece in enumerate(straight):
-        again = next(pieces(dataset, config, CPU, position))
-        for name in ("frames", "low", "mask", "before", "starts"):
-            mine, other = getattr(piece, name), getattr(again, name)
+    for number, chunk in enumerate(straight):
+        again = next(iter_chunks(dataset, config, CPU, position))
+        for name in ("frames", "low", "mask", "previous_low", "is_clip_start"):
+            mine, other = getattr(chunk, name), getattr(again, name)
             assert (mine is None and other is None) or torch.equal(mine, other), (number, name)
-        position = piece.following
+        position = chunk.next_position
     assert position == Position(
         9 // (config.clip // config.chunk) * config.batch, chunk=9 % 2 * 1 if config is TINY else 0
     )
@@ -215,24 +221,24 @@ def test_what_comes_depends_on_the_position_alone(data, cache, config, dataset):
 def test_two_processes_share_what_one_takes(data, cache, config, dataset):
     dataset = dataset(config, open_sources(data, cache))
     twice = dataclasses.replace(config, batch=2 * config.batch)
-    parts = [pieces(dataset, config, CPU, Position(), rank, 2) for rank in (0, 1)]
-    for whole, *shares in islice(zip(pieces(dataset, twice, CPU), *parts, strict=True), 5):
-        for name in ("frames", "mask", "starts"):
+    parts = [iter_chunks(dataset, config, CPU, Position(), rank, 2) for rank in (0, 1)]
+    for whole, *shares in islice(zip(iter_chunks(dataset, twice, CPU), *parts, strict=True), 5):
+        for name in ("frames", "mask", "is_clip_start"):
             assert torch.equal(
                 getattr(whole, name), torch.cat([getattr(share, name) for share in shares])
             )
-        assert {share.following for share in shares} == {whole.following}
+        assert {share.next_position for share in shares} == {whole.next_position}
 
 
 def test_a_new_video_begins_with_a_new_state_or_not(data, cache):
     """The two published settings; within a video the state goes on in either."""
     dataset = of_items(ITEMS, open_sources(data, cache))  # two videos of two items
-    carried = list(islice(pieces(dataset, ITEMS, CPU), 12))
-    assert not any(piece.starts.any() for piece in carried)
+    carried = list(islice(iter_chunks(dataset, ITEMS, CPU), 12))
+    assert not any(chunk.is_clip_start.any() for chunk in carried)
     config = dataclasses.replace(ITEMS, state="reset")
-    reset = list(islice(pieces(dataset, config, CPU), 12))
+    reset = list(islice(iter_chunks(dataset, config, CPU), 12))
     # A chunk of two frames, three to an item, two items to a video.
-    assert [piece.starts.tolist() for piece in reset] == 2 * [[True] * 2, *5 * [[False] * 2]]
+    assert [chunk.is_clip_start.tolist() for chunk in reset] == 2 * [[True] * 2, *5 * [[False] * 2]]
 
 
 def test_only_the_clips_that_start_get_a_new_state():
@@ -243,10 +249,10 @@ def test_only_the_clips_that_start_get_a_new_state():
         with torch.no_grad():
             _, state = net(samples[0], mask[0])
             _, other = net(samples[0].flip(0), mask[0])
-            assert restart(None, torch.zeros(2, dtype=torch.bool)) is None
-            assert restart(state, torch.ones(2, dtype=torch.bool)) is None
-            assert restart(state, torch.zeros(2, dtype=torch.bool)) is state
-            mixed = restart(state, torch.tensor([True, False]))
+            assert reset_starting_clips(None, torch.zeros(2, dtype=torch.bool)) is None
+            assert reset_starting_clips(state, torch.ones(2, dtype=torch.bool)) is None
+            assert reset_starting_clips(state, torch.zeros(2, dtype=torch.bool)) is state
+            mixed = reset_starting_clips(state, torch.tensor([True, False]))
             frames, _ = net(samples[1], mask[1], mixed)
             new, _ = net(samples[1, :1], mask[1, :1])
             kept, _ = net(samples[1, 1:], mask[1, 1:], type(state)(*(t[1:] for t in state)))
@@ -259,27 +265,27 @@ def test_only_the_clips_that_start_get_a_new_state():
 
 def test_the_learning_rate_rises_stays_and_falls():
     config = TrainConfig(steps=30, warmup=4, cooldown=10)
-    rates = [schedule(step, config) for step in range(31)]
+    rates = [learning_rate_factor(step, config) for step in range(31)]
     expected = [0.25, 0.5, 0.75, *[1] * 18, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0]
     assert rates == pytest.approx(expected)
     flat = dataclasses.replace(config, warmup=0, cooldown=0)
-    assert [schedule(step, flat) for step in (0, 15, 29)] == [1, 1, 1]
+    assert [learning_rate_factor(step, flat) for step in (0, 15, 29)] == [1, 1, 1]
     short = dataclasses.replace(config, steps=4, warmup=0, cooldown=4000)
-    assert [schedule(step, short) for step in range(4)] == [1, 1, 1, 0.5]
+    assert [learning_rate_factor(step, short) for step in range(4)] == [1, 1, 1, 0.5]
 
 
 def test_the_losses_of_chunks_are_those_of_the_clip(data, cache, small):
     config = dataclasses.replace(TINY, clip=5, chunk=5)
     dataset = of_clips(config, open_sources(data, cache))
-    net = begin(config, CPU)
-    terms = make_terms(["charbonnier", "motion"], net.learned)
+    net = init_run(config, CPU)
+    terms = make_terms(["charbonnier", "motion"], net.loss_modules)
 
     def losses_of(config):
         state, values = None, []
-        for piece in islice(pieces(dataset, config, CPU), 5 // config.chunk):
+        for chunk in islice(iter_chunks(dataset, config, CPU), 5 // config.chunk):
             with torch.no_grad():
-                output, state = forward(net.net, net.heads, piece, state)
-            output, target = counted(output, piece, 4)
+                output, state = forward(net.net, net.heads, chunk, state)
+            output, target = crop_to_valid(output, chunk, 4)
             values.append({name: float(term(output, target)) for name, term in terms.items()})
         return values, output
 
@@ -290,16 +296,16 @@ def test_the_losses_of_chunks_are_those_of_the_clip(data, cache, small):
     assert whole["charbonnier"] == pytest.approx(image, rel=1e-5)
     assert whole["motion"] == pytest.approx(motion, rel=1e-5)
     assert chunks[0]["motion"] == 0
-    frames = next(pieces(dataset, config, CPU)).frames
+    frames = next(iter_chunks(dataset, config, CPU)).frames
     assert whole["charbonnier"] == pytest.approx(float(charbonnier(output.frames - frames)))
 
 
 def test_gradients_end_at_the_border_of_a_chunk(data, cache, small):
     config = dataclasses.replace(TINY, clip=4, chunk=2)
-    feed = pieces(of_clips(config, open_sources(data, cache)), config, CPU)
-    run = begin(config, CPU)
-    terms = make_terms(["charbonnier", "motion"], run.learned)
-    step(run, terms, next(feed), config)
+    feed = iter_chunks(of_clips(config, open_sources(data, cache)), config, CPU)
+    run = init_run(config, CPU)
+    terms = make_terms(["charbonnier", "motion"], run.loss_modules)
+    train_step(run, terms, next(feed), config)
     assert not any(tensor.requires_grad for tensor in run.state)
     assert any(tensor.abs().sum() > 0 for tensor in run.state)
 
@@ -311,11 +317,11 @@ def test_half_precision_is_near_the_full_one(data, cache, small, model):
     values = {}
     for precision in ("fp32", "bf16"):
         config = dataclasses.replace(config, precision=precision)
-        feed = pieces(of_clips(config, open_sources(data, cache)), config, CPU)
-        run = begin(config, CPU)
-        terms = make_terms(["supervised", "adversarial"], run.learned)
-        for piece in islice(feed, 3):
-            values[precision], output, _ = step(run, terms, piece, config)
+        feed = iter_chunks(of_clips(config, open_sources(data, cache)), config, CPU)
+        run = init_run(config, CPU)
+        terms = make_terms(["supervised", "adversarial"], run.loss_modules)
+        for chunk in islice(feed, 3):
+            values[precision], output, _ = train_step(run, terms, chunk, config)
         assert output.frames.dtype == torch.float32
         assert all(p.dtype == torch.float32 for p in run.net.parameters())
     for name in ("supervised", "adversarial"):
@@ -327,13 +333,13 @@ def test_one_clip_is_learned(data, cache, tmp_path, small, monkeypatch):
     images = []
 
     def recorded(*arguments):
-        values, output, target = step(*arguments)
+        values, output, target = train_step(*arguments)
         images.append(values["charbonnier"])
         return values, output, target
 
     item = ClipDataset.__getitem__
     monkeypatch.setattr(ClipDataset, "__getitem__", lambda self, index: item(self, 0))
-    monkeypatch.setattr(training, "step", recorded)
+    monkeypatch.setattr(training, "train_step", recorded)
     config = dataclasses.replace(TINY, steps=50, clip=2, learning_rate=4e-3, cooldown=10)
     train(data, tmp_path / "run", config, cache=cache)
     assert len(images) == 50
@@ -359,9 +365,9 @@ def interrupted(monkeypatch, after):
         calls.append(arguments)
         if len(calls) > after:
             raise KeyboardInterrupt
-        return step(*arguments)
+        return train_step(*arguments)
 
-    monkeypatch.setattr(training, "step", until)
+    monkeypatch.setattr(training, "train_step", until)
 
 
 @pytest.mark.parametrize(
@@ -404,52 +410,6 @@ def test_a_longer_run_is_the_same_run(data, cache, tmp_path, small):
     assert same(contents(tmp_path / "long")[0], contents(tmp_path / "short")[0])
 
 
-def test_a_run_whose_kernels_have_second_moments_goes_on(data, cache, tmp_path, small):
-    """Checkpoints of Muon held them once, though nothing reads them."""
-    flat = dataclasses.replace(MUON, cooldown=0)
-    last = tmp_path / "old" / "checkpoints" / "last.safetensors"
-    train(data, tmp_path / "new", dataclasses.replace(flat, steps=5), cache=cache)
-    train(data, tmp_path / "old", dataclasses.replace(flat, steps=3), cache=cache)
-    tensors, about = checkpoint.read(last)
-    first, second = (
-        {name.removeprefix(kind): t for name, t in tensors.items() if name.startswith(kind)}
-        for kind in ("adam.exp_avg.", "adam.exp_avg_sq.")
-    )
-    without = {f"adam.exp_avg_sq.{name}": t for name, t in first.items() if name not in second}
-    assert without and all(t.ndim == 4 for t in without.values())
-    zeros = {name: torch.zeros_like(t) for name, t in without.items()}
-    checkpoint.write(last, tensors | zeros, about)
-    train(data, tmp_path / "old", dataclasses.replace(flat, steps=5), True, cache)
-    assert same(contents(tmp_path / "new")[0], contents(tmp_path / "old")[0])
-
-
-FIRST_VERSION = (
-    *("model", "steps", "clip", "chunk", "batch", "crop", "learning_rate", "warmup", "cooldown"),
-    *("motion_weight", "clip_gradient", "ema", "seed", "workers", "save_minutes"),
-)
-"""The keys of a configuration of version 0.1.0."""
-
-
-@pytest.mark.parametrize("model", ["stream", "paper"])
-def test_a_run_of_the_first_version_goes_on(data, cache, tmp_path, small, model):
-    losses = ("charbonnier", "motion") if model == "stream" else ("charbonnier",)
-    config = dataclasses.replace(TINY, model=model, losses=losses, cooldown=0)
-    run = tmp_path / "run"
-    train(data, run, dataclasses.replace(config, steps=4), cache=cache)  # two clips
-    tensors, about = contents(run)
-    old = {name: about[name] for name in ("kind", "step", "next_clip", "hours")}
-    old["config"] = {name: about["config"][name] for name in FIRST_VERSION}
-    (run / "config.json").write_text(json.dumps(old["config"]))
-    tensors = {k: v for k, v in tensors.items() if k.split(".")[0] not in ("rng", "state")}
-    checkpoint.write(run / "checkpoints" / "last.safetensors", tensors, old)
-
-    command = ["train", f"--data={data}", f"--cache={cache}", f"--run={run}", "--resume"]
-    assert main([*command, "--steps=6"]) == 0
-    train(data, tmp_path / "new", config, cache=cache)
-    (resumed, _), (new, _) = contents(run), contents(tmp_path / "new")
-    assert same(*({k: v for k, v in t.items() if k[:4] != "rng."} for t in (resumed, new)))
-
-
 def test_the_model_is_the_average_in_half_precision(data, cache, tmp_path, small):
     config = dataclasses.replace(TINY, steps=1, seed=5)
     path = train(data, tmp_path / "run", config, cache=cache)
@@ -459,8 +419,8 @@ def test_the_model_is_the_average_in_half_precision(data, cache, tmp_path, small
     model = deepfovea.load(path)
     for name, loaded in model.state_dict().items():
         average = begins[name] + 0.9 * (tensors[f"net.{name}"] - begins[name])  # decay 1 / 10
-        torch.testing.assert_close(tensors[f"average.{name}"], average)
-        assert torch.equal(loaded, tensors[f"average.{name}"].half().float())
+        torch.testing.assert_close(tensors[f"ema.{name}"], average)
+        assert torch.equal(loaded, tensors[f"ema.{name}"].half().float())
     moved = [name for name in begins if not torch.equal(begins[name], tensors[f"net.{name}"])]
     assert len(moved) > 10
     provenance = checkpoint.load_with_provenance(path)[1]
@@ -493,7 +453,7 @@ def test_every_network_can_be_trained_with_every_loss(data, cache, tmp_path, mon
     assert deepfovea.load(path).config == PRESETS[model]
 
 
-def test_a_loss_that_is_no_number_stops_with_one_line(
+def test_a_loss_that_is_not_finite_stops_with_one_line(
     data, cache, tmp_path, small, monkeypatch, capsys
 ):
     def broken(*arguments, **keywords):
@@ -576,16 +536,16 @@ def test_runs_are_neither_overwritten_nor_invented(data, cache, tmp_path, small)
 
 def test_wrong_and_partial_checkpoints_are_refused(tmp_path, small):
     path = tmp_path / "last.safetensors"
-    run = begin(ADVERSARIAL, CPU)
-    training.save(path, run, ADVERSARIAL, 1, None)
+    run = init_run(ADVERSARIAL, CPU)
+    training.save_checkpoint(path, run, ADVERSARIAL, 1, None)
     tensors, about = checkpoint.read(path)
-    restore(path, begin(ADVERSARIAL, CPU), ADVERSARIAL)
+    restore_checkpoint(path, init_run(ADVERSARIAL, CPU), ADVERSARIAL)
 
     def refused(complaint, config=ADVERSARIAL, **keywords):
         with pytest.raises(InputError, match=complaint):
-            restore(path, begin(config, CPU), config, **keywords)
+            restore_checkpoint(path, init_run(config, CPU), config, **keywords)
 
-    lost = "learned.adversarial.tower.reduce.parametrizations.weight.0._u"
+    lost = "loss_modules.adversarial.tower.reduce.parametrizations.weight.0._u"
     checkpoint.write(path, {k: v for k, v in tensors.items() if k != lost}, about)
     refused(f"1 of {len(tensors) - 1} entries are missing or of another shape, .*{lost}")
     checkpoint.write(path, tensors | {lost: torch.zeros(7)}, about)
@@ -598,8 +558,8 @@ def test_wrong_and_partial_checkpoints_are_refused(tmp_path, small):
     refused("unknown key 'stepz' of TrainConfig; did you mean 'steps'")
     path.write_bytes(path.read_bytes()[:-1000])
     refused("cannot be read")
-    training.save(path, begin(ITEMS, CPU), ITEMS, 2, None)
-    refused("--batch: received 2 in 2 processes, but .* has 2 lanes", ITEMS, processes=2)
+    training.save_checkpoint(path, init_run(ITEMS, CPU), ITEMS, 2, None)
+    refused("--batch: received 2 in 2 processes, but .* has a batch of 2", ITEMS, processes=2)
 
 
 def test_other_clips_leave_out_the_one_under_way(data, cache, tmp_path, small, monkeypatch):
@@ -608,12 +568,12 @@ def test_other_clips_leave_out_the_one_under_way(data, cache, tmp_path, small, m
     with pytest.raises(KeyboardInterrupt):
         train(data, tmp_path / "run", saving, cache=cache)
     last = tmp_path / "run" / "checkpoints" / "last.safetensors"
-    same_clips = begin(TINY, CPU)
-    restore(last, same_clips, TINY)
+    same_clips = init_run(TINY, CPU)
+    restore_checkpoint(last, same_clips, TINY)
     assert same_clips.position == Position(1, 1) and same_clips.state is not None
     shorter = dataclasses.replace(TINY, clip=2)
-    other = begin(shorter, CPU)
-    restore(last, other, shorter)
+    other = init_run(shorter, CPU)
+    restore_checkpoint(last, other, shorter)
     assert other.position == Position(2) and other.state is None and other.step == 3
 
 
@@ -774,7 +734,7 @@ def test_two_processes_are_one_with_twice_the_batch(data, cache, tmp_path):
         contents(tmp_path / name) for name in ("one", "two")
     )
     assert about["next_clip"] == about_two["next_clip"] == 6
-    assert about["lanes"] == about_two["lanes"] == 2
+    assert about["global_batch"] == about_two["global_batch"] == 2
     (row,), (row_of_two,) = rows(tmp_path / "one"), rows(tmp_path / "two")
     for key in row.keys() - {"hours", "gradient_norm"}:
         assert row_of_two[key] == pytest.approx(row[key], rel=1e-3, abs=1e-5), key
@@ -797,7 +757,7 @@ def test_two_processes_are_one_with_twice_the_batch(data, cache, tmp_path):
     # Adam divides by it and so makes much of a gradient near zero: almost all weights are equal
     # after the first step; these few move the others apart in the steps that follow.
     config = TrainConfig(losses=tuple(losses.split(",")), discriminator_channels=(2, 3, 3, 2, 1))
-    begins = begin(config, CPU, start_from="stream-perceptual").net.state_dict()
+    begins = init_run(config, CPU, start_from="stream-perceptual").net.state_dict()
 
     def weights(values):
         return torch.cat([values[f"net.{name}"].flatten() for name in begins])
@@ -808,7 +768,7 @@ def test_two_processes_are_one_with_twice_the_batch(data, cache, tmp_path):
     moved = weights(tensors) - torch.cat([value.flatten() for value in begins.values()])
     assert (weights(tensors_of_two) - weights(tensors)).norm() < 0.05 * moved.norm()
     # Parameters of losses, discriminators and their power iterations stay together.
-    learned = [name for name in tensors if name.startswith("learned.")]
+    learned = [name for name in tensors if name.startswith("loss_modules.")]
     assert len(learned) > 60
     for name in learned:
         torch.testing.assert_close(tensors_of_two[name], tensors[name], rtol=0, atol=1e-5)

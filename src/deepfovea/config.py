@@ -123,7 +123,7 @@ class TrainConfig:
     """One training run. Everything here is stored in the run's ``config.json``.
 
     The defaults are the recipe of ``stream``; :data:`PUBLISHED_TRAINING` is the published one.
-    A resumed run may change everything but what :data:`RESUME_KEEPS` names.
+    A resumed run may change everything but what :data:`FIXED_ON_RESUME` names.
     """
 
     model: str = "stream"
@@ -143,8 +143,6 @@ class TrainConfig:
     """Steps of linear rise of the learning rates."""
     cooldown: int = 4_000
     """Steps of linear fall to zero at the end."""
-    motion_weight: float = 0.1
-    """Weight of the photometric loss on the motion that the network found."""
     clip_gradient: float = 0.1
     """Largest norm of the generator's gradient, 0 for no limit. That of ``stream`` is mostly 0.02
     to 0.06; a rare one, through the warps of a clip that moves fast, is thirty times that and
@@ -207,17 +205,17 @@ class TrainConfig:
         least = {"steps": 1, "clip": 1, "chunk": 1, "batch": 1, "workers": 0, "seed": 0}
         least |= {"warmup": 0, "cooldown": 0, "log_steps": 1, "picture_steps": 0}
         least |= {"clip_gradient": 0, "r1": 0, "save_minutes": 0, "keep_minutes": 0}
-        least |= {"learning_rate": 0, "discriminator_learning_rate": 0, "motion_weight": 0}
+        least |= {"learning_rate": 0, "discriminator_learning_rate": 0}
         for name, value in least.items():
             received = getattr(self, name)
             if not value <= received < float("inf"):
-                raise InputError(f"{_option(name)}: received {received}, expected at least {value}")
+                raise InputError(f"{_flag(name)}: received {received}, expected at least {value}")
         most = {"seed": 2**32 - 1, "workers": 1024, "crop": 16384, "batch": 4096, "clip": 10_000}
         most |= {"learning_rate": 1, "discriminator_learning_rate": 1}
         for name, value in most.items():
             if getattr(self, name) > value:
                 received = getattr(self, name)
-                raise InputError(f"{_option(name)}: received {received}, expected at most {value}")
+                raise InputError(f"{_flag(name)}: received {received}, expected at most {value}")
         if not 0.0 < self.perceptual_resolution <= 1.0:
             raise InputError(
                 f"--perceptual-resolution: received {self.perceptual_resolution}, "
@@ -266,10 +264,11 @@ class TrainConfig:
         for text in self.losses:
             name, equals, number = text.partition("=")
             if name not in LOSS_WEIGHTS or name in weights:
-                raise InputError(f"--losses: received {text!r}, {nearest(name, LOSS_WEIGHTS)}")
-            weight = self.motion_weight if name == "motion" else LOSS_WEIGHTS[name]
+                raise InputError(
+                    f"--losses: received {text!r}, {expected_one_of(name, LOSS_WEIGHTS)}"
+                )
             try:
-                weights[name] = float(number) if equals else weight
+                weights[name] = float(number) if equals else LOSS_WEIGHTS[name]
             except ValueError:
                 weights[name] = -1.0
             if not 0.0 <= weights[name] < float("inf"):
@@ -296,17 +295,17 @@ PUBLISHED_TRAINING = TrainConfig(
 )
 """DeepFovea++ as it was trained (Reich, Memmel, Grebe 2020)."""
 
-RESUME_KEEPS = (
+FIXED_ON_RESUME = (
     *("model", "losses", "seed", "preprocessing", "discriminator_channels", "optimizer"),
 )
 """What a resumed run has in common with the run it goes on with; of the losses, the names."""
 
 
-def _option(name: str) -> str:
+def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def expected_one_of(name: str, known: Iterable[str]) -> str:
     """What was expected instead of a name, for the end of an error message."""
     known = list(known)
     near = difflib.get_close_matches(name, known, 1)
@@ -320,8 +319,8 @@ def from_json(kind: type[Config], values: Any, source: str = "JSON") -> Config:
     """A frozen dataclass from a decoded JSON object.
 
     Raises:
-        InputError: no object, an unknown key (the nearest known one is suggested) or a value of
-            another type than the field's.
+        InputError: no object, an unknown key (the nearest known one is suggested), or a value
+            of another type than the field's.
     """
     if not isinstance(values, dict):
         raise InputError(f"{source}: received {type(values).__name__}, expected a JSON object")
@@ -333,8 +332,8 @@ def from_json(kind: type[Config], values: Any, source: str = "JSON") -> Config:
             near = difflib.get_close_matches(str(key), known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {sorted(known)}"
             raise InputError(f"{source}: unknown key {key!r} of {kind.__name__}; {hint}")
-        value = _plain(value, hints[key])
-        if not _fits(value, hints[key]):
+        value = _coerced(value, hints[key])
+        if not _matches(value, hints[key]):
             raise InputError(
                 f"{source}: {kind.__name__}.{key} received {value!r:.200}, "
                 f"expected {getattr(hints[key], '__name__', hints[key])}"
@@ -346,7 +345,7 @@ def from_json(kind: type[Config], values: Any, source: str = "JSON") -> Config:
         raise InputError(f"{source}: {error}") from None
 
 
-def _plain(value: Any, hint: Any) -> Any:
+def _coerced(value: Any, hint: Any) -> Any:
     """JSON's lists as tuples, and whole numbers as floats where a float is due."""
     if isinstance(value, list):
         return tuple(value)
@@ -358,18 +357,18 @@ def _plain(value: Any, hint: Any) -> Any:
     return value
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def _matches(value: Any, hint: Any) -> bool:
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Literal:
         return value in inner
     if origin in (Union, UnionType):
-        return any(_fits(value, each) for each in inner)
+        return any(_matches(value, each) for each in inner)
     if origin is tuple:
         if not isinstance(value, tuple):
             return False
         if len(inner) == 2 and inner[1] is Ellipsis:
-            return all(_fits(item, inner[0]) for item in value)
-        return len(value) == len(inner) and all(map(_fits, value, inner))
+            return all(_matches(item, inner[0]) for item in value)
+        return len(value) == len(inner) and all(map(_matches, value, inner))
     return type(value) is hint
 
 

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # here, where a full disk can still be reported
         return code
     except BrokenPipeError:  # who reads our words has enough of them, as `head` does
-        _give_up_stdout()
+        _discard_stdout()
         return 0
     except InputError as error:
         print(f"deepfovea: {one_line(error)}", file=sys.stderr)
@@ -44,14 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # our words cannot be written, or there is no room for a socket …
         about = f"{error.filename}: " if error.filename else ""
         print(f"deepfovea: {about}{one_line(error.strerror or error)}", file=sys.stderr)
-        _give_up_stdout()
+        _discard_stdout()
         return 2
     except KeyboardInterrupt:
         print("deepfovea: interrupted; no unfinished output was left", file=sys.stderr)
         return 130
 
 
-def _give_up_stdout() -> None:
+def _discard_stdout() -> None:
     """What cannot be written must not be tried again at the exit."""
     try:
         sys.stdout.flush()
@@ -68,7 +68,9 @@ def _parser() -> Parser:
         "densely at the gaze and sparsely elsewhere.",
     )
     parser.add_argument("--version", action="version", version=f"deepfovea {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+    subcommands = parser.add_subparsers(
+        dest="subcommand", required=True, metavar="COMMAND", parser_class=Parser
+    )
     for subcommand in (
         reconstruct,
         sample,
@@ -82,5 +84,5 @@ def _parser() -> Parser:
         validate,
         infer,
     ):
-        subcommand.add(verbs)
+        subcommand.add(subcommands)
     return parser

@@ -7,24 +7,24 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from .options import Verbs, names, positive, write_text
+from .options import Subcommands, comma_separated, positive, write_text
 
 
-def add(verbs: Verbs) -> None:
+def add(subcommands: Subcommands) -> None:
     """Add this subcommand to the command line."""
-    verb = verbs.add_parser("bench", help="how long a frame takes, by model and engine")
-    verb.add_argument("--models", default="stream", metavar="NAME|PATH,…")
-    verb.add_argument(
+    parser = subcommands.add_parser("bench", help="how long a frame takes, by model and engine")
+    parser.add_argument("--models", default="stream", metavar="NAME|PATH,…")
+    parser.add_argument(
         "--engines", default="torch,onnxruntime,openvino", metavar="NAME,…", help="or auto"
     )
-    verb.add_argument("--size", default="192x256", metavar="HxW", help="low resolution")
-    verb.add_argument("--frames", type=positive, default=60, metavar="N", help="that are timed")
-    verb.add_argument(
+    parser.add_argument("--size", default="192x256", metavar="HxW", help="low resolution")
+    parser.add_argument("--frames", type=positive, default=60, metavar="N", help="that are timed")
+    parser.add_argument(
         "--rounds", type=positive, default=1, metavar="N", help="of which the fastest counts"
     )
-    verb.add_argument("--device", default="cpu", help="of torch: cpu (default) | cuda | auto …")
-    verb.add_argument("--json", type=Path, metavar="FILE")
-    verb.set_defaults(handler=_bench)
+    parser.add_argument("--device", default="cpu", help="of torch: cpu (default) | cuda | auto …")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.set_defaults(handler=_bench)
 
 
 def _bench(options: argparse.Namespace) -> None:
@@ -38,8 +38,8 @@ def _bench(options: argparse.Namespace) -> None:
 
     console = Console(highlight=False)
     rows, about = bench(
-        names(options.models),
-        names(options.engines),
+        comma_separated(options.models),
+        comma_separated(options.engines),
         size=parse_size(options.size, "--size"),
         frames=options.frames,
         rounds=options.rounds,

@@ -8,24 +8,24 @@ from pathlib import Path
 from ..config import Density
 from .options import (
     ProgressBar,
-    Verbs,
+    Subcommands,
     add_model,
     frame_total,
+    make_reconstructor,
     positive,
-    reconstructor,
     seed,
 )
 
 
-def add(verbs: Verbs) -> None:
+def add(subcommands: Subcommands) -> None:
     """Add this subcommand to the command line."""
-    verb = verbs.add_parser("demo", help="reconstruct a real video and compare")
-    verb.add_argument("-o", "--output", type=Path, default=Path("demo-output"), metavar="FOLDER")
-    verb.add_argument("--video", type=Path, help="instead of the demo video")
-    verb.add_argument("--frames", type=positive, metavar="N", help="stop after N frames")
-    verb.add_argument("--seed", type=seed, default=0)
-    add_model(verb)
-    verb.set_defaults(handler=_demo)
+    parser = subcommands.add_parser("demo", help="reconstruct a real video and compare")
+    parser.add_argument("-o", "--output", type=Path, default=Path("demo-output"), metavar="FOLDER")
+    parser.add_argument("--video", type=Path, help="instead of the demo video")
+    parser.add_argument("--frames", type=positive, metavar="N", help="stop after N frames")
+    parser.add_argument("--seed", type=seed, default=0)
+    add_model(parser)
+    parser.set_defaults(handler=_demo)
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -44,7 +44,7 @@ def _demo(options: argparse.Namespace) -> None:
         demo = run_demo(
             video,
             options.output,
-            reconstructor(options, None),
+            make_reconstructor(options, None),
             max_frames=options.frames,
             on_frame=advance,
         )

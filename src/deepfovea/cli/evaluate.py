@@ -13,14 +13,14 @@ from ..config import Density, InputError
 from .options import (
     DENSITY_HELP,
     GAZE_HELP,
-    Verbs,
+    Subcommands,
+    comma_separated,
     density,
     gaze_track,
-    names,
+    non_negative,
     one_line,
     positive,
     seed,
-    whole,
     write_bytes,
     write_text,
 )
@@ -36,65 +36,71 @@ METRICS_HELP = (
 )
 
 
-def add(verbs: Verbs) -> None:
-    """Add these verbs to the command line."""
-    verb = verbs.add_parser(
+def add(subcommands: Subcommands) -> None:
+    """Add these subcommands to the command line."""
+    parser = subcommands.add_parser(
         "evaluate",
         help="score models and baselines on a folder of videos",
         description="Score models and baselines on every clip of a folder, which is the ground "
         "truth. The exit code is 1 if a clip could not be read.",
     )
-    verb.add_argument(
+    parser.add_argument(
         "root",
         type=Path,
         metavar="DIR|FILE.json",
         help="folder of videos or folders of images; or what --json wrote, to render it again",
     )
     runs = [
-        verb.add_argument("--models", default="stream", metavar="NAME|PATH,…"),
-        verb.add_argument("--baselines", default="fill,accumulate,bicubic-all", metavar="NAME,…"),
-        verb.add_argument("--frames", type=positive, default=24, metavar="N", help="of every clip"),
-        verb.add_argument(
+        parser.add_argument("--models", default="stream", metavar="NAME|PATH,…"),
+        parser.add_argument("--baselines", default="fill,accumulate,bicubic-all", metavar="NAME,…"),
+        parser.add_argument(
+            "--frames", type=positive, default=24, metavar="N", help="of every clip"
+        ),
+        parser.add_argument(
             "--gaze",
             default="center",
             metavar="WORD|FILE",
             help=f"{GAZE_HELP}; or a folder with CLIP.csv for every clip",
         ),
-        verb.add_argument("--gaze-units", choices=["px", "norm", "ndc"]),
-        verb.add_argument("--seed", type=seed, default=0, help="of all random draws"),
-        verb.add_argument("--density", type=density, default=Density(), help=DENSITY_HELP),
-        verb.add_argument(
+        parser.add_argument("--gaze-units", choices=["px", "norm", "ndc"]),
+        parser.add_argument("--seed", type=seed, default=0, help="of all random draws"),
+        parser.add_argument("--density", type=density, default=Density(), help=DENSITY_HELP),
+        parser.add_argument(
             "--fov", type=float, metavar="DEGREES", help="horizontal angle that the frames fill"
         ),
-        verb.add_argument("--blue-noise", action="store_true", help="even draws"),
-        verb.add_argument("--metrics", metavar="NAME,…", help=METRICS_HELP),
-        verb.add_argument(
+        parser.add_argument("--blue-noise", action="store_true", help="even draws"),
+        parser.add_argument("--metrics", metavar="NAME,…", help=METRICS_HELP),
+        parser.add_argument(
             "--flow", default="dis", metavar="NAME", help="true motion for E_warp (default dis)"
         ),
-        verb.add_argument("--flow-weights", type=Path, metavar="FILE", help="of --flow"),
-        verb.add_argument("--device", default="auto", help="auto | cpu | cuda | cuda:N | mps"),
-        verb.add_argument(
+        parser.add_argument("--flow-weights", type=Path, metavar="FILE", help="of --flow"),
+        parser.add_argument("--device", default="auto", help="auto | cpu | cuda | cuda:N | mps"),
+        parser.add_argument(
             "--engine",
             default="torch",
             metavar="NAME",
             help="torch (default, the same everywhere) | onnxruntime | openvino | auto",
         ),
-        verb.add_argument(
-            "--workers", type=whole, default=0, metavar="N", help="processes that decode ahead"
+        parser.add_argument(
+            "--workers",
+            type=non_negative,
+            default=0,
+            metavar="N",
+            help="processes that decode ahead",
         ),
     ]
-    verb.add_argument("--json", type=Path, metavar="FILE", help="everything, to render again")
-    verb.add_argument(
+    parser.add_argument("--json", type=Path, metavar="FILE", help="everything, to render again")
+    parser.add_argument(
         "--markdown",
         type=Path,
         metavar="FILE",
         help="the tables; in a file with the marks '<!-- deepfovea evaluate: begin -->' and "
         "'… end -->', between these",
     )
-    verb.add_argument(
+    parser.add_argument(
         "--plots", type=Path, metavar="DIR", help="charts, and a contact sheet per clip in sheets/"
     )
-    verb.set_defaults(handler=_evaluate, runs={run.dest: run.default for run in runs})
+    parser.set_defaults(handler=_evaluate, runs={run.dest: run.default for run in runs})
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -136,9 +142,9 @@ def _run(options: argparse.Namespace) -> Result:
 
     metrics: tuple[str, ...] = DEFAULT_METRICS
     if options.metrics is not None:
-        asked = names(options.metrics)
+        asked = comma_separated(options.metrics)
         metrics = METRICS if "all" in asked else tuple(m for m in asked if m != "psnr")
-    models = names(options.models)
+    models = comma_separated(options.models)
     if options.plots:  # before anything is computed
         require_matplotlib()
         _make_folder(options.plots)
@@ -170,7 +176,7 @@ def _run(options: argparse.Namespace) -> Result:
     return evaluate(
         options.root,
         models,
-        names(options.baselines),
+        comma_separated(options.baselines),
         Protocol(
             frames=options.frames,
             gaze=options.gaze + (f" {options.gaze_units}" if options.gaze_units else ""),

@@ -5,22 +5,26 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .options import Verbs, positive
+from .options import Subcommands, positive
 
 
-def add(verbs: Verbs) -> None:
+def add(subcommands: Subcommands) -> None:
     """Add this subcommand to the command line."""
-    verb = verbs.add_parser("export", help="a model as ONNX, one step per run, state in and out")
-    verb.add_argument("model", metavar="MODEL", help="name or .safetensors file")
-    verb.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.onnx")
-    verb.add_argument("--opset", type=positive, default=16, metavar="N", help="16 (default) to 20")
-    verb.add_argument(
+    parser = subcommands.add_parser(
+        "export", help="a model as ONNX, one step per run, state in and out"
+    )
+    parser.add_argument("model", metavar="MODEL", help="name or .safetensors file")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.onnx")
+    parser.add_argument(
+        "--opset", type=positive, default=16, metavar="N", help="16 (default) to 20"
+    )
+    parser.add_argument(
         "--static",
         metavar="HxW",
         help="fix the low resolution (multiples of 8, U-Nets 32) and a batch of one",
     )
-    verb.add_argument("--fp16", action="store_true", help="float16 weights and convolutions")
-    verb.set_defaults(handler=_export)
+    parser.add_argument("--fp16", action="store_true", help="float16 weights and convolutions")
+    parser.set_defaults(handler=_export)
 
 
 def _export(options: argparse.Namespace) -> None:

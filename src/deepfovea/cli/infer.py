@@ -10,22 +10,22 @@ from ..config import InputError
 from .options import (
     SKIP_HELP,
     ProgressBar,
-    Verbs,
+    Subcommands,
     add_gaze_and_density,
     add_model,
+    gaze_and_display,
+    make_reconstructor,
     positive,
-    reconstructor,
-    where,
 )
 
 _log = logging.getLogger(__name__)
 
 
-def add(verbs: Verbs) -> None:
+def add(subcommands: Subcommands) -> None:
     """Add this subcommand to the command line."""
-    verb = verbs.add_parser("infer", help="reconstruct every video of a folder")
-    verb.add_argument("root", type=Path, metavar="DIR", help="holds videos or folders of images")
-    verb.add_argument(
+    parser = subcommands.add_parser("infer", help="reconstruct every video of a folder")
+    parser.add_argument("root", type=Path, metavar="DIR", help="holds videos or folders of images")
+    parser.add_argument(
         "-o",
         "--output",
         type=Path,
@@ -33,18 +33,18 @@ def add(verbs: Verbs) -> None:
         metavar="FOLDER",
         help="gets a video for every video and a folder for every folder",
     )
-    verb.add_argument("--overwrite", action="store_true", help="replace existing outputs")
-    verb.add_argument("--frames", type=positive, metavar="N", help="of every video")
-    verb.add_argument("--frame-rate", type=float, metavar="FPS", help="of folders of images")
-    add_model(verb)
-    add_gaze_and_density(verb)
-    verb.add_argument(
+    parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
+    parser.add_argument("--frames", type=positive, metavar="N", help="of every video")
+    parser.add_argument("--frame-rate", type=float, metavar="FPS", help="of folders of images")
+    add_model(parser)
+    add_gaze_and_density(parser)
+    parser.add_argument(
         "--simulate",
         action="store_true",
         help="the videos are full resolution: reduce them first, report quality",
     )
-    verb.add_argument("--skip-unreadable", action="store_true", help=SKIP_HELP)
-    verb.set_defaults(handler=_infer)
+    parser.add_argument("--skip-unreadable", action="store_true", help=SKIP_HELP)
+    parser.set_defaults(handler=_infer)
 
 
 def _infer(options: argparse.Namespace) -> None:
@@ -68,8 +68,8 @@ def _infer(options: argparse.Namespace) -> None:
                 raise
             _log.warning("%s; the video is left out", error)
             continue
-        gaze, geometry, total = where(options, reader)
-        made = reconstructor(options, geometry)
+        gaze, geometry, total = gaze_and_display(options, reader)
+        made = make_reconstructor(options, geometry)
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from .options import Verbs, one_line
+from .options import Subcommands, one_line
 
 
-def add(verbs: Verbs) -> None:
+def add(subcommands: Subcommands) -> None:
     """Add this subcommand to the command line."""
-    verb = verbs.add_parser("info", help="parameters, provenance and cost of a model")
-    verb.add_argument("model", metavar="MODEL", help="name or .safetensors file")
-    verb.set_defaults(handler=_info)
+    parser = subcommands.add_parser("info", help="parameters, provenance and cost of a model")
+    parser.add_argument("model", metavar="MODEL", help="name or .safetensors file")
+    parser.set_defaults(handler=_info)
 
 
 def _info(options: argparse.Namespace) -> None:

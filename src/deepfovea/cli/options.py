@@ -1,4 +1,4 @@
-"""Words on the command line that several verbs share, and what they mean."""
+"""Words on the command line that several subcommands share, and what they mean."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {one_line(message)}; see '{self.prog} --help'\n")
 
 
-Verbs: TypeAlias = "argparse._SubParsersAction[Parser]"
+Subcommands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def one_line(message: object) -> str:
@@ -42,10 +42,10 @@ def one_line(message: object) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def add_input_output(verb: argparse.ArgumentParser) -> None:
+def add_input_output(parser: argparse.ArgumentParser) -> None:
     """INPUT, -o OUTPUT and what limits them."""
-    verb.add_argument("input", type=Path, metavar="INPUT", help="video file or folder of images")
-    verb.add_argument(
+    parser.add_argument("input", type=Path, metavar="INPUT", help="video file or folder of images")
+    parser.add_argument(
         "-o",
         "--output",
         type=Path,
@@ -53,16 +53,18 @@ def add_input_output(verb: argparse.ArgumentParser) -> None:
         metavar="OUTPUT",
         help="video file; without a suffix a folder of PNGs",
     )
-    verb.add_argument("--overwrite", action="store_true", help="replace an existing OUTPUT")
-    verb.add_argument("--frames", type=positive, metavar="N", help="stop after N frames")
-    verb.add_argument("--frame-rate", type=float, metavar="FPS", help="of a folder of images")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing OUTPUT")
+    parser.add_argument("--frames", type=positive, metavar="N", help="stop after N frames")
+    parser.add_argument("--frame-rate", type=float, metavar="FPS", help="of a folder of images")
 
 
-def add_model(verb: argparse.ArgumentParser) -> None:
+def add_model(parser: argparse.ArgumentParser) -> None:
     """--model, --device and --engine."""
-    verb.add_argument("--model", default="stream", metavar="NAME|PATH", help="default stream")
-    verb.add_argument("--device", default="auto", help="auto (default) | cpu | cuda | cuda:N | mps")
-    verb.add_argument(
+    parser.add_argument("--model", default="stream", metavar="NAME|PATH", help="default stream")
+    parser.add_argument(
+        "--device", default="auto", help="auto (default) | cpu | cuda | cuda:N | mps"
+    )
+    parser.add_argument(
         "--engine",
         default="auto",
         metavar="NAME",
@@ -70,25 +72,25 @@ def add_model(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def add_gaze_and_density(verb: argparse.ArgumentParser) -> None:
+def add_gaze_and_density(parser: argparse.ArgumentParser) -> None:
     """Where the eye looks and how densely is sampled."""
-    verb.add_argument("--gaze", default="centre", metavar="X,Y|FILE", help=GAZE_HELP)
-    verb.add_argument(
+    parser.add_argument("--gaze", default="centre", metavar="X,Y|FILE", help=GAZE_HELP)
+    parser.add_argument(
         "--gaze-units",
         choices=["px", "norm", "ndc"],
         default=None,
         help="px of INPUT (default), norm 0..1 from the top left, ndc -1..1, y up",
     )
-    verb.add_argument("--density", type=density, default=Density(), help=DENSITY_HELP)
-    verb.add_argument(
+    parser.add_argument("--density", type=density, default=Density(), help=DENSITY_HELP)
+    parser.add_argument(
         "--fov", type=float, metavar="DEGREES", help="horizontal field of view of the display"
     )
-    verb.add_argument(
+    parser.add_argument(
         "--blue-noise",
         action="store_true",
         help="even draws in space and time instead of independent ones",
     )
-    verb.add_argument("--seed", type=seed, default=0, help="of all random draws")
+    parser.add_argument("--seed", type=seed, default=0, help="of all random draws")
 
 
 def positive(text: str) -> int:
@@ -98,7 +100,7 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def whole(text: str) -> int:
+def non_negative(text: str) -> int:
     """A number from 0 on."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"received {text!r:.100}, expected a number from 0 on")
@@ -128,7 +130,7 @@ def density(text: str) -> Density:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def where(
+def gaze_and_display(
     options: argparse.Namespace, reader: Any
 ) -> tuple[GazeTrack, DisplayGeometry | None, int | None]:
     """The gaze track, the display and the number of frames that were asked for."""
@@ -182,7 +184,9 @@ def frame_total(reader: Any, frames: int | None) -> int | None:
     return frames if count is None else min(count, frames or count)
 
 
-def reconstructor(options: argparse.Namespace, geometry: DisplayGeometry | None) -> Reconstructor:
+def make_reconstructor(
+    options: argparse.Namespace, geometry: DisplayGeometry | None
+) -> Reconstructor:
     """The model with the sampling that was asked for."""
     from ..reconstructor import Reconstructor
     from ..runtime.device import pick_device
@@ -194,7 +198,7 @@ def reconstructor(options: argparse.Namespace, geometry: DisplayGeometry | None)
     )
 
 
-def names(text: str) -> list[str]:
+def comma_separated(text: str) -> list[str]:
     """The parts of a list with commas."""
     return [name for name in text.split(",") if name]
 

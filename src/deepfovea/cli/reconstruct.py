@@ -6,32 +6,34 @@ import argparse
 
 from .options import (
     ProgressBar,
-    Verbs,
+    Subcommands,
     add_gaze_and_density,
     add_input_output,
     add_model,
-    reconstructor,
-    where,
+    gaze_and_display,
+    make_reconstructor,
 )
 
 
-def add(verbs: Verbs) -> None:
+def add(subcommands: Subcommands) -> None:
     """Add this subcommand to the command line."""
-    verb = verbs.add_parser("reconstruct", help="a video or folder of images into a larger one")
-    add_input_output(verb)
-    add_model(verb)
-    add_gaze_and_density(verb)
-    verb.add_argument(
+    parser = subcommands.add_parser(
+        "reconstruct", help="a video or folder of images into a larger one"
+    )
+    add_input_output(parser)
+    add_model(parser)
+    add_gaze_and_density(parser)
+    parser.add_argument(
         "--simulate",
         action="store_true",
         help="INPUT is full resolution: reduce it first, report quality",
     )
-    verb.add_argument(
+    parser.add_argument(
         "--side-by-side",
         action="store_true",
         help="also write samples | reconstruction (| original) beside OUTPUT",
     )
-    verb.set_defaults(handler=_reconstruct)
+    parser.set_defaults(handler=_reconstruct)
 
 
 def _reconstruct(options: argparse.Namespace) -> None:
@@ -39,7 +41,7 @@ def _reconstruct(options: argparse.Namespace) -> None:
     from ..video import VideoReader
 
     with VideoReader(options.input, frame_rate=options.frame_rate) as reader:
-        gaze, geometry, total = where(options, reader)
+        gaze, geometry, total = gaze_and_display(options, reader)
     beside = None
     if options.side_by_side:
         output = options.output
@@ -48,7 +50,7 @@ def _reconstruct(options: argparse.Namespace) -> None:
         summary = reconstruct_file(
             options.input,
             options.output,
-            reconstructor(options, geometry),
+            make_reconstructor(options, geometry),
             gaze=gaze,
             simulate=options.simulate,
             side_by_side=beside,

@@ -6,22 +6,22 @@ import argparse
 
 from .options import (
     ProgressBar,
-    Verbs,
+    Subcommands,
     add_gaze_and_density,
     add_input_output,
-    where,
+    gaze_and_display,
 )
 
 
-def add(verbs: Verbs) -> None:
+def add(subcommands: Subcommands) -> None:
     """Add this subcommand to the command line."""
-    verb = verbs.add_parser("sample", help="write what the network sees")
-    add_input_output(verb)
-    add_gaze_and_density(verb)
-    verb.add_argument(
+    parser = subcommands.add_parser("sample", help="write what the network sees")
+    add_input_output(parser)
+    add_gaze_and_density(parser)
+    parser.add_argument(
         "--simulate", action="store_true", help="INPUT is full resolution: reduce it by four first"
     )
-    verb.set_defaults(handler=_sample)
+    parser.set_defaults(handler=_sample)
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -29,7 +29,7 @@ def _sample(options: argparse.Namespace) -> None:
     from ..video import VideoReader
 
     with VideoReader(options.input, frame_rate=options.frame_rate) as reader:
-        gaze, geometry, total = where(options, reader)
+        gaze, geometry, total = gaze_and_display(options, reader)
     with ProgressBar(total) as advance:
         share = sample_file(
             options.input,

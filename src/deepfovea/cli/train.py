@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..config import LOSS_WEIGHTS, PUBLISHED_LOSSES, PUBLISHED_TRAINING, InputError, TrainConfig
-from .options import SKIP_HELP, Verbs, names, size
+from .options import SKIP_HELP, Subcommands, comma_separated, size
 
 RECIPE_HELP = (
     "Defaults are those of the recipe of stream; with another model, or with one of the published "
@@ -55,40 +55,42 @@ HELP = {
 """What an option means, where its name does not say it."""
 
 
-def add(verbs: Verbs) -> None:
-    """Add these verbs to the command line."""
-    verb = verbs.add_parser(
+def add(subcommands: Subcommands) -> None:
+    """Add these subcommands to the command line."""
+    parser = subcommands.add_parser(
         "train", help="train a generator on a folder of videos", epilog=RECIPE_HELP
     )
-    verb.add_argument("--data", type=Path, required=True, metavar="DIR")
-    verb.add_argument("--run", type=Path, required=True, metavar="FOLDER")
-    verb.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    verb.add_argument(
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--run", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument(
         "--config", type=Path, metavar="FILE", help="a config.json with the defaults instead"
     )
-    verb.add_argument(
+    parser.add_argument(
         "--start-from", metavar="NAME|PATH", help="begin a new run with the weights of a model"
     )
-    verb.add_argument(
+    parser.add_argument(
         "--cache",
         type=Path,
         metavar="FOLDER",
         help="of decoded frames, shared by runs (default: RUN/frames)",
     )
-    verb.add_argument("--device", default="auto", help="auto (default) | cpu | cuda | cuda:N | mps")
-    verb.add_argument("--skip-unreadable", action="store_true", help=SKIP_HELP)
+    parser.add_argument(
+        "--device", default="auto", help="auto (default) | cpu | cuda | cuda:N | mps"
+    )
+    parser.add_argument("--skip-unreadable", action="store_true", help=SKIP_HELP)
     hints = get_type_hints(TrainConfig)
     for field in dataclasses.fields(TrainConfig):
-        verb.add_argument(
+        parser.add_argument(
             f"--{field.name.replace('_', '-')}",
             default=argparse.SUPPRESS,
             help=_help(field.name),
-            **_reading(field.name, hints[field.name]),
+            **_argument_type(field.name, hints[field.name]),
         )
-    verb.set_defaults(handler=_train)
+    parser.set_defaults(handler=_train)
 
 
-def _reading(name: str, hint: Any) -> dict[str, Any]:
+def _argument_type(name: str, hint: Any) -> dict[str, Any]:
     """How argparse reads the value of an option."""
     if name == "size":
         return {"type": size, "metavar": "HxW"}
@@ -98,7 +100,7 @@ def _reading(name: str, hint: Any) -> dict[str, Any]:
         item = get_args(hint)[0]
 
         def read(text: str) -> tuple[Any, ...]:
-            return tuple(item(part) for part in names(text))
+            return tuple(item(part) for part in comma_separated(text))
 
         read.__name__ = f"list of {item.__name__}"  # for argparse's message
         return {"type": read, "metavar": "A,B,…"}
@@ -107,13 +109,13 @@ def _reading(name: str, hint: Any) -> dict[str, Any]:
 
 def _help(name: str) -> str:
     ours, theirs = (getattr(config, name) for config in (TrainConfig(), PUBLISHED_TRAINING))
-    default = f"default {_words(name, ours)}"
+    default = f"default {_format(name, ours)}"
     if name != "preprocessing" and ours != theirs:
-        default += f" [{_words(name, theirs)}]"
+        default += f" [{_format(name, theirs)}]"
     return f"{HELP[name]}; {default}" if name in HELP else default
 
 
-def _words(name: str, value: Any) -> str:
+def _format(name: str, value: Any) -> str:
     if not isinstance(value, tuple):
         return str(value) or "none"
     return ("x" if name == "size" else ",").join(map(str, value))
@@ -129,11 +131,11 @@ def _train(options: argparse.Namespace) -> None:
         raise InputError(
             f"training needs {error.name}, which is missing: pip install 'deepfovea[train]'"
         ) from None
-    threading.excepthook = _of_thread
+    threading.excepthook = _ignore_failed_tensorboard_write
     file = options.config
     if options.resume and file is None and options.run.is_dir():
         file = options.run / "config.json"
-    config = read_config(file) if file else _recipe(given)
+    config = read_config(file) if file else _default_config(given)
     model = train(
         options.data,
         options.run,
@@ -148,13 +150,13 @@ def _train(options: argparse.Namespace) -> None:
         print(f"{model}: trained; 'deepfovea reconstruct --model {model}' uses it")
 
 
-def _of_thread(failure: threading.ExceptHookArgs) -> None:
+def _ignore_failed_tensorboard_write(failure: threading.ExceptHookArgs) -> None:
     """TensorBoard's thread hands a failed write to the next call, which reports it in one line."""
     if not issubclass(failure.exc_type, OSError):
         threading.__excepthook__(failure)
 
 
-def _recipe(given: dict[str, Any]) -> TrainConfig:
+def _default_config(given: dict[str, Any]) -> TrainConfig:
     """The defaults that suit the model and the losses that were asked for."""
     model = given.get("model", "stream")
     losses = {text.partition("=")[0] for text in given.get("losses", ())}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .options import (
     SKIP_HELP,
-    Verbs,
+    Subcommands,
     add_model,
     positive,
     seed,
@@ -17,41 +17,41 @@ from .options import (
 )
 
 
-def add(verbs: Verbs) -> None:
+def add(subcommands: Subcommands) -> None:
     """Add this subcommand to the command line."""
     for name, split in (("validate", "val"), ("test", "test")):
-        verb = verbs.add_parser(
+        parser = subcommands.add_parser(
             name, help=f"the published table on the {split} videos, as published and correctly"
         )
-        verb.add_argument(
+        parser.add_argument(
             "--data",
             type=Path,
             required=True,
             metavar="DIR",
             help=f"REDS, of which {split}/{split}_sharp is used, or any folder of videos",
         )
-        add_model(verb)
-        verb.add_argument(
+        add_model(parser)
+        parser.add_argument(
             "--state",
             choices=["reset", "carry"],
             default="reset",
             help="of the network before a new video: new (default), or that of the last one",
         )
-        verb.add_argument(
+        parser.add_argument(
             "--frames", type=positive, default=100, metavar="N", help="of every video, default 100"
         )
-        verb.add_argument(
+        parser.add_argument(
             "--size",
             type=size,
             default=(768, 1024),
             metavar="HxW",
             help="videos are cropped or padded to it, default 768x1024",
         )
-        verb.add_argument("--seed", type=seed, default=0, help="of gaze and masks")
-        verb.add_argument("--skip-unreadable", action="store_true", help=SKIP_HELP)
-        verb.add_argument("--json", type=Path, metavar="FILE")
-        verb.add_argument("--markdown", type=Path, metavar="FILE")
-        verb.set_defaults(handler=_validate, split=split)
+        parser.add_argument("--seed", type=seed, default=0, help="of gaze and masks")
+        parser.add_argument("--skip-unreadable", action="store_true", help=SKIP_HELP)
+        parser.add_argument("--json", type=Path, metavar="FILE")
+        parser.add_argument("--markdown", type=Path, metavar="FILE")
+        parser.set_defaults(handler=_validate, split=split)
 
 
 def _validate(options: argparse.Namespace) -> None:

@@ -8,40 +8,42 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..config import InputError
-from .options import Verbs, add_model, positive
+from .options import Subcommands, add_model, positive
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def add(verbs: Verbs) -> None:
-    """Add this verb to the command line."""
-    verb = verbs.add_parser("view", help="a page in the browser where the pointer is the gaze")
-    verb.add_argument(
+def add(subcommands: Subcommands) -> None:
+    """Add this subcommand to the command line."""
+    parser = subcommands.add_parser(
+        "view", help="a page in the browser where the pointer is the gaze"
+    )
+    parser.add_argument(
         "input",
         nargs="?",
         type=Path,
         metavar="VIDEO|FOLDER",
         help="full-resolution video, or a folder of them (default: the demo video)",
     )
-    add_model(verb)
-    verb.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1, this machine only")
-    verb.add_argument(
+    add_model(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1, this machine only")
+    parser.add_argument(
         "--port", type=_port, default=8765, help="default 8765; 0 takes one that is free"
     )
-    verb.add_argument(
+    parser.add_argument(
         "--max-clients", type=positive, default=10, metavar="N", help="pages at once, default 10"
     )
-    verb.add_argument(
+    parser.add_argument(
         "--max-upload",
         type=positive,
         default=256,
         metavar="MIB",
         help="largest video that can be dropped on the page, default 256",
     )
-    verb.add_argument(
+    parser.add_argument(
         "--no-browser", action="store_true", help="only print the address, open no browser"
     )
-    verb.set_defaults(handler=_view)
+    parser.set_defaults(handler=_view)
 
 
 def _port(text: str) -> int:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..config import InputError, nearest
+from ..config import InputError, expected_one_of
 from ..flow import FlowEstimator, backward_warp, dis_flow
 from .perceptual import download, load_frozen
 from .pwcnet import PWCNet, _lands_inside
@@ -205,5 +205,7 @@ def flow_estimator(name: str = "dis", weights: Path | None = None) -> FlowEstima
         InputError: unknown name, or what the estimator itself raises.
     """
     if name not in FLOW_ESTIMATORS:
-        raise InputError(f"flow estimator: received {name!r}, {nearest(name, FLOW_ESTIMATORS)}")
+        raise InputError(
+            f"flow estimator: received {name!r}, {expected_one_of(name, FLOW_ESTIMATORS)}"
+        )
     return FLOW_ESTIMATORS[name](weights)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import InputError, nearest
+from ..config import InputError, expected_one_of
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -181,7 +181,9 @@ def load_backbone(name: str = "vgg19", weights: Path | None = None) -> Backbone:
         InputError: unknown name, or what the backbone itself raises.
     """
     if name not in BACKBONES:
-        raise InputError(f"perceptual backbone: received {name!r}, {nearest(name, BACKBONES)}")
+        raise InputError(
+            f"perceptual backbone: received {name!r}, {expected_one_of(name, BACKBONES)}"
+        )
     return BACKBONES[name](weights)
 
 

@@ -36,14 +36,14 @@ class PublishedItem(TypedDict):
     frames: uint8 [6, 3, 768, 1024], black in the padding. :func:`deepfovea.fovea.reduce` makes
         of them the published low resolution: reducing and cropping may be exchanged.
     mask: uint8 [6, 1, 192, 256], 1 where sampled, 0 in the padding.
-    scored: int64 [4], top, left, height and width in ``frames`` of what is not padding.
-    first: bool, whether the item is the first of its video.
+    valid_region: int64 [4], top, left, height and width in ``frames`` of what is not padding.
+    is_clip_start: bool, whether the item is the first of its video.
     """
 
     frames: Tensor
     mask: Tensor
-    scored: Tensor
-    first: bool
+    valid_region: Tensor
+    is_clip_start: bool
 
 
 class PublishedItems(Dataset[PublishedItem]):
@@ -69,7 +69,7 @@ class PublishedItems(Dataset[PublishedItem]):
         size: height and width of ``frames``, multiples of four.
 
     Attributes:
-        items_per_video: for :func:`deepfovea.training.sampler.lane_batches`.
+        items_per_video: for :func:`deepfovea.training.sampler.stateful_batches`.
 
     Raises:
         InputError: no video of at least six frames and 4 × 4 pixels, or an unusable size.
@@ -81,7 +81,7 @@ class PublishedItems(Dataset[PublishedItem]):
                 f"size of an item: received {size[0]}x{size[1]}; "
                 f"expected positive multiples of {SCALE}"
             )
-        self.sources = [source for source in sources if holds_an_item(source)]
+        self.sources = [source for source in sources if has_an_item(source)]
         if not self.sources:
             raise InputError(
                 f"none of {len(sources)} videos has {FRAMES} frames, which are one item; "
@@ -89,7 +89,7 @@ class PublishedItems(Dataset[PublishedItem]):
             )
         self.seed = seed
         self.size = size
-        self.items_per_video = [items_of(len(source.frames)) for source in self.sources]
+        self.items_per_video = [item_count(len(source.frames)) for source in self.sources]
         self._ends = np.cumsum(self.items_per_video)
 
     def __len__(self) -> int:
@@ -104,7 +104,7 @@ class PublishedItems(Dataset[PublishedItem]):
         source = self.sources[video]
         start = item * (FRAMES - OVERLAP)
         images = np.array(source.frames[start : start + FRAMES])
-        frames, scored = fit(torch.from_numpy(images).permute(0, 3, 1, 2), self.size, SCALE)
+        frames, region = crop_or_pad(torch.from_numpy(images).permute(0, 3, 1, 2), self.size, SCALE)
         height, width = (side // SCALE for side in source.frames.shape[1:3])
         key = (self.seed, epoch, zlib.crc32(source.name.encode()))
         gaze_px = random_point(key, height, width).pixels(np.zeros(FRAMES), height, width)
@@ -114,11 +114,13 @@ class PublishedItems(Dataset[PublishedItem]):
             first_frame=item * FRAMES,  # the frames of the overlap are drawn again, as published
         )
         low_size = (self.size[0] // SCALE, self.size[1] // SCALE)
-        mask, _ = fit(mask[0].to(torch.uint8), low_size)
-        return PublishedItem(frames=frames, mask=mask, scored=torch.tensor(scored), first=item == 0)
+        mask, _ = crop_or_pad(mask[0].to(torch.uint8), low_size)
+        return PublishedItem(
+            frames=frames, mask=mask, valid_region=torch.tensor(region), is_clip_start=item == 0
+        )
 
 
-def holds_an_item(source: Source) -> bool:
+def has_an_item(source: Source) -> bool:
     """Whether a video has six frames of 4 × 4 pixels; if not, a warning says so."""
     count, height, width = source.frames.shape[:3]
     if count >= FRAMES and min(height, width) >= SCALE:
@@ -130,12 +132,12 @@ def holds_an_item(source: Source) -> bool:
     return False
 
 
-def items_of(frames: int) -> int:
+def item_count(frames: int) -> int:
     """How many items a video of so many frames is cut into."""
     return max(0, (frames - OVERLAP) // (FRAMES - OVERLAP))
 
 
-def fit(
+def crop_or_pad(
     frames: Tensor, size: tuple[int, int], step: int = 1
 ) -> tuple[Tensor, tuple[int, int, int, int]]:
     """Crop or pad frames about their centre.
@@ -143,8 +145,9 @@ def fit(
     Args:
         frames: [..., H, W].
         size: the new height and width, multiples of ``step``.
-        step: borders fall on multiples of it, so that ``fit`` at full resolution with a step of
-            four is ``fit`` of the reduced frames; what H and W exceed a multiple is left out.
+        step: borders fall on multiples of it, so that ``crop_or_pad`` at full resolution with a
+            step of four equals ``crop_or_pad`` of the low-resolution frames; the rows and columns
+            by which H and W exceed a multiple are left out.
 
     Returns:
         frames: [..., *size], 0 where padded.

@@ -20,7 +20,7 @@ from ..io.decoded_cache import Source
 from ..metrics.pixel import psnr, ssim
 from ..metrics.published import published_psnr, published_ssim
 from ..video import find_videos, read_clip
-from .items import FRAMES, OVERLAP, SCALE, SIZE, PublishedItems, holds_an_item
+from .items import FRAMES, OVERLAP, SCALE, SIZE, PublishedItems, has_an_item
 from .splits import split_folder
 
 REDS_FRAMES = 100
@@ -108,10 +108,10 @@ def validate(
                 raise
             _log.warning("%s; the video is left out", error)
             continue
-        if not holds_an_item(video):
+        if not has_an_item(video):
             continue
         items = PublishedItems([video], seed, size)
-        row, carried = score(network, items, None if state == "reset" else carried)
+        row, carried = score_video(network, items, None if state == "reset" else carried)
         rows.append(row)
         if on_row:
             on_row(row)
@@ -121,7 +121,7 @@ def validate(
 
 
 @torch.inference_mode()
-def score(network: Generator, items: PublishedItems, state: Any = None) -> tuple[Row, Any]:
+def score_video(network: Generator, items: PublishedItems, state: Any = None) -> tuple[Row, Any]:
     """The items of one video, in order, through a generator; the last state comes back too."""
     device = next(network.parameters()).device
     published: list[Tensor] = []  # [4] per item
@@ -142,8 +142,10 @@ def score(network: Generator, items: PublishedItems, state: Any = None) -> tuple
                 ]
             )
         )
-        top, left, height, width = item["scored"].tolist()
-        new = 0 if item["first"] else OVERLAP  # the first frame that was not in the item before
+        top, left, height, width = item["valid_region"].tolist()
+        new = (
+            0 if item["is_clip_start"] else OVERLAP
+        )  # the first frame that was not in the item before
         shown = output[0, new:, :, top : top + height, left : left + width].clamp(0.0, 1.0)
         truth = truth[0, new:, :, top : top + height, left : left + width]
         difference = shown - truth

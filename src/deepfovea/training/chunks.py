@@ -17,9 +17,9 @@ from ..config import InputError, TrainConfig
 from ..fovea import reduce
 from ..reds.items import PublishedItems
 from .dataset import ClipDataset
-from .sampler import lane_batches
+from .sampler import stateful_batches
 
-LEAST_SIDE = 32
+MIN_SIDE = 32
 """Pixels of the smallest frame that the losses can judge."""
 
 
@@ -41,20 +41,20 @@ class Region(NamedTuple):
     height: int
     width: int
 
-    def of(self, frames: Tensor, factor: int = 1) -> Tensor:
+    def crop(self, frames: Tensor, factor: int = 1) -> Tensor:
         """The region of frames [..., H / factor, W / factor]."""
         top, left, height, width = (side // factor for side in self)
         return frames[..., top : top + height, left : left + width]
 
 
-class Piece(NamedTuple):
+class Chunk(NamedTuple):
     """One chunk.
 
     frames [B, T, 3, H, W] in [0, 1]; low [B, T, 3, h, w], the same reduced; mask [B, T, 1, h, w];
     samples [B, T, 3, h, w], what is known; jitter [B, T, 2], None where the grid always rests;
-    before [B, 3, h, w], the low-resolution frame before the chunk, None at the start of a clip;
-    starts [B], on the CPU, True where the recurrent state begins anew; scored, see :class:`Region`;
-    following: the position once this chunk is done.
+    previous_low [B, 3, h, w], the low-resolution frame before the chunk, None at the start of a
+    clip; is_clip_start [B], on the CPU, True where the recurrent state begins anew;
+    valid_region, see :class:`Region`; next_position: the position once this chunk is done.
     """
 
     frames: Tensor
@@ -62,43 +62,44 @@ class Piece(NamedTuple):
     mask: Tensor
     samples: Tensor
     jitter: Tensor | None
-    before: Tensor | None
-    starts: Tensor
-    scored: Region
-    following: Position
+    previous_low: Tensor | None
+    is_clip_start: Tensor
+    valid_region: Region
+    next_position: Position
 
 
-def pieces(
+def iter_chunks(
     dataset: ClipDataset | PublishedItems,
     config: TrainConfig,
     device: torch.device,
     position: Position = START,
     process: int = 0,
     processes: int = 1,
-) -> Iterator[Piece]:
+) -> Iterator[Chunk]:
     """Chunks without end; what comes after ``position`` depends on nothing before.
 
     Args:
-        dataset: random clips, which come by their number, or published items, which come in
-            lanes (:func:`deepfovea.training.sampler.lane_batches`).
+        dataset: random clips, which come by their number, or published items, whose order keeps
+            every video in its place of the batch
+            (:func:`deepfovea.training.sampler.stateful_batches`).
         config: batch, clip, chunk and the like.
         device: where the tensors are wanted.
         position: where to go on.
         process: number of this process, which takes ``config.batch`` clips of each round.
         processes: how many share a round.
     """
-    lanes = config.batch * processes
+    global_batch = config.batch * processes
     if isinstance(dataset, PublishedItems):
-        order = lane_batches(
+        order = stateful_batches(
             dataset.items_per_video,
             config.batch,
             config.seed,
-            start=position.clip // lanes,
+            start=position.clip // global_batch,
             process=process,
             processes=processes,
         )
     else:
-        order = _numbers(position.clip + process * config.batch, config.batch, lanes)
+        order = _clip_indices(position.clip + process * config.batch, config.batch, global_batch)
     loader = DataLoader(
         dataset,  # type: ignore[arg-type]
         batch_sampler=order,  # type: ignore[arg-type]
@@ -106,48 +107,50 @@ def pieces(
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # it draws a number at its start, not from the run's own
     )
-    clip, chunk = position
+    clip, first_chunk = position
     for batch in loader:
         frames = batch["frames"].to(device, non_blocking=True).float() / 255.0
         mask = batch["mask"].to(device, non_blocking=True).float()
         low = reduce(frames)
         jitter = batch["jitter"].to(device, non_blocking=True) if "jitter" in batch else None
         samples = mask * (low if jitter is None else reduce(frames, jitter=jitter))
-        scored = _scored(batch["scored"]) if "scored" in batch else Region(0, 0, *frames.shape[-2:])
-        first = batch.get("first", torch.ones(len(frames), dtype=torch.bool))
+        valid_region = Region(0, 0, *frames.shape[-2:])
+        if "valid_region" in batch:
+            valid_region = _common_region(batch["valid_region"])
+        starting = batch.get("is_clip_start", torch.ones(len(frames), dtype=torch.bool))
         chunks = config.clip // config.chunk
-        for number in range(chunk, chunks):
+        for number in range(first_chunk, chunks):
             t = number * config.chunk
             part = slice(t, t + config.chunk)
             begins = number == 0 and config.state == "reset"
-            yield Piece(
+            yield Chunk(
                 frames[:, part],
                 low[:, part],
                 mask[:, part],
                 samples[:, part],
                 None if jitter is None else jitter[:, part],
-                before=low[:, t - 1] if t else None,
-                starts=first if begins else torch.zeros_like(first),
-                scored=scored,
-                following=Position(clip, number + 1)
+                previous_low=low[:, t - 1] if t else None,
+                is_clip_start=starting if begins else torch.zeros_like(starting),
+                valid_region=valid_region,
+                next_position=Position(clip, number + 1)
                 if number + 1 < chunks
-                else Position(clip + lanes),
+                else Position(clip + global_batch),
             )
-        clip, chunk = clip + lanes, 0
+        clip, first_chunk = clip + global_batch, 0
 
 
-def _numbers(first: int, share: int, step: int) -> Iterator[list[int]]:
+def _clip_indices(first: int, share: int, step: int) -> Iterator[list[int]]:
     for start in count(first, step):
         yield list(range(start, start + share))
 
 
-def _scored(regions: Tensor) -> Region:
+def _common_region(regions: Tensor) -> Region:
     """What counts in every item of a batch: the common part of [B, 4] top, left, height, width."""
     top, left = regions[:, :2].amax(0).tolist()
     bottom, right = (regions[:, :2] + regions[:, 2:]).amin(0).tolist()
-    if min(bottom - top, right - left) < LEAST_SIDE:
+    if min(bottom - top, right - left) < MIN_SIDE:
         raise InputError(
             f"--data: received videos of {bottom - top}x{right - left} pixels, expected at least "
-            f"{LEAST_SIDE}x{LEAST_SIDE}; leave the small ones out"
+            f"{MIN_SIDE}x{MIN_SIDE}; leave the small ones out"
         )
     return Region(top, left, bottom - top, right - left)

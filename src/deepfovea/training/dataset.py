@@ -24,7 +24,7 @@ SCALE = 4
 _log = logging.getLogger(__name__)
 
 
-class Clip(TypedDict):
+class TrainingClip(TypedDict):
     """One item, stacked to [B,T,…].
 
     frames uint8 [T,3,H,W]; mask uint8 [T,1,h,w]; jitter [T,2], low-resolution pixels.
@@ -35,7 +35,7 @@ class Clip(TypedDict):
     jitter: Tensor
 
 
-class ClipDataset(Dataset[Clip]):
+class ClipDataset(Dataset[TrainingClip]):
     """Random crops in space and time, with masks as a moving eye would leave them.
 
     Per clip: scale (down to 1/2, antialiased), crop, flip, direction and stride of time; in one
@@ -56,39 +56,39 @@ class ClipDataset(Dataset[Clip]):
     def __init__(
         self, sources: list[Source], frames: int, crop: int, seed: int, varied: bool = True
     ) -> None:
-        fits = []
+        usable = []
         for source in sources:
             count, height, width = source.frames.shape[:3]
             if count >= frames and min(height, width) >= crop // 2:
-                fits.append(source)
+                usable.append(source)
             else:
                 _log.warning(
                     "%s: left out; %d frames of %dx%d pixels are too short or too small for a clip",
                     *(source.name, count, height, width),
                 )
-        if not fits:
+        if not usable:
             raise InputError(
                 f"none of {len(sources)} videos has {frames} frames of at least "
                 f"{crop // 2}x{crop // 2} pixels; lower --clip or --crop"
             )
         if crop < 32 or crop % 32:
             raise InputError(f"--crop: received {crop}, expected a positive multiple of 32")
-        self.sources = fits
+        self.sources = usable
         self.frames = frames
         self.crop = crop
         self.seed = seed
         self.varied = varied
         # Long videos show more, but their frames are alike.
-        weights = np.sqrt([min(len(s.frames), 200) for s in fits])
-        self.share = weights / weights.sum()
+        weights = np.sqrt([min(len(s.frames), 200) for s in usable])
+        self.video_probability = weights / weights.sum()
 
-    def __getitem__(self, index: int) -> Clip:
+    def __getitem__(self, index: int) -> TrainingClip:
         rng = np.random.default_rng((self.seed, index))
         frames = self._clip(rng)
         if rng.random() < 0.05 and self.frames > 1:
             cut = int(rng.integers(1, self.frames))
             frames = torch.cat([frames[:cut], self._clip(rng)[cut:]])
-        return Clip(frames=frames, mask=self._mask(rng), jitter=self._jitter(rng))
+        return TrainingClip(frames=frames, mask=self._mask(rng), jitter=self._jitter(rng))
 
     def _jitter(self, rng: np.random.Generator) -> Tensor:
         kind = rng.choice(JITTERS, p=[0.35, 0.45, 0.2]) if self.varied else "none"
@@ -96,7 +96,7 @@ class ClipDataset(Dataset[Clip]):
         return torch.zeros(self.frames, 2) if offsets is None else offsets
 
     def _clip(self, rng: np.random.Generator) -> Tensor:
-        video = self.sources[rng.choice(len(self.sources), p=self.share)].frames
+        video = self.sources[rng.choice(len(self.sources), p=self.video_probability)].frames
         count, height, width = video.shape[:3]
         stride = 2 if count >= 2 * self.frames and rng.random() < 0.15 else 1
         start = int(rng.integers(0, count - stride * (self.frames - 1)))

@@ -22,17 +22,17 @@ class Log:
     Args:
         run: the folder.
         step: where the run begins or goes on; what an interrupted run wrote after it goes.
-        shown: names of terms that are logged under another name.
+        names: names of terms that are logged under another name.
 
     Raises:
         InputError: the folder cannot be written, or another training writes into it.
     """
 
-    def __init__(self, run: Path, step: int, shown: Mapping[str, str]) -> None:
+    def __init__(self, run: Path, step: int, names: Mapping[str, str]) -> None:
         self.metrics = run / "metrics.jsonl"
         self.pictures = run / "pictures"
-        self.shown = shown
-        with writing(run):
+        self.names = names
+        with explained_write_errors(run):
             self.lock = only_here(run)  # as long as this exists
             if self.lock is None:
                 raise InputError(
@@ -40,13 +40,13 @@ class Log:
                     "it, or choose another folder"
                 )
             if self.metrics.exists():
-                _forget(self.metrics, step)
+                _drop_rows_after(self.metrics, step)
             self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def row(self, step: int, values: Mapping[str, float]) -> None:
         """One row of metrics."""
-        row = {self.shown.get(name, name): float(f"{value:.6g}") for name, value in values.items()}
-        with writing(self.metrics):
+        row = {self.names.get(name, name): float(f"{value:.6g}") for name, value in values.items()}
+        with explained_write_errors(self.metrics):
             with self.metrics.open("a") as file:
                 file.write(json.dumps({"step": step, **row}) + "\n")
             for name, value in row.items():
@@ -69,7 +69,7 @@ class Log:
         ]
         width = min(480, label.shape[-1])
         sheet = contact_sheet(rows, ("input", "prediction", "label"), width)
-        with writing(self.pictures):
+        with explained_write_errors(self.pictures):
             self.pictures.mkdir(exist_ok=True)
             with replacing(self.pictures / f"{step:07d}.png") as file:
                 Image.fromarray(sheet).save(file, "PNG")
@@ -87,7 +87,7 @@ class Log:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def explained_write_errors(path: Path) -> Iterator[None]:
     """Turn what the operating system says of a file or folder into one line."""
     try:
         yield
@@ -98,14 +98,16 @@ def writing(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _forget(metrics: Path, after: int) -> None:
+def _drop_rows_after(metrics: Path, after: int) -> None:
     """Leave out the rows after a step, which a resumed run writes again."""
-    rows = [line for line in metrics.read_text().splitlines(keepends=True) if _step(line) <= after]
+    rows = [
+        line for line in metrics.read_text().splitlines(keepends=True) if _step_of(line) <= after
+    ]
     with replacing(metrics) as file:
         file.write("".join(rows).encode())
 
 
-def _step(line: str) -> float:
+def _step_of(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

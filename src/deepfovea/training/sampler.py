@@ -1,6 +1,6 @@
 """Ordered batches: item k + 1 of a video follows item k in the same place of the batch.
 
-So the recurrent state of one batch continues in the next. A *lane* is such a place.
+So the recurrent state of one batch continues in the next.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 
-def lane_batches(
+def stateful_batches(
     items_per_video: Sequence[int],
-    lanes: int,
+    batch_size: int,
     seed: int,
     *,
     start: int = 0,
@@ -21,44 +21,44 @@ def lane_batches(
 ) -> Iterator[list[int]]:
     """Yield the indices of batch after batch, without end.
 
-    The videos of epoch 0 in a random order, then those of epoch 1 in another, and so on; a lane
-    plays one video from its first item to its last and then takes the next video that no lane
-    has. So every batch is full, every item comes exactly once per epoch, and lanes may be in
-    different epochs. Whether a lane begins a new video is said by the item itself
-    (:class:`deepfovea.reds.items.PublishedItem`, ``first``).
+    The videos of epoch 0 in a random order, then those of epoch 1 in another, and so on; each place
+    plays one video from its first item to its last and then takes the next video that no place
+    has. So every batch is full, every item comes exactly once per epoch, and places may be in
+    different epochs. Whether a place begins a new video is said by the item itself
+    (:class:`deepfovea.reds.items.PublishedItem`, ``is_clip_start``).
 
     Args:
         items_per_video: how many items each video has; they are numbered video by video, and
             item i of epoch e has the index ``i + e * sum(items_per_video)``.
-        lanes: of this process, each of which has as many: items of one batch.
+        batch_size: items of one batch of this process.
         seed: with the epoch it decides the order of the videos.
         start: number of the first batch that is wanted; what comes after it does not depend on
             where one starts.
-        process: number of this process, which has the lanes ``process * lanes`` and following
-            of a batch of ``processes * lanes``.
+        process: number of this process, which has the places ``process * batch_size`` and following
+            of a batch of ``processes * batch_size``.
         processes: how many share one batch.
 
     Yields:
-        ``lanes`` indices, as a PyTorch ``batch_sampler`` does.
+        ``batch_size`` indices, as a PyTorch ``batch_sampler`` does.
     """
-    if lanes < 1 or not 0 <= process < processes or min(items_per_video, default=0) < 1:
+    if batch_size < 1 or not 0 <= process < processes or min(items_per_video, default=0) < 1:
         raise ValueError(
-            f"received {lanes} lanes, process {process} of {processes} and items per video "
-            f"{list(items_per_video)[:8]}; expected at least one of each"
+            f"received a batch of {batch_size}, process {process} of {processes} and items per "
+            f"video {list(items_per_video)[:8]}; expected at least one of each"
         )
     videos = _videos(items_per_video, seed)
-    playing: list[Iterator[int]] = [iter(())] * (lanes * processes)
+    playing: list[Iterator[int]] = [iter(())] * (batch_size * processes)
     number = 0
     while True:
         batch = []
-        for lane, items in enumerate(playing):
+        for place, items in enumerate(playing):
             index = next(items, None)
             if index is None:
-                playing[lane] = iter(next(videos))
-                index = next(playing[lane])
+                playing[place] = iter(next(videos))
+                index = next(playing[place])
             batch.append(index)
         if number >= start:
-            yield batch[process * lanes : (process + 1) * lanes]
+            yield batch[process * batch_size : (process + 1) * batch_size]
         number += 1
 
 

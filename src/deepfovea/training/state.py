@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .. import checkpoint
 from ..checkpoint import PRESETS, Generator, build
-from ..config import RESUME_KEEPS, InputError, TrainConfig, from_json, nearest
+from ..config import FIXED_ON_RESUME, InputError, TrainConfig, expected_one_of, from_json
 from ..generators.stream.net import StreamState
 from ..generators.unet.blocks import ModulatedDeformConv
 from ..generators.unet.net import DeepFoveaState, RecurrentUNet, UNetState
@@ -26,15 +26,15 @@ State = StreamState | UNetState | DeepFoveaState
 
 
 @dataclass
-class Training:
+class TrainingState:
     """A run under way: what a checkpoint holds, and nothing else."""
 
     net: Generator
     heads: nn.ModuleList
     """From the features of each coarser stage to its frames (multi-resolution supervision)."""
-    learned: nn.ModuleDict
+    loss_modules: nn.ModuleDict
     """Parameters of losses and discriminators, by the name of their term."""
-    averaged: dict[str, Tensor]
+    ema: dict[str, Tensor]
     """The generator's parameters, averaged over the steps."""
     optimizers: dict[str, torch.optim.Adam]
     """That of the generator, and one for each discriminator by the name of its term."""
@@ -51,9 +51,9 @@ class Training:
     """Of the metrics since then."""
 
 
-def begin(
+def init_run(
     config: TrainConfig, device: torch.device, start_from: str | Path | None = None
-) -> Training:
+) -> TrainingState:
     """A run before its first step; the seed decides all weights.
 
     Args:
@@ -65,7 +65,9 @@ def begin(
         InputError: an unknown model, or one of another kind than ``config.model``.
     """
     if config.model not in PRESETS:
-        raise InputError(f"--model: received {config.model!r}, {nearest(config.model, PRESETS)}")
+        raise InputError(
+            f"--model: received {config.model!r}, {expected_one_of(config.model, PRESETS)}"
+        )
     torch.manual_seed(config.seed)
     net = build(PRESETS[config.model])
     # What starts at zero, such as the offsets of deformable convolutions, is to grow slowly.
@@ -81,16 +83,20 @@ def begin(
             raise InputError(f"--start-from {start_from}: another network than {config.model!r}")
         net.load_state_dict(begun.state_dict())
     names = config.loss_weights()
-    learned = learned_parts(names, config.discriminator_channels)
-    heads = _heads(net) if "multiresolution" in names else nn.ModuleList()
-    for module in (net, learned, heads):
+    loss_modules = learned_parts(names, config.discriminator_channels)
+    heads = _multiresolution_heads(net) if "multiresolution" in names else nn.ModuleList()
+    for module in (net, loss_modules, heads):
         module.to(device)
-    critics = {name: list(learned[name].parameters()) for name in DISCRIMINATORS if name in learned}
-    judged = {id(parameter) for group in critics.values() for parameter in group}
-    rest = [p for p in learned.parameters() if id(p) not in judged]
-    groups = {"generator": [*net.parameters(), *heads.parameters(), *rest], **critics}
+    discriminators = {
+        name: list(loss_modules[name].parameters())
+        for name in DISCRIMINATORS
+        if name in loss_modules
+    }
+    of_discriminators = {id(p) for group in discriminators.values() for p in group}
+    rest = [p for p in loss_modules.parameters() if id(p) not in of_discriminators]
+    groups = {"generator": [*net.parameters(), *heads.parameters(), *rest], **discriminators}
     optimizers = {
-        name: torch.optim.Adam(group, rates(config)[name], betas=config.betas)
+        name: torch.optim.Adam(group, learning_rates(config)[name], betas=config.betas)
         for name, group in groups.items()
     }
     if config.optimizer == "muon":
@@ -103,28 +109,28 @@ def begin(
             for parameter in group["params"]:
                 moments = {key: torch.zeros_like(parameter) for key in kept}
                 optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
-    return Training(
+    return TrainingState(
         net=net,
         heads=heads,
-        learned=learned,
-        averaged={name: p.detach().clone() for name, p in net.named_parameters()},
+        loss_modules=loss_modules,
+        ema={name: p.detach().clone() for name, p in net.named_parameters()},
         optimizers=optimizers,
         scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
     )
 
 
-def learned_by(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     """All parameters of an optimiser."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def rates(config: TrainConfig) -> dict[str, float]:
+def learning_rates(config: TrainConfig) -> dict[str, float]:
     """The full learning rate of each optimiser."""
-    critics = dict.fromkeys(DISCRIMINATORS, config.discriminator_learning_rate)
-    return {"generator": config.learning_rate, **critics}
+    discriminators = dict.fromkeys(DISCRIMINATORS, config.discriminator_learning_rate)
+    return {"generator": config.learning_rate, **discriminators}
 
 
-def _heads(net: Generator) -> nn.ModuleList:
+def _multiresolution_heads(net: Generator) -> nn.ModuleList:
     """1×1 deformable convolutions to frames, as each block had one when the authors tried it."""
     if not isinstance(net, RecurrentUNet) or len(net.config.super_resolution) < 2:
         raise InputError(
@@ -135,11 +141,11 @@ def _heads(net: Generator) -> nn.ModuleList:
     return nn.ModuleList(ModulatedDeformConv(channels, frames, 1) for channels in stages)
 
 
-def tensors(training: Training) -> dict[str, Tensor]:
+def run_tensors(training: TrainingState) -> dict[str, Tensor]:
     """Every tensor of a run but the recurrent state and the random numbers, by its name."""
     parts: dict[str, Tensor] = {f"net.{k}": v for k, v in training.net.state_dict().items()}
-    parts |= {f"average.{k}": v for k, v in training.averaged.items()}
-    for name, module in (("heads", training.heads), ("learned", training.learned)):
+    parts |= {f"ema.{k}": v for k, v in training.ema.items()}
+    for name, module in (("heads", training.heads), ("loss_modules", training.loss_modules)):
         parts |= {f"{name}.{k}": v for k, v in module.state_dict().items()}
     moments = {p: kept for o in training.optimizers.values() for p, kept in o.state.items()}
     for name, parameter in _parameters(training).items():
@@ -147,23 +153,25 @@ def tensors(training: Training) -> dict[str, Tensor]:
     return parts
 
 
-def _parameters(training: Training) -> dict[str, nn.Parameter]:
+def _parameters(training: TrainingState) -> dict[str, nn.Parameter]:
     named = dict(training.net.named_parameters())
     named |= {f"heads.{k}": p for k, p in training.heads.named_parameters()}
-    return named | {f"learned.{k}": p for k, p in training.learned.named_parameters()}
+    return named | {f"loss_modules.{k}": p for k, p in training.loss_modules.named_parameters()}
 
 
-def save(path: Path, training: Training, config: TrainConfig, lanes: int, state: Any) -> None:
+def save_checkpoint(
+    path: Path, training: TrainingState, config: TrainConfig, global_batch: int, state: Any
+) -> None:
     """Write a checkpoint; the one that was there stays until the new one is complete.
 
     Args:
         path: of the file.
         training: the run.
         config: its configuration.
-        lanes: clips per step of all processes.
+        global_batch: clips per step of all processes.
         state: the recurrent state of all of these, None where there is none.
     """
-    everything = tensors(training) | {"rng.cpu": torch.get_rng_state()}
+    everything = run_tensors(training) | {"rng.cpu": torch.get_rng_state()}
     if state is not None:
         everything |= {f"state.{name}": value for name, value in state._asdict().items()}
     if torch.cuda.is_available():
@@ -174,7 +182,7 @@ def save(path: Path, training: Training, config: TrainConfig, lanes: int, state:
         "step": training.step,
         "next_clip": training.position.clip,
         "chunk": training.position.chunk,
-        "lanes": lanes,
+        "global_batch": global_batch,
         "hours": training.hours,
         "logged": training.logged,
         "sums": training.sums,
@@ -183,10 +191,10 @@ def save(path: Path, training: Training, config: TrainConfig, lanes: int, state:
     checkpoint.write(path, everything, about)
 
 
-def restore(
-    path: Path, training: Training, config: TrainConfig, process: int = 0, processes: int = 1
+def restore_checkpoint(
+    path: Path, training: TrainingState, config: TrainConfig, process: int = 0, processes: int = 1
 ) -> None:
-    """Bring a run that :func:`begin` made to where a checkpoint was written.
+    """Bring a run that :func:`init_run` made to where a checkpoint was written.
 
     With clips of another size or number than before, the clip under way is left out.
 
@@ -199,8 +207,8 @@ def restore(
             f"{path}: received a file of kind {about.get('kind')!r:.100}, expected a checkpoint of "
             "a training run; --start-from takes models"
         )
-    before = _config(about.get("config"), path)
-    for name in RESUME_KEEPS:
+    before = from_json(TrainConfig, about.get("config"), source=str(path))
+    for name in FIXED_ON_RESUME:
         old, new = getattr(before, name), getattr(config, name)
         if name == "losses":
             old, new = tuple(before.loss_weights()), tuple(config.loss_weights())
@@ -209,7 +217,7 @@ def restore(
                 f"--{name.replace('_', '-')}: received {new!r}, but {path} is of a run with "
                 f"{old!r}; go on with that, or begin another run"
             )
-    wanted = tensors(training)
+    wanted = run_tensors(training)
     shapes = {name: found[name].shape for name in wanted.keys() & found.keys()}
     wrong = sorted(name for name, tensor in wanted.items() if shapes.get(name) != tensor.shape)
     if wrong:
@@ -222,33 +230,31 @@ def restore(
             tensor.copy_(found[name])
     try:
         training.step, clip, training.hours = about["step"], about["next_clip"], about["hours"]
-        # Absent in checkpoints of version 0.1.0, which were written between clips only.
-        chunk, lanes = about.get("chunk", 0), about.get("lanes", config.batch * processes)
-        training.logged = about.get("logged", training.step)
-        training.sums = about.get("sums", {})
-        training.scaler.load_state_dict(about.get("scaler", {}) or training.scaler.state_dict())
+        chunk, global_batch = about["chunk"], about["global_batch"]
+        training.logged, training.sums = about["logged"], about["sums"]
+        # Empty where the run had no scaler: then this one keeps its initial scale.
+        training.scaler.load_state_dict(about["scaler"] or training.scaler.state_dict())
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: incomplete ({error}); give a checkpoint as written") from None
-    if "rng.cpu" in found:
-        torch.set_rng_state(found["rng.cpu"])
+    torch.set_rng_state(found["rng.cpu"])
     if "rng.cuda" in found and torch.cuda.is_available():
         torch.cuda.set_rng_state(found["rng.cuda"])
-    same = lanes == config.batch * processes
+    same = global_batch == config.batch * processes
     if not same and config.preprocessing == "published":
         raise InputError(
-            f"--batch: received {config.batch} in {processes} processes, but {path} has {lanes} "
-            "lanes of items; go on with as many"
+            f"--batch: received {config.batch} in {processes} processes, but {path} has a "
+            f"batch of {global_batch} over all processes; go on with as many"
         )
     sizes = ("clip", "chunk", "crop", "size")
     same = same and all(getattr(before, name) == getattr(config, name) for name in sizes)
     if same:
         device = next(training.net.parameters()).device
-        mine = slice(process * config.batch, (process + 1) * config.batch)
-        kept = {k.removeprefix("state."): v[mine] for k, v in found.items() if k[:6] == "state."}
+        own = slice(process * config.batch, (process + 1) * config.batch)
+        kept = {k.removeprefix("state."): v[own] for k, v in found.items() if k[:6] == "state."}
         training.state = _state(kept, device, path)
         training.position = Position(clip, chunk)
     else:
-        training.position = Position(clip + lanes if chunk else clip)
+        training.position = Position(clip + global_batch if chunk else clip)
 
 
 def _state(kept: Mapping[str, Tensor], device: torch.device, path: Path) -> State | None:
@@ -272,20 +278,13 @@ def read_config(path: Path) -> TrainConfig:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give another") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: no JSON ({error}); expected a config.json of a run") from None
-    return _config(values, path)
-
-
-def _config(values: Any, path: Path) -> TrainConfig:
-    if isinstance(values, dict) and "losses" not in values:  # version 0.1.0
-        motion = ["motion"] if values.get("model", "stream") == "stream" else []
-        values = {**values, "losses": ["charbonnier", *motion]}
     return from_json(TrainConfig, values, source=str(path))
 
 
-def export(path: Path, training: Training, config: TrainConfig, notes: list[str]) -> None:
+def save_ema(path: Path, training: TrainingState, config: TrainConfig, notes: list[str]) -> None:
     """Write the averaged weights as a model, which :func:`deepfovea.load` reads."""
     net = build(PRESETS[config.model])
-    net.load_state_dict(training.averaged)
+    net.load_state_dict(training.ema)
     provenance = {
         "steps": training.step,
         "hours": round(training.hours, 2),

@@ -21,48 +21,48 @@ from ..generators.stream.net import StreamNet, StreamState
 from ..generators.unet.net import RecurrentUNet
 from ..losses.terms import DISCRIMINATORS, Output, Target, Term, check_finite, discriminator_loss
 from ..metrics.pixel import psnr
-from .chunks import Piece
-from .state import State, Training, learned_by, rates
+from .chunks import Chunk
+from .state import State, TrainingState, learning_rates, parameters_of
 
-Mean = Callable[[Tensor], Tensor]
+ReduceMean = Callable[[Tensor], Tensor]
 """The mean of a tensor over all processes."""
 
 
-def step(
-    training: Training,
+def train_step(
+    training: TrainingState,
     terms: Mapping[str, Term],
-    piece: Piece,
+    chunk: Chunk,
     config: TrainConfig,
-    mean: Mean | None = None,
+    reduce_mean: ReduceMean | None = None,
 ) -> tuple[dict[str, float], Output, Target]:
     """Learn from one chunk; ``training`` is changed in place.
 
     Args:
         training: the run.
         terms: the objective, see :func:`deepfovea.losses.terms.make_terms`.
-        piece: the chunk.
-        config: weights, rates, limits.
-        mean: over all processes; None: there is one.
+        chunk: the chunk.
+        config: weights, learning rates, limits.
+        reduce_mean: over all processes; None: there is one.
 
     Returns:
         The losses and metrics by name, means over all processes; the generator's output; what it
         should have been.
 
     Raises:
-        InputError: a loss or the gradient is no finite number; it is named, and nothing was
+        InputError: a loss or the gradient is not finite; it is named, and nothing was
             learned from it.
     """
     for name, optimizer in training.optimizers.items():
         for group in optimizer.param_groups:
-            group["lr"] = rates(config)[name] * schedule(training.step, config)
+            group["lr"] = learning_rates(config)[name] * learning_rate_factor(training.step, config)
         optimizer.zero_grad()
-    state = restart(training.state, piece.starts)
+    state = reset_starting_clips(training.state, chunk.is_clip_start)
 
-    with autocast(piece.frames.device, config):
-        output, state = forward(training.net, training.heads, piece, state)
-    output, target = counted(output, piece, training.net.scale)
+    with autocast(chunk.frames.device, config):
+        output, state = forward(training.net, training.heads, chunk, state)
+    output, target = crop_to_valid(output, chunk, training.net.scale)
     generator = training.optimizers["generator"]
-    parameters = learned_by(generator)
+    parameters = parameters_of(generator)
     losses, leaves = output_gradients(
         terms, config.loss_weights(), output, target, parameters, config, training.scaler
     )
@@ -71,7 +71,7 @@ def step(
 
     with torch.no_grad():
         losses["psnr"] = psnr(leaves.frames, target.frames).mean()
-    values = shared(parameters, losses, mean)
+    values = all_reduce_mean(parameters, losses, reduce_mean)
     check_finite(values, training.step)
     training.scaler.unscale_(generator)
     norm = nn.utils.clip_grad_norm_(training.net.parameters(), config.clip_gradient or math.inf)
@@ -79,18 +79,20 @@ def step(
     if not training.scaler.is_enabled():  # a scaler leaves such a step out and scales less
         check_finite({"gradient_norm": values["gradient_norm"]}, training.step)
     training.scaler.step(generator)
-    average(training, config)
+    update_ema(training, config)
 
     for name in DISCRIMINATORS:
-        if name in training.learned:
-            values |= learn_to_tell(training, name, target.frames, leaves.frames, config, mean)
+        if name in training.loss_modules:
+            values |= discriminator_step(
+                training, name, target.frames, leaves.frames, config, reduce_mean
+            )
     training.scaler.update()
-    training.position = piece.following
+    training.position = chunk.next_position
     training.step += 1
     return values, leaves, target
 
 
-def schedule(step: int, config: TrainConfig) -> float:
+def learning_rate_factor(step: int, config: TrainConfig) -> float:
     """Share of the full learning rates: linear rise, constant, linear fall.
 
     So a run can be cut short or prolonged at will. The fall takes half of the steps at most.
@@ -100,29 +102,29 @@ def schedule(step: int, config: TrainConfig) -> float:
     return max(0.0, min(1.0, rise, fall))
 
 
-def restart(state: State | None, starts: Tensor) -> State | None:
-    """The state with zeros, as every generator begins with, in the clips that ``starts`` [B] names.
+def reset_starting_clips(state: State | None, is_clip_start: Tensor) -> State | None:
+    """The state, with zeros for the clips that begin (``is_clip_start`` [B]).
 
-    None, which is a new start for all, where there is no state yet or all begin.
+    None, which starts all clips anew, where there is no state yet or all clips begin.
     """
-    if state is None or bool(starts.all()):
+    if state is None or bool(is_clip_start.all()):
         return None
-    if not bool(starts.any()):
+    if not bool(is_clip_start.any()):
         return state
-    new = starts.view(-1, 1, 1, 1).to(state[0].device)
+    new = is_clip_start.view(-1, 1, 1, 1).to(state[0].device)
     return type(state)(*(torch.where(new, 0.0, tensor) for tensor in state))
 
 
 def forward(
-    net: Generator, heads: nn.ModuleList, piece: Piece, state: State | None
+    net: Generator, heads: nn.ModuleList, chunk: Chunk, state: State | None
 ) -> tuple[Output, State]:
     """The generator's output for a chunk, in float32, and its next state."""
-    samples, mask = piece.samples, piece.mask
-    height, width = piece.low.shape[-2:]
+    samples, mask = chunk.samples, chunk.mask
+    height, width = chunk.low.shape[-2:]
     if isinstance(net, StreamNet):
         frames, motion = [], []
         for t in range(samples.shape[1]):
-            jitter = None if piece.jitter is None else piece.jitter[:, t : t + 1]
+            jitter = None if chunk.jitter is None else chunk.jitter[:, t : t + 1]
             frame, state = net(samples[:, t : t + 1], mask[:, t : t + 1], state, jitter=jitter)  # type: ignore[arg-type]
             frames.append(frame)
             assert isinstance(state, StreamState)
@@ -138,22 +140,22 @@ def forward(
     return Output(output.float(), stages=tuple(stages)), state
 
 
-def counted(output: Output, piece: Piece, scale: int) -> tuple[Output, Target]:
+def crop_to_valid(output: Output, chunk: Chunk, scale: int) -> tuple[Output, Target]:
     """Output and target without the padding, which is never scored.
 
     A network that does not enlarge (``scale`` 1) is to make the low-resolution frames.
     """
-    region = piece.scored
-    reduced = piece.frames.shape[-1] // piece.low.shape[-1]
+    region = chunk.valid_region
+    reduced = chunk.frames.shape[-1] // chunk.low.shape[-1]
 
     def cut(frames: Tensor) -> Tensor:
-        return region.of(frames, piece.frames.shape[-1] // frames.shape[-1])
+        return region.crop(frames, chunk.frames.shape[-1] // frames.shape[-1])
 
-    low = cut(piece.low)
+    low = cut(chunk.low)
     target = Target(
-        frames=cut(piece.frames) if scale == reduced else low,
+        frames=cut(chunk.frames) if scale == reduced else low,
         low=low,
-        before=None if piece.before is None else cut(piece.before),
+        before=None if chunk.previous_low is None else cut(chunk.previous_low),
     )
     motion = None if output.motion is None else cut(output.motion)
     return Output(cut(output.frames), motion, tuple(map(cut, output.stages))), target
@@ -184,16 +186,16 @@ def output_gradients(
         (scaled) gradient in ``grad``; None where no term looks at one.
     """
     leaves = Output(
-        _leaf(output.frames),
-        None if output.motion is None else _leaf(output.motion),
-        tuple(map(_leaf, output.stages)),
+        _detached_leaf(output.frames),
+        None if output.motion is None else _detached_leaf(output.motion),
+        tuple(map(_detached_leaf, output.stages)),
     )
     values = {}
     for name, term in terms.items():
         with autocast(output.frames.device, config):
             value = term(leaves, target)
         # Only what is named here gets a gradient: a discriminator's weights do not.
-        inputs = [*_tensors(leaves), *parameters]
+        inputs = [*_tensors_of(leaves), *parameters]
         torch.autograd.backward(scaler.scale(weights[name] * value), inputs=inputs)
         values[name] = value.detach()
     return values, leaves
@@ -201,35 +203,35 @@ def output_gradients(
 
 def backward(output: Output, leaves: Output) -> None:
     """Carry the gradient that the leaves hold through the generator."""
-    pairs = zip(_tensors(output), _tensors(leaves), strict=True)
+    pairs = zip(_tensors_of(output), _tensors_of(leaves), strict=True)
     judged = [(tensor, leaf.grad) for tensor, leaf in pairs if leaf.grad is not None]
     torch.autograd.backward([tensor for tensor, _ in judged], [grad for _, grad in judged])
 
 
-def learn_to_tell(
-    training: Training,
+def discriminator_step(
+    training: TrainingState,
     name: str,
     real: Tensor,
     fake: Tensor,
     config: TrainConfig,
-    mean: Mean | None,
+    reduce_mean: ReduceMean | None,
 ) -> dict[str, float]:
     """A discriminator's step on what the generator made in this one."""
-    discriminator, optimizer = training.learned[name], training.optimizers[name]
+    discriminator, optimizer = training.loss_modules[name], training.optimizers[name]
     with autocast(real.device, config):
         loss = discriminator_loss(
             discriminator, real, fake.detach(), config.adversarial_loss, config.r1, config.shift
         )
     torch.autograd.backward(training.scaler.scale(loss))
     parameters = list(discriminator.parameters())
-    values = shared(parameters, {f"{name}/discriminator": loss.detach()}, mean)
+    values = all_reduce_mean(parameters, {f"{name}/discriminator": loss.detach()}, reduce_mean)
     check_finite(values, training.step)
     training.scaler.step(optimizer)
     return values
 
 
-def shared(
-    parameters: Iterable[nn.Parameter], values: Mapping[str, Tensor], mean: Mean | None
+def all_reduce_mean(
+    parameters: Iterable[nn.Parameter], values: Mapping[str, Tensor], reduce_mean: ReduceMean | None
 ) -> dict[str, float]:
     """Gradients, in place, and values as their means over all processes.
 
@@ -242,8 +244,8 @@ def shared(
             parameter.grad = torch.zeros_like(parameter)
         gradients.append(parameter.grad)
     numbers = torch.stack([value.float() for value in values.values()])
-    if mean is not None:
-        flat = mean(torch.cat([*(g.reshape(-1) for g in gradients), numbers]))
+    if reduce_mean is not None:
+        flat = reduce_mean(torch.cat([*(g.reshape(-1) for g in gradients), numbers]))
         *parts, numbers = torch.split(flat, [*(g.numel() for g in gradients), len(numbers)])
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
@@ -251,11 +253,11 @@ def shared(
 
 
 @torch.no_grad()
-def average(training: Training, config: TrainConfig) -> None:
+def update_ema(training: TrainingState, config: TrainConfig) -> None:
     """Follow the generator's weights; faster in the first steps, which begin far away."""
     decay = min(config.ema, (1 + training.step) / (10 + training.step))
     for name, parameter in training.net.named_parameters():
-        training.averaged[name].lerp_(parameter, 1.0 - decay)
+        training.ema[name].lerp_(parameter, 1.0 - decay)
 
 
 def autocast(device: torch.device, config: TrainConfig) -> AbstractContextManager[None]:
@@ -264,9 +266,9 @@ def autocast(device: torch.device, config: TrainConfig) -> AbstractContextManage
     return torch.autocast(device.type, dtype, enabled=config.precision != "fp32")
 
 
-def _leaf(tensor: Tensor) -> Tensor:
+def _detached_leaf(tensor: Tensor) -> Tensor:
     return tensor.detach().requires_grad_()
 
 
-def _tensors(output: Output) -> list[Tensor]:
+def _tensors_of(output: Output) -> list[Tensor]:
     return [t for t in (output.frames, output.motion, *output.stages) if t is not None]

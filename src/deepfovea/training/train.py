@@ -27,11 +27,11 @@ from ..losses.terms import Term, deviations, make_terms
 from ..reds.items import PublishedItems
 from ..reds.splits import split_folder
 from ..runtime.device import pick_device
-from .chunks import pieces
+from .chunks import iter_chunks
 from .dataset import SCALE, ClipDataset
-from .logging import Log, writing
-from .state import State, Training, begin, export, restore, save
-from .step import schedule, step
+from .logging import Log, explained_write_errors
+from .state import State, TrainingState, init_run, restore_checkpoint, save_checkpoint, save_ema
+from .step import learning_rate_factor, train_step
 
 _log = logging.getLogger(__name__)
 
@@ -56,10 +56,10 @@ def train(
         data: folder of videos or image folders, or a data set with a split of that name: see
             :func:`deepfovea.reds.splits.split_folder`.
         run: folder of this run, made if it is missing.
-        config: what to do; on resuming, all but :data:`deepfovea.config.RESUME_KEEPS` may differ
+        config: what to do; on resuming, all but :data:`deepfovea.config.FIXED_ON_RESUME` may differ
             from what the run began with.
         resume: go on from the last checkpoint.
-        cache: where decoded frames lie; by default ``run / "frames"``.
+        cache: device decoded frames lie; by default ``run / "frames"``.
         start_from: a model, by name or path, whose weights a new run begins with.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         skip_unreadable: leave out frames that cannot be read, with a warning.
@@ -68,19 +68,19 @@ def train(
         The model's file; None in all processes but the main one.
 
     Raises:
-        InputError: unusable data, configuration, device or run folder; a loss that is no number.
+        InputError: unusable data, configuration, device or run folder; a loss that is not finite.
     """
     last = run / "checkpoints" / "last.safetensors"
     if last.exists() and not resume:
         raise InputError(f"{run}: holds a run already; give --resume or another folder")
     if resume and not last.exists():
         raise InputError(f"{run}: received --resume, but there is no {last.name} to go on from")
-    accelerator, where = _processes(device, config)
-    mine, everyone = accelerator.process_index, accelerator.num_processes
-    training = begin(config, where, start_from)
-    terms, shown = _objective(config, training, where)
+    accelerator, torch_device = _start_accelerator(device, config)
+    rank, world_size = accelerator.process_index, accelerator.num_processes
+    training = init_run(config, torch_device, start_from)
+    terms, logged_names = _make_objective(config, training, torch_device)
     if resume:  # last, as what is built above draws random numbers
-        restore(last, training, config, mine, everyone)
+        restore_checkpoint(last, training, config, rank, world_size)
     notes = deviations(terms, config.perceptual_backbone, config.flow_estimator)
     with accelerator.local_main_process_first():
         videos = split_folder(data, "train")
@@ -91,26 +91,30 @@ def train(
     else:
         varied = config.sampling == "varied"
         dataset = ClipDataset(sources, config.clip, config.crop, config.seed, varied)
-    log = _open_run(run, config, training, shown, notes) if accelerator.is_main_process else None
+    log = (
+        _open_run(run, config, training, logged_names, notes)
+        if accelerator.is_main_process
+        else None
+    )
 
-    mean: Callable[[Tensor], Tensor] | None = None
-    if everyone > 1:
-        mean = lambda tensor: accelerator.reduce(tensor, "mean")  # noqa: E731
+    reduce_mean: Callable[[Tensor], Tensor] | None = None
+    if world_size > 1:
+        reduce_mean = lambda tensor: accelerator.reduce(tensor, "mean")  # noqa: E731
 
     def checkpoint(path: Path) -> None:
-        state = _gathered(training.state, accelerator)
+        state = _gather_state(training.state, accelerator)
         if accelerator.is_main_process:
-            save(path, training, config, config.batch * everyone, state)
+            save_checkpoint(path, training, config, config.batch * world_size, state)
 
     started = saved = kept = time.monotonic()
     hours = training.hours
-    feed = pieces(dataset, config, where, training.position, mine, everyone)
+    feed = iter_chunks(dataset, config, torch_device, training.position, rank, world_size)
     with closing(log) if log else nullcontext(), _progress(log is not None) as progress:
         task = progress.add_task(config.model, total=config.steps, completed=training.step, loss="")
         while training.step < config.steps:
-            piece = next(feed)
-            rate = config.learning_rate * schedule(training.step, config)
-            values, output, target = step(training, terms, piece, config, mean)
+            chunk = next(feed)
+            rate = config.learning_rate * learning_rate_factor(training.step, config)
+            values, output, target = train_step(training, terms, chunk, config, reduce_mean)
             training.hours = hours + (time.monotonic() - started) / 3600.0
             for name, value in values.items():
                 training.sums[name] = training.sums.get(name, 0.0) + value
@@ -123,78 +127,82 @@ def train(
                     log.row(training.step, about | means)
                 training.logged, training.sums = training.step, {}
             if log and config.picture_steps and (training.step % config.picture_steps == 0 or done):
-                samples = target.low * piece.scored.of(piece.mask, SCALE)
+                samples = target.low * chunk.valid_region.crop(chunk.mask, SCALE)
                 log.picture(training.step, samples[0], output.frames[0], target.frames[0])
             loss = values[next(iter(terms))]
             progress.update(task, completed=training.step, loss=f"{loss:.4f}")
             now = time.monotonic()
-            if _main_says(now - saved > 60 * config.save_minutes, accelerator) and not done:
+            if _broadcast_flag(now - saved > 60 * config.save_minutes, accelerator) and not done:
                 checkpoint(last)
                 saved = now
-            if config.keep_minutes and _main_says(
+            if config.keep_minutes and _broadcast_flag(
                 now - kept > 60 * config.keep_minutes, accelerator
             ):
                 checkpoint(last.with_name(f"step-{training.step:07d}.safetensors"))
                 kept = now
     checkpoint(last)
     accelerator.wait_for_everyone()
-    if everyone > 1:
+    if world_size > 1:
         accelerator.end_training()  # without it, processes may abort when Python ends
     if log is None:
         return None
     model = run / "model.safetensors"
-    export(model, training, config, notes)
+    save_ema(model, training, config, notes)
     return model
 
 
-def _processes(device: str, config: TrainConfig) -> tuple[Accelerator, torch.device]:
+def _start_accelerator(device: str, config: TrainConfig) -> tuple[Accelerator, torch.device]:
     """The processes that train together, and the device of this one."""
     picked = pick_device(device)
     # Without a word, Accelerate runs several CPU processes as so many separate runs.
     accelerator = Accelerator(cpu=picked.type == "cpu")
-    where: torch.device = picked if accelerator.num_processes == 1 else accelerator.device
-    if where.index is not None and where.type == "cuda":
-        torch.cuda.set_device(where)
-    if config.precision == "fp16" and where.type == "cpu":
+    own: torch.device = picked if accelerator.num_processes == 1 else accelerator.device
+    if own.index is not None and own.type == "cuda":
+        torch.cuda.set_device(own)
+    if config.precision == "fp16" and own.type == "cpu":
         raise InputError("--precision fp16: received a CPU, which has no use for it; expected bf16")
-    return accelerator, where
+    return accelerator, own
 
 
-def _objective(
-    config: TrainConfig, training: Training, device: torch.device
+def _make_objective(
+    config: TrainConfig, training: TrainingState, device: torch.device
 ) -> tuple[dict[str, Term], dict[str, str]]:
     """The terms, and the names under which those with a stand-in are logged."""
     names = config.loss_weights()
     perceptual = flow = None
-    shown = {}
+    logged_names = {}
     if "perceptual" in names:
         path = Path(config.perceptual_weights) if config.perceptual_weights else None
         backbone = load_backbone(config.perceptual_backbone, path).to(device)
         perceptual = PerceptualLoss(backbone, config.perceptual_resolution)
-        shown["perceptual"] = f"perceptual/{perceptual.name}"
+        logged_names["perceptual"] = f"perceptual/{perceptual.name}"
     if {"flow", "endpoint"} & set(names):
         path = Path(config.flow_weights) if config.flow_weights else None
         flow = flow_estimator(config.flow_estimator, path)
-        shown |= {name: f"{name}/{config.flow_estimator}" for name in ("flow", "endpoint")}
+        logged_names |= {name: f"{name}/{config.flow_estimator}" for name in ("flow", "endpoint")}
     terms = make_terms(
         names,
-        training.learned,
+        training.loss_modules,
         perceptual=perceptual,
         flow=flow,
         adversarial=config.adversarial_loss,
         shift=config.shift,
     )
-    return terms, shown
+    return terms, logged_names
 
 
 def _open_run(
-    run: Path, config: TrainConfig, training: Training, shown: dict[str, str], notes: list[str]
+    run: Path,
+    config: TrainConfig,
+    training: TrainingState,
+    logged_names: dict[str, str],
+    notes: list[str],
 ) -> Log:
     """The folder of a run and its log."""
-    with writing(run):
+    with explained_write_errors(run):
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
-    log = Log(run, training.step, shown)
-    with writing(run), replacing(run / "config.json") as file:
+    log = Log(run, training.step, logged_names)
+    with explained_write_errors(run), replacing(run / "config.json") as file:
         file.write(to_json(config).encode() + b"\n")
     log.notes(notes)
     for note in notes:
@@ -202,14 +210,14 @@ def _open_run(
     return log
 
 
-def _gathered(state: State | None, accelerator: Accelerator) -> State | None:
+def _gather_state(state: State | None, accelerator: Accelerator) -> State | None:
     """The recurrent states of all processes, one batch after the other."""
     if state is None or accelerator.num_processes == 1:
         return state
     return type(state)(*(accelerator.gather(tensor.contiguous()) for tensor in state))
 
 
-def _main_says(yes: bool, accelerator: Accelerator) -> bool:
+def _broadcast_flag(yes: bool, accelerator: Accelerator) -> bool:
     """What the main process says, in all of them."""
     if accelerator.num_processes == 1:
         return yes
@@ -217,7 +225,7 @@ def _main_says(yes: bool, accelerator: Accelerator) -> bool:
     return bool(accelerator.reduce(said, "sum") > 0)
 
 
-def _progress(shown: bool) -> Progress:
+def _progress(logged_names: bool) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -225,5 +233,5 @@ def _progress(shown: bool) -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("loss {task.fields[loss]}"),
-        disable=not shown or not os.isatty(2),
+        disable=not logged_names or not os.isatty(2),
     )
