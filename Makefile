@@ -5,6 +5,8 @@
 #   make benchmark DATA=folder/of/videos
 # and one those of docs/speed.md, on a machine with nothing else to do (20 minutes):
 #   make speed DATA=folder/of/videos
+# The documentation as a site, in the folder site:
+#   make docs
 # Faults, bad input and load, for docs/reliability.md (an hour), the oldest allowed packages, and
 # known vulnerabilities of the newest:
 #   make soak, make lowest, make audit
@@ -13,7 +15,7 @@ BIN := .venv/bin
 DATA ?= ../shared/data/val
 MODELS ?= stream,stream-perceptual,paper
 
-.PHONY: demo benchmark speed test lint types format soak lowest audit clean
+.PHONY: demo benchmark speed docs test lint types format soak lowest audit clean
 
 demo: .venv/ready
 	$(BIN)/deepfovea demo
@@ -34,6 +36,9 @@ speed: .venv/ready
 	$(BIN)/python benchmarks/deform_conv.py --rounds 6 --train-rounds 2 \
 	    --json benchmarks/deform_conv.json
 	$(BIN)/python benchmarks/page.py
+
+docs: .venv/ready
+	$(BIN)/python -m mkdocs build --strict
 
 test: lint types
 	$(BIN)/pytest -n auto
@@ -70,4 +75,4 @@ audit: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv .venv-lowest demo-output
+	rm -rf .venv .venv-lowest demo-output site dist

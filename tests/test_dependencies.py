@@ -25,6 +25,7 @@ WORDS = {
     "BSD-2-Clause": "BSD",
     "BSD-3-Clause": "BSD",
     "Apache-2.0": "Apache",
+    "ISC": "ISC",
     "MIT": "MIT",
     "MIT-CMU": "MIT-CMU|HPND",
     "MPL-2.0": "MPL|Mozilla",
