@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "deepfovea"
 LAYER = {
     "config": 0,
     "io": 0,
+    "io.outputs": 1,
     "runtime.device": 1,
     "video": 10,
     "gaze": 10,

@@ -16,6 +16,7 @@ from .files_to_files import Summary, reconstruct_file
 from .gaze import GazeTrack, synthetic
 from .images import contact_sheet, mark_gaze, resize
 from .io.atomic import replacing
+from .io.outputs import refuse_overlap
 from .metrics.pixel import psnr
 from .reconstructor import Reconstructed, Reconstructor
 from .video import VideoReader
@@ -64,14 +65,10 @@ def run_demo(
     and ``contact-sheet.png`` (the gaze ringed) into ``folder``; earlier ones are replaced. The
     gaze is a synthetic track of fixations and saccades unless given.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: no folder for output ({error.strerror}); choose another"
-        ) from None
-    gaze = gaze or synthetic(seed=1, duration_seconds=60.0)
     output, beside = folder / "reconstruction.mp4", folder / "side-by-side.mp4"
+    sheet = folder / "contact-sheet.png"
+    refuse_overlap([output, beside, sheet], [video])
+    gaze = gaze or synthetic(seed=1, duration_seconds=60.0)
     with VideoReader(video) as reader:
         count = min(reader.frame_count or SHEET_ROWS, max_frames or 10**9)
     shown_at = [round((row + 0.5) * count / SHEET_ROWS) for row in range(SHEET_ROWS)]
@@ -108,7 +105,6 @@ def run_demo(
         on_frame=on_frame,
         on_result=compare,
     )
-    sheet = folder / "contact-sheet.png"
     columns = ["samples, gaze ringed", "hole filling + bicubic", "DeepFovea++", "original"]
     try:
         with replacing(sheet) as file:

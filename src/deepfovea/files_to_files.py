@@ -19,6 +19,7 @@ from .config import PUBLISHED_DENSITY, Density, InputError
 from .fovea import reduce, sample
 from .gaze import DisplayGeometry, GazeTrack, center
 from .images import side_by_side_panels, to_image
+from .io.outputs import made_folder, refuse_overlap
 from .metrics.pixel import psnr
 from .reconstructor import Filmed, Gaze, Reconstructed, Reconstructor
 from .video import VideoReader, VideoWriter
@@ -82,13 +83,16 @@ def reconstruct_file(
             [3, H, W].
 
     Raises:
-        InputError: what cannot be read, written or used.
+        InputError: what cannot be read, written or used; an output that is the input, or lies
+            inside it.
     """
     gaze = gaze or center()
     scale = reconstructor.model.scale
     reconstructor.reset()
     frames, sampled, quality = 0, 0.0, 0.0
     started = time.perf_counter()
+    outputs = [output, side_by_side] if side_by_side else [output]
+    refuse_overlap(outputs, [source])
     with ExitStack() as stack:
         reader = stack.enter_context(
             VideoReader(source, frame_rate=frame_rate, skip_unreadable=skip_unreadable)
@@ -106,6 +110,9 @@ def reconstruct_file(
                 "full resolution"
             )
         audio = None if source.is_dir() else source
+
+        for path in outputs:
+            stack.enter_context(made_folder(path.parent))
 
         def open_writer(path: Path) -> VideoWriter:
             return stack.enter_context(
@@ -206,8 +213,10 @@ def sample_file(
     gaze = gaze or center()
     scale = 4 if simulate else 1
     frames, sampled = 0, 0.0
+    refuse_overlap([output], [source])
     with (
         VideoReader(source, frame_rate=frame_rate) as reader,
+        made_folder(output.parent),
         VideoWriter(
             output,
             frame_rate=reader.frame_rate,

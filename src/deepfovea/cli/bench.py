@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from .options import Subcommands, comma_separated, positive, write_text
+from .options import Subcommands, comma_separated, positive, protect_inputs, write_text
 
 
 def add(subcommands: Subcommands) -> None:
@@ -36,6 +36,7 @@ def _bench(options: argparse.Namespace) -> None:
     from ..runtime.device import pick_device
     from ..runtime.export import parse_size
 
+    protect_inputs(options, options.json)
     console = Console(highlight=False)
     rows, about = bench(
         comma_separated(options.models),

@@ -20,6 +20,7 @@ from .options import (
     non_negative,
     one_line,
     positive,
+    protect_inputs,
     seed,
     write_bytes,
     write_text,
@@ -107,11 +108,11 @@ def _evaluate(options: argparse.Namespace) -> int:
     from ..evaluate import from_json
     from ..evaluate.run import is_first_process
 
+    sheets = options.plots and options.plots / "sheets"
+    protect_inputs(options, options.json, options.markdown, sheets)
     for file in filter(None, (options.json, options.markdown)):
-        if file.is_dir() or not file.parent.is_dir():  # before anything is computed
-            raise InputError(
-                f"{file}: cannot be written (it is a folder, or in none); choose another"
-            )
+        if file.is_dir():  # before anything is computed
+            raise InputError(f"{file}: received a folder, expected the name of a file")
     if not options.root.is_file():
         result = _run(options)
     else:

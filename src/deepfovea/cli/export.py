@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .options import Subcommands, positive
+from .options import Subcommands, positive, protect_inputs
 
 
 def add(subcommands: Subcommands) -> None:
@@ -31,6 +31,7 @@ def _export(options: argparse.Namespace) -> None:
     from ..checkpoint import load
     from ..runtime.export import export_onnx, parse_size
 
+    protect_inputs(options, options.output)
     difference = export_onnx(
         load(options.model),
         options.output,

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from ..config import InputError
+from ..io.outputs import refuse_overlap
 from .options import (
     SKIP_HELP,
     ProgressBar,
@@ -16,6 +17,7 @@ from .options import (
     gaze_and_display,
     make_reconstructor,
     positive,
+    protect_inputs,
 )
 
 _log = logging.getLogger(__name__)
@@ -52,6 +54,8 @@ def _infer(options: argparse.Namespace) -> None:
     from ..video import VideoReader, find_videos
 
     outputs = {video: _output(video, options) for video in find_videos(options.root)}
+    protect_inputs(options, *outputs.values())
+    refuse_overlap(outputs.values(), outputs)  # links lead out of the folder
     for output in outputs.values():
         if output.exists() and not options.overwrite:
             raise InputError(f"{output}: exists already; choose another folder or --overwrite")
@@ -70,12 +74,6 @@ def _infer(options: argparse.Namespace) -> None:
             continue
         gaze, geometry, total = gaze_and_display(options, reader)
         made = make_reconstructor(options, geometry)
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{output.parent}: no folder for outputs ({error.strerror}); choose another"
-            ) from None
         with ProgressBar(total) as advance:
             summary = reconstruct_file(
                 video,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from ..config import Density, InputError
 from ..io.atomic import replacing
+from ..io.outputs import made_folder, refuse_overlap
 
 if TYPE_CHECKING:
     from ..gaze import DisplayGeometry, GazeTrack
@@ -198,6 +200,25 @@ def make_reconstructor(
     )
 
 
+def protect_inputs(options: argparse.Namespace, *outputs: Path | None) -> None:
+    """Refuse outputs that are, or lie inside, something that the options name as an input.
+
+    Models, engines and gazes may be words as well as files: only files count.
+    """
+    videos = [getattr(options, name, None) for name in ("input", "root", "data", "video")]
+    texts = [getattr(options, name, None) for name in ("model", "gaze", "start_from")]
+    texts += [*comma_separated(getattr(options, "models", ""))]
+    texts += [getattr(options, name, None) for name in ("flow_weights", "perceptual_weights")]
+    files = [Path(text) for text in texts if text and _is_file(text)]
+    refuse_overlap(filter(None, outputs), [*filter(None, videos), *files])
+
+
+def _is_file(text: str | Path) -> bool:
+    with contextlib.suppress(OSError):  # too long for a name
+        return Path(text).is_file()
+    return False
+
+
 def comma_separated(text: str) -> list[str]:
     """The parts of a list with commas."""
     return [name for name in text.split(",") if name]
@@ -211,7 +232,7 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """As :func:`write_text`."""
     try:
-        with replacing(path) as file:
+        with made_folder(path.parent), replacing(path) as file:
             file.write(data)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another") from None

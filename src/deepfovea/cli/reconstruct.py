@@ -12,6 +12,7 @@ from .options import (
     add_model,
     gaze_and_display,
     make_reconstructor,
+    protect_inputs,
 )
 
 
@@ -40,12 +41,12 @@ def _reconstruct(options: argparse.Namespace) -> None:
     from ..files_to_files import reconstruct_file
     from ..video import VideoReader
 
+    output, beside = options.output, None
+    if options.side_by_side:
+        beside = output.parent / f"{output.stem}-side-by-side{output.suffix}"
+    protect_inputs(options, output, beside)
     with VideoReader(options.input, frame_rate=options.frame_rate) as reader:
         gaze, geometry, total = gaze_and_display(options, reader)
-    beside = None
-    if options.side_by_side:
-        output = options.output
-        beside = output.parent / f"{output.stem}-side-by-side{output.suffix}"
     with ProgressBar(total) as advance:
         summary = reconstruct_file(
             options.input,

@@ -10,6 +10,7 @@ from .options import (
     add_gaze_and_density,
     add_input_output,
     gaze_and_display,
+    protect_inputs,
 )
 
 
@@ -28,6 +29,7 @@ def _sample(options: argparse.Namespace) -> None:
     from ..files_to_files import sample_file
     from ..video import VideoReader
 
+    protect_inputs(options, options.output)
     with VideoReader(options.input, frame_rate=options.frame_rate) as reader:
         gaze, geometry, total = gaze_and_display(options, reader)
     with ProgressBar(total) as advance:

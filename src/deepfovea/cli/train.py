@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..config import LOSS_WEIGHTS, PUBLISHED_LOSSES, PUBLISHED_TRAINING, InputError, TrainConfig
-from .options import SKIP_HELP, Subcommands, comma_separated, size
+from ..io.outputs import refuse_overlap
+from .options import SKIP_HELP, Subcommands, comma_separated, protect_inputs, size
 
 RECIPE_HELP = (
     "Defaults are those of the recipe of stream; with another model, or with one of the published "
@@ -136,6 +137,7 @@ def _train(options: argparse.Namespace) -> None:
     if options.resume and file is None and options.run.is_dir():
         file = options.run / "config.json"
     config = read_config(file) if file else _default_config(given)
+    _protect_inputs(options)
     model = train(
         options.data,
         options.run,
@@ -148,6 +150,16 @@ def _train(options: argparse.Namespace) -> None:
     )
     if model:  # not in the other processes of this training
         print(f"{model}: trained; 'deepfovea reconstruct --model {model}' uses it")
+
+
+def _protect_inputs(options: argparse.Namespace) -> None:
+    """Refuse a run folder, or a cache, that would write into what is read."""
+    files = ("config.json", "metrics.jsonl", "model.safetensors")
+    folders = ("checkpoints", "pictures", "tensorboard")
+    outputs = [options.run / name for name in (*files, *folders)]
+    protect_inputs(options, *outputs, options.cache or options.run / "frames")
+    if options.config and not options.resume:
+        refuse_overlap(outputs, [options.config])
 
 
 def _ignore_failed_tensorboard_write(failure: threading.ExceptHookArgs) -> None:

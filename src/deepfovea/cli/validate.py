@@ -11,6 +11,7 @@ from .options import (
     Subcommands,
     add_model,
     positive,
+    protect_inputs,
     seed,
     size,
     write_text,
@@ -59,6 +60,7 @@ def _validate(options: argparse.Namespace) -> None:
     from ..reds.validate import to_json, to_markdown, validate
     from ..runtime.device import pick_device
 
+    protect_inputs(options, options.json, options.markdown)
     rows = validate(
         options.data,
         load(options.model, pick_device(options.device)),

@@ -115,7 +115,7 @@ class VideoWriter:
 
     def _check_replaceable(self, overwrite: bool) -> None:
         if not overwrite:
-            refuse(self.path, "an existing output", "a new name, or overwrite to replace it")
+            refuse(self.path, "an existing output", "a new name, or --overwrite to replace it")
         if self.suffix and not self._target.is_file():
             refuse(self.path, "an output that is not a file", "a file or a new name")
         if not self.suffix:
@@ -199,7 +199,7 @@ class VideoWriter:
             yield
         except FileExistsError:
             received = "an output that has appeared while this was written"
-            refuse(self.path, received, "a new name, or overwrite to replace it")
+            refuse(self.path, received, "a new name, or --overwrite to replace it")
         except (av.FFmpegError, OSError) as error:
             received = f"an output that cannot be written ({reason_of(error)})"
             refuse(self.path, received, "space and permission; nothing was kept")
