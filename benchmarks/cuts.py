@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 import deepfovea
-from deepfovea.fovea import reduce
+from deepfovea.fovea import downsample
 from deepfovea.metrics.pixel import psnr
 from deepfovea.video.reader import find_videos, read_clip
 
@@ -33,7 +33,7 @@ def clip(path):
 def sampled(frames):
     """Samples and mask of each frame alone."""
     gaze = torch.tensor([[[WIDTH / 8 - 0.5, HEIGHT / 8 - 0.5]] * len(frames)])
-    samples, mask = deepfovea.sample(reduce(frames[None]), gaze)
+    samples, mask = deepfovea.sample(downsample(frames[None]), gaze)
     return list(zip(samples.split(1, 1), mask.split(1, 1), strict=True))
 
 

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from av.video.reformatter import VideoReformatter
 
 from deepfovea.files_to_files import to_tensor
-from deepfovea.fovea import reduce
+from deepfovea.fovea import downsample
 from deepfovea.images import to_image
 from deepfovea.reconstructor import Reconstructor
 from deepfovea.runtime.engine import load_engine
@@ -47,7 +47,7 @@ def reconstructed(videos):
         with VideoReader(video) as reader:
             images = [to_tensor(frame.image[..., :3]) for frame in islice(reader, FRAMES)]
         frames = F.interpolate(torch.stack(images), (HEIGHT, WIDTH), mode="area")
-        pairs = [(reduce(frame), (WIDTH / 8, HEIGHT / 8)) for frame in frames]
+        pairs = [(downsample(frame), (WIDTH / 8, HEIGHT / 8)) for frame in frames]
         yield from (to_image(result.frame) for result in Reconstructor(model).stream(pairs))
 
 

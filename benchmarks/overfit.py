@@ -49,12 +49,12 @@ def write_clip(video, folder):
 
 def baseline(frames):
     """PSNR of hole filling and bicubic upscaling on the same task, mean over 20 draws, dB."""
-    low = deepfovea.reduce(frames[None])
+    low = deepfovea.downsample(frames[None])
     center = torch.tensor([SIDE / SCALE / 2 - 0.5] * 2).expand(1, FRAMES, 2)
     scores = []
     for seed in range(20):
         samples, mask = deepfovea.sample(low, center, seed=seed)
-        filled = deepfovea.upscale(deepfovea.pull_push(samples, mask), SCALE)
+        filled = deepfovea.upsample_bicubic(deepfovea.pull_push(samples, mask), SCALE)
         scores.append(float(psnr(filled, frames[None]).mean()))
     return float(np.mean(scores))
 

@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 
 from deepfovea.config import PUBLISHED_TRAINING
-from deepfovea.fovea import reduce
+from deepfovea.fovea import downsample
 from deepfovea.losses.flow import flow_estimator
 from deepfovea.losses.perceptual import PerceptualLoss, load_backbone
 from deepfovea.losses.terms import make_terms
@@ -95,7 +95,7 @@ def measure(way, height, width, batch, repeats):
         flow=flow_estimator("dis"),
     )
     frames = torch.rand(batch, 6, 3, height, width)
-    low = reduce(frames)
+    low = downsample(frames)
     mask = (torch.rand(batch, 6, 1, *low.shape[-2:]) < 0.2).float()
     chunk = Chunk(
         frames,

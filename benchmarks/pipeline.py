@@ -21,7 +21,7 @@ import torch
 
 from deepfovea.demo import demo_video
 from deepfovea.files_to_files import reconstruct_file, to_tensor
-from deepfovea.images import resize, to_image
+from deepfovea.images import resize_frame, to_image
 from deepfovea.reconstructor import Reconstructor
 from deepfovea.runtime.engine import load_engine
 from deepfovea.video import VideoReader, VideoWriter
@@ -31,7 +31,7 @@ def write_source(path, frames, height, width):
     """The demo video, to and fro, at the low resolution."""
     with VideoReader(demo_video()) as reader:
         images = [to_tensor(frame.image) for frame in islice(reader, 48)]
-    images = [to_image(resize(image, height, width)) for image in images]
+    images = [to_image(resize_frame(image, height, width)) for image in images]
     images += images[-2:0:-1]
     with VideoWriter(path, frame_rate=24) as writer:
         for number in range(frames):
@@ -58,7 +58,7 @@ def stages(folder, reconstructor, frames, rounds):
 
     def generate(sampled):
         for group in sampled:
-            yield from reconstructor._filmed(group)
+            yield from reconstructor._to_yuv(group)
 
     def run_through(sampled):
         for _ in generate(sampled):  # kept, they would ask for memory that the whole never needs
@@ -138,7 +138,7 @@ def main():
     model = load_engine("stream", options.engine)
     reconstructor = Reconstructor(model)
     blank = [(torch.zeros(3, height, width), (0.0, 0.0))] * 3
-    list(reconstructor.film_ahead(blank))  # compiles
+    list(reconstructor.stream_yuv(blank))  # compiles
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         frames = options.memory or options.frames

@@ -26,11 +26,11 @@ HERE = Path(__file__).parent
 def measure(rounds, frames):
     rows = []
     for size in SIZES:
-        best, about = bench(["stream"], ENGINES, size=size, frames=frames, rounds=rounds)
+        best, environment = bench(["stream"], ENGINES, size=size, frames=frames, rounds=rounds)
         rows += best
         for row in best:
             print(size, row.engine, f"{row.ms_p50:.1f} ms", flush=True)
-    (HERE / "size.json").write_text(to_json(rows, about) + "\n")
+    (HERE / "size.json").write_text(to_json(rows, environment) + "\n")
 
 
 def draw():

@@ -16,10 +16,10 @@ from screenshot import scene
 
 import deepfovea
 from deepfovea.fill import pull_push
-from deepfovea.fovea import reduce
-from deepfovea.images import contact_sheet, mark_gaze, resize
+from deepfovea.fovea import downsample
+from deepfovea.images import contact_sheet, mark_gaze, resize_frame
 from deepfovea.metrics.pixel import psnr
-from deepfovea.resample import upscale
+from deepfovea.resample import upsample_bicubic
 
 HEIGHT, WIDTH, FRAMES = 432, 640, 12
 SPEEDS = (4, 20, 60)  # pixels per frame
@@ -34,14 +34,14 @@ def pan(wide, speed):
 
 def row(model, frames):
     """Samples, filling, reconstruction, truth and error of the last frame."""
-    samples, mask = deepfovea.sample(reduce(frames)[None], torch.tensor([[GAZE] * FRAMES]))
+    samples, mask = deepfovea.sample(downsample(frames)[None], torch.tensor([[GAZE] * FRAMES]))
     with torch.inference_mode():
         shown, _ = model(samples, mask)
     shown, truth = shown[0, -1].clamp(0, 1), frames[-1]
-    filled = upscale(pull_push(samples[0, -1], mask[0, -1]))
+    filled = upsample_bicubic(pull_push(samples[0, -1], mask[0, -1]))
     print(f"fill {psnr(filled, truth):.2f} dB, reconstructed {psnr(shown, truth):.2f} dB")
     x, y = (4 * c + 1.5 for c in GAZE)
-    seen = mark_gaze(resize(samples[0, -1], HEIGHT, WIDTH), x, y, 12.0)
+    seen = mark_gaze(resize_frame(samples[0, -1], HEIGHT, WIDTH), x, y, 12.0)
     error = (4 * (shown - truth).abs()).clamp(0, 1)
     return [seen, filled, shown, truth, error]
 

@@ -17,7 +17,7 @@ from PIL import Image
 from screenshot import scene
 
 import deepfovea
-from deepfovea.fovea import reduce
+from deepfovea.fovea import downsample
 from deepfovea.images import contact_sheet
 from deepfovea.metrics.pixel import psnr
 
@@ -35,7 +35,7 @@ def main():
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "perceptual.jpg")
     options = parser.parse_args()
     frames = pan(scene(HEIGHT, WIDTH + FRAMES * SPEEDS[0]), SPEEDS[0])
-    samples, mask = deepfovea.sample(reduce(frames)[None], torch.tensor([[GAZE] * FRAMES]))
+    samples, mask = deepfovea.sample(downsample(frames)[None], torch.tensor([[GAZE] * FRAMES]))
     names = ["stream", "stream-perceptual"]
     shown = []
     for name in names:

@@ -11,7 +11,7 @@ import torch
 from media import moving, write_video
 
 from deepfovea import checkpoint
-from deepfovea.files_to_files import reduce, to_tensor
+from deepfovea.files_to_files import downsample, to_tensor
 from deepfovea.gaze import synthetic
 from deepfovea.reconstructor import Reconstructor
 from deepfovea.runtime.engine import load_engine
@@ -83,7 +83,7 @@ def run(worker: Worker, *, frames: int = 24) -> dict[str, Any]:
 
 def engines(frames: int, wrong: list[str]) -> dict[str, str]:
     """The shipped network over a moving picture, by every engine that is installed, in float32."""
-    images = [reduce(to_tensor(image), 4) for image in moving(frames, 256, 384)]
+    images = [downsample(to_tensor(image), 4) for image in moving(frames, 256, 384)]
     gaze = synthetic(0, frames / 24).pixels([t / 24 for t in range(frames)], 64, 96).tolist()
     pairs = [(image, (x, y)) for image, (x, y) in zip(images, gaze, strict=True)]
 

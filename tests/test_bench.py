@@ -77,7 +77,7 @@ def test_multiply_adds_of_convolutions_and_products():
 
 
 def test_a_network_that_is_not_shipped_is_drawn():
-    assert "deepfovea" not in checkpoint.shipped()
+    assert "deepfovea" not in checkpoint.bundled_models()
     assert isinstance(bench._network("deepfovea"), RecurrentUNet)
 
 

@@ -16,13 +16,13 @@ from deepfovea import checkpoint
 from deepfovea.checkpoint import (
     PRESETS,
     build,
+    bundled_models,
     describe,
-    find,
     load,
     load_with_provenance,
     read,
+    resolve_path,
     save_model,
-    shipped,
     write,
 )
 from deepfovea.config import InputError
@@ -417,8 +417,8 @@ def shelf(tmp_path, monkeypatch, model):
 
 
 def test_what_is_shipped_is_loaded_by_name(shelf):
-    assert shipped() == ["tiny"]
-    assert find("tiny") == shelf / "tiny.safetensors"
+    assert bundled_models() == ["tiny"]
+    assert resolve_path("tiny") == shelf / "tiny.safetensors"
     assert load("tiny").config == TINY
     assert load(shelf / "tiny.safetensors").config == TINY
 
@@ -451,13 +451,13 @@ def test_a_name_that_no_file_can_have_is_refused(shelf):
     refused(load, "a" * 5000)
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", bundled_models())
 def test_what_ships_can_be_loaded(name):
     network, provenance = load_with_provenance(name)
     assert network.config == PRESETS[name.partition("-")[0]]
     assert provenance
     assert all(tensor.isfinite().all() for tensor in network.state_dict().values())
-    assert find(name).stat().st_size <= (4e6 if name == "stream" else 7e6)
+    assert resolve_path(name).stat().st_size <= (4e6 if name == "stream" else 7e6)
 
 
 # --- writing ----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from deepfovea.reconstructor import Reconstructor
 from deepfovea.runtime import engine
 from deepfovea.runtime.engine import load_engine
 from deepfovea.runtime.export import Step, trace
-from deepfovea.video import to_planes
+from deepfovea.video import to_yuv420
 
 TOLERANCE = 1e-4
 """In float32."""
@@ -134,7 +134,7 @@ def test_planes_are_those_of_the_frames(stream, name, size):
         frames, end = stream(samples, mask)
     planes, state = compiled.planes(samples, mask)
     assert_near(tuple(state), tuple(end))
-    for received, expected in zip(planes, to_planes(frames, 6), strict=True):
+    for received, expected in zip(planes, to_yuv420(frames, 6), strict=True):
         assert received.shape == expected.shape
         assert (received.int() - expected.int()).abs().max() <= 1
         assert (received != expected).float().mean() < 0.01
@@ -145,7 +145,7 @@ def test_planes_of_several_frames_at_a_time(six):
     samples, mask = clip(12)
     frames, _ = six(samples, mask)
     planes, _ = load_engine(six, "openvino").planes(samples, mask)
-    for received, expected in zip(planes, to_planes(frames, 6), strict=True):
+    for received, expected in zip(planes, to_yuv420(frames, 6), strict=True):
         assert received.shape == expected.shape
         assert (received.int() - expected.int()).abs().max() <= 1
 
@@ -153,7 +153,7 @@ def test_planes_of_several_frames_at_a_time(six):
 def test_only_the_wide_convolutions_are_in_bfloat16(stream):
     core, step = engine._openvino_core(), Step(stream)
     samples, mask = (tensor[:, 0] for tensor in clip(1, 16, 24))
-    model = core.read_model(trace(step, samples, mask, step.start(samples), by_grid=True))
+    model = core.read_model(trace(step, samples, mask, step.initial_state(samples), by_grid=True))
     engine._wide_convolutions_in_bfloat16(model)
     types = {}
     for node in model.get_ordered_ops():

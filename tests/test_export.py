@@ -38,7 +38,7 @@ SMALL = StreamConfig(
 SIX_AT_A_TIME = UNetConfig(6, False, True, (4,) * 5, (4,) * 4, (4, 18))
 ANCESTOR = UNetConfig(1, True, False, (4,) * 5, (4,) * 5, ())
 NAMES = Step(StreamNet(SMALL))
-INPUTS, OUTPUTS = NAMES.inputs, NAMES.outputs
+INPUTS, OUTPUTS = NAMES.input_names, NAMES.output_names
 DOCUMENT = Path(__file__).parents[1] / "docs" / "export.md"
 
 
@@ -113,7 +113,7 @@ def test_static(network, tmp_path):
     model = onnx.load(path)
     assert model.opset_import[0].version == 18
     assert axes(model)["samples"] == [1, 3, 24, 40]
-    assert axes(model)["state_hidden"] == [1, 8, 12, 20]
+    assert axes(model)["state_hidden_state"] == [1, 8, 12, 20]
     assert axes(model)["frame"] == [1, 3, 96, 160]
     assert not operators(model) & set(export.FORBIDDEN)
 

@@ -13,7 +13,7 @@ from deepfovea.config import InputError
 from deepfovea.fill import Canvas, accumulate, pull_push
 from deepfovea.flow import backward_warp, dis_flow
 from deepfovea.fovea import draw_mask
-from deepfovea.resample import halve, resampled_by_grid, resize, upscale
+from deepfovea.resample import downsample_2x, resampled_by_grid, upsample_bicubic, upsample_bilinear
 
 SIZES = [(1, 1), (1, 7), (6, 1), (2, 3), (7, 9), (16, 16), (17, 33), (40, 24)]
 
@@ -165,7 +165,7 @@ def test_nan_where_nothing_is_known_does_not_matter():
 def test_upscaling_is_bicubic_as_in_opencv_and_clamped():
     cv2 = pytest.importorskip("cv2")
     frames = torch.rand(2, 2, 3, 11, 14)
-    large = upscale(frames)
+    large = upsample_bicubic(frames)
     assert large.shape == (2, 2, 3, 44, 56)
     image = frames[1, 0].permute(1, 2, 0).numpy()
     cubic = cv2.resize(image, (56, 44), interpolation=cv2.INTER_CUBIC)
@@ -174,7 +174,7 @@ def test_upscaling_is_bicubic_as_in_opencv_and_clamped():
     received = large[1, 0].permute(1, 2, 0).numpy()
     assert np.allclose(received, cubic.clip(0, 1), rtol=0, atol=1e-5)
     plain = torch.nn.functional.interpolate(frames[0], scale_factor=3, mode="bicubic")
-    torch.testing.assert_close(upscale(frames, 3)[0], plain.clamp(0, 1), rtol=0, atol=1e-6)
+    torch.testing.assert_close(upsample_bicubic(frames, 3)[0], plain.clamp(0, 1), rtol=0, atol=1e-6)
 
 
 # --- warping ----------------------------------------------------------------------------------
@@ -226,7 +226,12 @@ def still_scene(length=8):
 def test_sampling_a_grid_resamples_alike(size, channels):
     x = torch.rand(2, channels, *size)
     even = x[..., : size[0] // 2 * 2, : size[1] // 2 * 2]
-    calls = [lambda: resize(x, 2), lambda: resize(x, 4), lambda: halve(x), lambda: halve(even, 1)]
+    calls = [
+        lambda: upsample_bilinear(x, 2),
+        lambda: upsample_bilinear(x, 4),
+        lambda: downsample_2x(x),
+        lambda: downsample_2x(even, 1),
+    ]
     for call in calls:
         expected = call()
         with resampled_by_grid():
@@ -235,16 +240,16 @@ def test_sampling_a_grid_resamples_alike(size, channels):
 
 def test_half_precision_resamples_where_single_precision_does():
     x = F.interpolate(torch.rand(1, 2, 4, 60), size=(8, 600), mode="bilinear")
-    for call in (lambda x: resize(x, 2), halve):
+    for call in (lambda x: upsample_bilinear(x, 2), downsample_2x):
         with resampled_by_grid():
             assert torch.allclose(call(x.half()).float(), call(x), atol=2e-3)
 
 
 def test_halves_are_means():
     x = torch.arange(24.0).view(1, 1, 4, 6)
-    assert halve(x)[0, 0].tolist() == [[3.5, 5.5, 7.5], [15.5, 17.5, 19.5]]
+    assert downsample_2x(x)[0, 0].tolist() == [[3.5, 5.5, 7.5], [15.5, 17.5, 19.5]]
     shifted = [[10.5, 12.5, 14.0], [19.5, 21.5, 23.0]]  # the last column and row are repeated
-    assert halve(x, 1)[0, 0].tolist() == shifted
+    assert downsample_2x(x, 1)[0, 0].tolist() == shifted
 
 
 def test_a_still_scene_is_known_better_with_every_frame():

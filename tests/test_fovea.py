@@ -11,7 +11,7 @@ from scipy import integrate, stats
 from torchvision.transforms import functional as vision
 
 from deepfovea.config import Density, InputError
-from deepfovea.fovea import density_map, draw_mask, reduce, sample, void_and_cluster
+from deepfovea.fovea import density_map, downsample, draw_mask, sample, void_and_cluster
 from deepfovea.gaze import DisplayGeometry
 
 BUDGETS = [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9]
@@ -416,16 +416,16 @@ def test_reduced_by_four_is_the_mean_of_the_middle_of_each_block():
     frames = torch.rand(2, 3, 3, 24, 40)
     middle = frames.unflatten(-1, (10, 4)).unflatten(-3, (6, 4))[..., 1:3, :, 1:3]
     assert middle.shape == (2, 3, 3, 6, 2, 10, 2)
-    torch.testing.assert_close(reduce(frames), middle.mean((-1, -3)), rtol=0, atol=1e-6)
+    torch.testing.assert_close(downsample(frames), middle.mean((-1, -3)), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])
 def test_reduced_is_bilinear_without_antialiasing(scale):
     frames = torch.rand(2, 3, 24, 36)
     expected = vision.resize(frames, [24 // scale, 36 // scale], antialias=False)
-    torch.testing.assert_close(reduce(frames, scale), expected, rtol=0, atol=1e-6)
-    single = reduce(frames[0], scale)
-    assert torch.equal(single, reduce(frames, scale)[0])
+    torch.testing.assert_close(downsample(frames, scale), expected, rtol=0, atol=1e-6)
+    single = downsample(frames[0], scale)
+    assert torch.equal(single, downsample(frames, scale)[0])
 
 
 def test_the_gradient_of_samples_reaches_the_frames_that_were_sampled():

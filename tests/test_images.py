@@ -8,7 +8,7 @@ from deepfovea.images import (
     PANEL_WIDTH,
     contact_sheet,
     mark_gaze,
-    resize,
+    resize_frame,
     side_by_side_panels,
     to_image,
 )
@@ -57,14 +57,14 @@ def test_channels_stay_apart():
 def test_growing_makes_squares_of_pixels():
     frame = torch.rand(3, 5, 7)
     squares = frame.repeat_interleave(4, -1).repeat_interleave(4, -2)
-    assert torch.equal(resize(frame, 20, 28), squares)
-    assert torch.equal(resize(frame, 5, 7), frame)
+    assert torch.equal(resize_frame(frame, 20, 28), squares)
+    assert torch.equal(resize_frame(frame, 5, 7), frame)
 
 
 def test_shrinking_averages():
     stripes = torch.zeros(3, 40, 60)
     stripes[..., ::4] = 1.0  # without averaging they would fall between the pixels that are read
-    small = resize(stripes, 10, 15)
+    small = resize_frame(stripes, 10, 15)
     assert small.shape == (3, 10, 15)
     inside = small[..., 1:-1]
     torch.testing.assert_close(inside, torch.full_like(inside, 0.25), rtol=0, atol=0.01)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 import deepfovea
 from deepfovea.config import Density, InputError
-from deepfovea.fovea import HALTON_LENGTH, QUAD, jitter_sequence, reduce, sample
+from deepfovea.fovea import HALTON_LENGTH, QUAD, downsample, jitter_sequence, sample
 from deepfovea.generators.stream.net import StreamNet
 
 ALL_PIXELS = Density(center=1.0, periphery=1.0)
@@ -34,7 +34,7 @@ def still(jitter, frames=8, size=(128, 160), density=ALL_PIXELS, net=None):
     """
     truth = band_limited(*size)
     offsets = jitter_sequence(jitter, 0, frames)
-    low = reduce(truth.expand(frames, -1, -1, -1), jitter=offsets)[None]
+    low = downsample(truth.expand(frames, -1, -1, -1), jitter=offsets)[None]
     gaze = torch.tensor([19.5, 15.5]).expand(1, frames, 2)
     samples, mask = sample(low, gaze, density, seed=3)
     offsets = None if offsets is None else offsets[None]
@@ -46,7 +46,7 @@ def still(jitter, frames=8, size=(128, 160), density=ALL_PIXELS, net=None):
 
 def test_no_offset_is_the_published_low_resolution():
     video = torch.rand(3, 3, 32, 48)
-    torch.testing.assert_close(reduce(video, jitter=torch.zeros(3, 2)), reduce(video))
+    torch.testing.assert_close(downsample(video, jitter=torch.zeros(3, 2)), downsample(video))
 
 
 @pytest.mark.parametrize(("x", "y"), [(2, 0), (0, 2), (2, 2), (-1, 1), (4, -4)])
@@ -54,16 +54,16 @@ def test_whole_output_pixels_are_a_shift_of_the_frame(x, y):
     """Pixel (i, j) shows what the published one shows when the frame is moved the other way."""
     video = torch.rand(1, 3, 64, 64)
     moved = torch.roll(video, (-y, -x), (-2, -1))
-    got = reduce(video, jitter=torch.tensor([[x / 4, y / 4]]))
-    torch.testing.assert_close(got[..., 2:-2, 2:-2], reduce(moved)[..., 2:-2, 2:-2])
+    got = downsample(video, jitter=torch.tensor([[x / 4, y / 4]]))
+    torch.testing.assert_close(got[..., 2:-2, 2:-2], downsample(moved)[..., 2:-2, 2:-2])
 
 
 def test_each_frame_has_its_own_offset():
     video = torch.rand(1, 3, 32, 32).expand(4, -1, -1, -1)
     offsets = jitter_sequence("quad", 0, 4)
     for t in range(4):
-        alone = reduce(video[t], jitter=offsets[t])
-        torch.testing.assert_close(reduce(video, jitter=offsets)[t], alone)
+        alone = downsample(video[t], jitter=offsets[t])
+        torch.testing.assert_close(downsample(video, jitter=offsets)[t], alone)
 
 
 def test_quad_visits_each_cell_of_the_canvas_once():

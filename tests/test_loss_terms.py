@@ -9,7 +9,7 @@ from torch import nn
 from deepfovea.checkpoint import PRESETS
 from deepfovea.config import LOSS_WEIGHTS, PUBLISHED_LOSSES, InputError, TrainConfig
 from deepfovea.flow import dis_flow
-from deepfovea.fovea import reduce
+from deepfovea.fovea import downsample
 from deepfovea.generators.stream.net import StreamConfig, StreamNet
 from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
 from deepfovea.losses.adversarial import r1_penalty
@@ -51,7 +51,7 @@ def terms_of(names, learned, **changes):
 
 
 def chunk_of(frames, **changes):
-    low = reduce(frames)
+    low = downsample(frames)
     batch, time, _, height, width = low.shape
     mask = (torch.rand(batch, time, 1, height, width) < 0.4).float()
     values = {
@@ -110,7 +110,7 @@ def test_a_term_of_a_batch_is_the_mean_of_its_parts(name):
     output = Output(
         0.5 * (frames + noise), torch.randn(2, 2, 2, 16, 16), (torch.rand(2, 2, 3, 32, 32),)
     )
-    target = Target(frames, reduce(frames), torch.rand(2, 3, 16, 16))
+    target = Target(frames, downsample(frames), torch.rand(2, 3, 16, 16))
     term = terms_of([name], learned_parts([name], CHANNELS))[name]
 
     def part(i):
@@ -158,15 +158,15 @@ def test_the_endpoint_error_is_the_distance_from_the_true_flow():
     motion = torch.cat(
         [torch.randn(2, 1, 2, 16, 16), true + torch.tensor([3.0, 4.0])[:, None, None]], 1
     )
-    target = Target(frames, reduce(frames))
+    target = Target(frames, downsample(frames))
     assert float(term(Output(frames, motion), target)) == pytest.approx(5.0, rel=1e-3)
     (previous, current) = asked[0]
     assert torch.equal(previous, frames[:, :-1].flatten(0, 1))
     assert torch.equal(current, frames[:, 1:].flatten(0, 1))
     frames = torch.rand(2, 4, 3, 64, 64)  # hardly a flow is right
-    assert float(term(Output(frames, motion), Target(frames, reduce(frames)))) < 1.0
+    assert float(term(Output(frames, motion), Target(frames, downsample(frames)))) < 1.0
     lone = Output(frames[:, :1], motion[:, :1].requires_grad_())
-    assert term(lone, Target(frames[:, :1], reduce(frames[:, :1]))).item() == 0.0
+    assert term(lone, Target(frames[:, :1], downsample(frames[:, :1]))).item() == 0.0
 
 
 def test_motion_compares_with_the_frame_before():

@@ -13,9 +13,9 @@ from torchvision.models import AlexNet_Weights, alexnet
 
 from deepfovea.config import InputError
 from deepfovea.evaluate import Protocol, evaluate
-from deepfovea.fovea import reduce
+from deepfovea.fovea import downsample
 from deepfovea.metrics.lpips import SMALLEST, load_lpips
-from deepfovea.resample import upscale
+from deepfovea.resample import upsample_bicubic
 from deepfovea.video import VideoWriter
 
 pytest.importorskip("lpips", reason="the package lpips is not installed")
@@ -95,7 +95,7 @@ def test_an_evaluation_has_its_mean_and_that_of_its_change(backbone, tmp_path):
     protocol = Protocol(metrics=("lpips",))
     values = evaluate(tmp_path, [], ["bicubic-all"], protocol).rows[0].values
     truth = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
-    shown, distance = upscale(reduce(truth)), load_lpips()
+    shown, distance = upsample_bicubic(downsample(truth)), load_lpips()
     expected = np.mean([distance(a, b) for a, b in zip(shown, truth, strict=True)])
     changes = [[distance(*video[t : t + 2]) for t in range(2)] for video in (shown, truth)]
     assert values["lpips"] == pytest.approx(expected, abs=1e-6)

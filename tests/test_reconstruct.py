@@ -95,7 +95,7 @@ def test_frame_by_frame_is_the_stream_is_the_bare_model(stream, options, few, mo
     expected, samples, mask = bare(stream, frames, gaze, **options)
     one_by_one = Reconstructor(stream, **options)
     streamed = list(Reconstructor(stream, **options).stream(pairs(frames, gaze)))
-    overlapping = list(Reconstructor(stream, **options).stream_ahead(pairs(frames, gaze)))
+    overlapping = list(Reconstructor(stream, **options).stream_prefetched(pairs(frames, gaze)))
     assert len(streamed) == len(overlapping) == 5
     for t, (frame, gaze_px) in enumerate(pairs(frames, gaze)):
         assert_near(one_by_one(frame, gaze_px), expected[t])
@@ -147,7 +147,7 @@ def test_six_at_a_time_with_a_short_last_group(six):
     for t, result in enumerate(results):
         assert_near(result.frame, expected[t], 1e-5)
         assert torch.equal(result.mask, mask[t])
-    overlapping = list(Reconstructor(six, seed=5).stream_ahead(pairs(frames, gaze)))
+    overlapping = list(Reconstructor(six, seed=5).stream_prefetched(pairs(frames, gaze)))
     assert all(torch.equal(a.frame, b.frame) for a, b in zip(overlapping, results, strict=True))
     with pytest.raises(ValueError, match=r"6 frames at a time.*stream\(\)"):
         Reconstructor(six)(frames[0], (0.0, 0.0))

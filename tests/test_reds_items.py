@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from deepfovea.config import InputError
-from deepfovea.fovea import density_map, reduce
+from deepfovea.fovea import density_map, downsample
 from deepfovea.io.decoded_cache import Source
 from deepfovea.reds.items import FRAMES, PublishedItems, crop_or_pad, item_count
 from deepfovea.training.sampler import stateful_batches
@@ -52,7 +52,7 @@ def test_reds_as_published():
     whole = torch.from_numpy(frames).permute(0, 3, 1, 2).double() / 255
     expected = F.interpolate(whole, scale_factor=0.25, mode="bilinear", align_corners=False)
     expected = F.pad(expected[..., 32:-32], (0, 0, 6, 6))
-    torch.testing.assert_close(reduce(item["frames"].double() / 255), expected)
+    torch.testing.assert_close(downsample(item["frames"].double() / 255), expected)
 
 
 def test_masks_have_the_published_density_and_gaze():
@@ -138,8 +138,8 @@ def test_any_size_is_fitted_about_its_centre(height, width):
     whole = torch.from_numpy(source.frames).permute(0, 3, 1, 2)[
         ..., : height // 4 * 4, : width // 4 * 4
     ]
-    low, _ = crop_or_pad(reduce(whole.double()), (24, 32))
-    torch.testing.assert_close(reduce(frames.double()), low)
+    low, _ = crop_or_pad(downsample(whole.double()), (24, 32))
+    torch.testing.assert_close(downsample(frames.double()), low)
 
 
 def test_what_is_no_item_is_refused_in_one_line(items, caplog):

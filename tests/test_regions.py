@@ -9,7 +9,7 @@ import torch
 from deepfovea.config import Density
 from deepfovea.fovea import density_map, eccentricity_map
 from deepfovea.gaze import DisplayGeometry
-from deepfovea.metrics.regions import cell_map, enlarge, region_means
+from deepfovea.metrics.regions import cell_map, region_means, upsample_nearest
 
 DENSITY = Density(0.9, 0.1, 4.0, 9.0)
 
@@ -77,4 +77,9 @@ def test_radii_in_degrees_make_rings_in_degrees():
 
 def test_enlarging_repeats_pixels():
     small = torch.tensor([[1, 2], [3, 4]])
-    assert enlarge(small, 2).tolist() == [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]
+    assert upsample_nearest(small, 2).tolist() == [
+        [1, 1, 2, 2],
+        [1, 1, 2, 2],
+        [3, 3, 4, 4],
+        [3, 3, 4, 4],
+    ]

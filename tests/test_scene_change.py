@@ -7,7 +7,7 @@ import torch.nn.functional as F
 import deepfovea
 from deepfovea.config import PUBLISHED_DENSITY
 from deepfovea.fovea import density_map, draw_mask
-from deepfovea.generators.stream.scene_change import exposure_gain, same_scene
+from deepfovea.generators.stream.scene_change import exposure_gain, scene_continuity
 from deepfovea.metrics.pixel import psnr
 
 
@@ -38,10 +38,10 @@ def test_channels_change_apart():
 def test_what_moves_does_not_decide():
     """A fifth of the frame is replaced by something brighter; the rest keeps its brightness."""
     reference, mask = scene(share=0.5)
-    now = reference.clone()
-    now[..., :6, :] = 0.5 + 0.5 * torch.rand(2, 3, 6, 40)
-    plain = (now * mask).mean((2, 3)) / (reference * mask).mean((2, 3))
-    gain = exposure_gain(now * mask, mask, reference)
+    target = reference.clone()
+    target[..., :6, :] = 0.5 + 0.5 * torch.rand(2, 3, 6, 40)
+    plain = (target * mask).mean((2, 3)) / (reference * mask).mean((2, 3))
+    gain = exposure_gain(target * mask, mask, reference)
     assert (plain - 1.0).min() > 0.05
     assert ((gain[..., 0, 0] - 1.0).abs() < 0.5 * (plain - 1.0)).all()
 
@@ -65,20 +65,20 @@ def test_the_change_is_bounded():
 
 def test_a_scene_goes_on_while_most_of_it_is_confirmed():
     carried, mask = scene(height=64, share=0.5)
-    sure = torch.ones_like(mask)
+    confidence = torch.ones_like(mask)
     other = torch.rand_like(carried)
     half = torch.where(torch.arange(40) < 20, carried, other)
-    assert same_scene(carried * mask, mask, carried, sure).eq(1.0).all()
-    assert same_scene(half * mask, mask, carried, sure).eq(1.0).all()
-    assert same_scene(other * mask, mask, carried, sure).eq(0.0).all()
+    assert scene_continuity(carried * mask, mask, carried, confidence).eq(1.0).all()
+    assert scene_continuity(half * mask, mask, carried, confidence).eq(1.0).all()
+    assert scene_continuity(other * mask, mask, carried, confidence).eq(0.0).all()
 
 
 @pytest.mark.parametrize("noise", [0.003, 0.03, 0.06])
 def test_noise_on_a_plain_wall_is_no_cut(noise):
     wall = torch.full((2, 3, 48, 64), 0.4)
-    before, now = (wall + noise * torch.randn_like(wall) for _ in range(2))
+    reference, target = (wall + noise * torch.randn_like(wall) for _ in range(2))
     all_known = torch.ones(2, 1, 48, 64)
-    assert same_scene(now, all_known, before, all_known).eq(1.0).all()
+    assert scene_continuity(target, all_known, reference, all_known).eq(1.0).all()
 
 
 def test_motion_missed_by_a_pixel_is_no_cut():
@@ -87,7 +87,7 @@ def test_motion_missed_by_a_pixel_is_no_cut():
     scene, mask = 0.5 * texture + 0.5 * coarse, (torch.rand(2, 1, 48, 64) < 0.2).float()
     missed = scene.roll(1, -1)
     assert (missed - scene).abs().mean() > 0.9 * (texture - texture.mean()).abs().mean() / 2
-    assert same_scene(scene * mask, mask, missed, torch.ones_like(mask)).eq(1.0).all()
+    assert scene_continuity(scene * mask, mask, missed, torch.ones_like(mask)).eq(1.0).all()
 
 
 def test_without_evidence_a_scene_goes_on():
@@ -95,8 +95,8 @@ def test_without_evidence_a_scene_goes_on():
     other = torch.rand_like(carried)
     few = mask * (mask.flatten(1).cumsum(1).view_as(mask) <= 5)
     nothing = torch.zeros_like(mask)
-    for known, sure in ((mask, nothing), (nothing, mask), (few, torch.ones_like(mask))):
-        assert same_scene(other * known, known, carried, sure).eq(1.0).all()
+    for known, confidence in ((mask, nothing), (nothing, mask), (few, torch.ones_like(mask))):
+        assert scene_continuity(other * known, known, carried, confidence).eq(1.0).all()
 
 
 def test_a_flickering_lamp_costs_the_shipped_network_little():
@@ -110,7 +110,7 @@ def test_a_flickering_lamp_costs_the_shipped_network_little():
     lamp = 1.0 + 0.15 * torch.cos(2.1 * torch.arange(12.0)).view(1, 12, 1, 1, 1)
     quality = []
     for frames in (still, lamp * still):
-        low = deepfovea.fovea.reduce(frames)
+        low = deepfovea.fovea.downsample(frames)
         with torch.inference_mode():
             output, _ = net(low * mask, mask.float())
         quality.append(float(psnr(output[:, -1:], frames[:, -1:]).mean()))

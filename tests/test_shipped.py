@@ -9,9 +9,9 @@ from torch import Tensor
 import deepfovea
 from deepfovea.config import Density
 from deepfovea.fill import pull_push
-from deepfovea.fovea import reduce, sample
+from deepfovea.fovea import downsample, sample
 from deepfovea.metrics.pixel import psnr
-from deepfovea.resample import upscale
+from deepfovea.resample import upsample_bicubic
 from deepfovea.runtime.engine import load_engine
 
 HEIGHT, WIDTH = 256, 320
@@ -49,10 +49,10 @@ def gaze(x: float, y: float, length: int = LENGTH) -> Tensor:
 def reconstructed(net, frames, at=None, density=None, **draw):
     """What the network makes of frames, and what filling makes of the same samples."""
     at = gaze(WIDTH / 8, HEIGHT / 8, frames.shape[1]) if at is None else at
-    samples, mask = sample(reduce(frames), at, density or Density(), seed=0, **draw)
+    samples, mask = sample(downsample(frames), at, density or Density(), seed=0, **draw)
     ours, _ = net(samples, mask)
     filled = pull_push(samples.flatten(0, 1), mask.flatten(0, 1))
-    return ours.clamp(0, 1)[0], upscale(filled).clamp(0, 1)
+    return ours.clamp(0, 1)[0], upsample_bicubic(filled).clamp(0, 1)
 
 
 def quality(frames, truth):
@@ -98,7 +98,7 @@ def test_nothing_of_the_scene_before_a_cut_is_seen_after_it(stream):
     before, after = still("astronaut", 6), still("coffee", 6)
     cut, _ = reconstructed(stream, torch.cat([before, after], 1))
     samples, mask = sample(
-        reduce(torch.cat([before, after], 1)), gaze(WIDTH / 8, HEIGHT / 8, 12), seed=0
+        downsample(torch.cat([before, after], 1)), gaze(WIDTH / 8, HEIGHT / 8, 12), seed=0
     )
     with torch.inference_mode():
         fresh, _ = stream(samples[:, 6:], mask[:, 6:])  # the same samples, without a past

@@ -9,19 +9,19 @@ from scipy.ndimage import gaussian_filter
 import deepfovea
 from deepfovea.fill import pull_push
 from deepfovea.flow import backward_warp
-from deepfovea.fovea import draw_mask, reduce, sample
-from deepfovea.generators.stream.flow_candidates import settle
-from deepfovea.generators.stream.motion import Motion, lucas_kanade_step
+from deepfovea.fovea import downsample, draw_mask, sample
+from deepfovea.generators.stream.flow_candidates import select_flow
+from deepfovea.generators.stream.motion import MotionEstimator, lucas_kanade_step
 from deepfovea.generators.stream.net import (
-    Enter,
+    BicubicUpsample,
+    SpaceToDepthStem,
     StreamConfig,
     StreamNet,
     StreamState,
-    Upscale,
     _between_samples,
 )
 from deepfovea.metrics.pixel import psnr
-from deepfovea.resample import upscale
+from deepfovea.resample import upsample_bicubic
 
 SMALL = StreamConfig(12, 16, 16, 8, 4, (8, 8, 8))
 SIZES = [(16, 24), (13, 22), (1, 1)]
@@ -68,7 +68,7 @@ def at_samples(cells):
 
 def fill(samples, mask):
     """The baseline that needs neither learning nor memory."""
-    return upscale(pull_push(samples, mask))
+    return upsample_bicubic(pull_push(samples, mask))
 
 
 # --- frames and state ---------------------------------------------------------------------------
@@ -253,18 +253,18 @@ def test_the_canvas_holds_the_samples_where_they_are():
 
 
 def test_entering_is_a_convolution_of_everything_unshuffled():
-    enter = Enter(7, 4, 5, 6)
+    stem = SpaceToDepthStem(7, 4, 5, 6)
     fine, low, half = torch.rand(2, 7, 32, 48), torch.rand(2, 4, 16, 24), torch.rand(2, 5, 8, 12)
     x = torch.cat([F.pixel_unshuffle(fine, 4), F.pixel_unshuffle(low, 2), half], 1)
-    expected = F.conv2d(x, enter.weight, enter.bias)
-    assert torch.allclose(enter(fine, low, half), expected, atol=1e-5)
+    expected = F.conv2d(x, stem.weight, stem.bias)
+    assert torch.allclose(stem(fine, low, half), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", SIZES)
 @torch.no_grad()
 def test_the_first_frame_is_about_as_good_as_filled_and_bicubic(size):
     truth = texture(4 * size[0], 4 * size[1], 12.0)
-    low = reduce(truth)[:, None]
+    low = downsample(truth)[:, None]
     mask = draw_mask(torch.full((1, 1, 1, *size), 0.3))
     frames, _ = StreamNet(SMALL)(low * mask, mask)
     assert psnr(frames[0], truth) > psnr(fill(low * mask, mask)[0], truth) - 0.5
@@ -273,7 +273,7 @@ def test_the_first_frame_is_about_as_good_as_filled_and_bicubic(size):
 @torch.no_grad()
 def test_where_all_is_sampled_a_smooth_picture_comes_back():
     truth = texture(96, 128, 8.0)
-    low = reduce(truth)[:, None].expand(1, 3, 3, 24, 32)
+    low = downsample(truth)[:, None].expand(1, 3, 3, 24, 32)
     frames, state = StreamNet(SMALL)(low, torch.ones(1, 3, 1, 24, 32))
     assert (psnr(frames[0], truth) > 40.0).all()
     assert (at_samples(confidence(state)) == 1).all()
@@ -285,12 +285,12 @@ def test_motion_by_half_a_pixel_fills_the_cells_between_samples():
     large = texture(104, 144, 1.5)
     places = [(0, 0), (2, 0), (2, 2), (0, 2)]  # y, x in output pixels
     frames = torch.stack([large[..., y : y + 96, x : x + 128] for y, x in places], 1)
-    low = reduce(frames)
+    low = downsample(frames)
     move = torch.tensor([(0.0, 0.0), (0.0, 0.5), (0.5, 0.0), (0.0, -0.5)])  # x, y
     move = move.view(1, 4, 2, 1, 1).expand(1, 4, 2, 24, 32)
     shown, _ = StreamNet(SMALL)(low, torch.ones(1, 4, 1, 24, 32), motion=move)
     inside = (..., slice(8, -8), slice(8, -8))
-    plain = psnr(upscale(low)[inside], frames[inside])
+    plain = psnr(upsample_bicubic(low)[inside], frames[inside])
     quality = psnr(shown[inside], frames[inside])
     assert (quality.diff() > 0).all()
     assert quality[0, 3] > plain[0, 3] + 3.0
@@ -299,7 +299,7 @@ def test_motion_by_half_a_pixel_fills_the_cells_between_samples():
 @torch.no_grad()
 def test_a_still_scene_is_known_better_with_every_frame():
     truth = texture(192, 192, 6.0)
-    low = reduce(truth)[:, None].expand(1, 8, 3, 48, 48)
+    low = downsample(truth)[:, None].expand(1, 8, 3, 48, 48)
     mask = draw_mask(torch.full((1, 8, 1, 48, 48), 0.2))
     frames, state = StreamNet(SMALL)(low * mask, mask)
     quality = psnr(frames[0], truth)
@@ -316,7 +316,7 @@ def test_a_moving_scene_is_known_better_than_from_one_frame():
     mask = draw_mask(torch.full((1, 8, 1, 48, 48), 0.25))
     frames, _ = StreamNet(SMALL)(low * mask, mask)
     inside = (..., slice(32, -32), slice(32, -32))  # what comes in at the border is new
-    all_known = upscale(low)[0][inside]
+    all_known = upsample_bicubic(low)[0][inside]
     quality = psnr(frames[0][inside], all_known)
     alone = psnr(fill(low * mask, mask)[0][inside], all_known)
     assert (quality[3:] > alone[3:] + 1.0).all()
@@ -327,7 +327,7 @@ def test_after_a_cut_it_lets_go():
     net = deepfovea.load("stream")
     before, after = (texture(192, 192, 8.0, seed) for seed in (1, 2))
     frames = torch.stack([before] * 6 + [after] * 4, 1)
-    low = reduce(frames)
+    low = downsample(frames)
     mask = draw_mask(torch.full((1, 10, 1, 48, 48), 0.25))
     shown, _ = net(low * mask, mask)
     afresh, _ = net(low[:, 6:] * mask[:, 6:], mask[:, 6:])
@@ -397,7 +397,7 @@ def found(move, share, height=72, width=88):
     mask = draw_mask(torch.full((1, 1, 1, height, width), share))[:, 0]
     known = torch.ones_like(mask)
     with torch.no_grad():
-        flow = Motion()(
+        flow = MotionEstimator()(
             pull_push(current * mask, mask), mask, previous, known, torch.zeros_like(current[:, :2])
         )
     return flow, previous, current
@@ -421,7 +421,7 @@ def test_no_evidence_is_no_motion():
     flat = torch.full((1, 3, 32, 40), 0.6)
     mask = draw_mask(torch.full((1, 1, 1, 32, 40), 0.3))[:, 0]
     still = torch.zeros(1, 2, 32, 40)
-    flow = Motion()(flat, mask, flat, torch.ones_like(mask), still)
+    flow = MotionEstimator()(flat, mask, flat, torch.ones_like(mask), still)
     torch.testing.assert_close(flow, still, rtol=0, atol=1e-4)
 
 
@@ -431,11 +431,11 @@ def moved(x, y):
     return large[..., 20 + y : 116 + y, 20 + x : 148 + x], large[..., 20:116, 20:148]
 
 
-def settled(flow, now, before, last=None):
+def selected(flow, target, reference, last=None):
     """From a fifth of the pixels; the picture before on a canvas that knows all of it."""
     mask = draw_mask(torch.full((1, 1, 1, 96, 128), 0.2))[:, 0]
     last = torch.zeros_like(flow) if last is None else last
-    return settle(flow, now * mask, mask, _between_samples(before), last)
+    return select_flow(flow, target * mask, mask, _between_samples(reference), last)
 
 
 def flow_of(*move):
@@ -444,14 +444,14 @@ def flow_of(*move):
 
 def test_what_rests_does_so_exactly():
     jitter = 0.3 * torch.randn(1, 2, 96, 128)
-    assert not settled(jitter, *moved(0, 0)).any()
+    assert not selected(jitter, *moved(0, 0)).any()
 
 
 def test_what_moves_alike_does_so_exactly():
     jitter = torch.randn(1, 2, 96, 128)
     truth = flow_of(3.0, -2.0)
     jitter = 0.5 * (jitter - jitter.mean((2, 3), keepdim=True))
-    found = settled(truth + jitter, *moved(3, -2))
+    found = selected(truth + jitter, *moved(3, -2))
     torch.testing.assert_close(found, truth, rtol=0, atol=1e-5)
 
 
@@ -467,26 +467,26 @@ def two_ways():
 
 
 def test_what_moves_apart_stays_apart():
-    truth, now, before = two_ways()
-    found = settled(truth, now, before)
+    truth, target, reference = two_ways()
+    found = selected(truth, target, reference)
     torch.testing.assert_close(found[..., APART], truth[..., APART], rtol=0, atol=1e-4)
 
 
 def test_motion_that_was_missed_is_that_of_the_frame_before_or_of_the_neighbours():
-    truth, now, before = two_ways()
+    truth, target, reference = two_ways()
     missed = truth.clone()
     missed[..., 40:56, 8:24] = 0.0
     missed[..., 40:56, 104:120] = 6.0
-    by_neighbours = settled(missed, now, before)
-    by_time = settled(torch.zeros_like(truth), now, before, truth)
+    by_neighbours = selected(missed, target, reference)
+    by_time = selected(torch.zeros_like(truth), target, reference, truth)
     for found in (by_neighbours, by_time):
         assert (found - truth)[..., APART].abs().max() < 0.3  # 3 to 10 before
 
 
 def test_samples_correct_a_part_of_a_pixel():
-    truth, now, before = two_ways()
+    truth, target, reference = two_ways()
     wrong = torch.tensor([0.4, -0.3]).view(2, 1, 1) * torch.where(LEFT, 1.0, -1.0)
-    error = (settled(truth + wrong, now, before) - truth)[..., APART].norm(dim=1)
+    error = (selected(truth + wrong, target, reference) - truth)[..., APART].norm(dim=1)
     assert error.median() < 0.15  # 0.5 before
 
 
@@ -495,10 +495,10 @@ def test_a_step_finds_a_small_shift_of_a_full_picture_to_a_fiftieth_of_a_pixel()
     x = torch.arange(64.0)
     wave = torch.sin(x / 5.0)[None, :] + torch.cos(x / 7.0)[:, None]
     moved = torch.sin((x + 0.3) / 5.0)[None, :] + torch.cos((x - 0.2) / 7.0)[:, None]
-    then, now = (0.5 + 0.2 * image.expand(1, 3, 64, 64) for image in (wave, moved))
+    reference, target = (0.5 + 0.2 * image.expand(1, 3, 64, 64) for image in (wave, moved))
     flow, one = torch.zeros(1, 2, 64, 64), torch.ones(1, 1, 64, 64)
     for _ in range(5):
-        flow = flow + lucas_kanade_step(now, then, one, flow, torch.tensor(1e-6))[0]
+        flow = flow + lucas_kanade_step(target, reference, one, flow, torch.tensor(1e-6))[0]
     error = (flow - torch.tensor([0.3, -0.2])[:, None, None])[..., 16:-16, 16:-16]
     assert error.abs().mean() < 0.02
 
@@ -527,9 +527,9 @@ def test_motion_that_is_given_is_used():
 
 
 @pytest.mark.parametrize("size", [(18, 26), (4, 6), (2, 2)])
-def test_upscale_is_bicubic_moved_by_a_pixel(size):
+def test_the_upsampling_is_bicubic_moved_by_a_pixel(size):
     cells = torch.rand(2, 3, *size)
-    large = F.pixel_shuffle(Upscale()(cells), 4)
+    large = F.pixel_shuffle(BicubicUpsample()(cells), 4)
     expected = F.interpolate(cells, scale_factor=2, mode="bicubic", align_corners=False)
     inside = (..., slice(4, None), slice(4, None))
     beyond = (..., slice(3, -1), slice(3, -1))

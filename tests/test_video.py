@@ -19,7 +19,7 @@ from av.video.reformatter import VideoReformatter
 
 from deepfovea import video
 from deepfovea.config import InputError
-from deepfovea.video import Frame, Planes, VideoReader, VideoWriter, list_images, to_planes
+from deepfovea.video import YUV420, Frame, VideoReader, VideoWriter, list_images, to_yuv420
 
 VFR = [0.0, 0.04, 0.05, 0.2, 0.7, 11 / 15]
 
@@ -209,7 +209,7 @@ def test_another_decoder_sees_the_same(tmp_path, size):
 
 
 def as_planes(image, matrix=6):
-    return to_planes(torch.from_numpy(image).permute(2, 0, 1) / 255.0, matrix)
+    return to_yuv420(torch.from_numpy(image).permute(2, 0, 1) / 255.0, matrix)
 
 
 def test_planes_are_the_matrices_of_others():
@@ -237,14 +237,14 @@ def test_planes_are_the_matrices_of_others():
 
 def test_planes_of_many_frames_and_of_colours_that_do_not_exist():
     frames = torch.rand(2, 3, 3, 8, 12) * 3 - 1
-    planes = to_planes(frames, 1)
+    planes = to_yuv420(frames, 1)
     assert planes.luma.shape == (2, 3, 1, 8, 12)
     assert planes.chroma.shape == (2, 3, 2, 4, 6)
     for number, frame in enumerate(frames[1]):
-        alone = to_planes(frame, 1)
+        alone = to_yuv420(frame, 1)
         assert torch.equal(planes.luma[1, number], alone.luma)
         assert torch.equal(planes.chroma[1, number], alone.chroma)
-    assert torch.equal(planes.luma, to_planes(frames.clamp(0, 1), 1).luma)
+    assert torch.equal(planes.luma, to_yuv420(frames.clamp(0, 1), 1).luma)
     assert planes.luma.min() == 16
     assert planes.luma.max() == 235
 
@@ -267,12 +267,12 @@ def test_planes_and_images_make_the_same_video(tmp_path, suffix, size):
 @pytest.mark.parametrize(
     "planes",
     [
-        Planes(torch.zeros(1, 32, 48, dtype=torch.uint8), torch.zeros(2, 16, 24)),
-        Planes(*(torch.zeros(size, dtype=torch.uint8) for size in ((1, 32, 48), (2, 16, 23)))),
-        Planes(*(torch.zeros(size, dtype=torch.uint8) for size in ((1, 32, 48), (1, 16, 24)))),
-        Planes(*(torch.zeros(size, dtype=torch.uint8) for size in ((1, 1, 32, 48), (2, 16, 24)))),
-        Planes(*(torch.zeros(size, dtype=torch.uint8) for size in ((1, 33, 48), (2, 16, 24)))),
-        Planes(*(torch.zeros(size, dtype=torch.uint8) for size in ((1, 0, 48), (2, 0, 24)))),
+        YUV420(torch.zeros(1, 32, 48, dtype=torch.uint8), torch.zeros(2, 16, 24)),
+        YUV420(*(torch.zeros(size, dtype=torch.uint8) for size in ((1, 32, 48), (2, 16, 23)))),
+        YUV420(*(torch.zeros(size, dtype=torch.uint8) for size in ((1, 32, 48), (1, 16, 24)))),
+        YUV420(*(torch.zeros(size, dtype=torch.uint8) for size in ((1, 1, 32, 48), (2, 16, 24)))),
+        YUV420(*(torch.zeros(size, dtype=torch.uint8) for size in ((1, 33, 48), (2, 16, 24)))),
+        YUV420(*(torch.zeros(size, dtype=torch.uint8) for size in ((1, 0, 48), (2, 0, 24)))),
     ],
 )
 def test_planes_that_do_not_fit(tmp_path, planes):

@@ -21,7 +21,7 @@ from deepfovea import cli
 from deepfovea.checkpoint import load
 from deepfovea.config import Density, InputError
 from deepfovea.files_to_files import to_tensor
-from deepfovea.fovea import reduce, sample
+from deepfovea.fovea import downsample, sample
 from deepfovea.gaze import read_track
 from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
 from deepfovea.images import to_image
@@ -113,7 +113,7 @@ def test_the_samples_are_those_of_the_gaze(offer):
     with viewer(offer, playing=False, gaze=[0.25, 0.5], density=DISC) as one:
         assert one.text()["video"]["width"] == WIDTH
         header, pictures = one.frame()
-        low = reduce(to_tensor(originals(offer.videos["0"][0])[0]))
+        low = downsample(to_tensor(originals(offer.videos["0"][0])[0]))
         gaze_px = torch.tensor([[[0.25 * WIDTH / 4 - 0.5, 0.5 * HEIGHT / 4 - 0.5]]])
         samples, mask = sample(low[None, None], gaze_px, Density.parse(DISC))
         expected = (samples[0, 0].permute(1, 2, 0) * 255).round().numpy()
@@ -139,7 +139,7 @@ def test_every_frame_along_a_track_is_what_reconstruct_writes(offer, folder):
             assert (header["frame"], header["stamp"]) == (number, None)
             assert header["gaze"] == pytest.approx(list(gaze))
             gaze_px = tuple(gaze * [WIDTH / 4, HEIGHT / 4] - 0.5)
-            expected = reconstructor(reduce(to_tensor(image)), gaze_px)
+            expected = reconstructor(downsample(to_tensor(image)), gaze_px)
             expected = (expected.permute(1, 2, 0) * 255).numpy()
             assert np.abs(pictures["reconstruction"] - expected).mean() < 3.0  # JPEG
             error = ((expected / 255 - image / 255.0) ** 2).mean()
@@ -255,7 +255,7 @@ def six(tmp_path_factory):
 
 def test_six_frames_at_a_time_are_shown_five_frames_late_and_say_so(six):
     with viewer(six, speed=0, gaze=[0.0, 0.5], stamp=1, views=["samples", "reconstruction"]) as one:
-        low = [reduce(to_tensor(image)) for image in originals(six.videos["0"][0])]
+        low = [downsample(to_tensor(image)) for image in originals(six.videos["0"][0])]
         gaze_px = (-0.5, HEIGHT / 8 - 0.5)
         truth = list(Reconstructor(six.model("six").model).stream((f, gaze_px) for f in low[:6]))
         for number in range(6):

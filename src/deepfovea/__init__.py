@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from .config import Density, InputError, TrainConfig
     from .files_to_files import reconstruct_file
     from .fill import accumulate, pull_push
-    from .fovea import density_map, draw_mask, reduce, sample
+    from .fovea import density_map, downsample, draw_mask, sample
     from .gaze import DisplayGeometry, GazeTrack, read_track
     from .reconstructor import Reconstructor
-    from .resample import upscale
+    from .resample import upsample_bicubic
     from .video import Frame, VideoReader, VideoWriter
 
 __version__ = "0.1.0"
@@ -40,10 +40,10 @@ _HOME = {
     "density_map": "fovea",
     "draw_mask": "fovea",
     "sample": "fovea",
-    "reduce": "fovea",
+    "downsample": "fovea",
     "pull_push": "fill",
     "accumulate": "fill",
-    "upscale": "resample",
+    "upsample_bicubic": "resample",
     "load": "checkpoint",
     "save_model": "checkpoint",
     "Reconstructor": "reconstructor",

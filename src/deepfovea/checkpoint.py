@@ -60,7 +60,7 @@ def build(config: StreamConfig | UNetConfig) -> Generator:
     return StreamNet(config) if isinstance(config, StreamConfig) else RecurrentUNet(config)
 
 
-def shipped() -> list[str]:
+def bundled_models() -> list[str]:
     """Names of the networks whose trained weights come with the package."""
     return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
 
@@ -69,7 +69,7 @@ def load(model: str | Path, device: str | torch.device = "cpu") -> Generator:
     """A trained generator, ready to use (evaluation mode, float32).
 
     Args:
-        model: a name from :func:`shipped`, or the path of a ``.safetensors`` file.
+        model: a name from :func:`bundled_models`, or the path of a ``.safetensors`` file.
         device: where to put it.
 
     Raises:
@@ -93,21 +93,21 @@ class _Unfilled(TorchFunctionMode):
 
 def load_with_provenance(model: str | Path) -> tuple[Generator, dict[str, Any]]:
     """As :func:`load`, with what the file says of its making (empty where it says nothing)."""
-    path = find(model)
-    tensors, about = read(path)
-    if about.get("kind") != "generator":
+    path = resolve_path(model)
+    tensors, metadata = read(path)
+    if metadata.get("kind") != "generator":
         raise InputError(
-            f"{path}: received a file of kind {about.get('kind')!r:.100}; expected 'generator', "
+            f"{path}: received a file of kind {metadata.get('kind')!r:.100}; expected 'generator', "
             "as written at the end of a training run (model.safetensors)"
         )
-    config_type = {"stream": StreamConfig, "unet": UNetConfig}.get(str(about.get("network")))
+    config_type = {"stream": StreamConfig, "unet": UNetConfig}.get(str(metadata.get("network")))
     if config_type is None:
         raise InputError(
-            f"{path}: received a network of type {about.get('network')!r:.100}; expected "
+            f"{path}: received a network of type {metadata.get('network')!r:.100}; expected "
             "'stream' or 'unet'; a newer deepfovea may know it"
         )
     config: StreamConfig | UNetConfig = from_json(
-        config_type, about.get("config"), source=str(path)
+        config_type, metadata.get("config"), source=str(path)
     )
     try:
         # Built without memory first: numbers that do not fit the weights allocate nothing.
@@ -125,7 +125,7 @@ def load_with_provenance(model: str | Path) -> tuple[Generator, dict[str, Any]]:
             f"{path}: the weights do not fit the configuration stored beside them ({reason}); "
             "use the file as it was written"
         ) from None
-    provenance = about.get("provenance")
+    provenance = metadata.get("provenance")
     return network, provenance if isinstance(provenance, dict) else {}
 
 
@@ -141,7 +141,7 @@ def describe(model: str | Path, height: int = 192, width: int = 256) -> dict[str
         frame (convolutions and matrix products, counted by PyTorch), configuration, provenance.
     """
     network, provenance = load_with_provenance(model)
-    path = find(model)
+    path = resolve_path(model)
     scale = network.scale
     macs = multiply_adds(network, height, width)
     return {
@@ -170,10 +170,10 @@ def multiply_adds(network: Generator, height: int, width: int) -> float:
     return flops / 2 / network.frames_per_step
 
 
-def find(model: str | Path) -> Path:
+def resolve_path(model: str | Path) -> Path:
     """The file of a model's name or path."""
     named = WEIGHTS / f"{model}.safetensors"
-    if str(model) in shipped():
+    if str(model) in bundled_models():
         return named
     path = Path(model)
     with contextlib.suppress(OSError):  # a name too long for a path
@@ -181,13 +181,13 @@ def find(model: str | Path) -> Path:
             return path
     if path.suffix or len(path.parts) > 1:
         raise InputError(
-            f"{path}: no such file; expected a .safetensors file or one of {shipped()}"
+            f"{path}: no such file; expected a .safetensors file or one of {bundled_models()}"
         )
     hint = (
         f"it is a known network whose weights are not shipped: train it with "
         f"'deepfovea train --model {model}' and give the path of its model.safetensors"
         if str(model) in PRESETS
-        else f"expected one of {shipped()} or the path of a .safetensors file"
+        else f"expected one of {bundled_models()} or the path of a .safetensors file"
     )
     raise InputError(f"unknown model {str(model)[:80]!r}: {hint}")
 
@@ -213,19 +213,19 @@ def save_model(path: Path, network: Generator, provenance: Mapping[str, Any]) ->
     )
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors and a JSON description under a temporary name, then rename.
 
     Raises:
         InputError: the file cannot be written (the one that was there stays as it is).
     """
     contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    description = json.dumps({"format": FORMAT, **about}, sort_keys=True)
-    metadata = {"deepfovea": description, "sha256": _digest(contiguous, description)}
+    description = json.dumps({"format": FORMAT, **metadata}, sort_keys=True)
+    header = {"deepfovea": description, "sha256": _digest(contiguous, description)}
     try:
         # Written here and not by safetensors, whose files only their owner may read.
         with replacing(path) as file:
-            file.write(save(contiguous, metadata))
+            file.write(save(contiguous, header))
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"{path}: cannot be written ({error}); choose a folder with space and write permission"
@@ -242,11 +242,11 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with path.open("rb") as file:  # once: a training may replace the file meanwhile
             size = os.fstat(file.fileno()).st_size
-            metadata = _header(file, size)["__metadata__"]
-            about = json.loads(metadata["deepfovea"], object_pairs_hook=_distinct)
-            if about["format"] != FORMAT:
+            texts = _header(file, size)["__metadata__"]
+            metadata = json.loads(texts["deepfovea"], object_pairs_hook=_distinct)
+            if metadata["format"] != FORMAT:
                 raise InputError(
-                    f"{path}: received format {about['format']!r:.100}, expected {FORMAT}; "
+                    f"{path}: received format {metadata['format']!r:.100}, expected {FORMAT}; "
                     "a newer deepfovea may read it"
                 )
             file.seek(0)
@@ -258,9 +258,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(
             f"{path}: cannot be read ({reason}); expected a .safetensors file written by deepfovea"
         ) from None
-    if metadata.get("sha256") != _digest(tensors, metadata["deepfovea"]):
+    if texts.get("sha256") != _digest(tensors, texts["deepfovea"]):
         raise InputError(f"{path}: damaged (its hash does not match); fetch or train it again")
-    return tensors, about
+    return tensors, metadata
 
 
 def _header(file: BinaryIO, size: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from .config import InputError
 from .evaluate import BASELINES
 from .files_to_files import Summary, reconstruct_file
 from .gaze import GazeTrack, synthetic
-from .images import contact_sheet, mark_gaze, resize
+from .images import contact_sheet, mark_gaze, resize_frame
 from .io.atomic import replacing
 from .io.outputs import refuse_overlap
 from .metrics.pixel import psnr
@@ -91,7 +91,7 @@ def run_demo(
             scores[name].append(float(psnr(frame, truth)))
         if len(scores["fill"]) - 1 in shown_at:
             panels = [result.samples, frames["fill"], result.frame, truth]
-            rows.append([_ring(resize(p, height, width), result) for p in panels])
+            rows.append([_ring(resize_frame(p, height, width), result) for p in panels])
 
     summary = reconstruct_file(
         video,

@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .config import PUBLISHED_DENSITY, Density, InputError
-from .fovea import reduce, sample
+from .fovea import downsample, sample
 from .gaze import DisplayGeometry, GazeTrack, center
 from .images import side_by_side_panels, to_image
 from .io.outputs import made_folder, refuse_overlap
 from .metrics.pixel import psnr
-from .reconstructor import Filmed, Gaze, Reconstructed, Reconstructor
+from .reconstructor import Gaze, Reconstructed, Reconstructor, YuvFrame
 from .video import VideoReader, VideoWriter
 
 LARGEST_SIDE = 4096
@@ -133,21 +133,21 @@ def reconstruct_file(
         def pairs() -> Iterator[tuple[Tensor, Gaze]]:
             for frame in islice(reader, max_frames):
                 image = to_tensor(frame.image)
-                low = reduce(pad(image, scale), scale) if simulate else image
+                low = downsample(pad(image, scale), scale) if simulate else image
                 waiting.append((frame.pts_seconds, image))
                 yield low, _gaze_px(gaze, frame.pts_seconds, image, scale if simulate else 1)
 
         # Unless somebody looks at RGB, frames are made as the encoder takes them.
         unseen = output.suffix and not (simulate or beside or on_result)
-        begin = reconstructor.film_ahead if unseen else reconstructor.stream_ahead
-        stream: Generator[Filmed | Reconstructed, None, None] = begin(pairs())
+        begin = reconstructor.stream_yuv if unseen else reconstructor.stream_prefetched
+        stream: Generator[YuvFrame | Reconstructed, None, None] = begin(pairs())
         # The last to be entered, so that its threads end before what they use is closed.
         for result in stack.enter_context(closing(stream)):
             pts_seconds, image = waiting.popleft()
             frames += 1
             # NumPy: see images.to_image.
             sampled += float(result.mask.cpu().numpy().mean())
-            if isinstance(result, Filmed):
+            if isinstance(result, YuvFrame):
                 writer.write(result.planes, pts_seconds)
             else:
                 truth = image if simulate else None
@@ -232,7 +232,7 @@ def sample_file(
             )
         for frame in islice(reader, max_frames):
             image = to_tensor(frame.image)
-            low = reduce(pad(image, scale), scale) if simulate else image
+            low = downsample(pad(image, scale), scale) if simulate else image
             gaze_px = _gaze_px(gaze, frame.pts_seconds, image, scale)
             samples, mask = sample(
                 low[None, None],

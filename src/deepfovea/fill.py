@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .flow import FlowEstimator, backward_warp
-from .resample import halve, resize
+from .resample import downsample_2x, upsample_bilinear
 
 
 def pull_push(samples: Tensor, weight: Tensor) -> Tensor:
@@ -35,11 +35,11 @@ def pull_push(samples: Tensor, weight: Tensor) -> Tensor:
         pyramid.append(level)
         # An even side drops the padding again; asking which it is would tie an export to one size.
         # Sums, not means: a coarse pixel is fully known once it holds one known fine pixel.
-        level = 4.0 * halve(F.pad(level, (0, 1, 0, 1)))
+        level = 4.0 * downsample_2x(F.pad(level, (0, 1, 0, 1)))
         level = level / level[:, -1:].clamp(min=1.0)
     filled = level[:, :-1] / level[:, -1:].clamp(min=1e-6)
     for level in reversed(pyramid):
-        coarse = resize(filled, 2)[..., : level.shape[-2], : level.shape[-1]]
+        coarse = upsample_bilinear(filled, 2)[..., : level.shape[-2], : level.shape[-1]]
         filled = level[:, :-1] + (1.0 - level[:, -1:]) * coarse
     return filled.reshape(shape)
 

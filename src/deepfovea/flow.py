@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .config import InputError
-from .resample import pixels, sample_at
+from .resample import bilinear_sample, pixel_grid
 
 FlowEstimator = Callable[[Tensor, Tensor], Tensor]
 """(previous [B,3,h,w], current [B,3,h,w]) -> backward flow [B,2,h,w] in pixels (x, y)."""
@@ -22,7 +22,7 @@ def backward_warp(image: Tensor, flow: Tensor) -> Tensor:
         image: [B, C, h, w].
         flow: [B, 2, h, w] in pixels, (x, y).
     """
-    return sample_at(flow + pixels(flow, *flow.shape[-2:]), image)
+    return bilinear_sample(flow + pixel_grid(flow, *flow.shape[-2:]), image)
 
 
 def dis_flow(previous: Tensor, current: Tensor) -> Tensor:

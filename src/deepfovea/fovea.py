@@ -217,7 +217,7 @@ def sample(
     return torch.from_numpy(frames.numpy() * mask.numpy()), mask
 
 
-def reduce(frames: Tensor, scale: int = 4, jitter: Tensor | None = None) -> Tensor:
+def downsample(frames: Tensor, scale: int = 4, jitter: Tensor | None = None) -> Tensor:
     """The published low resolution: bilinear without antialiasing.
 
     Args:

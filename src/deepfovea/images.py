@@ -31,7 +31,7 @@ def to_image(frame: Tensor) -> np.ndarray:
     return shown
 
 
-def resize(frame: Tensor, height: int, width: int) -> Tensor:
+def resize_frame(frame: Tensor, height: int, width: int) -> Tensor:
     """[3, h, w] to another size: averaged when it shrinks, each pixel a square when it grows."""
     if height < frame.shape[-2]:
         return F.interpolate(frame[None], (height, width), mode="bilinear", antialias=True)[0]
@@ -66,7 +66,9 @@ def side_by_side_panels(
     width_shown = max(2, min(PANEL_WIDTH, width) // 2 * 2)
     height_shown = max(2, round(height * width_shown / width) // 2 * 2)
     panels = [
-        resize(p.cpu(), height_shown, width_shown) for p in (samples, frame, truth) if p is not None
+        resize_frame(p.cpu(), height_shown, width_shown)
+        for p in (samples, frame, truth)
+        if p is not None
     ]
     grow = width_shown / samples.shape[-1]
     x, y = ((c + 0.5) * grow - 0.5 for c in gaze_px)
@@ -97,6 +99,6 @@ def contact_sheet(
         left = gap + column * (width + gap)
         draw.text((left + 4, 5), name, fill=(235, 235, 235), font=font)
         for row, frames in enumerate(rows):
-            shown = to_image(resize(frames[column].cpu(), height, width))
+            shown = to_image(resize_frame(frames[column].cpu(), height, width))
             sheet.paste(Image.fromarray(shown), (left, title + row * (height + gap)))
     return np.asarray(sheet)

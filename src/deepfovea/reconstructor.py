@@ -14,7 +14,7 @@ from .config import PUBLISHED_DENSITY, Density
 from .fovea import sample
 from .gaze import DisplayGeometry
 from .io.prefetch import ahead, apply_ahead, few_processors
-from .video import Planes, colorspace_of, to_planes
+from .video import YUV420, colorspace_of, to_yuv420
 
 Result = TypeVar("Result")
 
@@ -50,10 +50,10 @@ class Reconstructed(NamedTuple):
     gaze_px: Gaze
 
 
-class Filmed(NamedTuple):
+class YuvFrame(NamedTuple):
     """A frame as a video file holds it, and the mask [1,h,w] of the samples it was made from."""
 
-    planes: Planes
+    planes: YUV420
     mask: Tensor
 
 
@@ -135,7 +135,7 @@ class Reconstructor:
         for group in self._sampled(frames):
             yield from self._reconstructed(group)
 
-    def stream_ahead(
+    def stream_prefetched(
         self, frames: Iterable[tuple[Tensor, Gaze]]
     ) -> Generator[Reconstructed, None, None]:
         """As :meth:`stream`, but reading, sampling and the generator overlap.
@@ -145,9 +145,9 @@ class Reconstructor:
         """
         yield from self._overlapping(frames, self._reconstructed)
 
-    def film_ahead(self, frames: Iterable[tuple[Tensor, Gaze]]) -> Generator[Filmed, None, None]:
-        """As :meth:`stream_ahead`, with frames ready for :meth:`VideoWriter.write`."""
-        yield from self._overlapping(frames, self._filmed)
+    def stream_yuv(self, frames: Iterable[tuple[Tensor, Gaze]]) -> Generator[YuvFrame, None, None]:
+        """As :meth:`stream_prefetched`, with frames ready for :meth:`VideoWriter.write`."""
+        yield from self._overlapping(frames, self._to_yuv)
 
     def _overlapping(
         self, frames: Iterable[tuple[Tensor, Gaze]], generate: Callable[[Sampled], list[Result]]
@@ -182,18 +182,18 @@ class Reconstructor:
             for t, gaze_px in enumerate(gaze)
         ]
 
-    def _filmed(self, group: Sampled) -> list[Filmed]:
+    def _to_yuv(self, group: Sampled) -> list[YuvFrame]:
         samples, mask, gaze = group
         with torch.inference_mode():
             # Compiled generators make them in their graph.
             planes_of = getattr(self.model, "planes", self._planes)
             (luma, chroma), self.state = planes_of(samples, mask, self.state)
         times = range(len(gaze))
-        return [Filmed(Planes(luma[0, t], chroma[0, t]), mask[0, t]) for t in times]
+        return [YuvFrame(YUV420(luma[0, t], chroma[0, t]), mask[0, t]) for t in times]
 
-    def _planes(self, samples: Tensor, mask: Tensor, state: State | None) -> tuple[Planes, State]:
+    def _planes(self, samples: Tensor, mask: Tensor, state: State | None) -> tuple[YUV420, State]:
         frames, state = self.model(samples, mask, state)
-        return to_planes(frames, colorspace_of(frames.shape[-1], frames.shape[-2])), state
+        return to_yuv420(frames, colorspace_of(frames.shape[-1], frames.shape[-2])), state
 
     def _sample(self, pairs: list[tuple[Tensor, Gaze]]) -> tuple[Tensor, Tensor]:
         # A single one is not copied, which would be work for PyTorch's threads: see fovea.

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def upscale(frames: Tensor, scale: int = 4) -> Tensor:
+def upsample_bicubic(frames: Tensor, scale: int = 4) -> Tensor:
     """Bicubic interpolation, clamped to [0, 1]: [..., C, h, w] -> [..., C, s·h, s·w]."""
     flat = frames.reshape(-1, *frames.shape[-3:])
     large = F.interpolate(flat, scale_factor=scale, mode="bicubic", align_corners=False)
@@ -23,7 +23,7 @@ _by_grid: ContextVar[bool] = ContextVar("by_grid", default=False)
 
 @contextmanager
 def resampled_by_grid() -> Iterator[None]:
-    """Within it :func:`resize` and :func:`halve` sample a grid where there are few channels.
+    """Within it :func:`upsample_bilinear` and :func:`downsample_2x` sample a grid for few channels.
 
     The result is the same up to rounding. OpenVINO takes a quarter of the time for it; PyTorch
     and ONNX Runtime would take longer.
@@ -35,15 +35,15 @@ def resampled_by_grid() -> Iterator[None]:
         _by_grid.reset(token)
 
 
-def resize(x: Tensor, factor: int) -> Tensor:
+def upsample_bilinear(x: Tensor, factor: int) -> Tensor:
     """Bilinear (``align_corners=False``): [B, C, h, w] to [B, C, factor·h, factor·w]."""
     if not _grid_is_faster(x):
         return F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)
     height, width = x.shape[-2:]
-    return sample_at((pixels(x, factor * height, factor * width) + 0.5) / factor - 0.5, x)
+    return bilinear_sample((pixel_grid(x, factor * height, factor * width) + 0.5) / factor - 0.5, x)
 
 
-def halve(x: Tensor, shift: int = 0) -> Tensor:
+def downsample_2x(x: Tensor, shift: int = 0) -> Tensor:
     """Means of 2×2 pixels, [B, C, h, w] to [B, C, h/2, w/2], a last odd row or column left out.
 
     With ``shift`` 1, for even sides, of the pixels 2i+1 and 2i+2, the last ones repeated.
@@ -54,26 +54,26 @@ def halve(x: Tensor, shift: int = 0) -> Tensor:
         return means[..., shift:, shift:]
     height, width = x.shape[-2:]
     # The bilinear value in the middle of the four.
-    return sample_at(2.0 * pixels(x, height // 2, width // 2) + (0.5 + shift), x)
+    return bilinear_sample(2.0 * pixel_grid(x, height // 2, width // 2) + (0.5 + shift), x)
 
 
-def eighth(x: Tensor) -> Tensor:
+def avg_pool_8(x: Tensor) -> Tensor:
     """Means of 8×8 pixels: [B, C, h, w] to [B, C, h/8, w/8]."""
-    return halve(halve(halve(x)))
+    return downsample_2x(downsample_2x(downsample_2x(x)))
 
 
 def _grid_is_faster(x: Tensor) -> bool:
     return _by_grid.get() and x.shape[1] < 16
 
 
-def pixels(like: Tensor, height: int, width: int) -> Tensor:
+def pixel_grid(like: Tensor, height: int, width: int) -> Tensor:
     """The place (x, y) of every pixel of an image h×w: [B, 2, h, w], float32, B as in ``like``."""
     y = torch.arange(height, device=like.device, dtype=torch.float32)[:, None]
     x = torch.arange(width, device=like.device, dtype=torch.float32)
     return torch.stack([x + 0.0 * y, y + 0.0 * x]).expand(like.shape[0], -1, -1, -1)
 
 
-def sample_at(positions: Tensor, image: Tensor) -> Tensor:
+def bilinear_sample(positions: Tensor, image: Tensor) -> Tensor:
     """The image [B, C, h, w] at the pixels (x, y) [B, 2, H, W], bilinear, border repeated."""
     # In half precision a position is a sixteenth of a pixel off at 256, and the CPU's sampling
     # goes wrong in large frames.

@@ -38,7 +38,7 @@ def _bench(options: argparse.Namespace) -> None:
 
     protect_inputs(options, options.json)
     console = Console(highlight=False)
-    rows, about = bench(
+    rows, environment = bench(
         comma_separated(options.models),
         comma_separated(options.engines),
         size=parse_size(options.size, "--size"),
@@ -60,8 +60,8 @@ def _bench(options: argparse.Namespace) -> None:
         "share",
     )
     table = Table(
-        title=f"one frame of {options.size}, {about['threads']} threads; share of the "
-        f"{about['matmul_gmac_per_second']:.0f} GMAC/s of matrix products"
+        title=f"one frame of {options.size}, {environment['threads']} threads; share of the "
+        f"{environment['matmul_gmac_per_second']:.0f} GMAC/s of matrix products"
     )
     for number, column in enumerate(columns):
         justify: Literal["left", "right"] = "left" if number < 2 else "right"
@@ -79,4 +79,4 @@ def _bench(options: argparse.Namespace) -> None:
         )
     console.print(table)
     if options.json:
-        write_text(options.json, to_json(rows, about) + "\n")
+        write_text(options.json, to_json(rows, environment) + "\n")

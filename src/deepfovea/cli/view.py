@@ -60,7 +60,7 @@ def _view(options: argparse.Namespace) -> None:
         )
     import webbrowser
 
-    from ..checkpoint import find, shipped
+    from ..checkpoint import bundled_models, resolve_path
     from ..demo import demo_video
     from ..runtime.device import pick_device
     from ..runtime.engine import ENGINE_NAMES, engine_of, load_engine
@@ -77,9 +77,9 @@ def _view(options: argparse.Namespace) -> None:
     }
     Player(*videos["0"]).close()  # what cannot be shown is said here rather than on the page
     device = pick_device(options.device)
-    find(options.model)
+    resolve_path(options.model)
     # A path is shown by its last part alone: the page need not know this machine's folders.
-    models = {Path(name).name: name for name in (options.model, *shipped())}
+    models = {Path(name).name: name for name in (options.model, *bundled_models())}
 
     def load_model(name: str) -> Loaded:
         model = load_engine(models[name], options.engine, device)

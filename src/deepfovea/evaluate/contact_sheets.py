@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..config import InputError
-from ..images import contact_sheet, mark_gaze, resize
+from ..images import contact_sheet, mark_gaze, resize_frame
 
 ROWS = 3
 """Frames on a sheet."""
@@ -52,7 +52,9 @@ def sheet(rows: Sequence[Panels], models: Sequence[str]) -> bytes:
     grid = []
     for row in rows:
         x, y = ((c + 0.5) * grow - 0.5 for c in row.gaze_px)
-        samples = mark_gaze(resize(row.samples, grow * h, grow * w), x, y, max(8.0, 5.0 * grow))
+        samples = mark_gaze(
+            resize_frame(row.samples, grow * h, grow * w), x, y, max(8.0, 5.0 * grow)
+        )
         frames = [row.frames[name] for name in before]
         errors = [error_map(row.frames[name], row.truth) for name in shown]
         grid.append([samples, *frames, row.truth, *errors])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..fill import accumulate, pull_push
 from ..flow import dis_flow
-from ..resample import upscale
+from ..resample import upsample_bicubic
 
 Method = Callable[[Tensor, Tensor, Any], tuple[Tensor, Any]]
 """(samples [B,T,3,h,w], mask [B,T,1,h,w], state) -> frames [B,T,3,H,W], state."""
@@ -20,13 +20,13 @@ SCALE = 4
 
 def fill_frames(samples: Tensor, mask: Tensor, state: None = None) -> tuple[Tensor, None]:
     """Baseline ``fill``: holes filled frame by frame, then bicubic ×4."""
-    return upscale(pull_push(samples, mask), SCALE), None
+    return upsample_bicubic(pull_push(samples, mask), SCALE), None
 
 
 def accumulate_frames(samples: Tensor, mask: Tensor, state: Any = None) -> tuple[Tensor, Any]:
     """Baseline ``accumulate``: samples carried along DIS flow or none, then bicubic ×4."""
     frames, state = accumulate(samples, mask, state, flow=dis_flow)
-    return upscale(frames, SCALE), state
+    return upsample_bicubic(frames, SCALE), state
 
 
 BASELINES: dict[str, Method | None] = {
@@ -53,7 +53,7 @@ def frames_of(
     """
     if method is None:
         for frame in low:
-            yield upscale(frame.to(device), SCALE).cpu()
+            yield upsample_bicubic(frame.to(device), SCALE).cpu()
         return
     group, state = getattr(method, "frames_per_step", 1), None
     for start in range(0, len(low), group):

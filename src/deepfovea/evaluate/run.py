@@ -226,7 +226,7 @@ def _description(
 
     return {
         "data": data,
-        "models": {name: digest(checkpoint.find(name)) for name in engines},
+        "models": {name: digest(checkpoint.resolve_path(name)) for name in engines},
         "baselines": list(baselines),
         **asdict(protocol),
         "flow_weights": digest(flow_weights) if flow_weights else None,

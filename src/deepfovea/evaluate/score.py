@@ -21,7 +21,7 @@ from ..metrics.jod import load_jod
 from ..metrics.lpips import SMALLEST as LPIPS_SMALLEST
 from ..metrics.pixel import SSIM_WINDOW, absolute_error, decibels, squared_error, ssim_map
 from ..metrics.published import published_psnr, published_ssim
-from ..metrics.regions import cell_map, enlarge, region_means
+from ..metrics.regions import cell_map, region_means, upsample_nearest
 from ..metrics.temporal import e_warp, farneback, motion, t_lpips, t_of
 from . import contact_sheets
 from .methods import SCALE, Method, frames_of
@@ -78,7 +78,7 @@ def score_clip(
         truth = _Truth(
             clip.frame(t),
             cell_map(distance, mask[t, 0], protocol.density, SCALE),
-            enlarge((distance // BIN[protocol.density.unit]).long(), SCALE),
+            upsample_nearest((distance // BIN[protocol.density.unit]).long(), SCALE),
             before,
             judges,
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..config import InputError
-from ..fovea import reduce
+from ..fovea import downsample
 from ..video import VideoReader
 from .methods import SCALE
 
@@ -36,7 +36,7 @@ class Clip:
 
     def low(self) -> Tensor:
         """The clip reduced by four as published, [T, 3, h, w]."""
-        return torch.stack([reduce(self.frame(t), SCALE) for t in range(len(self.frames))])
+        return torch.stack([downsample(self.frame(t), SCALE) for t in range(len(self.frames))])
 
     def notes(self, asked: int) -> list[str]:
         """What was not as asked, a line each."""

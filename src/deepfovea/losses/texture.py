@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..resample import halve, resize
+from ..resample import downsample_2x, upsample_bilinear
 
 LAGS = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (0, 4), (4, 0))
 """Distances (rows, columns) in pixels of a level."""
@@ -43,8 +43,8 @@ def autocorrelations(frames: Tensor) -> list[Tensor]:
     while len(levels) < LEVELS and min(gray.shape[-2:]) >= WINDOW + reach:
         height, width = (side // 2 * 2 for side in gray.shape[-2:])
         gray = gray[..., :height, :width]
-        coarse = halve(gray)
-        band = gray - resize(coarse, 2)
+        coarse = downsample_2x(gray)
+        band = gray - upsample_bilinear(coarse, 2)
         height, width = height - reach, width - reach
         here = band[..., :height, :width]
         products = [here * band[..., y : y + height, x : x + width] for y, x in LAGS]

@@ -38,10 +38,10 @@ def cell_map(distance: Tensor, mask: Tensor, density: Density, scale: int) -> Te
         int64 [H, W].
     """
     ring = (distance > density.inner).long() + (distance >= density.outer).long()
-    return enlarge(2 * ring + (mask == 0).long(), scale)
+    return upsample_nearest(2 * ring + (mask == 0).long(), scale)
 
 
-def enlarge(values: Tensor, scale: int) -> Tensor:
+def upsample_nearest(values: Tensor, scale: int) -> Tensor:
     """[h, w] -> [scale · h, scale · w], each pixel a square."""
     return values.repeat_interleave(scale, -2).repeat_interleave(scale, -1)
 

@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 class PublishedItem(TypedDict):
     """One item; every value is stacked to a batch [B, …] by PyTorch's default collation.
 
-    frames: uint8 [6, 3, 768, 1024], black in the padding. :func:`deepfovea.fovea.reduce` makes
+    frames: uint8 [6, 3, 768, 1024], black in the padding. :func:`deepfovea.fovea.downsample` makes
         of them the published low resolution: reducing and cropping may be exchanged.
     mask: uint8 [6, 1, 192, 256], 1 where sampled, 0 in the padding.
     valid_region: int64 [4], top, left, height and width in ``frames`` of what is not padding.

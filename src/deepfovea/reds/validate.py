@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..checkpoint import Generator
 from ..config import InputError
-from ..fovea import reduce
+from ..fovea import downsample
 from ..io.decoded_cache import Source
 from ..metrics.pixel import psnr, ssim
 from ..metrics.published import published_psnr, published_ssim
@@ -130,7 +130,7 @@ def score_video(network: Generator, items: PublishedItems, state: Any = None) ->
     for item in (items[k] for k in range(len(items))):
         truth = item["frames"].to(device)[None].float() / 255.0
         mask = item["mask"].to(device)[None].float()
-        output, state = network(reduce(truth) * mask, mask, state)
+        output, state = network(downsample(truth) * mask, mask, state)
         difference = output - truth
         published.append(
             torch.stack(

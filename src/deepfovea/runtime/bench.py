@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..checkpoint import PRESETS, Generator, build, load, multiply_adds, shipped
+from ..checkpoint import PRESETS, Generator, build, bundled_models, load, multiply_adds
 from ..config import InputError
 from ..fovea import sample
 from .engine import engine_of, load_engine
@@ -105,13 +105,13 @@ def bench(
     if torch.device(device).type == "cpu":
         shares = [1e12 * row.gmac / row.ms_p50 / rate for row in rows]
         rows = [replace(row, matmul_share=s) for row, s in zip(rows, shares, strict=True)]
-    about = {
+    environment = {
         "matmul_gmac_per_second": rate / 1e9,
         "threads": threads,
         "torch": torch.__version__,
         "platform": f"{platform.system()} {platform.machine()}",
     }
-    return rows, about
+    return rows, environment
 
 
 def matmul_rate(side: int = 1536, repeats: int = 8) -> float:
@@ -125,13 +125,13 @@ def matmul_rate(side: int = 1536, repeats: int = 8) -> float:
     return side**3 / best
 
 
-def to_json(rows: Sequence[Row], about: dict[str, Any]) -> str:
+def to_json(rows: Sequence[Row], environment: dict[str, Any]) -> str:
     """The rows, and what they were measured on."""
-    return json.dumps({**about, "rows": [asdict(row) for row in rows]}, indent=2)
+    return json.dumps({**environment, "rows": [asdict(row) for row in rows]}, indent=2)
 
 
 def _network(model: str) -> Generator:
-    if model in PRESETS and model not in shipped():
+    if model in PRESETS and model not in bundled_models():
         return build(PRESETS[model])
     return load(model)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..checkpoint import Generator, load
 from ..config import InputError
 from ..generators.stream.net import StreamNet
-from ..video import LUMA_SHARES, Planes, colorspace_of, to_planes
+from ..video import LUMA_SHARES, YUV420, colorspace_of, to_yuv420
 from .export import Step, trace
 
 ENGINES = ("auto", "torch", "onnxruntime", "openvino")
@@ -122,7 +122,7 @@ class CompiledGenerator:
         self.network, self.engine, self.bfloat16 = network, engine, bfloat16
         self.scale, self.frames_per_step = network.scale, network.frames_per_step
         self._frame_step = Step(network)
-        self._planes_steps = {matrix: PlanesStep(network, matrix) for matrix in LUMA_SHARES}
+        self._planes_steps = {matrix: YUV420Step(network, matrix) for matrix in LUMA_SHARES}
         self._runs: dict[tuple[Step, torch.Size], Compiled] = {}  # the one used last is the last
 
     @torch.inference_mode()
@@ -132,12 +132,12 @@ class CompiledGenerator:
         return frames, state
 
     @torch.inference_mode()
-    def planes(self, samples: Tensor, mask: Tensor, state: Any = None) -> tuple[Planes, Any]:
+    def planes(self, samples: Tensor, mask: Tensor, state: Any = None) -> tuple[YUV420, Any]:
         """As :meth:`__call__`, with frames as an encoder takes them, which costs less time."""
         height, width = (self.scale * side for side in samples.shape[-2:])
         step = self._planes_steps[colorspace_of(width, height)]
-        pictures, state = self._steps(step, samples, mask, state)
-        return Planes(*pictures), state
+        outputs, state = self._steps(step, samples, mask, state)
+        return YUV420(*outputs), state
 
     def _steps(
         self, step: Step, samples: Tensor, mask: Tensor, state: Any
@@ -150,11 +150,11 @@ class CompiledGenerator:
         made = []
         if state is None:
             first, state = self.network(samples[:, :group], mask[:, :group], None)
-            made.append(step.pictures(first))
+            made.append(step.outputs(first))
         for t in range(group * len(made), samples.shape[1], group):
             some = samples[:, t : t + group], mask[:, t : t + group]
-            pictures, state = self._one_step(step, *some, state)
-            made.append(pictures)
+            outputs, state = self._one_step(step, *some, state)
+            made.append(outputs)
         if len(made) == 1:
             return made[0], state
         return tuple(torch.cat(parts, 1) for parts in zip(*made, strict=True)), state
@@ -165,7 +165,7 @@ class CompiledGenerator:
         height, width = samples.shape[-2:]
         pad = (0, -width % step.multiple, 0, -height % step.multiple)
         tensors = [F.pad(tensor, pad) if any(pad) else tensor for tensor in (samples, mask)]
-        if not step.several:
+        if not step.multi_frame:
             tensors = [tensor[:, 0] for tensor in tensors]
         tensors += state
         key = step, tensors[0].shape
@@ -175,14 +175,14 @@ class CompiledGenerator:
                 del self._runs[next(iter(self._runs))]
             run = self._compiled(step, *tensors)
         self._runs[key] = run
-        outputs = run([tensor.contiguous() for tensor in tensors])
-        count = len(outputs) - len(state)
-        pictures = []
-        for picture in outputs[:count]:
-            grown = picture.shape[-1] // (width + pad[1])  # luma and chroma differ
-            picture = picture[..., : grown * height, : grown * width]
-            pictures.append(picture if step.several else picture[:, None])
-        return tuple(pictures), step.state_type(*outputs[count:])
+        results = run([tensor.contiguous() for tensor in tensors])
+        count = len(results) - len(state)
+        outputs = []
+        for output in results[:count]:
+            grown = output.shape[-1] // (width + pad[1])  # luma and chroma differ
+            output = output[..., : grown * height, : grown * width]
+            outputs.append(output if step.multi_frame else output[:, None])
+        return tuple(outputs), step.state_type(*results[count:])
 
     def _compiled(self, step: Step, samples: Tensor, mask: Tensor, *state: Tensor) -> Compiled:
         content = trace(step, samples, mask, state, by_grid=self.engine == "openvino")
@@ -191,17 +191,17 @@ class CompiledGenerator:
         return _onnxruntime(content, step)
 
 
-class PlanesStep(Step):
-    """A step whose frames come as :class:`deepfovea.video.Planes`, by one matrix."""
+class YUV420Step(Step):
+    """A step whose frames come as :class:`deepfovea.video.YUV420`, by one matrix."""
 
     def __init__(self, network: Generator, matrix: int) -> None:
         super().__init__(network)
         self.matrix = matrix
-        self.outputs = ("luma", "chroma", *self.outputs[1:])
+        self.output_names = ("luma", "chroma", *self.output_names[1:])
 
-    def pictures(self, frame: Tensor) -> tuple[Tensor, ...]:
+    def outputs(self, frame: Tensor) -> tuple[Tensor, ...]:
         """Luma and chroma of a frame [B,(k,)3,s·h,s·w]."""
-        return to_planes(frame, self.matrix)
+        return to_yuv420(frame, self.matrix)
 
 
 def _onnxruntime(content: bytes, step: Step) -> Compiled:
@@ -214,9 +214,9 @@ def _onnxruntime(content: bytes, step: Step) -> Compiled:
     known = {tensor.name for tensor in session.get_inputs()}
 
     def run(tensors: list[Tensor]) -> list[Tensor]:
-        named = zip(step.inputs, tensors, strict=True)
+        named = zip(step.input_names, tensors, strict=True)
         feed = {name: tensor.numpy() for name, tensor in named if name in known}
-        return [torch.from_numpy(array) for array in session.run(list(step.outputs), feed)]
+        return [torch.from_numpy(array) for array in session.run(list(step.output_names), feed)]
 
     return run
 
@@ -249,15 +249,15 @@ def _openvino(content: bytes, step: Step, bfloat16: bool) -> Compiled:
     }
     request = core.compile_model(model, "CPU", options).create_infer_request()
     known = {name for port in request.model_inputs for name in port.names}
-    made = [torch.from_numpy(request.get_tensor(name).data) for name in step.outputs]
+    made = [torch.from_numpy(request.get_tensor(name).data) for name in step.output_names]
     kinds = [(tensor.shape, tensor.dtype) for tensor in made]
 
     def run(tensors: list[Tensor]) -> list[Tensor]:
-        named = zip(step.inputs, tensors, strict=True)
+        named = zip(step.input_names, tensors, strict=True)
         feed = {name: tensor.numpy() for name, tensor in named if name in known}
         # New ones, into which it computes
         outputs = [torch.empty(shape, dtype=dtype) for shape, dtype in kinds]
-        for name, tensor in zip(step.outputs, outputs, strict=True):
+        for name, tensor in zip(step.output_names, outputs, strict=True):
             request.set_tensor(name, openvino.Tensor(tensor.numpy(), shared_memory=True))
         request.infer(feed, share_inputs=True, share_outputs=True)
         return outputs

@@ -60,14 +60,14 @@ class Step(nn.Module):
     def __init__(self, network: Generator) -> None:
         super().__init__()
         self.network = network
-        self.several = network.frames_per_step != 1
+        self.multi_frame = network.frames_per_step != 1
         self.multiple: int = getattr(network, "multiple", 8)
-        self.state_type: Any = type(self.start(torch.zeros(1, 3, *2 * (self.multiple,))))
+        self.state_type: Any = type(self.initial_state(torch.zeros(1, 3, *2 * (self.multiple,))))
         fields: tuple[str, ...] = self.state_type._fields
-        self.inputs = ("samples", "mask", *(f"state_{name}" for name in fields))
-        self.outputs = ("frame", *(f"next_{name}" for name in fields))
+        self.input_names = ("samples", "mask", *(f"state_{name}" for name in fields))
+        self.output_names = ("frame", *(f"next_{name}" for name in fields))
 
-    def start(self, samples: Tensor) -> Any:
+    def initial_state(self, samples: Tensor) -> Any:
         """The state before the first frame, for samples [B,3,h,w]."""
         if isinstance(self.network, StreamNet):
             return self.network.initial_state(samples)
@@ -76,14 +76,14 @@ class Step(nn.Module):
     def forward(self, samples: Tensor, mask: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Inputs and outputs in the order of their names."""
         before = self.state_type(*state)
-        if self.several or isinstance(self.network, StreamNet):
+        if self.multi_frame or isinstance(self.network, StreamNet):
             frame, after = self.network.step(samples, mask, before)
         else:
             frame, after = self.network.step(samples.unsqueeze(1), mask.unsqueeze(1), before)
             frame = frame.squeeze(1)
-        return *self.pictures(frame), *after
+        return *self.outputs(frame), *after
 
-    def pictures(self, frame: Tensor) -> tuple[Tensor, ...]:
+    def outputs(self, frame: Tensor) -> tuple[Tensor, ...]:
         """What is handed out of a frame [B,(k,)3,s·h,s·w]: itself."""
         return (frame,)
 
@@ -139,15 +139,15 @@ def export_onnx(
     # A pyramid that fills holes is unrolled for the size that is traced. Levels beyond the one
     # that holds a single pixel change nothing, so the longest side serves all shorter ones.
     example = _moving_clip(1, *(static or (multiple, LARGEST_SIDE)), step, steps=1)
-    one = static is not None or step.several
-    state = step.start(torch.zeros(1, 3, *example[0][0].shape[-2:]))
+    one = static is not None or step.multi_frame
+    state = step.initial_state(torch.zeros(1, 3, *example[0][0].shape[-2:]))
     traced = deepcopy(step)
     if half:
-        _halve(traced)
+        to_half_precision(traced)
     content = trace(traced, *example[0], state, opset=opset, opened=static is None, batch=not one)
     model = onnx.load_from_string(content)
     _name_axes(model, step, 1 if one else None, static)
-    about = {
+    metadata = {
         "model": name,
         "config": json.dumps(asdict(network.config), sort_keys=True),
         "scale": str(network.scale),
@@ -155,7 +155,7 @@ def export_onnx(
         "multiple": str(multiple),
         "precision": "float16" if half else "float32",
     }
-    onnx.helper.set_model_props(model, about)
+    onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
     if found := sorted(set(_operators(model)) & set(FORBIDDEN)):
         raise InputError(f"export: the graph contains {', '.join(found)}, which engines lack")
@@ -197,8 +197,8 @@ def trace(
     ``by_grid``: see :func:`deepfovea.resample.resampled_by_grid`.
     """
     axes: dict[str, dict[int, str]] = {}
-    for name in (*step.inputs, *step.outputs):
-        first = 3 if step.several and name in ("samples", "mask", "frame") else 2
+    for name in (*step.input_names, *step.output_names):
+        first = 3 if step.multi_frame and name in ("samples", "mask", "frame") else 2
         axes[name] = {first: "h", first + 1: "w"} if opened else {}
         if batch:
             axes[name][0] = "b"
@@ -217,8 +217,8 @@ def trace(
                 content,
                 dynamo=False,
                 opset_version=opset,
-                input_names=list(step.inputs),
-                output_names=list(step.outputs),
+                input_names=list(step.input_names),
+                output_names=list(step.output_names),
                 dynamic_axes=axes,
             )
     finally:
@@ -255,20 +255,20 @@ class _Half(nn.Module):
         return result.float()
 
 
-def _halve(network: nn.Module) -> None:
+def to_half_precision(network: nn.Module) -> None:
     """Put the convolutions into float16, where they follow each other without leaving it."""
     for name, child in network.named_children():
         links = list(child) if isinstance(child, nn.Sequential) else [child]
         if all(type(link) in (nn.Conv2d, nn.ELU, nn.LeakyReLU, nn.ReLU) for link in links):
             setattr(network, name, _Half(child))
         else:
-            _halve(child)
+            to_half_precision(child)
 
 
 def _name_axes(model: Any, step: Step, batch: int | None, static: Size | None) -> None:
     """One name for each value: height, height_x2, height_half …; or the numbers themselves."""
     size = static or (step.multiple, step.multiple)
-    state = step.start(torch.zeros(1, 3, *size))
+    state = step.initial_state(torch.zeros(1, 3, *size))
     scale = step.network.scale
     times = {"frame": float(scale)}
     channels = {"samples": 3, "mask": 1, "frame": 3}
@@ -324,21 +324,21 @@ def _moving_clip(
     frames = torch.stack([texture.roll((t // 2, t), (2, 3)) for t in times], 1)
     mask = (torch.rand(frames[:, :, :1].shape, generator=random) < 0.3).float()
     pairs = zip(torch.split(frames * mask, group, 1), torch.split(mask, group, 1), strict=True)
-    return [(s, m) if step.several else (s[:, 0], m[:, 0]) for s, m in pairs]
+    return [(s, m) if step.multi_frame else (s[:, 0], m[:, 0]) for s, m in pairs]
 
 
 def _check(run: Run, step: Step, sizes: Iterable[Sized], tolerance: float) -> float:
     """The largest difference of a frame from torch; an InputError if any output's is too large."""
     largest = 0.0
     for batch, height, width in sizes:
-        state = tuple(step.start(torch.zeros(batch, 3, height, width)))
+        state = tuple(step.initial_state(torch.zeros(batch, 3, height, width)))
         theirs = state
         for number, pair in enumerate(_moving_clip(batch, height, width, step)):
             with torch.inference_mode():
                 outputs = run(*pair, *theirs)
                 expected = step(*pair, *state)
             theirs, state = outputs[1:], expected[1:]
-            for name, received, truth in zip(step.outputs, outputs, expected, strict=True):
+            for name, received, truth in zip(step.output_names, outputs, expected, strict=True):
                 difference = float((received - truth).abs().max())
                 allowed = tolerance * max(1.0, float(truth.abs().max()))
                 if not difference < allowed:
@@ -359,9 +359,9 @@ def _in_onnxruntime(onnxruntime: Any, content: bytes, step: Step) -> Run:
     known = {tensor.name for tensor in session.get_inputs()}
 
     def run(*tensors: Tensor) -> tuple[Tensor, ...]:
-        named = zip(step.inputs, tensors, strict=True)
+        named = zip(step.input_names, tensors, strict=True)
         feed = {name: tensor.numpy() for name, tensor in named if name in known}
-        return tuple(map(torch.from_numpy, session.run(list(step.outputs), feed)))
+        return tuple(map(torch.from_numpy, session.run(list(step.output_names), feed)))
 
     return run
 

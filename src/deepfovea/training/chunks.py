@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..config import InputError, TrainConfig
-from ..fovea import reduce
+from ..fovea import downsample
 from ..reds.items import PublishedItems
 from .dataset import ClipDataset
 from .sampler import stateful_batches
@@ -111,9 +111,9 @@ def iter_chunks(
     for batch in loader:
         frames = batch["frames"].to(device, non_blocking=True).float() / 255.0
         mask = batch["mask"].to(device, non_blocking=True).float()
-        low = reduce(frames)
+        low = downsample(frames)
         jitter = batch["jitter"].to(device, non_blocking=True) if "jitter" in batch else None
-        samples = mask * (low if jitter is None else reduce(frames, jitter=jitter))
+        samples = mask * (low if jitter is None else downsample(frames, jitter=jitter))
         valid_region = Region(0, 0, *frames.shape[-2:])
         if "valid_region" in batch:
             valid_region = _common_region(batch["valid_region"])

@@ -8,19 +8,19 @@ first frame. PyAV, and through it FFmpeg, is used in this folder only.
 from .container import IMAGE_SUFFIXES, VIDEO_SUFFIXES, colorspace_of
 from .reader import Frame, VideoReader, find_videos, list_images, read_clip
 from .writer import VideoWriter
-from .yuv import LUMA_SHARES, Planes, to_planes
+from .yuv import LUMA_SHARES, YUV420, to_yuv420
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "LUMA_SHARES",
     "VIDEO_SUFFIXES",
+    "YUV420",
     "Frame",
-    "Planes",
     "VideoReader",
     "VideoWriter",
     "colorspace_of",
     "find_videos",
     "list_images",
     "read_clip",
-    "to_planes",
+    "to_yuv420",
 ]

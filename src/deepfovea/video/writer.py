@@ -34,7 +34,7 @@ from .container import (
     refuse,
     silence,
 )
-from .yuv import Planes
+from .yuv import YUV420
 
 X264 = {"preset": "ultrafast", "bf": "3", "x264-params": "deblock=0,0"}
 """As near to the frames as "veryfast", in a quarter of its time, half as large again."""
@@ -127,14 +127,14 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         return self
 
-    def write(self, image: np.ndarray | Planes, pts_seconds: float) -> None:
+    def write(self, image: np.ndarray | YUV420, pts_seconds: float) -> None:
         """Append a frame: ``image`` uint8 [H, W, 3] RGB or [H, W, 4] RGBA, at ``pts_seconds``.
 
-        Or :class:`Planes` of one frame, luma [1, H, W], by the matrix of this size
+        Or :class:`YUV420` of one frame, luma [1, H, W], by the matrix of this size
         (:func:`colorspace_of`), for a video file: nothing is then left to convert. All images
         have one shape; times are at least 0 and increase. Raises InputError.
         """
-        if isinstance(image, Planes):
+        if isinstance(image, YUV420):
             shape = self._shape_of(image)
         else:
             shape = image.shape
@@ -154,7 +154,7 @@ class VideoWriter:
             self._sink.write(image, pts_seconds)
         self._shape, self._last = shape, pts_seconds
 
-    def _shape_of(self, planes: Planes) -> tuple[int, ...]:
+    def _shape_of(self, planes: YUV420) -> tuple[int, ...]:
         if not self.suffix:
             refuse(self.path, "planes for a folder of images", "RGB")
         luma, chroma = (list(plane.shape) for plane in planes)
@@ -217,7 +217,7 @@ class _Folder:
         self.encoder.thread_count = 1  # more would hold images back
         self.encoder.options = {"compression_level": "1"}  # a fifth of the time, 7 % more bytes
 
-    def write(self, image: np.ndarray | Planes, seconds: float) -> None:
+    def write(self, image: np.ndarray | YUV420, seconds: float) -> None:
         assert isinstance(image, np.ndarray)  # planes were refused
         frame: Any = av.VideoFrame.from_ndarray(
             np.ascontiguousarray(image), format=self.encoder.pix_fmt
@@ -278,8 +278,8 @@ class _Movie:
             self.sound = sound_packets(*writer._sound, self.container, path.suffix)
         self.sound_packet: Any = next(self.sound, None)
 
-    def write(self, image: np.ndarray | Planes, seconds: float) -> None:
-        if isinstance(image, Planes):
+    def write(self, image: np.ndarray | YUV420, seconds: float) -> None:
+        if isinstance(image, YUV420):
             frame = _frame("yuv420p", [*image.luma.cpu().numpy(), *image.chroma.cpu().numpy()])
         else:
             frame = self.convert.reformat(

@@ -14,7 +14,7 @@ LUMA_SHARES = {BT601: (0.299, 0.114), BT709: (0.2126, 0.0722)}
 """Of red and of blue in luma, by matrix: ITU-R BT.601-7 and BT.709-6."""
 
 
-class Planes(NamedTuple):
+class YUV420(NamedTuple):
     """Frames in YCbCr 4:2:0, limited range, eight bits.
 
     luma [..., 1, H, W] and chroma [..., 2, H/2, W/2], Cb and Cr, uint8; H and W even.
@@ -24,7 +24,7 @@ class Planes(NamedTuple):
     chroma: Tensor
 
 
-def to_planes(frames: Tensor, matrix: int) -> Planes:
+def to_yuv420(frames: Tensor, matrix: int) -> YUV420:
     """Convert RGB frames; each chroma sample is the mean of its 2 × 2 pixels.
 
     Plain tensor operations: on a GPU an eighth of the bytes comes back, and an engine that
@@ -46,4 +46,4 @@ def to_planes(frames: Tensor, matrix: int) -> Planes:
     y = F.conv2d(flat, to_luma, flat.new_full((1,), 16.5))
     c = F.conv2d(flat, to_chroma.expand(2, 3, 2, 2) / 4.0, flat.new_full((2,), 128.5), stride=2)
     sides = frames.shape[:-3]
-    return Planes(*(x.to(torch.uint8).reshape(*sides, *x.shape[-3:]) for x in (y, c)))
+    return YUV420(*(x.to(torch.uint8).reshape(*sides, *x.shape[-3:]) for x in (y, c)))

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..config import InputError
 from ..files_to_files import pad, to_tensor
-from ..fovea import reduce
+from ..fovea import downsample
 from ..gaze import DisplayGeometry, GazeTrack, read_track
 from ..images import to_image
 from ..metrics.pixel import psnr
@@ -193,7 +193,7 @@ class Session:
         started = time.perf_counter()
         scale = delay.reconstructor.model.scale
         image = to_tensor(player.frame.image)
-        low = reduce(pad(image, scale), scale)
+        low = downsample(pad(image, scale), scale)
         with self._offer.turn:
             wish = self._with_newest_gaze(wish)
             made = delay(self._look(wish, player, image, low, scale))
@@ -313,7 +313,7 @@ def _warm_up(player: Player, reconstructor: Reconstructor, turn: threading.Lock)
     """Let an engine compile, which it does in its second step, before anything is shown."""
     if reconstructor.model.frames_per_step == 1:
         scale = reconstructor.model.scale
-        low = reduce(pad(to_tensor(player.frame.image), scale), scale)
+        low = downsample(pad(to_tensor(player.frame.image), scale), scale)
         with turn:
             for _ in range(2):
                 next(reconstructor.stream([(low, (0.0, 0.0))]))

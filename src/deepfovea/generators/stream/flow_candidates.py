@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...resample import eighth, pixels, resize, sample_at
+from ...resample import avg_pool_8, bilinear_sample, pixel_grid, upsample_bilinear
 from .motion import TOLERANCE, gauss_newton, gradient
 
-DETAIL = 1.08
+IMPROVEMENT_RATIO = 1.08
 """By how much the motion that was found has to explain the samples better than a simpler one."""
-SURE = 0.04
+ACCEPT_MARGIN = 0.04
 """By how much a candidate has to explain them better to be taken as it is."""
-BLIND = 0.002
+NOISE_FLOOR = 0.002
 """Mean difference in [0, 1] below which one motion explains the samples as well as another."""
 RIGIDITY = 3e-4
 """Of the last step, in the unit of squared gradients (colour per pixel)²."""
@@ -29,19 +29,19 @@ Candidate = Callable[[Tensor, Tensor], Tensor]
 """(flow [B,2,h,w], what it misses [B,1,h/8,w/8]) -> another flow."""
 
 
-def settle(
+def select_flow(
     flow: Tensor,
     samples: Tensor,
     mask: Tensor,
     reference: Tensor,
-    before: Tensor,
+    prev_flow: Tensor,
     offset: Tensor | None = None,
 ) -> Tensor:
     """The flow, replaced around where another one explains the samples better.
 
-    One after the other: rest, the mean flow of the frame (a camera that turns), the flow of the
-    frame before, the flow of those in a wide and in a narrow neighbourhood that gain most by
-    moving, and a step of Lucas–Kanade. Rest, mean and neighbours need only be about as good as
+    One after the other: no motion, the mean flow of the frame (a camera that turns), the flow of
+    the frame before, the flow of those in a wide and in a narrow neighbourhood that gain most by
+    moving, and a step of Lucas–Kanade. No motion, mean and neighbours need only be about as good as
     what was found: what few samples show is noisy, and each resampling along a wrong flow blurs
     what is carried.
 
@@ -52,68 +52,70 @@ def settle(
         samples: [B, 3, h, w], 0 where not sampled.
         mask: [B, 1, h, w], 1 where sampled.
         reference: [B, 3, 2h, 2w], the frame before, as well as it is known, on the canvas.
-        before: [B, 2, h, w], the flow of the frame before.
+        prev_flow: [B, 2, h, w], the flow of the frame before.
         offset: [B, 2, 1, 1], the jitter: how far from their pixels the samples were taken,
             low-resolution pixels; None: not at all.
     """
-    now, then = samples.mean(1, keepdim=True), reference.mean(1, keepdim=True)
-    here = pixels(flow, *flow.shape[-2:])
+    target, previous = samples.mean(1, keepdim=True), reference.mean(1, keepdim=True)
+    grid = pixel_grid(flow, *flow.shape[-2:])
     if offset is not None:
-        here = here + offset
+        grid = grid + offset
 
-    def fetched(along: Tensor) -> Tensor:
-        return sample_at(2.0 * (along + here), then)  # [B,1,h,w]
+    def warped(flow: Tensor) -> Tensor:
+        return bilinear_sample(2.0 * (flow + grid), previous)  # [B,1,h,w]
 
     @torch.no_grad()
-    def missed(along: Tensor) -> Tensor:
-        return _around(eighth((fetched(along) - now).abs() * mask), 3)  # [B,1,h/8,w/8]
+    def error_of(flow: Tensor) -> Tensor:
+        return _window_mean(avg_pool_8((warped(flow) - target).abs() * mask), 3)  # [B,1,h/8,w/8]
 
-    rest = 0.0 * flow
-    at_rest = missed(rest) + BLIND
+    zero_flow = 0.0 * flow
+    error_at_rest = error_of(zero_flow) + NOISE_FLOOR
 
-    def of_movers(flow: Tensor, least: Tensor, window: int) -> Tensor:
-        weight = (at_rest / (least + BLIND)).square().square()
-        return resize(_around(weight * eighth(flow), window) / _around(weight, window), 8)
+    def flow_of_movers(flow: Tensor, least: Tensor, window: int) -> Tensor:
+        weight = (error_at_rest / (least + NOISE_FLOOR)).square().square()
+        return upsample_bilinear(
+            _window_mean(weight * avg_pool_8(flow), window) / _window_mean(weight, window), 8
+        )
 
     def step(flow: Tensor, least: Tensor) -> Tensor:
         with torch.no_grad():
-            more = _step(fetched(flow), now, mask)
-        return flow + resize(more, 8)
+            more = _step(warped(flow), target, mask)
+        return flow + upsample_bilinear(more, 8)
 
     candidates: tuple[Candidate, ...] = (
-        lambda flow, least: rest,
-        lambda flow, least: rest + flow.mean((2, 3), keepdim=True),
-        lambda flow, least: before,
-        lambda flow, least: of_movers(flow, least, 7),
-        lambda flow, least: of_movers(flow, least, 3),
+        lambda flow, least: zero_flow,
+        lambda flow, least: zero_flow + flow.mean((2, 3), keepdim=True),
+        lambda flow, least: prev_flow,
+        lambda flow, least: flow_of_movers(flow, least, 7),
+        lambda flow, least: flow_of_movers(flow, least, 3),
         step,
     )
-    least = DETAIL * missed(flow)
+    least = IMPROVEMENT_RATIO * error_of(flow)
     for candidate in candidates:
         other = candidate(flow, least)
-        cost = missed(other)
+        cost = error_of(other)
         # Between them without a jump, lest rounding decides.
-        better = ((least - cost) / (SURE * (least + BLIND))).clamp(0.0, 1.0)
-        flow = flow + resize(better, 8) * (other - flow)
+        better = ((least - cost) / (ACCEPT_MARGIN * (least + NOISE_FLOOR))).clamp(0.0, 1.0)
+        flow = flow + upsample_bilinear(better, 8) * (other - flow)
         least = torch.minimum(least, cost)
     return flow
 
 
-def _step(moved: Tensor, now: Tensor, mask: Tensor) -> Tensor:
+def _step(moved: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """One Gauss–Newton step from the samples alone: [B, 1, h, w] each to [B, 2, h/8, w/8] pixels.
 
     Robust as :func:`.motion.lucas_kanade_step`.
     """
-    difference = moved - now
+    difference = moved - target
     dx, dy = gradient(moved)
     weight = mask * TOLERANCE / (difference.abs() + TOLERANCE)
     one = torch.ones_like(weight)
     products = [dx * dx, dx * dy, dy * dy, dx * difference, dy * difference, one]
-    sums = _around(eighth(torch.cat(products, 1) * weight), 3)
+    sums = _window_mean(avg_pool_8(torch.cat(products, 1) * weight), 3)
     xx, xy, yy, x, y = torch.split(sums[:, :5] / (sums[:, 5:] + 1e-4), 1, 1)
     return gauss_newton(xx + RIGIDITY, xy, yy + RIGIDITY, -x, -y)
 
 
-def _around(cells: Tensor, window: int) -> Tensor:
+def _window_mean(cells: Tensor, window: int) -> Tensor:
     """Mean over a square window of cells, zeros beyond the border."""
     return F.avg_pool2d(cells, window, 1, window // 2)

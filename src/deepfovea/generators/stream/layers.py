@@ -12,12 +12,12 @@ def act(x: Tensor) -> Tensor:
     return F.leaky_relu(x, 0.1)
 
 
-def conv(before: int, after: int, size: int = 3) -> nn.Conv2d:
+def conv(in_channels: int, out_channels: int, size: int = 3) -> nn.Conv2d:
     """A convolution that keeps height and width; ``size`` is odd."""
-    return nn.Conv2d(before, after, size, padding=size // 2)
+    return nn.Conv2d(in_channels, out_channels, size, padding=size // 2)
 
 
-def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
     """The layer with all its parameters zero, so that it adds nothing until it has learned."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
@@ -29,11 +29,11 @@ class Residual(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.one = conv(channels, channels)
-        self.two = conv(channels, channels)
+        self.conv1 = conv(channels, channels)
+        self.conv2 = conv(channels, channels)
         with torch.no_grad():
-            self.two.weight.mul_(0.1)
+            self.conv2.weight.mul_(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, h, w] to the same shape."""
-        return act(x + self.two(act(self.one(x))))
+        return act(x + self.conv2(act(self.conv1(x))))

@@ -18,20 +18,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...flow import backward_warp
-from ...resample import halve, resize
-from .layers import act, conv, zeroed
+from ...resample import downsample_2x, upsample_bilinear
+from .layers import act, conv, zero_init
 
 TOLERANCE = 0.03
 """Colour difference in [0, 1] at which a pixel counts half in a match."""
-RADIUS = 7
+TENT_RADIUS = 7
 """Half width in pixels of a level, of the tent that weighs a match."""
-FILLED = 0.2
+FILLED_WEIGHT = 0.2
 """Weight of a pixel that was not sampled but filled, relative to a sampled one."""
 MASK_GAIN = {8: 2.0, 4: 16.0, 2: 4.0}
 """By the factor of a level: a cell is known by one sample; at 1/8 by half of its samples."""
 
 
-class Motion(nn.Module):
+class MotionEstimator(nn.Module):
     """Backward optical flow between a sparsely sampled frame and what was known before it.
 
     Args:
@@ -41,12 +41,12 @@ class Motion(nn.Module):
     def __init__(self, channels: tuple[int, int, int] = (48, 32, 24)) -> None:
         super().__init__()
         eighth, quarter, half = channels
-        self.at_eighth = Level(eighth, 0, outputs=2, steps=3)
-        self.at_quarter = Level(quarter, eighth, outputs=2, steps=2)
-        self.at_half = Level(half, quarter, outputs=3, steps=1)
+        self.at_eighth = PyramidLevel(eighth, 0, outputs=2, steps=3)
+        self.at_quarter = PyramidLevel(quarter, eighth, outputs=2, steps=2)
+        self.at_half = PyramidLevel(half, quarter, outputs=3, steps=1)
 
     def forward(
-        self, frame: Tensor, mask: Tensor, reference: Tensor, confidence: Tensor, before: Tensor
+        self, frame: Tensor, mask: Tensor, reference: Tensor, confidence: Tensor, prev_flow: Tensor
     ) -> Tensor:
         """Flow [B, 2, h, w] in low-resolution pixels, exactly zero where nothing moves.
 
@@ -55,12 +55,12 @@ class Motion(nn.Module):
             mask: [B, 1, h, w], 1 where it was sampled.
             reference: [B, 3, h, w], the frame before, as well as it is known.
             confidence: [B, 1, h, w] in [0, 1], how far that is more than a guess.
-            before: [B, 2, h, w], the flow of the frame before, a first guess.
+            prev_flow: [B, 2, h, w], the flow of the frame before, a first guess.
         """
-        return self.levels(frame, mask, reference, confidence, before)[-1]
+        return self.levels(frame, mask, reference, confidence, prev_flow)[-1]
 
     def levels(
-        self, frame: Tensor, mask: Tensor, reference: Tensor, confidence: Tensor, before: Tensor
+        self, frame: Tensor, mask: Tensor, reference: Tensor, confidence: Tensor, prev_flow: Tensor
     ) -> list[Tensor]:
         """The flow after each level and at last, in low-resolution pixels.
 
@@ -68,19 +68,29 @@ class Motion(nn.Module):
         """
 
         def inputs(level: Tensor, factor: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-            now, then, part, sure, first = torch.split(level, [3, 3, 1, 1, 2], 1)
-            return now, then, (MASK_GAIN[factor] * part).clamp(max=1.0), sure, first / factor
+            target, reference, part, confidence, prior = torch.split(level, [3, 3, 1, 1, 2], 1)
+            return (
+                target,
+                reference,
+                (MASK_GAIN[factor] * part).clamp(max=1.0),
+                confidence,
+                prior / factor,
+            )
 
-        whole = torch.cat([frame, reference, mask, confidence, before], 1)
-        half = halve(whole)
-        quarter = halve(half)
-        eighth = halve(quarter)
-        now, then, known, sure, first = inputs(eighth, 8)
+        whole = torch.cat([frame, reference, mask, confidence, prev_flow], 1)
+        half = downsample_2x(whole)
+        quarter = downsample_2x(half)
+        eighth = downsample_2x(quarter)
+        target, reference, known, confidence, prior = inputs(eighth, 8)
         # The motion of the frame before is taken up where it explains this one better than rest.
-        at_rest = _tent((then - now).abs().mean(1, keepdim=True), 1, 3)
-        moving = _tent((backward_warp(then, first) - now).abs().mean(1, keepdim=True), 1, 3)
-        flow = first * torch.sigmoid(200.0 * (at_rest - moving))
-        flow, more, features = self.at_eighth(now, then, known, sure, flow, first, None)
+        error_at_rest = _tent_mean((reference - target).abs().mean(1, keepdim=True), 1, 3)
+        error_moving = _tent_mean(
+            (backward_warp(reference, prior) - target).abs().mean(1, keepdim=True), 1, 3
+        )
+        flow = prior * torch.sigmoid(200.0 * (error_at_rest - error_moving))
+        flow, more, features = self.at_eighth(
+            target, reference, known, confidence, flow, prior, None
+        )
         flow = flow + more
         found = [8.0 * flow]
 
@@ -93,74 +103,84 @@ class Motion(nn.Module):
         found.append(2.0 * flow)
         # Bounded on both sides so that it can reach 0: resampling by a tiny flow would blur.
         moves = (1.0 + more[:, 2:] / 5.5).clamp(0.0, 12.0 / 11.0)
-        return [*found, 2.0 * resize(flow * moves, 2)]
+        return [*found, 2.0 * upsample_bilinear(flow * moves, 2)]
 
 
 def _finer(
     inputs: tuple[Tensor, ...], flow: Tensor, features: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    now, then, known, sure, first = inputs
-    return now, then, known, sure, 2.0 * resize(flow, 2), first, resize(features, 2)
+    target, reference, known, confidence, prior = inputs
+    return (
+        target,
+        reference,
+        known,
+        confidence,
+        2.0 * upsample_bilinear(flow, 2),
+        prior,
+        upsample_bilinear(features, 2),
+    )
 
 
-class Level(nn.Module):
-    """Steps of the matcher, then what is learned to add."""
+class PyramidLevel(nn.Module):
+    """Steps of the matcher, then the learned correction."""
 
     def __init__(self, channels: int, coarser: int, outputs: int, steps: int) -> None:
         super().__init__()
         self.steps = steps
         self.rigidity = nn.Parameter(torch.tensor(math.log(3e-4)))
-        self.enter = conv(14 + coarser, channels)
-        self.mix = conv(channels, channels)
-        self.leave = zeroed(conv(channels, outputs))
+        self.conv_in = conv(14 + coarser, channels)
+        self.conv_mid = conv(channels, channels)
+        self.conv_out = zero_init(conv(channels, outputs))
 
     def forward(
         self,
-        now: Tensor,  # [B,3,h,w]
-        then: Tensor,  # [B,3,h,w]
+        target: Tensor,  # [B,3,h,w]
+        reference: Tensor,  # [B,3,h,w]
         known: Tensor,  # [B,1,h,w]
-        sure: Tensor,  # [B,1,h,w]
+        confidence: Tensor,  # [B,1,h,w]
         flow: Tensor,  # [B,2,h,w]
-        first: Tensor,  # [B,2,h,w]
+        prior: Tensor,  # [B,2,h,w]
         coarser: Tensor | None,  # [B,C,h,w]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Flow by matching [B,2,h,w], what was learned to add [B,N,h,w], features [B,C,h,w]."""
-        weight = FILLED + (1.0 - FILLED) * known
+        weight = FILLED_WEIGHT + (1.0 - FILLED_WEIGHT) * known
         speed = (flow.square().sum(1, keepdim=True) + 1e-6).sqrt().clamp(max=8.0)
         for _ in range(self.steps):
-            step, tensor, error = lucas_kanade_step(now, then, weight, flow, self.rigidity.exp())
+            step, tensor, error = lucas_kanade_step(
+                target, reference, weight, flow, self.rigidity.exp()
+            )
             flow = flow + step
-        moved = backward_warp(torch.cat([then, sure], 1), flow)
+        moved = backward_warp(torch.cat([reference, confidence], 1), flow)
         evidence = [
             flow,
             step,
             tensor / (tensor[:, :1] + tensor[:, 2:] + 6e-4),
             10.0 * error,
-            10.0 * (moved[:, :3] - now).abs().mean(1, keepdim=True),
+            10.0 * (moved[:, :3] - target).abs().mean(1, keepdim=True),
             known,
             moved[:, 3:],
-            first - flow,
+            prior - flow,
             speed,
         ]
         x = torch.cat(evidence if coarser is None else [*evidence, coarser], 1)
-        x = act(self.enter(x))
-        x = act(x + self.mix(x))
-        return flow, self.leave(x), x
+        x = act(self.conv_in(x))
+        x = act(x + self.conv_mid(x))
+        return flow, self.conv_out(x), x
 
 
 def lucas_kanade_step(
-    now: Tensor, then: Tensor, weight: Tensor, flow: Tensor, rigidity: Tensor
+    target: Tensor, reference: Tensor, weight: Tensor, flow: Tensor, rigidity: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One Gauss–Newton step of the flow, robust and held together by its neighbourhood.
 
-    Minimises, over a tent-shaped window, weight · |then(p + flow + step) − now(p)|² with each
-    pixel's weight falling as its difference grows (Lucas and Kanade 1981; reweighted as in
+    Minimises, over a tent-shaped window, weight · |reference(p + flow + step) − target(p)|² with
+    each pixel's weight falling as its difference grows (Lucas and Kanade 1981; reweighted as in
     Black and Anandan 1996), plus rigidity · |flow + step − mean flow|², which decides where the
     texture does not (Bruhn, Weickert and Schnörr 2005).
 
     Args:
-        now: [B, 3, h, w] in [0, 1].
-        then: [B, 3, h, w].
+        target: [B, 3, h, w] in [0, 1].
+        reference: [B, 3, h, w].
         weight: [B, 1, h, w] from 0 on.
         flow: [B, 2, h, w], pixels.
         rigidity: a scalar above 0, in the unit of squared gradients (colour per pixel)².
@@ -169,9 +189,9 @@ def lucas_kanade_step(
         The step [B, 2, h, w], at most 2 pixels per axis; the structure tensor (xx, xy, yy)
         [B, 3, h, w]; the mean weighted difference [B, 1, h, w].
     """
-    moved = backward_warp(then, flow)
-    difference = moved - now
-    dx, dy = gradient(0.5 * (moved + now))
+    moved = backward_warp(reference, flow)
+    difference = moved - target
+    dx, dy = gradient(0.5 * (moved + target))
     size = difference.abs().mean(1, keepdim=True)
     weight = weight * TOLERANCE / (size + TOLERANCE)
 
@@ -179,7 +199,7 @@ def lucas_kanade_step(
         return x.mean(1, keepdim=True) * weight
 
     products = (dx * dx, dx * dy, dy * dy, dx * difference, dy * difference, difference.abs())
-    sums = _tent(torch.cat([*map(weighed, products), flow], 1), 8, RADIUS)
+    sums = _tent_mean(torch.cat([*map(weighed, products), flow], 1), 8, TENT_RADIUS)
     xx, xy, yy = sums[:, :1] + rigidity, sums[:, 1:2], sums[:, 2:3] + rigidity
     x, y = torch.split(rigidity * (sums[:, 6:] - flow) - sums[:, 3:5], 1, 1)
     return gauss_newton(xx, xy, yy, x, y), sums[:, :3], sums[:, 5:6]
@@ -201,7 +221,7 @@ def gradient(image: Tensor) -> tuple[Tensor, Tensor]:
     return horizontal, (x[..., 2:, 1:-1] - x[..., :-2, 1:-1]) / 2.0
 
 
-def _tent(x: Tensor, channels: int, radius: int) -> Tensor:
+def _tent_mean(x: Tensor, channels: int, radius: int) -> Tensor:
     """Mean weighed by a tent of 2·radius − 1 pixels per side, zeros beyond the border."""
     # The channels are said, not asked of x, so that a trace of this knows the kernel.
     tent = [(radius - abs(i)) / radius**2 for i in range(1 - radius, radius)]

@@ -1,16 +1,16 @@
 """Our own generator: one frame in, one frame out, told where it was sampled.
 
-    samples, mask ──┬── scene: how much brighter it has become; after a cut nothing is carried
+    samples, mask ──┬── scene change: how much brighter it has become; after a cut nothing is kept
                     ├── motion: match the filled frame against the canvas, coarse to fine
-                    │      └── settle: take others where they explain the very samples better
+                    │      └── flow candidates: take others where they explain the samples better
                     │      │
-    canvas, shown, hidden ──┴── carry along the motion ── gate by agreement with the samples
+    previous state ──┴── warp along the motion ── gate by agreement with the samples
                                                           │
                   the new samples laid over it, holes filled by pull-push
                                                           │
                             small U-Net at half the low resolution ── ×8 pixel shuffle ── frame
                                                           │
-                                      canvas, shown, hidden for the next frame
+                                      canvas, output, hidden state for the next frame
 
 The canvas is an explicit memory of samples at *twice* the low resolution. The low resolution is
 close to point samples (bilinear ÷4 without antialiasing takes the middle 2×2 of each 4×4 pixels),
@@ -32,11 +32,11 @@ from torch import Tensor, nn
 from ...config import InputError
 from ...fill import pull_push
 from ...flow import backward_warp
-from ...resample import halve, pixels, resize, sample_at
-from .flow_candidates import settle
-from .layers import Residual, act, conv, zeroed
-from .motion import Motion
-from .scene_change import exposure_gain, same_scene
+from ...resample import bilinear_sample, downsample_2x, pixel_grid, upsample_bilinear
+from .flow_candidates import select_flow
+from .layers import Residual, act, conv, zero_init
+from .motion import MotionEstimator
+from .scene_change import exposure_gain, scene_continuity
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,17 @@ class StreamState(NamedTuple):
     """What one frame leaves for the next.
 
     canvas [B,4,2h,2w]: the colour of every sample carried so far times its confidence, and the
-    confidence in [0, 1]; shown [B,3,2h,2w]: the frame that was shown; hidden [B,C,h/2,w/2]:
-    features; flow [B,2,h,w]: the motion found last, low-resolution pixels, from this frame back
-    to the one before. h and w are rounded up to a multiple of eight.
+    confidence in [0, 1]; prev_output [B,3,2h,2w]: the last output frame on the canvas;
+    hidden_state [B,C,h/2,w/2]: features; flow [B,2,h,w]: the motion found last, low-resolution
+    pixels, from this frame back to the one before. h and w are rounded up to a multiple of eight.
 
     Cell (i, j) of the canvas is the mean of the output pixels 2i+1, 2i+2 by 2j+1, 2j+2, so that
     sample (i, j) of the low resolution is exactly its cell (2i, 2j).
     """
 
     canvas: Tensor
-    shown: Tensor
-    hidden: Tensor
+    prev_output: Tensor
+    hidden_state: Tensor
     flow: Tensor
 
 
@@ -93,7 +93,7 @@ class StreamNet(nn.Module):
         super().__init__()
         self.config = config
         self.task_flow = False
-        self.motion = Motion(config.motion_channels)
+        self.motion = MotionEstimator(config.motion_channels)
         self.gate = Gate()
         self.refine = Refine(config)
 
@@ -166,35 +166,45 @@ class StreamNet(nn.Module):
             cells = torch.round(2.0 * jitter)  # [B,2]
             offset = (jitter - 0.5 * cells)[:, :, None, None]  # [B,2,1,1], what is left
             state = state._replace(
-                canvas=_shift(state.canvas, cells), shown=_shift(state.shown, cells)
+                canvas=_shift(state.canvas, cells), prev_output=_shift(state.prev_output, cells)
             )
         known, confidence = torch.split(state.canvas, [3, 1], 1)
-        reference = known + (1.0 - confidence) * state.shown  # [B,3,2h,2w]
-        at_samples = _at_samples(torch.cat([reference, confidence], 1), offset)
-        before, sure = torch.split(at_samples, [3, 1], 1)
-        gain = exposure_gain(samples, mask, before).detach()  # [B,3,1,1]
+        reference = known + (1.0 - confidence) * state.prev_output  # [B,3,2h,2w]
+        at_samples = _at_samples(torch.cat([reference, confidence], 1), offset)  # [B,4,h,w]
+        color_there, confidence_there = torch.split(at_samples, [3, 1], 1)
+        gain = exposure_gain(samples, mask, color_there).detach()  # [B,3,1,1]
         if motion is None:
             flow = self._motion(
-                samples, mask, gain * reference, gain * before, sure, state.flow, offset
+                samples,
+                mask,
+                gain * reference,
+                gain * color_there,
+                confidence_there,
+                state.flow,
+                offset,
             )
         else:
             flow = motion
-        along = flow if self.task_flow else flow.detach()
-        carried = backward_warp(torch.cat([state.canvas, state.shown], 1), 2.0 * resize(along, 2))
-        hidden = backward_warp(state.hidden, 0.5 * halve(along))  # [B,C,h/2,w/2]
-        known, confidence, shown = torch.split(carried, [3, 1, 3], 1)  # [B,·,2h,2w]
-        known, shown = gain * known, gain * shown
+        warp_flow = flow if self.task_flow else flow.detach()
+        canvas_flow = 2.0 * upsample_bilinear(warp_flow, 2)  # [B,2,2h,2w]
+        hidden_flow = 0.5 * downsample_2x(warp_flow)  # [B,2,h/2,w/2]
+        warped = backward_warp(torch.cat([state.canvas, state.prev_output], 1), canvas_flow)
+        hidden_state = backward_warp(state.hidden_state, hidden_flow)  # [B,C,h/2,w/2]
+        known, confidence, prev_output = torch.split(warped, [3, 1, 3], 1)  # [B,·,2h,2w]
+        known, prev_output = gain * known, gain * prev_output
         color = known / confidence.clamp(min=1e-3)
         # Between cells, colours are weighted by what is known of them.
-        before, sure = torch.split(
-            _at_samples(torch.cat([known, confidence], 1), offset), [3, 1], 1
-        )
-        before = before / sure.clamp(min=1e-3)
-        goes_on = same_scene(samples, mask, before, sure).detach()
-        confidence, shown, hidden = goes_on * confidence, goes_on * shown, goes_on * hidden
+        at_samples = _at_samples(torch.cat([known, confidence], 1), offset)  # [B,4,h,w]
+        color_there, confidence_there = torch.split(at_samples, [3, 1], 1)
+        color_there = color_there / confidence_there.clamp(min=1e-3)
+        continuity = scene_continuity(samples, mask, color_there, confidence_there).detach()
+        confidence = continuity * confidence
+        prev_output, hidden_state = continuity * prev_output, continuity * hidden_state
 
-        trust, error = self.gate(samples, mask, before, goes_on * sure, confidence, along)
-        confidence = confidence * resize(trust, 4)
+        trust, error = self.gate(
+            samples, mask, color_there, continuity * confidence_there, confidence, warp_flow
+        )
+        confidence = confidence * upsample_bilinear(trust, 4)
         new_color, new = torch.split(_on_canvas(torch.cat([samples, mask], 1)), [3, 1], 1)
         # A sample beside the middle of its cell replaces only in part what is known there.
         near = 1.0 if offset is None else (1.0 - 2.0 * offset.abs()).prod(1, keepdim=True)
@@ -203,16 +213,18 @@ class StreamNet(nn.Module):
         confidence = torch.maximum(confidence, new)
 
         canvas = torch.cat([known, confidence], 1)
-        total = 4.0 * halve(canvas)
+        total = 4.0 * downsample_2x(canvas)
         low = pull_push(total[:, :3] / total[:, 3:].clamp(min=1e-3), total[:, 3:].clamp(max=1.0))
         fine = known + (1.0 - confidence) * _between_samples(low)  # [B,3,2h,2w]
 
-        frame, hidden = self.refine(fine, confidence, shown, low, mask, trust, error, hidden)
-        shown = _canvas_cells(frame)
+        frame, hidden_state = self.refine(
+            fine, confidence, prev_output, low, mask, trust, error, hidden_state
+        )
+        prev_output = _canvas_cells(frame)
         if jitter is not None:
             frame = _shift(frame, -2.0 * cells)
-            canvas, shown = _shift(canvas, -cells), _shift(shown, -cells)
-        return frame, StreamState(canvas, shown, hidden, goes_on * flow)
+            canvas, prev_output = _shift(canvas, -cells), _shift(prev_output, -cells)
+        return frame, StreamState(canvas, prev_output, hidden_state, continuity * flow)
 
     def _motion(
         self,
@@ -221,14 +233,14 @@ class StreamNet(nn.Module):
         reference: Tensor,  # [B,3,2h,2w]
         low: Tensor,  # [B,3,h,w], the same where samples are
         confidence: Tensor,  # [B,1,h,w]
-        before: Tensor,  # [B,2,h,w]
+        prev_flow: Tensor,  # [B,2,h,w]
         offset: Tensor | None,  # [B,2,1,1]
     ) -> Tensor:
         # A frame without any sample shows no motion: it is compared with the one before itself.
         seen = mask.amax((2, 3), keepdim=True)
         filled = pull_push(samples, mask) + (1.0 - seen) * low
-        found = self.motion(filled, mask, low, confidence, before)
-        flow = settle(found, samples, mask, reference, before, offset)
+        found = self.motion(filled, mask, low, confidence, prev_flow)
+        flow = select_flow(found, samples, mask, reference, prev_flow, offset)
         return flow * confidence.amax((2, 3), keepdim=True)  # nothing known before, no motion
 
 
@@ -239,7 +251,7 @@ def _at_samples(cells: Tensor, offset: Tensor | None) -> Tensor:
     """
     if offset is not None:
         height, width = (side // 2 for side in cells.shape[-2:])
-        return sample_at(2.0 * (pixels(cells, height, width) + offset), cells)
+        return bilinear_sample(2.0 * (pixel_grid(cells, height, width) + offset), cells)
     # By whole rows, then by pairs: a slice with steps is slow in most engines.
     batch, channels, _, width = cells.shape
     rows = cells.reshape(batch, channels, -1, 2, width)[:, :, :, 0]
@@ -267,12 +279,12 @@ def _shift(x: Tensor, by: Tensor) -> Tensor:
 def _between_samples(low: Tensor) -> Tensor:
     """Low-resolution pixels in their cells, interpolated in the others: [B,C,h,w] to the canvas."""
     height, width = low.shape[-2:]
-    return sample_at(pixels(low, 2 * height, 2 * width) / 2.0, low)
+    return bilinear_sample(pixel_grid(low, 2 * height, 2 * width) / 2.0, low)
 
 
 def _canvas_cells(frame: Tensor) -> Tensor:
     """A frame as the canvas would hold it: [B,3,4h,4w] -> [B,3,2h,2w]."""
-    return halve(frame, shift=1)
+    return downsample_2x(frame, shift=1)
 
 
 class Gate(nn.Module):
@@ -281,8 +293,8 @@ class Gate(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.tolerance = nn.Parameter(torch.tensor(math.log(0.2)))
-        self.enter = conv(8, 16)
-        self.leave = zeroed(conv(16, 1))
+        self.conv_in = conv(8, 16)
+        self.conv_out = zero_init(conv(16, 1))
 
     def forward(
         self,
@@ -310,22 +322,22 @@ class Gate(nn.Module):
         weight = mask * known
         square = (color - samples).square().mean(1, keepdim=True) * weight
         gray = samples.mean(1, keepdim=True) * mask
-        here = halve(torch.cat([square, weight, gray, gray * gray, mask], 1))
-        near, wide = _box_mean(here, 3), _box_mean(here, 5)
+        cells = downsample_2x(torch.cat([square, weight, gray, gray * gray, mask], 1))
+        near, wide = _box_mean(cells, 3), _box_mean(cells, 5)
         mean = wide[:, 2:3] / (wide[:, 4:] + 1e-3)
         contrast = (wide[:, 3:4] / (wide[:, 4:] + 1e-3) - mean * mean).clamp(min=1e-6).sqrt()
         speed = (flow.square().sum(1, keepdim=True) + 1e-6).sqrt().clamp(max=8.0)
         evidence = [
-            10.0 * _root_mean(here),
+            10.0 * _root_mean(cells),
             10.0 * _root_mean(near),
             10.0 * _root_mean(wide),
             near[:, 1:2],
-            halve(halve(confidence)),
-            halve(speed),
+            downsample_2x(downsample_2x(confidence)),
+            downsample_2x(speed),
             10.0 * contrast,
-            here[:, 4:],
+            cells[:, 4:],
         ]
-        learned = self.leave(act(self.enter(torch.cat(evidence, 1))))
+        learned = self.conv_out(act(self.conv_in(torch.cat(evidence, 1))))
         doubt = (_root_mean(wide) / self.tolerance.exp()).square().clamp(1e-4, 20.0)
         # exp(-doubt) as long as nothing is learned.
         return torch.sigmoid(learned - (doubt.exp() - 1.0).log()), _root_mean(near)
@@ -348,51 +360,51 @@ class Refine(nn.Module):
     def __init__(self, config: StreamConfig) -> None:
         super().__init__()
         c, d, e = config.channels, config.deep_channels, config.deepest_channels
-        self.enter = Enter(3 + 3 + 1, 3 + 1, 2 + config.hidden_channels, c)
-        self.first = conv(c, c)
-        self.down = nn.Conv2d(c, d, 2, stride=2)
-        self.deep = Residual(d)
-        self.down_again = nn.Conv2d(d, e, 2, stride=2)
-        self.deepest = Residual(e)
-        self.up = conv(e, d, 1)
-        self.up_again = conv(d, c, 1)
-        self.last = Residual(c)
-        self.keep = conv(c, config.hidden_channels, 1)
-        self.widen = conv(c, 4 * config.head_channels, 1)
-        self.paint = zeroed(conv(config.head_channels, 48))
-        self.upscale = Upscale()
+        self.conv_in = SpaceToDepthStem(3 + 3 + 1, 3 + 1, 2 + config.hidden_channels, c)
+        self.conv1 = conv(c, c)
+        self.down1 = nn.Conv2d(c, d, 2, stride=2)
+        self.block2 = Residual(d)
+        self.down2 = nn.Conv2d(d, e, 2, stride=2)
+        self.block3 = Residual(e)
+        self.up2 = conv(e, d, 1)
+        self.up1 = conv(d, c, 1)
+        self.block1 = Residual(c)
+        self.to_hidden = conv(c, config.hidden_channels, 1)
+        self.to_head = conv(c, 4 * config.head_channels, 1)
+        self.to_rgb = zero_init(conv(config.head_channels, 48))
+        self.upsample = BicubicUpsample()
 
     def forward(
         self,
         fine: Tensor,  # [B,3,2h,2w]
         confidence: Tensor,  # [B,1,2h,2w]
-        shown: Tensor,  # [B,3,2h,2w]
+        prev_output: Tensor,  # [B,3,2h,2w]
         low: Tensor,  # [B,3,h,w]
         mask: Tensor,  # [B,1,h,w]
         trust: Tensor,  # [B,1,h/2,w/2]
         error: Tensor,  # [B,1,h/2,w/2]
-        hidden: Tensor,  # [B,C,h/2,w/2]
+        hidden_state: Tensor,  # [B,C,h/2,w/2]
     ) -> tuple[Tensor, Tensor]:
         """Frame [B,3,4h,4w] and the next hidden features [B,C,h/2,w/2]."""
         x = act(
-            self.enter(
-                torch.cat([fine - 0.5, shown - fine, confidence], 1),
+            self.conv_in(
+                torch.cat([fine - 0.5, prev_output - fine, confidence], 1),
                 torch.cat([mask, low - 0.5], 1),
-                torch.cat([10.0 * error, trust, hidden], 1),
+                torch.cat([10.0 * error, trust, hidden_state], 1),
             )
         )
-        half = x + act(self.first(x))  # [B,c,h/2,w/2]
-        quarter = self.deep(act(self.down(half)))  # [B,d,h/4,w/4]
-        eighth = self.deepest(act(self.down_again(quarter)))  # [B,e,h/8,w/8]
-        quarter = quarter + resize(self.up(eighth), 2)
-        half = self.last(act(half + resize(self.up_again(act(quarter)), 2)))
-        painted = self.paint(act(F.pixel_shuffle(self.widen(half), 2)))  # [B,48,h,w]
-        frame = F.pixel_shuffle(painted + self.upscale(fine), 4)
+        half = x + act(self.conv1(x))  # [B,c,h/2,w/2]
+        quarter = self.block2(act(self.down1(half)))  # [B,d,h/4,w/4]
+        eighth = self.block3(act(self.down2(quarter)))  # [B,e,h/8,w/8]
+        quarter = quarter + upsample_bilinear(self.up2(eighth), 2)
+        half = self.block1(act(half + upsample_bilinear(self.up1(act(quarter)), 2)))
+        residual = self.to_rgb(act(F.pixel_shuffle(self.to_head(half), 2)))  # [B,48,h,w]
+        frame = F.pixel_shuffle(residual + self.upsample(fine), 4)
         # In mixed precision the convolutions answer in half; the canvas stays in full.
-        return frame.to(fine.dtype), torch.tanh(self.keep(half))
+        return frame.to(fine.dtype), torch.tanh(self.to_hidden(half))
 
 
-class Enter(nn.Module):
+class SpaceToDepthStem(nn.Module):
     """Canvas, low resolution and half of it in one 1×1 convolution at half the low resolution.
 
     The weights are those of pixel unshuffles by four and by two and a 1×1 convolution of
@@ -420,7 +432,7 @@ class Enter(nn.Module):
         return x + F.conv2d(fine, by_four, stride=4)
 
 
-class Upscale(nn.Module):
+class BicubicUpsample(nn.Module):
     """The canvas as a frame: bicubic ×2 and the shift by a pixel, as one grouped convolution.
 
     [B, 3, 2h, 2w] -> [B, 48, h, w]; after a pixel shuffle by four equal to torch's bicubic,

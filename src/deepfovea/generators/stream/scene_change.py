@@ -9,17 +9,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...resample import eighth
+from ...resample import avg_pool_8
 
 TOLERANCE = 0.02
 """Difference in [0, 1] at which a sample counts half, so that what moves does not decide."""
-PASSES = 2
-MOST = 2.0
+REWEIGHTINGS = 2
+MAX_GAIN = 2.0
 """Largest change from one frame to the next."""
-SAME_SCENE, ANOTHER_SCENE = 0.6, 0.75
+SAME_SCENE_RATIO, CUT_RATIO = 0.6, 0.75
 """By how much what was carried misses the colours of cells, in parts of what one plain colour
 misses them by."""
-DOUBT = 2.0
+PRIOR_WEIGHT = 2.0
 """Added to what the plain colour misses, summed over a frame: few samples are no evidence."""
 
 
@@ -36,18 +36,18 @@ def exposure_gain(samples: Tensor, mask: Tensor, reference: Tensor) -> Tensor:
         reference: [B, 3, h, w], the frame before, as well as it is known.
 
     Returns:
-        [B, 3, 1, 1] in [1 / MOST, MOST]; 1 where nothing was sampled.
+        [B, 3, 1, 1] in [1 / MAX_GAIN, MAX_GAIN]; 1 where nothing was sampled.
     """
     weight = mask
-    for _ in range(PASSES):
+    for _ in range(REWEIGHTINGS):
         gain = _mean(samples * weight) / _mean(reference * weight)
         error = (samples - gain * reference).abs().mean(1, keepdim=True)
         weight = mask * TOLERANCE / (error + TOLERANCE)
-    sure = (4.0 * _mean(weight) / _mean(mask) - 1.0).clamp(0.0, 1.0)
-    return 1.0 + sure * (gain.clamp(1.0 / MOST, MOST) - 1.0)
+    confidence = (4.0 * _mean(weight) / _mean(mask) - 1.0).clamp(0.0, 1.0)
+    return 1.0 + confidence * (gain.clamp(1.0 / MAX_GAIN, MAX_GAIN) - 1.0)
 
 
-def same_scene(samples: Tensor, mask: Tensor, color: Tensor, confidence: Tensor) -> Tensor:
+def scene_continuity(samples: Tensor, mask: Tensor, color: Tensor, confidence: Tensor) -> Tensor:
     """1 where a frame goes on with the scene of the one before, 0 after a cut; between in doubt.
 
     After a cut, what was carried explains the samples about as badly as one plain colour would.
@@ -64,14 +64,14 @@ def same_scene(samples: Tensor, mask: Tensor, color: Tensor, confidence: Tensor)
         [B, 1, 1, 1]; 1 where there is no evidence.
     """
     known = mask * confidence
-    cells = eighth(torch.cat([samples * known, color * known, known], 1))
+    cells = avg_pool_8(torch.cat([samples * known, color * known, known], 1))
     new, old, weight = torch.split(cells, [3, 3, 1], 1)
     missed = _mean((new - old).abs())
     plain = _mean(new) / _mean(weight)
     missed_by_plain = _mean((new - plain * weight).abs() + TOLERANCE * weight)
-    doubt = DOUBT / (mask.shape[-2] * mask.shape[-1])
-    ratio = missed.mean(1, keepdim=True) / (missed_by_plain.mean(1, keepdim=True) + doubt)
-    return ((ANOTHER_SCENE - ratio) / (ANOTHER_SCENE - SAME_SCENE)).clamp(0.0, 1.0)
+    prior = PRIOR_WEIGHT / (mask.shape[-2] * mask.shape[-1])
+    ratio = missed.mean(1, keepdim=True) / (missed_by_plain.mean(1, keepdim=True) + prior)
+    return ((CUT_RATIO - ratio) / (CUT_RATIO - SAME_SCENE_RATIO)).clamp(0.0, 1.0)
 
 
 def _mean(x: Tensor) -> Tensor:

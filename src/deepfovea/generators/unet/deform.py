@@ -23,7 +23,7 @@ from torch import Tensor
 STRIP_ELEMENTS = 2**22
 """How many values inference by ``grid_sample`` holds at a time: the fastest of 4 to 512 MB."""
 
-MOST_GRADIENTS = 8
+MAX_BACKWARD_THREADS = 8
 """Threads of the backward pass: each sums up a gradient of the input of its own."""
 
 
@@ -89,7 +89,7 @@ class DeformConv(torch.autograd.Function):
         def part(_: int, first: int, last: int) -> None:
             convolve(first, last, weight.shape[-1], *arrays)
 
-        _share(part, len(out), torch.get_num_threads())
+        _share_among_threads(part, len(out), torch.get_num_threads())
         return out.view(batch, height, width, len(weight)).permute(0, 3, 1, 2)
 
     @staticmethod
@@ -101,24 +101,27 @@ class DeformConv(torch.autograd.Function):
         x, offset, weight, mask = ctx.saved_tensors
         arrays, rows = _channels_last(x, offset, mask), _rows(weight)
         gradient = gradient.permute(0, 2, 3, 1).flatten(0, 2).contiguous()  # [B·h·w, O]
-        threads = min(torch.get_num_threads(), MOST_GRADIENTS)
-        by_x, by_rows = (
+        threads = min(torch.get_num_threads(), MAX_BACKWARD_THREADS)
+        grad_x, grad_rows = (
             torch.zeros(threads, *shape, dtype=x.dtype) for shape in (arrays[0].shape, rows.shape)
         )
-        by_offset, by_mask = (torch.empty(array.shape, dtype=x.dtype) for array in arrays[1:])
+        grad_offset, grad_mask = (torch.empty(array.shape, dtype=x.dtype) for array in arrays[1:])
         arrays += [rows.numpy(), gradient.numpy()]
 
         def part(number: int, first: int, last: int) -> None:
-            wanted = [t.numpy() for t in (by_x[number], by_offset, by_mask, by_rows[number])]
+            wanted = [
+                t.numpy() for t in (grad_x[number], grad_offset, grad_mask, grad_rows[number])
+            ]
             convolve_backward(first, last, weight.shape[-1], *arrays, *wanted)
 
-        _share(part, len(gradient), threads)
+        _share_among_threads(part, len(gradient), threads)
         out, channels, k, _ = weight.shape
-        by_weight = by_rows.sum(0)[:out, : k * k * channels].view(out, k, k, channels)
-        by_x, by_offset, by_weight, by_mask = (
-            tensor.permute(0, 3, 1, 2) for tensor in (by_x.sum(0), by_offset, by_weight, by_mask)
+        grad_weight = grad_rows.sum(0)[:out, : k * k * channels].view(out, k, k, channels)
+        grad_x, grad_offset, grad_weight, grad_mask = (
+            tensor.permute(0, 3, 1, 2)
+            for tensor in (grad_x.sum(0), grad_offset, grad_weight, grad_mask)
         )
-        return by_x, by_offset, by_weight, gradient.sum(0), by_mask
+        return grad_x, grad_offset, grad_weight, gradient.sum(0), grad_mask
 
 
 def _channels_last(*tensors: Tensor) -> list[Any]:
@@ -133,7 +136,7 @@ def _rows(weight: Tensor) -> Tensor:
     return F.pad(rows, (0, -rows.shape[1] % 32, 0, -len(rows) % 4))
 
 
-def _share(part: Callable[[int, int, int], None], count: int, threads: int) -> None:
+def _share_among_threads(part: Callable[[int, int, int], None], count: int, threads: int) -> None:
     """Call ``part(thread, first, last)`` in as many threads, which share ``count`` things."""
     edges = [count * number // threads for number in range(threads + 1)]
     with ThreadPoolExecutor(threads) as pool:

@@ -60,23 +60,23 @@ def convolve_backward(
     mask: Array,
     weight: Array,  # [O', R]
     gradient: Array,  # [B·h·w, O], that of the result
-    by_x: Array,  # as x, added to
-    by_offset: Array,  # as offset, written
-    by_mask: Array,  # as mask, written
-    by_weight: Array,  # as weight, added to
+    grad_x: Array,  # as x, added to
+    grad_offset: Array,  # as offset, written
+    grad_mask: Array,  # as mask, written
+    grad_weight: Array,  # as weight, added to
 ) -> None:
     """The gradients of all that :func:`convolve` takes, but the bias."""
-    row, by_row = np.zeros(weight.shape[1], x.dtype), np.zeros(weight.shape[1], x.dtype)
+    row, grad_row = np.zeros(weight.shape[1], x.dtype), np.zeros(weight.shape[1], x.dtype)
     for pixel in range(first, last):
         _read(pixel, k, x, offset, mask, row)
-        by_row[:] = 0
+        grad_row[:] = 0
         for o in range(gradient.shape[1]):
-            g, w, by_w = gradient[pixel, o], weight[o], by_weight[o]
+            g, w, by_w = gradient[pixel, o], weight[o], grad_weight[o]
             for r in range(len(row)):
-                by_row[r] += g * w[r]
+                grad_row[r] += g * w[r]
             for r in range(len(row)):
                 by_w[r] += g * row[r]
-        _read_backward(pixel, k, x, offset, mask, by_row, by_x, by_offset, by_mask)
+        _read_backward(pixel, k, x, offset, mask, grad_row, grad_x, grad_offset, grad_mask)
 
 
 @_compiled
@@ -88,8 +88,8 @@ def _read(pixel: int, k: int, x: Array, offset: Array, mask: Array, row: Array) 
     for t in range(k * k):
         y = float_(i + t // k - k // 2) + offset[b, i, j, 2 * t]
         x_ = float_(j + t % k - k // 2) + offset[b, i, j, 2 * t + 1]
-        y0, y1, up, down, _, _ = _between(y, height)
-        x0, x1, left, right, _, _ = _between(x_, width)
+        y0, y1, up, down, _, _ = _bilinear_weights(y, height)
+        x0, x1, left, right, _, _ = _bilinear_weights(x_, width)
         up, down = up * mask[b, i, j, t], down * mask[b, i, j, t]
         w00, w01, w10, w11 = up * left, up * right, down * left, down * right
         x00, x01, x10, x11 = x[b, y0, x0], x[b, y0, x1], x[b, y1, x0], x[b, y1, x1]
@@ -104,10 +104,10 @@ def _read_backward(
     x: Array,
     offset: Array,
     mask: Array,
-    by_row: Array,
-    by_x: Array,
-    by_offset: Array,
-    by_mask: Array,
+    grad_row: Array,
+    grad_x: Array,
+    grad_offset: Array,
+    grad_mask: Array,
 ) -> None:
     """From the gradient of a row to those of what it was read from."""
     _, height, width, channels = x.shape
@@ -116,37 +116,37 @@ def _read_backward(
     for t in range(k * k):
         y = float_(i + t // k - k // 2) + offset[b, i, j, 2 * t]
         x_ = float_(j + t % k - k // 2) + offset[b, i, j, 2 * t + 1]
-        y0, y1, up, down, by_up, by_down = _between(y, height)
-        x0, x1, left, right, by_left, by_right = _between(x_, width)
+        y0, y1, up, down, grad_up, grad_down = _bilinear_weights(y, height)
+        x0, x1, left, right, grad_left, grad_right = _bilinear_weights(x_, width)
         x00, x01, x10, x11 = x[b, y0, x0], x[b, y0, x1], x[b, y1, x0], x[b, y1, x1]
         g00 = g01 = g10 = g11 = float_(0)
         start = t * channels
         for c in range(channels):
-            g = by_row[start + c]
+            g = grad_row[start + c]
             g00 += g * x00[c]
             g01 += g * x01[c]
             g10 += g * x10[c]
             g11 += g * x11[c]
         m, top, bottom = mask[b, i, j, t], left * g00 + right * g01, left * g10 + right * g11
-        by_mask[b, i, j, t] = up * top + down * bottom
-        by_offset[b, i, j, 2 * t] = m * (by_up * top + by_down * bottom)
-        by_offset[b, i, j, 2 * t + 1] = m * (
-            by_left * (up * g00 + down * g10) + by_right * (up * g01 + down * g11)
+        grad_mask[b, i, j, t] = up * top + down * bottom
+        grad_offset[b, i, j, 2 * t] = m * (grad_up * top + grad_down * bottom)
+        grad_offset[b, i, j, 2 * t + 1] = m * (
+            grad_left * (up * g00 + down * g10) + grad_right * (up * g01 + down * g11)
         )
         up, down = up * m, down * m
         # Two of the four pixels may be one and the same, so each has a loop of its own.
         for to, w in (
-            (by_x[b, y0, x0], up * left),
-            (by_x[b, y0, x1], up * right),
-            (by_x[b, y1, x0], down * left),
-            (by_x[b, y1, x1], down * right),
+            (grad_x[b, y0, x0], up * left),
+            (grad_x[b, y0, x1], up * right),
+            (grad_x[b, y1, x0], down * left),
+            (grad_x[b, y1, x1], down * right),
         ):
             for c in range(channels):
-                to[c] += w * by_row[start + c]
+                to[c] += w * grad_row[start + c]
 
 
 @_compiled
-def _between(position: Any, size: int) -> Any:
+def _bilinear_weights(position: Any, size: int) -> Any:
     """The two whole numbers around a position, their weights, the derivatives of these.
 
     What lies outside of 0 … size - 1 has weight and derivative 0, and another's number. A position

@@ -273,9 +273,9 @@ class RecurrentUNet(nn.Module):
         if self.config.residual:
             x = upsample(x)  # from 1/2 to 1/1
         stages = []
-        for enlarge in self.super_resolution:
+        for block in self.super_resolution:
             skip = F.interpolate(skips[0], x.shape[-2:], mode="bilinear", align_corners=False)
-            x = enlarge(torch.cat((x, skip), 1))
+            x = block(torch.cat((x, skip), 1))
             stages.append(x)
         frames = self.to_frames(x).unflatten(1, (-1, 3))
         return frames, stages[:-1], type(state)(*recurrent)
