@@ -6,7 +6,7 @@ import time as clock
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -21,7 +21,6 @@ from deepfovea.gaze import (
     from_pixels,
     parse_point,
     random_point,
-    read_track,
     synthetic,
     to_pixels,
 )
@@ -38,16 +37,6 @@ def track(times, positions, valid=None):
 
 def one_line(error):
     return "\n" not in str(error.value) and len(str(error.value).splitlines()) == 1
-
-
-@pytest.fixture
-def read(tmp_path):
-    def read(content, **options):
-        path = tmp_path / "gaze.csv"
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return read_track(path, **{"frame_size": VIDEO, **options})
-
-    return read
 
 
 # --- units -----------------------------------------------------------------------------------
@@ -207,6 +196,23 @@ def test_frames_are_independent_of_each_other(data):
     assert np.array_equal(gaze.at(times), np.concatenate([gaze.at([t]) for t in times]))
 
 
+@given(st.lists(st.integers(0, 49), min_size=1, max_size=5), st.floats(1, 120))
+def test_a_track_that_counts_frames_does_not_ask_their_times(frames, rate):
+    gaze = GazeTrack(
+        np.arange(50) / rate, np.linspace([0, 0], [1, 1], 50), np.ones(50, bool), frame_rate=rate
+    )
+    strange = np.random.default_rng(0).uniform(-9, 9, len(frames))
+    assert np.allclose(gaze.at(gaze.frame_times(frames, strange)), gaze.position[frames])
+    by_time = GazeTrack(gaze.time_seconds, gaze.position, gaze.valid)
+    assert by_time.frame_times(frames, strange).tolist() == strange.tolist()
+
+
+def test_a_frame_rate_is_positive():
+    with pytest.raises(InputError, match="positive rate") as error:
+        GazeTrack(np.zeros(1), np.zeros((1, 2)), np.ones(1, bool), frame_rate=0.0)
+    assert one_line(error)
+
+
 def test_long_tracks_are_fast():
     gaze = synthetic(0, 400.0)
     assert gaze.time_seconds.size > 1e5
@@ -329,207 +335,6 @@ def test_a_bad_point_is_refused(text, units, size, says):
 def test_a_point_in_pixels_of_the_video():
     gaze = parse_point("319.5,239.5", frame_size=VIDEO)
     assert gaze.position.tolist() == [[0.5, 0.5]]
-
-
-# --- files -----------------------------------------------------------------------------------
-
-
-def test_own_schema_in_pixels(read):
-    gaze = read("time,x,y\n0,-0.5,-0.5\n0.1,319.5,239.5\n0.2,639.5,479.5\n")
-    assert gaze.time_seconds.tolist() == [0, 0.1, 0.2]
-    assert gaze.position.tolist() == [[0, 0], [0.5, 0.5], [1, 1]]
-    assert gaze.valid.all()
-    assert gaze.pixels([0.1], 120, 160).tolist() == [[79.5, 59.5]]
-
-
-@pytest.mark.parametrize("name", ["time", "t", "Timestamp", "time_seconds", "time [seconds]"])
-def test_names_of_the_time_column(read, name):
-    assert read(f"{name},x,y\n1,2,3\n2,2,3").time_seconds.tolist() == [1, 2]
-
-
-def test_frame_numbers_become_times(read):
-    assert read("frame,x,y\n0,2,3\n30,2,3", frame_rate=30).time_seconds.tolist() == [0, 1]
-    both = read("frame,time,x,y\n0,5,2,3\n30,7,2,3", frame_rate=30)
-    assert both.time_seconds.tolist() == [5, 7]
-
-
-@pytest.mark.parametrize("stated", ["x [{}],y [{}]", "x_{},y_{}", "X ({}),Y ({})", "x,y"])
-@pytest.mark.parametrize(
-    ("units", "row"),
-    [("px", "159.5,119.5"), ("norm", ".25,.25"), ("ndc", "-.5,.5"), ("norm_up", ".25,.75")],
-)
-def test_units_are_stated_by_the_columns_or_by_the_caller(read, stated, units, row):
-    given_units = units if stated == "x,y" else None
-    gaze = read(f"t,{stated.format(units, units)}\n0,{row}\n", units=given_units)
-    assert gaze.position.tolist() == [[0.25, 0.25]]
-
-
-def test_units_in_the_columns_prevail(read):
-    assert read("t,x_norm,y_norm\n0,.5,.5", units="px").position.tolist() == [[0.5, 0.5]]
-
-
-def test_confidence_blinks_and_gaps_make_samples_invalid(read):
-    gaze = read(
-        "time,x,y,confidence,blink,valid\n"
-        "0,5,5,0.6,0,1\n1,5,5,0.59,0,1\n2,5,5,1,1,1\n3,5,5,1,TRUE,1\n4,5,5,1,false,yes\n"
-        "5,5,5,,0,1\n6,,5,1,0,1\n7,nan,5,1,0,1\n8,5,inf,1,0,1\n9,5,5,1,,\n10,5,5,1,0,False\n"
-        "11,5\n12,5,5,1,no,1,extra\n"
-    )
-    assert np.flatnonzero(gaze.valid).tolist() == [0, 4, 9, 12]
-    assert gaze.time_seconds.tolist() == list(range(13))
-
-
-def test_the_confidence_limit_is_a_parameter(read):
-    text = "time,x,y,confidence\n0,5,5,0.3\n1,5,5,0.7\n"
-    assert read(text, min_confidence=0.2).valid.tolist() == [True, True]
-    assert read(text, min_confidence=0.5).valid.tolist() == [False, True]
-
-
-def test_rows_are_sorted_and_the_last_of_equal_times_counts(read):
-    gaze = read("time,x,y\n2,2,2\n0,0,0\n1,1,1\n1,9,9\n,4,4\nnan,4,4\n\n")
-    assert gaze.time_seconds.tolist() == [0, 1, 2]
-    assert to_pixels(gaze.position, *VIDEO)[:, 0].round(6).tolist() == [0, 9, 2]
-
-
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
-def test_dialects_of_csv(read, delimiter, newline, bom):
-    rows = ["time,x,y", "0,5,5", '"1", 6 ,7', ""]
-    text = newline.join(rows).replace(",", delimiter)
-    gaze = read(bom + text.encode())
-    assert to_pixels(gaze.position, *VIDEO).round(6).tolist() == [[5, 5], [6, 7]]
-
-
-def test_positions_outside_the_frame_are_kept(read):
-    gaze = read("time,x,y\n0,5,5\n1,-700,5\n")
-    assert gaze.valid.all()
-    assert gaze.position[1, 0] < -1
-
-
-def test_time_offset(read):
-    text = "time,x,y\n1700000000,5,5\n1700000001,5,5\n"
-    gaze = read(text, time_offset_seconds=-1.7e9)
-    assert gaze.time_seconds.tolist() == [0, 1]
-
-
-def test_pupil_labs_neon(read):
-    gaze = read(
-        "section id,recording id,timestamp [ns],gaze x [px],gaze y [px],worn,fixation id,"
-        "blink id,azimuth [deg],elevation [deg]\n"
-        "a,b,1700000000000000000,159.5,119.5,1.0,1,,0.0,0.0\n"
-        "a,b,1700000000005000000,319.5,239.5,1.0,,,0.0,0.0\n"
-        "a,b,1700000000010000000,319.5,239.5,1.0,,1,0.0,0.0\n"
-        "a,b,1700000000015000000,319.5,239.5,0.0,,,0.0,0.0\n"
-    )
-    assert np.allclose(gaze.time_seconds, [0, 0.005, 0.010, 0.015], atol=1e-6)
-    assert gaze.position[:2].tolist() == [[0.25, 0.25], [0.5, 0.5]]
-    assert gaze.valid.tolist() == [True, True, False, False]
-
-
-def test_pupil_core_counts_from_the_bottom(read):
-    gaze = read(
-        "gaze_timestamp,world_index,confidence,norm_pos_x,norm_pos_y,base_data\n"
-        "-120.50,0,0.99,0.25,0.75,-120.5-0\n"
-        "-120.49,0,0.10,0.25,0.75,-120.5-0\n"
-        "-120.00,12,0.80,1.00,0.00,-120.5-1\n",
-    )
-    assert np.allclose(gaze.time_seconds, [0, 0.01, 0.5])
-    assert gaze.position.tolist() == [[0.25, 0.25], [0.25, 0.25], [1, 1]]
-    assert gaze.valid.tolist() == [True, False, True]
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b"", "no rows, or no text"),
-        (b"time,x,y\n", "no rows, or no text"),
-        (b"time,x,y\n0,,\n", "no valid sample"),
-        (b"time,x,y,blink\n0,5,5,1\n", "no valid sample"),
-        (b"time,x,y\n,5,5\n", "no valid sample"),
-        (b"a,b,c\n0,1,2\n", "columns 'a, b, c'; expected time"),
-        (b"time,x\n0,1\n", "columns 'time, x'"),
-        (b"x,y\n0,1\n", "columns 'x, y'"),
-        (b"0,1,2\n3,4,5\n", "in the first line"),
-        (b"frame,x,y\n0,1,2\n", "frame rate"),
-        (b"time,x,y\n0,1,2\n1,oops,2\n", "'oops' as x in row 3"),
-        (b"time;x;y\n0;1,5;2\n", "'1,5' as x in row 2; expected a number with a decimal point"),
-        (b'time,x,y\n0,"a\nb",2\n', "as x in row 2"),
-        (b"time,x,y,confidence\n0,1,2,high\n", "'high' as confidence in row 2"),
-        (
-            b"time,x,y\n0,5000,5\n1,5,-50\n",
-            "no position inside the frame; expected some in px; the units are probably wrong",
-        ),
-        (b"time,x_norm,y_norm\n0,50,50\n", "expected some in norm"),
-        (b"time,x,y\n0,.4,.3\n1,.5,.5\n", "only positions from -1 to 1"),
-        (b"timestamp,x,y\n1700000000,5,5\n", "0 at the first frame"),
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "no rows, or no text"),
-        (b"\xff\xfet\0,\0x\0", "no rows, or no text"),
-        (b"time,x,y\n0," + b"5" * 200_000 + b",5\n", "no rows, or no text"),
-        (b"\0\1\2\3,\0\n\0,\0\n", ""),
-    ],
-)
-def test_a_bad_file_is_refused_in_one_line(read, content, says):
-    with pytest.raises(InputError) as error:
-        read(content)
-    assert says in str(error.value)
-    assert one_line(error)
-
-
-def test_unknown_units_are_refused(read):
-    with pytest.raises(InputError, match="'cm'; expected one of px, norm, ndc") as error:
-        read("time,x,y\n0,5,5\n", units="cm")
-    assert one_line(error)
-
-
-def test_stated_pixels_may_be_tiny(read):
-    assert read("time,x,y\n0,0,1\n", units="px").valid.all()
-
-
-def test_a_missing_file_or_a_folder_is_refused(tmp_path):
-    for path in (tmp_path / "no.csv", tmp_path):
-        with pytest.raises(InputError, match="expected a readable CSV file") as error:
-            read_track(path, frame_size=VIDEO)
-        assert one_line(error)
-
-
-HEADERS = [
-    "time,x,y,confidence,blink",
-    "frame,x [norm],y [norm],valid",
-    "timestamp [ns],gaze x [px],gaze y [px],worn,blink id",
-    "gaze_timestamp;confidence;norm_pos_x;norm_pos_y",
-]
-cell = st.one_of(
-    st.floats().map(repr),
-    st.floats(0, 1).map(repr),
-    st.sampled_from(["", "0", "no", "1e400"]),
-    st.text(max_size=4),
-)
-rows = st.lists(st.lists(cell, max_size=6).map(",".join), max_size=6).map("\n".join)
-contents = st.one_of(
-    st.binary(max_size=200),
-    st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace")),
-    st.tuples(st.sampled_from(HEADERS), rows).map(
-        lambda t: "\n".join(t).encode("utf-8", "replace")
-    ),
-)
-
-
-@pytest.mark.filterwarnings("error")
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(contents, st.sampled_from([None, *UNITS, "?"]), st.sampled_from([None, 0.0, 25.0]))
-def test_any_file_is_a_track_or_an_input_error(tmp_path, content, units, frame_rate):
-    path = tmp_path / "fuzz.csv"
-    path.write_bytes(content)
-    try:
-        gaze = read_track(path, units=units, frame_size=VIDEO, frame_rate=frame_rate)
-    except InputError as error:
-        assert len(str(error).splitlines()) == 1
-    else:
-        assert isinstance(gaze, GazeTrack)
-        assert not np.isnan(gaze.at(np.linspace(-1, 10, 50))).any()
 
 
 # --- display geometry ------------------------------------------------------------------------

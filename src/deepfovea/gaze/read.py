@@ -1,0 +1,149 @@
+"""A gaze file as a track: columns, times and checks put together."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from .clock import Video, check_overlap, video_times
+from .formats import positions, refuse_mixture, samples_only, validity
+from .table import Table, read_table
+from .track import UNITS, Floats, GazeTrack, Size, refusal, to_normalised, to_pixels
+
+_log = logging.getLogger(__name__)
+
+_FEW_INSIDE = 0.1  # shares of the valid samples inside the frame
+_MOST_INSIDE = 0.5
+
+
+def read_track(
+    path: str | Path,
+    *,
+    units: str | None = None,
+    frame_size: Size,
+    frame_rate: float | None = None,
+    frame_count: int | None = None,
+    time_offset_seconds: float = 0.0,
+    min_confidence: float = 0.6,
+) -> GazeTrack:
+    """Read a recorded track from a text file; ``docs/formats.md`` lists what is understood.
+
+    Our own schema is CSV with ``time`` (seconds from the first frame) or ``frame`` (from 0), ``x``
+    and ``y``, and optionally ``confidence``, ``blink``, ``valid``. Exports of Pupil Labs, Tobii,
+    EyeLink, SMI and Gazepoint are known by their columns.
+
+    Args:
+        path: UTF-8, UTF-16 or Windows-1252; cells between commas, semicolons, tabs or spaces.
+        units: one of :data:`UNITS` where the columns do not state them; px unless given.
+        frame_size: (height, width) of the video as displayed.
+        frame_rate: its mean frames/second; a track by frame number needs it.
+        frame_count: the number of its frames; with the rate, times are compared with the video.
+        time_offset_seconds: added to every time.
+        min_confidence: a confidence below it makes a sample invalid.
+
+    Rows are sorted by time; of equal times the last valid one counts. A row without a time is
+    skipped, one without a position is invalid. Positions outside the frame are kept. What had to
+    be assumed is logged as a warning.
+
+    Raises:
+        InputError: a file that cannot be read so, without a valid sample, of several recordings,
+            with nearly all positions outside the frame, or that no frame of the video meets.
+    """
+    table = samples_only(read_table(path))
+    path, video = table.path, Video(frame_rate, frame_count)
+    if frame_rate is not None and not frame_rate > 0:
+        video.frame_rate = None
+    xy, valid, stated, time_unit, of_media = positions(table)
+    valid = valid & validity(table, min_confidence)
+    time, counted_rate = video_times(table, video, time_unit, time_offset_seconds)
+    valid &= np.isfinite(time)
+    refuse_mixture(table, valid)
+    _refuse_restart(table, time)
+
+    if not valid.any():
+        raise refusal(path, "no valid sample", "one at least")
+    chosen = stated or units or ""
+    position = _position(table, video, xy, chosen, frame_size, of_media)
+    _check_inside(path, video, position[valid], chosen, frame_size)
+    if counted_rate is not None and video.frame_rate is not None:
+        video.frame_rate = counted_rate
+    check_overlap(path, time[valid], video, counted_rate is not None)
+    for warning in video.warnings:
+        _log.warning("%s: %s", path, warning)
+
+    order = np.lexsort((valid, time))  # of equal times the valid ones last
+    order = order[np.isfinite(time[order])]
+    order = order[np.diff(time[order], append=np.inf) > 0]
+    return GazeTrack(time[order], position[order], valid[order], counted_rate)
+
+
+def _refuse_restart(table: Table, time: Floats) -> None:
+    """Several recordings in one file begin anew each; a few rows out of order do not."""
+    known = np.flatnonzero(np.isfinite(time))
+    if known.size < 20:
+        return
+    back = np.diff(time[known])
+    falls = np.flatnonzero(back < -0.3 * np.ptp(time[known]))
+    if 0 < falls.size <= 0.1 * known.size and (back < 0).sum() <= 0.1 * known.size:
+        at = int(known[falls[0] + 1])
+        received = (
+            f"times that go back from {time[known[falls[0]]]:.3f} to {time[at]:.3f} s in row "
+            f"{table.rows[at][0]}"
+        )
+        raise refusal(table.path, received, "one recording: keep the rows of one")
+
+
+def _position(
+    table: Table, video: Video, xy: Floats, units: str, frame_size: Size, of_media: bool
+) -> Floats:
+    """Normalised positions [N, 2]; pixels of a screen that the file names are those of the video.
+
+    Raises InputError if the screen has another shape than the frame.
+    """
+    screen = None if units not in ("", "px") or of_media else _screen(table)
+    if screen is None or screen == frame_size:
+        return to_normalised(xy, units or "px", frame_size)
+    names = [f"{width}x{height}" for height, width in (screen, frame_size)]
+    if abs(screen[0] * frame_size[1] / (screen[1] * frame_size[0]) - 1) > 0.01:
+        received = f"pixels of a screen of {names[0]} for a video of {names[1]}"
+        expected = "positions in the video, of which nobody knows where on the screen it lay"
+        raise refusal(table.path, received, f"{expected}: convert them, and name them x [norm]")
+    video.warnings.append(
+        f"pixels of a screen of {names[0]}; the video of {names[1]} is taken to have filled it"
+    )
+    return to_normalised(xy, "px", screen)
+
+
+def _screen(table: Table) -> Size | None:
+    """The size of the screen, of the file's header or of Tobii's columns."""
+    sides = [table.find(f"recording resolution {side}") for side in ("height", "width")]
+    if table.screen is None and sides[0] is not None and sides[1] is not None:
+        height, width = (np.nanmax(table.numbers(c), initial=0) for c in sides if c is not None)
+        return (int(height), int(width)) if height > 0 and width > 0 else None
+    return table.screen
+
+
+def _check_inside(path: Path, video: Video, seen: Floats, units: str, frame_size: Size) -> None:
+    """Compare the valid positions [N, 2] with the frame."""
+    inside = np.all((seen >= 0) & (seen <= 1), axis=1)
+    choice = f"{units or 'px'}; the units are probably wrong: state one of {', '.join(UNITS)}"
+    size = f"{frame_size[1]}x{frame_size[0]}"
+    pixels = to_pixels(seen, *frame_size)
+    low, high = pixels.min(axis=0), pixels.max(axis=0)
+    reach = f"they reach from {low[0]:.0f},{low[1]:.0f} to {high[0]:.0f},{high[1]:.0f} px"
+    if not inside.any():
+        received = f"no position inside the frame of {size} ({reach})"
+        raise refusal(path, received, f"some in {choice}, or scale those of another screen")
+    if inside.mean() < _FEW_INSIDE:
+        received = f"{100 * inside.mean():.0f} % of the positions inside the frame of {size}"
+        expected = f"most in {choice}, or scale those of another screen"
+        raise refusal(path, f"{received} ({reach})", expected)
+    if not units and np.abs(pixels).max() <= 1:
+        raise refusal(path, "only positions from -1 to 1", f"some others in {choice}")
+    if inside.mean() < _MOST_INSIDE:
+        video.warnings.append(
+            f"only {100 * inside.mean():.0f} % of the positions are inside the frame of {size} "
+            f"({reach}); are they of this video, in these units?"
+        )

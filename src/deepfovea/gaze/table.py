@@ -1,0 +1,252 @@
+"""A gaze file as a table: encodings, delimiters, lines before the header, EyeLink's ASC.
+
+Legend: N rows.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .track import Floats, Size, refusal
+
+# fmt: off
+LOST = frozenset((
+    "", ".", "..", "...", "-", "--", "---", "*", "?", "na", "n/a", "#n/a", "<na>", "nan", "-nan",
+    "null", "#null!", "none", "nil", "missing", "missing_data", "lost", "undefined", "void",
+    "nan(ind)", "-nan(ind)", "nan(snan)", "1.#qnan", "-1.#ind", "1.#ind",
+))
+# fmt: on
+"""Marks of a value that was not measured: EyeLink writes ".", R NA, Tobii nothing, Windows -1.#IND,
+SPSS #NULL!, Excel #N/A, Python None and nan, JavaScript null and undefined."""
+
+NO_VALUE = -32768  # EyeLink's MISSING_DATA (EyeLink Programmer's Guide, eye_data.h)
+_NO_MORE_THAN = 1e30  # beyond it a number is as good as infinite, and sums would overflow
+
+TIME_UNITS = dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0)
+TIME_UNITS |= dict.fromkeys(("ms", "msec", "msecs", "millis", "millisecond", "milliseconds"), 1e-3)
+TIME_UNITS |= dict.fromkeys(("us", "usec", "usecs", "micros", "microsecond", "microseconds"), 1e-6)
+TIME_UNITS |= dict.fromkeys(("ns", "nsec", "nsecs", "nanos", "nanosecond", "nanoseconds"), 1e-9)
+POSITION_UNITS = dict.fromkeys(("px", "pixel", "pixels", "pix"), "px")
+POSITION_UNITS |= dict.fromkeys(("norm", "normalized", "normalised"), "norm")
+POSITION_UNITS |= {"ndc": "ndc", "normup": "norm_up"}
+POSITION_UNITS |= dict.fromkeys(("mm", "cm", "m", "meter", "meters"), "length")
+POSITION_UNITS |= dict.fromkeys(("deg", "degree", "degrees", "rad", "rads", "radians"), "angle")
+
+_MEDIA = ("mcs", "rcs")  # Tobii: coordinates of the media shown, of a snapshot; not of the screen
+
+
+@dataclass(frozen=True)
+class Column:
+    """A name in plain words (``gaze point x``), its unit as written, the place in the row."""
+
+    name: str
+    unit: str = ""  # of TIME_UNITS or POSITION_UNITS, "" where the header states none
+    of_media: bool = False  # positions in the picture shown, whatever the screen
+    place: int = 0
+
+
+@dataclass(frozen=True)
+class Table:
+    """Named columns of text."""
+
+    path: Path
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[int, list[str]], ...]  # the line of the file, the cells
+    screen: Size | None = None  # height, width in px, where the lines before the header say it
+
+    def find(self, name: str) -> Column | None:
+        """Return the first column of that name, in the words of :func:`parse_name`."""
+        return next((c for c in self.columns if c.name == name), None)
+
+    def text(self, column: Column) -> list[str]:
+        """Return the cells [N] of a column, stripped, in lower case."""
+        place = column.place
+        return [row[place].strip().lower() if place < len(row) else "" for _, row in self.rows]
+
+    def numbers(self, column: Column) -> Floats:
+        """Return the numbers [N] of a column, nan for :data:`LOST`; times of day in seconds.
+
+        Raises InputError for text that is neither.
+        """
+        cells = self.text(column)
+        values = np.full(len(cells), np.nan)
+        for i, cell in enumerate(cells):
+            try:
+                values[i] = float(cell)
+            except ValueError:
+                values[i] = self._number(column, i, cell)
+        values[(np.abs(values) > _NO_MORE_THAN) | (values == NO_VALUE)] = np.nan
+        return values
+
+    def keep(self, chosen: NDArray[np.bool_]) -> Table:
+        """Return a table of the chosen rows [N]."""
+        rows = tuple(row for row, wanted in zip(self.rows, chosen, strict=True) if wanted)
+        return Table(self.path, self.columns, rows, self.screen)
+
+    def _number(self, column: Column, row: int, cell: str) -> float:
+        if cell in LOST:
+            return np.nan
+        if re.fullmatch(r"[+-]?\d*,\d+(e[+-]?\d+)?", cell):  # a decimal comma
+            return float(cell.replace(",", "."))
+        clock = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:[.,:]\d+)?)", cell)
+        if clock:  # hours, minutes, seconds
+            hours, minutes, seconds = clock.groups()
+            seconds = re.sub("[,:]", ".", seconds)
+            return 3600.0 * float(hours) + 60.0 * float(minutes) + float(seconds)
+        try:
+            return datetime.fromisoformat(cell.upper()).timestamp()
+        except (ValueError, OverflowError):
+            found = f"{cell!r:.200} as {column.name} in row {self.rows[row][0]}"
+            marks = "a number, or a mark of a lost sample (nothing, '.', '-', NA, null)"
+            raise refusal(self.path, found, marks) from None
+
+
+def parse_name(header: str) -> tuple[str, str, bool]:
+    """Split a header into plain words, the unit, and whether it is a position in the media.
+
+    ``GazePointX (ADCSpx)`` is ("gaze point x", "px", False); ``timestamp_us`` ("timestamp",
+    "us", False); ``Gaze point X [MCS norm]`` ("gaze point x", "norm", True).
+    """
+    header = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", header)
+    header = re.sub("[\u00b5\u03bc]", "u", header.lower())  # micro sign, Greek mu
+    brackets = re.findall(r"[\[(]([^\])]*)", header)
+    words = re.findall(r"[a-z0-9]+", re.sub(r"[\[(][^\])]*[\])]?", " ", header))
+    of_media = False
+    for bracket in reversed(brackets):
+        stated = re.sub(r"[^a-z]", "", bracket)
+        system, unit = re.fullmatch(r"(adcs|dacs|mcs|rcs|sccs|ucs|hucs|)(.*)", stated).groups()  # type: ignore[union-attr]
+        if unit in TIME_UNITS or unit in POSITION_UNITS:
+            return " ".join(words), unit, system in _MEDIA
+    for count in (2, 1):
+        unit = "".join(words[-count:])
+        if len(words) > count and (unit in TIME_UNITS or unit in POSITION_UNITS):
+            return " ".join(words[:-count]), unit, of_media
+    return " ".join(words), "", of_media
+
+
+def read_table(path: str | Path) -> Table:
+    """Read a file of rows under a line of names, or EyeLink's ASC.
+
+    UTF-8, UTF-16 with its mark, or Windows-1252; comma, semicolon, tab, or else spaces between
+    cells; quotes as in CSV. Lines that begin with ``#`` come before the header, as does Excel's
+    ``sep=;``; the last of them is the header where numbers follow it, as NumPy writes it. Raises
+    InputError for a file without names and rows, and for a row longer than the header.
+    """
+    path = Path(path)
+    text = _text(path)
+    if re.search(r"(?m)^SAMPLES\s+\w+", text) and re.search(r"(?m)^START\s+\d", text):
+        return _eyelink(path, text)
+    lines = text.splitlines()
+    first = 0
+    while first < len(lines) and _is_before_header(lines[first]):
+        first += 1
+    preamble = lines[:first]
+    header = lines[first] if first < len(lines) else ""
+    delimiter = max(",;\t", key=header.count)
+    if preamble and _are_numbers(re.split(r"[,;\t ]+", header.strip())):
+        first, header = first - 1, preamble[-1].lstrip("# ")
+        delimiter = max(",;\t", key=header.count)
+    if delimiter not in header and len(header.split()) > 1:
+        lines[first + 1 :] = [" ".join(line.split()) for line in lines[first + 1 :]]
+        header, delimiter = " ".join(header.split()), " "
+    try:
+        body = "\n".join((header, *lines[first + 1 :]))
+        names, *cells = csv.reader(io.StringIO(body, newline=""), delimiter=delimiter)
+        rows = tuple((first + i, row) for i, row in enumerate(cells, 2))
+    except (ValueError, csv.Error):
+        rows = ()
+    if not rows:
+        raise refusal(path, "no rows, or no text", "text: a line of names, then rows")
+    for number, row in rows:
+        if any(cell.strip() for cell in row[len(names) :]):
+            raise refusal(
+                path,
+                f"{len(row)} cells in row {number} under {len(names)} names",
+                "as many cells as names; a decimal comma between commas makes two cells of one: "
+                "export with decimal points, or with semicolons between cells",
+            )
+    columns = tuple(Column(*parse_name(name), i) for i, name in enumerate(names))
+    return Table(path, columns, rows, _screen(preamble))
+
+
+def _text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise refusal(path, f"an error ({error.strerror})", "a readable CSV file") from None
+    utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    for encoding in ("utf-16",) if utf_16 else ("utf-8-sig", "cp1252"):
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if "\0" not in text:
+            return text
+    raise refusal(path, "no rows, or no text", "text: a line of names, then rows")
+
+
+def _is_before_header(line: str) -> bool:
+    return not line.strip() or line.startswith("#") or line.lower().startswith("sep=")
+
+
+def _are_numbers(cells: list[str]) -> bool:
+    try:
+        [float(cell.strip()) for cell in cells]
+    except ValueError:
+        return False
+    return True
+
+
+def _screen(preamble: list[str]) -> Size | None:
+    """The size in px that SMI's header states (BeGaze manual: ``## Stimulus Dimension [px]:``)."""
+    for name in ("stimulus dimension", "calibration area"):
+        for line in preamble:
+            found = re.match(rf"##\s*{name}\s*(?:\[px\])?:\s*(\d+)\s+(\d+)", line.lower())
+            if found:
+                return int(found[2]), int(found[1])
+    return None
+
+
+def _eyelink(path: Path, text: str) -> Table:
+    """The samples of an ASC file (EyeLink 1000 User Manual, 4.9: The ASC File Format).
+
+    Sample lines hold time, x, y, pupil of one eye or of both; a SAMPLES line says what they are.
+    """
+    rows: list[tuple[int, list[str]]] = []
+    block, eyes, screen = "", ["left"], None
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if not words:
+            continue
+        if words[0][0].isdigit():
+            step = 3 * len(eyes) + 1
+            cells = {eye: [".", "."] for eye in ("left", "right")}
+            for eye, i in zip(eyes, range(1, step, 3), strict=True):
+                cells[eye] = [*words[i : i + 2], ".", "."][:2]
+            rows.append((number, [block, words[0], *cells["left"], *cells["right"]]))
+        elif words[0] == "START":
+            block = f"from {words[1]} ms" if len(words) > 1 else ""
+        elif words[0] == "SAMPLES":
+            if "GAZE" not in words:
+                kind = words[1] if len(words) > 1 else "nothing"
+                raise refusal(path, f"SAMPLES of {kind}", "gaze on the screen (edf2asc -sg)")
+            eyes = [eye for eye in ("left", "right") if eye.upper() in words] or ["left"]
+        elif re.match(r"MSG\s+\S+\s+(GAZE|DISPLAY)_COORDS", line):
+            corners = [float(w) for w in words[3:] if re.fullmatch(r"[+-]?\d+(\.\d*)?", w)]
+            if len(corners) == 4:  # left, top, right, bottom pixel
+                screen = (round(corners[3] - corners[1] + 1), round(corners[2] - corners[0] + 1))
+    if not rows:
+        raise refusal(path, "an ASC file without samples", "samples (edf2asc without -ns)")
+    names = ["recording block", "timestamp [ms]"]
+    names += ["LEFT_GAZE_X", "LEFT_GAZE_Y", "RIGHT_GAZE_X", "RIGHT_GAZE_Y"]
+    columns = tuple(Column(*parse_name(name), i) for i, name in enumerate(names))
+    return Table(path, columns, tuple(rows), screen)
