@@ -14,7 +14,7 @@ from deepfovea.checkpoint import save_model
 from deepfovea.cli import main
 from deepfovea.gaze import random_point
 from deepfovea.generators.stream.net import StreamConfig, StreamNet
-from deepfovea.video import VideoReader
+from deepfovea.video import VideoReader, VideoWriter
 
 TINY_TRAINING = ["--steps=2", "--crop=64", "--clip=4", "--chunk=2", "--batch=1", "--workers=0"]
 DISC = "1,0,6,6.01"  # everything within six pixels of the gaze, and nothing else
@@ -43,6 +43,7 @@ def folder(tmp_path_factory):
     assert main(["sample", str(good), "-o", str(folder / "rgba")]) == 0
     (folder / "columns.csv").write_text("time,left,right\n0,1,2\n")
     (folder / "outside.csv").write_text("time,x_px,y_px\n0,900,900\n")
+    (folder / "later.csv").write_text("frame,x,y\n90,9,9\n91,9,9\n")
     damaged = bytearray(model.read_bytes())
     damaged[-100] ^= 1
     (folder / "damaged.safetensors").write_bytes(damaged)
@@ -85,6 +86,9 @@ def run(capsys, *arguments):
         ("reconstruct good.mp4 --gaze-units norm --gaze 0.5,1.1", "outside the frame"),
         ("reconstruct good.mp4 --gaze nan,2", "outside the frame"),
         ("reconstruct good.mp4 --gaze 1,2,3", "expected X,Y"),
+        ("sample good.mp4 --gaze centre --gaze-offset 1", "no clock"),
+        ("sample good.mp4 --gaze 1,2 --gaze-offset -1", "no clock"),
+        ("sample good.mp4 --gaze later.csv", "gaze from frames 90 to 91"),
         ("reconstruct good.mp4 --gaze columns.csv", "time, left, right.*expected time"),
         ("sample good.mp4 --gaze outside.csv", "no position inside the frame"),
         ("reconstruct good.mp4 --gaze missing.csv", "missing.csv.*No such file"),
@@ -163,6 +167,8 @@ def test_bad_input_is_one_line_and_code_2(folder, capsys, monkeypatch, arguments
         ("sample a.mp4 -o b.mp4 --density dense", "received 'dense'; expected 'published'"),
         ("sample a.mp4 -o b.mp4 --density budget:0", "budget of 0 %"),
         ("sample a.mp4 -o b.mp4 --gaze-units miles", "invalid choice: 'miles'"),
+        ("sample a.mp4 -o b.mp4 --gaze-offset nan", "received 'nan', expected seconds"),
+        ("evaluate a --gaze-offset soon", "received 'soon', expected seconds"),
         ("train --data a --run b --steps few", "invalid int value: 'few'"),
     ],
 )
@@ -265,6 +271,8 @@ def masks(output):
         (["--gaze", "0.5,0.5", "--gaze-units", "ndc"], [(47.5, 11.5)] * 3),
         (["--gaze", "time.csv"], [(20, 20), (20, 20), (40, 30)]),
         (["--gaze", "frame.csv"], [(20, 20), (40, 30), (40, 30)]),
+        (["--gaze", "time.csv", "--gaze-offset", "-0.1"], [(20, 20), (40, 30), (40, 30)]),
+        (["--gaze", "frame.csv", "--gaze-offset", "0.1"], [(31.5, 23.5), (20, 20), (40, 30)]),
         (["--gaze", "118,78", "--simulate"], [(29.125, 19.125)] * 3),
         (["--gaze", "random", "--seed", "3", "--simulate"], [RANDOM_POINT] * 3),
     ],
@@ -280,6 +288,31 @@ def test_gaze_as_asked(tmp_path, monkeypatch, arguments, expected):
         rows, columns = np.nonzero(mask)
         assert (columns.mean(), rows.mean()) == pytest.approx((x, y), abs=0.3)
         assert mask.sum() == pytest.approx(36 * np.pi, rel=0.1)
+
+
+def test_frame_numbers_meet_the_frames_of_a_variable_rate(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    places = [(10, 10), (20, 20), (30, 30), (40, 20), (50, 10)]
+    with VideoWriter(tmp_path / "in.mkv", frame_rate=10) as writer:
+        for frame, pts in zip(media.moving(5, 48, 64), (0.0, 0.02, 0.5, 0.54, 2.0), strict=True):
+            writer.write(frame, pts)
+    rows = [f"{i},{x},{y}" for i, (x, y) in enumerate(places)]
+    (tmp_path / "gaze.csv").write_text("\n".join(["frame,x,y", *rows]))
+    assert (
+        run(capsys, "sample", "in.mkv", "-o", "out", "--density", DISC, "--gaze", "gaze.csv")[0]
+        == 0
+    )
+    for mask, place in zip(masks("out"), places, strict=True):
+        rows, columns = np.nonzero(mask)
+        assert (columns.mean(), rows.mean()) == pytest.approx(place, abs=0.3)
+
+
+def test_what_was_assumed_of_a_gaze_file_is_said(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    media.write_video(tmp_path / "in.mp4", media.moving(3, 48, 64), rate=10)
+    (tmp_path / "gaze.csv").write_text("timestamp,x,y\n5000.0,20,20\n5000.1,20,20\n")
+    assert main(["sample", "in.mp4", "-o", "out", "--gaze", "gaze.csv"]) == 0
+    assert "begins at 5000.000 s, by another clock" in caplog.text
 
 
 def test_density_and_seed_as_asked(folder, tmp_path, capsys):

@@ -131,11 +131,12 @@ def reconstruct_file(
         size = (reader.height, reader.width)
 
         def pairs() -> Iterator[tuple[Tensor, Gaze]]:
-            for frame in islice(reader, max_frames):
+            for index, frame in enumerate(islice(reader, max_frames)):
                 image = to_tensor(frame.image)
                 low = downsample(pad(image, scale), scale) if simulate else image
                 waiting.append((frame.pts_seconds, image))
-                yield low, _gaze_px(gaze, frame.pts_seconds, image, scale if simulate else 1)
+                reduced_by = scale if simulate else 1
+                yield low, _gaze_px(gaze, index, frame.pts_seconds, image, reduced_by)
 
         # Unless somebody looks at RGB, frames are made as the encoder takes them.
         unseen = output.suffix and not (simulate or beside or on_result)
@@ -233,7 +234,7 @@ def sample_file(
         for frame in islice(reader, max_frames):
             image = to_tensor(frame.image)
             low = downsample(pad(image, scale), scale) if simulate else image
-            gaze_px = _gaze_px(gaze, frame.pts_seconds, image, scale)
+            gaze_px = _gaze_px(gaze, frames, frame.pts_seconds, image, scale)
             samples, mask = sample(
                 low[None, None],
                 torch.tensor([[gaze_px]]),
@@ -255,7 +256,9 @@ def sample_file(
     return sampled / frames
 
 
-def _gaze_px(gaze: GazeTrack, pts_seconds: float, image: Tensor, scale: int) -> Gaze:
-    x, y = gaze.at([pts_seconds])[0]
+def _gaze_px(
+    gaze: GazeTrack, frame_index: int, pts_seconds: float, image: Tensor, scale: int
+) -> Gaze:
+    x, y = gaze.at(gaze.frame_times([frame_index], [pts_seconds]))[0]
     height, width = image.shape[-2:]
     return float(x * width / scale - 0.5), float(y * height / scale - 0.5)

@@ -14,6 +14,7 @@ from .options import (
     DENSITY_HELP,
     GAZE_HELP,
     Subcommands,
+    add_gaze_offset,
     comma_separated,
     density,
     gaze_track,
@@ -63,7 +64,8 @@ def add(subcommands: Subcommands) -> None:
             metavar="WORD|FILE",
             help=f"{GAZE_HELP}; or a folder with CLIP.csv for every clip",
         ),
-        parser.add_argument("--gaze-units", choices=["px", "norm", "ndc"]),
+        parser.add_argument("--gaze-units", choices=["px", "norm", "ndc", "norm_up"]),
+        add_gaze_offset(parser),
         parser.add_argument("--seed", type=seed, default=0, help="of all random draws"),
         parser.add_argument("--density", type=density, default=Density(), help=DENSITY_HELP),
         parser.add_argument(
@@ -161,6 +163,8 @@ def _run(options: argparse.Namespace) -> Result:
             scale=4,
             frame_rate=clip.frames_per_second,
             seconds=float(clip.times[-1]) + 1.0,
+            frame_count=clip.frame_count,
+            offset=options.gaze_offset,
         )
 
     def tell(line: str) -> None:
@@ -180,7 +184,9 @@ def _run(options: argparse.Namespace) -> Result:
         comma_separated(options.baselines),
         Protocol(
             frames=options.frames,
-            gaze=options.gaze + (f" {options.gaze_units}" if options.gaze_units else ""),
+            gaze=options.gaze
+            + (f" {options.gaze_units}" if options.gaze_units else "")
+            + (f" {options.gaze_offset:+g} s" if options.gaze_offset else ""),
             seed=options.seed,
             density=options.density,
             blue_noise=options.blue_noise,

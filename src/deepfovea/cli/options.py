@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
@@ -23,7 +24,8 @@ DENSITY_HELP = (
 SKIP_HELP = "leave out frames that cannot be read, with a warning, instead of stopping there"
 GAZE_HELP = (
     "X,Y | centre (default) | random (one seeded point, as published) | synthetic (seeded "
-    "fixations and saccades) | a CSV file, Pupil Labs gaze.csv and Pupil Core included"
+    "fixations and saccades) | a file: CSV of our own, or what Pupil Labs, Tobii, EyeLink, SMI and "
+    "Gazepoint export (docs/formats.md)"
 )
 
 
@@ -79,10 +81,12 @@ def add_gaze_and_density(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gaze", default="centre", metavar="X,Y|FILE", help=GAZE_HELP)
     parser.add_argument(
         "--gaze-units",
-        choices=["px", "norm", "ndc"],
+        choices=["px", "norm", "ndc", "norm_up"],
         default=None,
-        help="px of INPUT (default), norm 0..1 from the top left, ndc -1..1, y up",
+        help="px of INPUT (default), norm 0..1 from the top left, ndc -1..1, y up, norm_up 0..1 "
+        "from the bottom left",
     )
+    add_gaze_offset(parser)
     parser.add_argument("--density", type=density, default=Density(), help=DENSITY_HELP)
     parser.add_argument(
         "--fov", type=float, metavar="DEGREES", help="horizontal field of view of the display"
@@ -93,6 +97,28 @@ def add_gaze_and_density(parser: argparse.ArgumentParser) -> None:
         help="even draws in space and time instead of independent ones",
     )
     parser.add_argument("--seed", type=seed, default=0, help="of all random draws")
+
+
+def add_gaze_offset(parser: argparse.ArgumentParser) -> argparse.Action:
+    """--gaze-offset."""
+    return parser.add_argument(
+        "--gaze-offset",
+        type=seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="added to the times of a gaze file; negative where it begins later",
+    )
+
+
+def seconds(text: str) -> float:
+    """A time, perhaps negative."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"received {text!r:.100}, expected seconds, as -0.25")
+    return value
 
 
 def positive(text: str) -> int:
@@ -149,6 +175,8 @@ def gaze_and_display(
         scale=4 if options.simulate else 1,
         frame_rate=float(reader.frame_rate),
         seconds=float(seconds),
+        frame_count=reader.frame_count,
+        offset=options.gaze_offset,
     )
     geometry = None
     if options.fov is not None:
@@ -165,19 +193,34 @@ def gaze_track(
     scale: int,
     frame_rate: float,
     seconds: float,
+    frame_count: int | None,
+    offset: float,
 ) -> GazeTrack:
     """What is meant by --gaze for a video of that size (height, width), rate and length."""
     from .. import gaze
 
+    is_point = "," in word and not Path(word).exists()
+    if offset and (is_point or word in ("centre", "center", "random", "synthetic")):
+        raise InputError(
+            f"--gaze-offset: received {offset:g} with --gaze {word:.100}, which has no clock; "
+            "leave it out, or give a gaze file"
+        )
     if word in ("centre", "center"):
         return gaze.center()
     if word == "random":
         return gaze.random_point(seed, *(-(-side // scale) for side in size))
     if word == "synthetic":
         return gaze.synthetic(seed, seconds)
-    if "," in word and not Path(word).exists():
+    if is_point:
         return gaze.parse_point(word, units or "px", frame_size=size)
-    return gaze.read_track(word, units=units, frame_size=size, frame_rate=frame_rate)
+    return gaze.read_track(
+        word,
+        units=units,
+        frame_size=size,
+        frame_rate=frame_rate,
+        frame_count=frame_count,
+        time_offset_seconds=offset,
+    )
 
 
 def frame_total(reader: Any, frames: int | None) -> int | None:

@@ -55,7 +55,7 @@ def score_clip(
     """
     low = clip.low()
     count, _, h, w = low.shape
-    gaze_px = track.pixels(clip.times, h, w)
+    gaze_px = track.pixels(track.frame_times(np.arange(count), clip.times), h, w)
     geometry = None
     if protocol.fov_deg is not None:
         geometry = DisplayGeometry(protocol.fov_deg, SCALE * w, SCALE * h)

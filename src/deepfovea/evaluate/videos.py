@@ -29,6 +29,7 @@ class Clip:
     frames_per_second: float
     height: int  # of the file, before it was cropped; width likewise
     width: int
+    frame_count: int | None = None  # of the whole video, where its file says it
 
     def frame(self, t: int) -> Tensor:
         """Frame number ``t``, [3, H, W] in [0, 1]."""
@@ -74,7 +75,8 @@ def read(video: Path, name: str, count: int) -> Clip | Unreadable:
             images = np.stack([frame.image[:height, :width, :3] for frame in frames])
             times = np.array([frame.pts_seconds for frame in frames])
             rate = float(reader.frame_rate)
-            return Clip(name, images, times, rate, reader.height, reader.width)
+            size = (reader.height, reader.width)
+            return Clip(name, images, times, rate, *size, reader.frame_count)
     except (InputError, OSError) as error:
         reason = " ".join(str(error).splitlines())
         return Unreadable(name, reason.removeprefix(f"{video}: "))

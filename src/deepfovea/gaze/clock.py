@@ -67,8 +67,8 @@ def video_times(
 ) -> tuple[Floats, float | None]:
     """Return the time [N] of every row in seconds, and the frame rate if the rows count frames.
 
-    ``time_unit`` is the usual one of a time whose header states none, "" if not known. ``offset`` in
-    seconds is added. Raises InputError if no column gives times.
+    ``time_unit`` is the usual one of a time whose header states none, "" if not known. ``offset``
+    in seconds is added. Raises InputError if no column gives times.
     """
     column, other_clock = _time_column(table)
     frames = _frame_numbers(table, video, column, time_unit)

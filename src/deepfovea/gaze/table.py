@@ -165,7 +165,7 @@ def read_table(path: str | Path) -> Table:
     except (ValueError, csv.Error):
         rows = ()
     if not rows:
-        raise refusal(path, "no rows, or no text", "text: a line of names, then rows")
+        raise refusal(path, "no rows, or no text", "CSV or other text: a line of names, then rows")
     for number, row in rows:
         if any(cell.strip() for cell in row[len(names) :]):
             raise refusal(
@@ -191,7 +191,7 @@ def _text(path: Path) -> str:
             continue
         if "\0" not in text:
             return text
-    raise refusal(path, "no rows, or no text", "text: a line of names, then rows")
+    raise refusal(path, "no rows, or no text", "CSV or other text: a line of names, then rows")
 
 
 def _is_before_header(line: str) -> bool:

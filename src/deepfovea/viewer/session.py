@@ -234,7 +234,7 @@ class Session:
         height, width = image.shape[-2:]
         gaze, seconds = wish.gaze, player.frame.pts_seconds
         if self._track is not None:
-            x, y = self._track.at([seconds])[0]
+            x, y = self._track.at(self._track.frame_times([player.number], [seconds]))[0]
             gaze = (float(x), float(y))
         gaze_px = gaze[0] * width / scale - 0.5, gaze[1] * height / scale - 0.5
         stamp = None if self._track is not None else wish.stamp
@@ -383,6 +383,7 @@ def _parse_track(text: str | None, player: Player) -> GazeTrack | None:
                 path,
                 frame_size=(reader.height, reader.width),
                 frame_rate=float(reader.frame_rate),
+                frame_count=reader.frame_count,
             )
         except InputError as error:
             raise InputError(str(error).replace(str(path), "gaze track")) from None
