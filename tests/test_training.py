@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -27,10 +28,13 @@ from deepfovea.generators.unet.net import UNetConfig
 from deepfovea.io.decoded_cache import Source, open_sources
 from deepfovea.losses.terms import charbonnier, make_terms
 from deepfovea.reds.items import PublishedItems
+from deepfovea.training import progress
 from deepfovea.training import train as training
 from deepfovea.training.chunks import Position, iter_chunks
 from deepfovea.training.dataset import ClipDataset
+from deepfovea.training.interrupt import StopSignals
 from deepfovea.training.logging import Log
+from deepfovea.training.progress import TrainingProgress
 from deepfovea.training.state import init_run, restore_checkpoint
 from deepfovea.training.step import (
     crop_to_valid,
@@ -466,9 +470,10 @@ def test_a_loss_that_is_not_finite_stops_with_one_line(
     command = ["train", f"--data={data}", f"--cache={cache}", f"--run={tmp_path / 'run'}"]
     command += ["--crop=64", "--clip=4", "--chunk=2", "--batch=1", "--workers=0"]
     assert main(command) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    *_, line = capsys.readouterr().err.splitlines()
     assert line.startswith("deepfovea: 'motion' is nan at step 1")
-    assert not list((tmp_path / "run").rglob("*.safetensors"))
+    assert contents(tmp_path / "run")[1]["step"] == 1  # and nothing of the step that failed
+    assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(data, cache, tmp_path, small, monkeypatch):
@@ -508,6 +513,78 @@ def test_a_full_disk_leaves_the_last_checkpoint(data, cache, tmp_path, small, mo
     assert contents(run)[1]["step"] == 6
 
 
+def test_a_signal_saves_the_step_under_way_and_says_how_to_go_on(
+    data, cache, tmp_path, small, monkeypatch, capsys
+):
+    """Ctrl-C or SIGTERM in step 2 of 6: step 2 is saved, and --resume ends as if unbroken."""
+    command = ["train", f"--data={data}", f"--cache={cache}", "--crop=64", "--clip=4", "--chunk=2"]
+    command += ["--batch=1", "--workers=1", "--steps=3", "--cooldown=0", "--picture-steps=0"]
+    assert main([*command, f"--run={tmp_path / 'straight'}"]) == 0
+    for number, name, code in ((signal.SIGINT, "int", 130), (signal.SIGTERM, "term", 143)):
+        run = tmp_path / name
+
+        def struck(*arguments, number=number):
+            result = train_step(*arguments)
+            if arguments[0].step == 2:
+                os.kill(os.getpid(), number)
+            return result
+
+        before = signal.getsignal(number)
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "train_step", struck)
+            assert main([*command, f"--run={run}"]) == code
+        assert signal.getsignal(number) == before
+        *_, said = capsys.readouterr().err.splitlines()
+        last = run / "checkpoints" / "last.safetensors"
+        assert said.startswith(
+            f"deepfovea: interrupted after step 2 of 3, which is saved in {last};"
+        )
+        assert "--resume" in said
+        assert contents(run)[1]["step"] == 2
+        assert main([*command, f"--run={run}"]) == 2  # nothing begins anew by mistake
+        assert "add --resume to go on" in capsys.readouterr().err
+        assert main([*command, f"--run={run}", "--resume"]) == 0
+        assert same(contents(run)[0], contents(tmp_path / "straight")[0])
+
+
+def test_a_second_signal_stops_at_once():
+    with pytest.raises(KeyboardInterrupt), StopSignals() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.received == signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("the second one was not raised")
+
+
+def test_the_first_step_is_saved_at_once(data, cache, tmp_path, small, monkeypatch):
+    interrupted(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "run", TINY, cache=cache)
+    assert contents(tmp_path / "run")[1]["step"] == 1
+
+
+def test_without_a_terminal_lines_say_the_losses(data, cache, tmp_path, small, capsys):
+    train(data, tmp_path / "run", TINY, cache=cache)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("step 1/6  charbonnier 0.")
+    assert "  motion 0" in lines[0] and "  endpoint 0" in lines[0]
+    assert lines[-1].startswith("step 6/6") and lines[-1].endswith("0 s left")
+
+
+def test_the_time_left_is_that_of_the_usual_step(monkeypatch):
+    """A first step of a minute, which compiles and fills caches, is no measure of the others."""
+    clock = iter([60.0, 61.0, 62.0, 75.0, 76.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    shown = TrainingProgress("stream", 3604, 0, visible=False)
+    left = []
+    for step in range(1, 6):
+        shown.update(step, {"loss": 1.0})
+        left.append(shown.time_left(step))
+    assert left[:2] == ["", ""]
+    assert left[2:] == ["1 s/step, 60 min left"] * 3
+    texts = [progress.duration(seconds) for seconds in (5, 100, 5000, 7200, 200000, 5.9e6)]
+    assert texts == ["5 s", "1.7 min", "83 min", "2.0 h", "2.3 days", "68 days"]
+
+
 def test_checkpoints_are_kept_when_asked(data, cache, tmp_path, small):
     config = dataclasses.replace(TINY, steps=3, keep_minutes=1e-9)
     train(data, tmp_path / "run", config, cache=cache)
@@ -517,12 +594,12 @@ def test_checkpoints_are_kept_when_asked(data, cache, tmp_path, small):
 
 def test_runs_are_neither_overwritten_nor_invented(data, cache, tmp_path, small):
     run = tmp_path / "run"
-    with pytest.raises(InputError, match="there is no last"):
+    with pytest.raises(InputError, match="there is no checkpoints/last"):
         train(data, run, TINY, resume=True, cache=cache)
     assert not run.exists()
     train(data, run, dataclasses.replace(TINY, steps=1), cache=cache)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match="holds a run already; give --resume or another folder"):
+    with pytest.raises(InputError, match="holds a run already; add --resume to go on"):
         train(data, run, TINY, cache=cache)
     for change, complaint in (
         ({"model": "paper"}, "--model: received 'paper', but .* is of a run with 'stream'"),

@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 1 where a part failed and the rest was done; 2 for bad input; 130 when
-        interrupted.
+        interrupted, 143 when training was ended by SIGTERM.
     """
     for stream in (sys.stdout, sys.stderr):  # names of files need be no text
         if isinstance(stream, io.TextIOWrapper):
@@ -46,9 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"deepfovea: {about}{one_line(error.strerror or error)}", file=sys.stderr)
         _discard_stdout()
         return 2
-    except KeyboardInterrupt:
-        print("deepfovea: interrupted; no unfinished output was left", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interruption:  # training says what it saved
+        said = one_line(interruption) or "interrupted; no unfinished output was left"
+        print(f"deepfovea: {said}", file=sys.stderr)
+        return getattr(interruption, "exit_code", 130)
 
 
 def _discard_stdout() -> None:

@@ -17,6 +17,7 @@ from ..config import InputError, TrainConfig
 from ..fovea import downsample
 from ..reds.items import PublishedItems
 from .dataset import ClipDataset
+from .interrupt import ignore_ctrl_c
 from .sampler import stateful_batches
 
 MIN_SIDE = 32
@@ -105,6 +106,7 @@ def iter_chunks(
         batch_sampler=order,  # type: ignore[arg-type]
         num_workers=config.workers,
         pin_memory=device.type == "cuda",
+        worker_init_fn=ignore_ctrl_c,
         generator=torch.Generator(),  # it draws a number at its start, not from the run's own
     )
     clip, first_chunk = position

@@ -7,7 +7,7 @@ back-propagation through time: the state runs through the whole clip, gradients 
 from __future__ import annotations
 
 import logging
-import os
+import signal
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
 from ..config import InputError, TrainConfig, to_json
@@ -29,7 +28,9 @@ from ..reds.splits import split_folder
 from ..runtime.device import pick_device
 from .chunks import iter_chunks
 from .dataset import SCALE, ClipDataset
+from .interrupt import StopSignals, TrainingInterrupted
 from .logging import Log, explained_write_errors
+from .progress import TrainingProgress
 from .state import State, TrainingState, init_run, restore_checkpoint, save_checkpoint, save_ema
 from .step import learning_rate_factor, train_step
 
@@ -49,8 +50,8 @@ def train(
     """Train a generator; the run folder holds everything.
 
     ``config.json``, ``metrics.jsonl``, ``pictures``, ``tensorboard``,
-    ``checkpoints/last.safetensors`` and, at the end, ``model.safetensors``, which
-    :func:`deepfovea.load` reads.
+    ``checkpoints/last.safetensors`` (from the first step on) and, at the end,
+    ``model.safetensors``, which :func:`deepfovea.load` reads.
 
     Args:
         data: folder of videos or image folders, or a data set with a split of that name: see
@@ -69,12 +70,18 @@ def train(
 
     Raises:
         InputError: unusable data, configuration, device or run folder; a loss that is not finite.
+        TrainingInterrupted: after Ctrl-C or SIGTERM, once the step under way is done and saved.
     """
     last = run / "checkpoints" / "last.safetensors"
     if last.exists() and not resume:
-        raise InputError(f"{run}: holds a run already; give --resume or another folder")
+        raise InputError(
+            f"{run}: holds a run already; add --resume to go on with it, or give another folder"
+        )
     if resume and not last.exists():
-        raise InputError(f"{run}: received --resume, but there is no {last.name} to go on from")
+        raise InputError(
+            f"{run}: received --resume, but there is no checkpoints/{last.name} to go on from; "
+            "leave --resume out to begin"
+        )
     accelerator, torch_device = _start_accelerator(device, config)
     rank, world_size = accelerator.process_index, accelerator.num_processes
     training = init_run(config, torch_device, start_from)
@@ -109,8 +116,11 @@ def train(
     started = saved = kept = time.monotonic()
     hours = training.hours
     feed = iter_chunks(dataset, config, torch_device, training.position, rank, world_size)
-    with closing(log) if log else nullcontext(), _progress(log is not None) as progress:
-        task = progress.add_task(config.model, total=config.steps, completed=training.step, loss="")
+    with (
+        closing(log) if log else nullcontext(),
+        TrainingProgress(config.model, config.steps, training.step, log is not None) as progress,
+        StopSignals() as stop,
+    ):
         while training.step < config.steps:
             chunk = next(feed)
             rate = config.learning_rate * learning_rate_factor(training.step, config)
@@ -129,18 +139,26 @@ def train(
             if log and config.picture_steps and (training.step % config.picture_steps == 0 or done):
                 samples = target.low * chunk.valid_region.crop(chunk.mask, SCALE)
                 log.picture(training.step, samples[0], output.frames[0], target.frames[0])
-            loss = values[next(iter(terms))]
-            progress.update(task, completed=training.step, loss=f"{loss:.4f}")
+            progress.update(training.step, {name: values[name] for name in terms})
             now = time.monotonic()
-            if _broadcast_flag(now - saved > 60 * config.save_minutes, accelerator) and not done:
+            # The first step is saved at once, so that a run that was begun can always go on.
+            save_due = training.step == 1 or now - saved > 60 * config.save_minutes
+            keep_due = 0 < 60 * config.keep_minutes < now - kept
+            stopping, save_due, keep_due = _agreed(
+                (bool(stop.received), save_due, keep_due), accelerator
+            )
+            if save_due or stopping or done:
                 checkpoint(last)
                 saved = now
-            if config.keep_minutes and _broadcast_flag(
-                now - kept > 60 * config.keep_minutes, accelerator
-            ):
+            if keep_due:
                 checkpoint(last.with_name(f"step-{training.step:07d}.safetensors"))
                 kept = now
-    checkpoint(last)
+            if stopping and not done:
+                raise TrainingInterrupted(
+                    f"interrupted after step {training.step} of {config.steps}, which is saved in "
+                    f"{last}; the same command with --resume goes on from there",
+                    128 + (stop.received or signal.SIGTERM),
+                )
     accelerator.wait_for_everyone()
     if world_size > 1:
         accelerator.end_training()  # without it, processes may abort when Python ends
@@ -217,21 +235,11 @@ def _gather_state(state: State | None, accelerator: Accelerator) -> State | None
     return type(state)(*(accelerator.gather(tensor.contiguous()) for tensor in state))
 
 
-def _broadcast_flag(yes: bool, accelerator: Accelerator) -> bool:
-    """What the main process says, in all of them."""
+def _agreed(flags: tuple[bool, ...], accelerator: Accelerator) -> list[bool]:
+    """The same in all processes: stop if any says so; for the others, what the main one says."""
     if accelerator.num_processes == 1:
-        return yes
-    said = torch.tensor(float(yes and accelerator.is_main_process), device=accelerator.device)
-    return bool(accelerator.reduce(said, "sum") > 0)
-
-
-def _progress(logged_names: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-        disable=not logged_names or not os.isatty(2),
-    )
+        return list(flags)
+    stop, *others = flags
+    said = [stop, *(flag and accelerator.is_main_process for flag in others)]
+    total = accelerator.reduce(torch.tensor(said, device=accelerator.device).float(), "sum")
+    return [bool(value > 0) for value in total]

@@ -1,0 +1,53 @@
+"""Ctrl-C and SIGTERM end a run after the step under way, so that it can be saved."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """A run was told to stop; the message says what is saved and how to go on.
+
+    ``exit_code`` is what shells expect: 130 after Ctrl-C, 143 after SIGTERM.
+    """
+
+    def __init__(self, message: str, exit_code: int = 130) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class StopSignals:
+    """While this is entered, the first Ctrl-C or SIGTERM sets ``received``; a second one aborts.
+
+    Outside of the main thread, where Python takes no signals, nothing changes.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = number
+        said = b"stopping after this step to save it; once more stops at once and saves nothing\n"
+        os.write(2, said)  # not print, which may be under way
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+def ignore_ctrl_c(_worker: int) -> None:
+    """For processes that read clips: a terminal sends them Ctrl-C too, but the run needs them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

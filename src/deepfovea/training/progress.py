@@ -1,0 +1,88 @@
+"""How far a run is: a bar in a terminal, lines at intervals elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from statistics import median
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+LINE_SECONDS = 30.0
+"""Between lines where no terminal shows a bar."""
+
+TIMED_STEPS = 100
+"""Latest steps of which the median tells the time left; the very first, which compiles and fills
+caches, is left out."""
+
+
+class TrainingProgress:
+    """Shows steps, losses and the time left on stderr.
+
+    Args:
+        title: of the run.
+        steps: of the whole run.
+        step: those that are done.
+        visible: False in all processes but the main one.
+    """
+
+    def __init__(self, title: str, steps: int, step: int, visible: bool = True) -> None:
+        self.steps = steps
+        self.visible = visible
+        self.in_terminal = visible and os.isatty(2)
+        self.step_seconds: deque[float] = deque(maxlen=TIMED_STEPS)
+        self._last_step: float | None = None
+        self._last_line = -LINE_SECONDS
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            TextColumn("loss {task.fields[loss]}"),
+            console=Console(stderr=True),
+            disable=not self.in_terminal,
+        )
+        self._task = self._bar.add_task(title, total=steps, completed=step, loss="", left="")
+
+    def __enter__(self) -> TrainingProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def update(self, step: int, losses: Mapping[str, float]) -> None:
+        """After every step: ``losses`` by name, the first of which the bar shows."""
+        now = time.monotonic()
+        if self._last_step is not None:
+            self.step_seconds.append(now - self._last_step)
+        self._last_step = now
+        left = self.time_left(step)
+        first = next(iter(losses.values()))
+        self._bar.update(self._task, completed=step, loss=f"{first:.4f}", left=left)
+        due = now - self._last_line >= LINE_SECONDS or step == self.steps
+        if self.visible and not self.in_terminal and due:
+            self._last_line = now
+            shown = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
+            print(f"step {step}/{self.steps}  {shown}  {left}", file=sys.stderr, flush=True)
+
+    def time_left(self, step: int) -> str:
+        """In words, by the median of the latest steps; empty before two are timed."""
+        if len(self.step_seconds) < 2:
+            return ""
+        seconds = median(self.step_seconds)
+        return f"{seconds:.2g} s/step, {duration((self.steps - step) * seconds)} left"
+
+
+def duration(seconds: float) -> str:
+    """``50 s``, ``12 min``, ``3.5 h`` or ``68 days``."""
+    for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 1.5 * length:
+            count = seconds / length
+            return f"{count:.1f} {unit}" if count < 10 else f"{count:.0f} {unit}"
+    return f"{seconds:.0f} s"
