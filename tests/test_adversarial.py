@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from deepfovea.losses.adversarial import (
-    CHANNELS,
+    DISCRIMINATOR_CHANNELS,
     SpectrumDiscriminator,
     VideoDiscriminator,
     logistic_discriminator_loss,
@@ -166,8 +166,8 @@ def test_published_channels(kind):
     model = kind()
     outputs = [m.out_channels for m in layers(model) if isinstance(m, nn.Conv3d)]
     width = 3 if kind is VideoDiscriminator else 6
-    assert outputs == [width, *(c for c in CHANNELS for _ in range(3))]
-    assert CHANNELS == (64, 256, 256, 128, 1)
+    assert outputs == [width, *(c for c in DISCRIMINATOR_CHANNELS for _ in range(3))]
+    assert DISCRIMINATOR_CHANNELS == (64, 256, 256, 128, 1)
 
 
 @BOTH

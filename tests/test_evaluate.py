@@ -19,8 +19,7 @@ from deepfovea import fill
 from deepfovea.checkpoint import save_model
 from deepfovea.cli import main
 from deepfovea.config import Density, InputError
-from deepfovea.evaluate import Protocol, evaluate, from_json, to_json
-from deepfovea.evaluate import profile as cost_module
+from deepfovea.evaluate import Protocol, evaluate, from_json, profile, to_json
 from deepfovea.fill import accumulate, pull_push
 from deepfovea.flow import dis_flow
 from deepfovea.fovea import sample
@@ -29,7 +28,7 @@ from deepfovea.generators.stream.net import StreamConfig, StreamNet
 from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
 from deepfovea.losses.flow import clip_flow
 from deepfovea.losses.perceptual import PerceptualLoss, load_backbone
-from deepfovea.metrics.temporal import farneback
+from deepfovea.metrics.temporal import farneback_flow
 from deepfovea.runtime.engine import CompiledGenerator
 from deepfovea.video import VideoReader, VideoWriter
 
@@ -157,7 +156,7 @@ def by_hand(raw, truth, mask, gaze, density, backbone):
             seen = (~occlusion[0, t - 1]).expand_as(warped)
             error = (warped - frames[t - 1])[seen] ** 2
             put("e_warp", error.mean() if len(error) else 0.0)
-            flows = [farneback(f[t - 1], f[t]) for f in (frames.float(), truth)]
+            flows = [farneback_flow(f[t - 1], f[t]) for f in (frames.float(), truth)]
             h, w = ((side - 16) // 32 * 32 for side in flows[0].shape[:2])
             top, left = (flows[0].shape[0] - h) // 2, (flows[0].shape[1] - w) // 2
             middle = np.s_[top : top + h, left : left + w] if h and w else np.s_[:, :]
@@ -371,11 +370,11 @@ def test_a_metric_without_its_package_is_absent_and_one_line_says_so(
     result = evaluate(
         root / "deep", [], ["fill"], Protocol(2, metrics=(metric,)), on_note=lines.append
     )
-    absent = [line for line in lines if "absent" in line]
-    assert len(absent) == 1
-    assert f"pip install 'deepfovea[{extra}]'" in absent[0]
-    assert "\n" not in absent[0]
-    assert absent[0] in result.notes
+    unavailable = [line for line in lines if "unavailable" in line]
+    assert len(unavailable) == 1
+    assert f"pip install 'deepfovea[{extra}]'" in unavailable[0]
+    assert "\n" not in unavailable[0]
+    assert unavailable[0] in result.notes
     assert not result.rows[0].values.keys() & columns
     assert "psnr" in result.rows[0].values
 
@@ -405,7 +404,7 @@ def test_jod_judges_what_is_shown(root):
 
 def test_cost_is_measured_in_a_process_apart(networks):
     model = next(iter(networks))
-    found = cost_module.measure(model, seconds=0.0)
+    found = profile.measure(model, seconds=0.0)
     assert found.parameters == sum(p.numel() for p in networks[model].parameters())
     assert found.ms_per_frame > 0
     assert found.processor_ms_per_frame > 0
@@ -415,7 +414,7 @@ def test_cost_is_measured_in_a_process_apart(networks):
 
 
 def test_a_baseline_has_no_parameters():
-    assert cost_module.measure_here("fill", "cpu", "torch", seconds=0.0).parameters == 0
+    assert profile.measure_here("fill", "cpu", "torch", seconds=0.0).parameters == 0
 
 
 def test_engines_give_the_same_figures_and_are_named(root, networks, tmp_path, monkeypatch, capsys):
@@ -424,9 +423,9 @@ def test_engines_give_the_same_figures_and_are_named(root, networks, tmp_path, m
 
     def measure(name, device, engine):
         asked.append((name, engine))
-        return cost_module.Cost(1.0, 1.0, None, 0, 1)
+        return profile.Cost(1.0, 1.0, None, 0, 1)
 
-    monkeypatch.setattr(cost_module, "measure", measure)
+    monkeypatch.setattr(profile, "measure", measure)
     models, found = list(networks), {}
     path = tmp_path / "rows.json"
     words = ["evaluate", str(root), "--models", ",".join(models), "--baselines", "fill"]
@@ -457,7 +456,7 @@ def test_the_cost_is_that_of_the_engine(networks, monkeypatch):
         CompiledGenerator, "_one_step", lambda self, *x: steps.append(self.engine) or step(self, *x)
     )
     model = next(iter(networks))
-    found = cost_module.measure_here(model, "cpu", "onnxruntime", seconds=0.0)
+    found = profile.measure_here(model, "cpu", "onnxruntime", seconds=0.0)
     assert found.parameters == sum(p.numel() for p in networks[model].parameters())
     assert steps == ["onnxruntime"] * 3  # the first is PyTorch's, the second compiles, two count
 
@@ -476,14 +475,14 @@ def test_an_engine_that_is_missing_is_one_line_before_anything_is_run(root, monk
 def test_a_process_that_fails_says_why(monkeypatch):
     monkeypatch.setattr(sys, "executable", "false")
     with pytest.raises(RuntimeError, match="no reason given"):
-        cost_module.measure("fill")
+        profile.measure("fill")
 
 
 def test_a_cost_that_cannot_be_measured_does_not_cost_the_rows(root, monkeypatch):
     def fails(*_):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(cost_module, "measure", fails)
+    monkeypatch.setattr(profile, "measure", fails)
     result = evaluate(root / "deep", [], ["fill"], Protocol(1, metrics=("cost",)))
     assert result.cost == {}
     assert len(result.rows) == 1

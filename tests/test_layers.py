@@ -143,7 +143,7 @@ def test_every_module_has_a_layer():
         ("resample.py", "from .fill import pull_push"),
         ("losses/terms.py", "from ..generators.stream.net import StreamNet"),
         ("metrics/pixel.py", "from ..generators.unet.blocks import RecurrentBlock"),
-        ("generators/stream/net.py", "from ...losses.robust import general"),
+        ("generators/stream/net.py", "from ...losses.robust import general_robust_loss"),
         ("losses/robust.py", "from ..metrics.pixel import psnr"),
         ("reds/items.py", "from ..training.dataset import ClipDataset"),
         ("runtime/engine.py", "from ..reconstructor import Reconstructor"),

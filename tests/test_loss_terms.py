@@ -20,11 +20,11 @@ from deepfovea.losses.terms import (
     Target,
     charbonnier,
     check_finite,
-    deviations,
+    deviations_from_published,
     discriminator_loss,
-    learned_parts,
+    make_loss_modules,
     make_terms,
-    window,
+    random_crop,
 )
 from deepfovea.training.chunks import Chunk, Position, Region
 from deepfovea.training.state import init_run
@@ -86,19 +86,19 @@ def test_the_published_weights():
 
 def test_terms_come_in_the_order_of_their_names():
     names = list(reversed(LOSS_WEIGHTS))
-    terms = terms_of(names, learned_parts(names, CHANNELS))
+    terms = terms_of(names, make_loss_modules(names, CHANNELS))
     assert list(terms) == names
 
 
 def test_what_is_learned_beside_the_generator():
-    loss_modules = learned_parts(LOSS_WEIGHTS, CHANNELS)
+    loss_modules = make_loss_modules(LOSS_WEIGHTS, CHANNELS)
     assert list(loss_modules) == ["supervised", "adversarial", "adversarial-fft", "multiresolution"]
     for name, kind in DISCRIMINATORS.items():
         assert type(loss_modules[name]) is kind
     assert (
         sum(p.numel() for p in loss_modules["supervised"].parameters()) == 6
     )  # α and c per colour
-    assert len(learned_parts(["charbonnier", "motion", "flow"])) == 0
+    assert len(make_loss_modules(["charbonnier", "motion", "flow"])) == 0
 
 
 @pytest.mark.parametrize("name", LOSS_WEIGHTS)
@@ -111,7 +111,7 @@ def test_a_term_of_a_batch_is_the_mean_of_its_parts(name):
         0.5 * (frames + noise), torch.randn(2, 2, 2, 16, 16), (torch.rand(2, 2, 3, 32, 32),)
     )
     target = Target(frames, downsample(frames), torch.rand(2, 3, 16, 16))
-    term = terms_of([name], learned_parts([name], CHANNELS))[name]
+    term = terms_of([name], make_loss_modules([name], CHANNELS))[name]
 
     def part(i):
         here = slice(i, i + 1)
@@ -185,7 +185,7 @@ def test_motion_compares_with_the_frame_before():
 
 
 def test_coarser_stages_are_compared_with_the_mean_of_the_truth():
-    loss_modules = learned_parts(["multiresolution"])
+    loss_modules = make_loss_modules(["multiresolution"])
     term = make_terms(["multiresolution"], loss_modules)["multiresolution"]
     frames = torch.rand(1, 2, 3, 32, 32)
     half = frames.view(1, 2, 3, 16, 2, 16, 2).mean((4, 6))
@@ -198,7 +198,7 @@ def test_coarser_stages_are_compared_with_the_mean_of_the_truth():
 @pytest.mark.parametrize("name", DISCRIMINATORS)
 @pytest.mark.parametrize("kind", ["logistic", "wasserstein"])
 def test_the_generator_wants_to_be_taken_for_real(name, kind):
-    loss_modules = learned_parts([name], CHANNELS)
+    loss_modules = make_loss_modules([name], CHANNELS)
     term = make_terms([name], loss_modules, adversarial=kind)[name]
     frames = torch.rand(1, 2, 3, 128, 128)
     before = {k: v.clone() for k, v in loss_modules.state_dict().items()}
@@ -212,26 +212,28 @@ def test_the_generator_wants_to_be_taken_for_real(name, kind):
 
 @pytest.mark.parametrize("kind", ["logistic", "wasserstein"])
 def test_the_discriminator_sees_both_by_the_same_weights(kind):
-    critic = learned_parts(["adversarial"], CHANNELS)["adversarial"]
+    discriminator = make_loss_modules(["adversarial"], CHANNELS)["adversarial"]
     real, fake = torch.rand(2, 2, 2, 3, 128, 128).unbind(0)
-    before = critic.tower.reduce.parametrizations.weight[0]._u.clone()
-    loss = discriminator_loss(critic, real, fake, kind, r1=3.0)
-    assert not torch.equal(critic.tower.reduce.parametrizations.weight[0]._u, before)
-    critic.eval()
-    of_real, of_fake = critic(real), critic(fake)
+    before = discriminator.tower.reduce.parametrizations.weight[0]._u.clone()
+    loss = discriminator_loss(discriminator, real, fake, kind, r1=3.0)
+    assert not torch.equal(discriminator.tower.reduce.parametrizations.weight[0]._u, before)
+    discriminator.eval()
+    of_real, of_fake = discriminator(real), discriminator(fake)
     if kind == "logistic":
         expected = -of_real.sigmoid().log().mean() - (1 - of_fake.sigmoid()).log().mean()
     else:
         expected = of_fake.mean() - of_real.mean()
     real = real.requires_grad_()
-    expected = expected + 1.5 * r1_penalty(critic(real), real)
+    expected = expected + 1.5 * r1_penalty(discriminator(real), real)
     torch.testing.assert_close(loss, expected)
 
 
 def test_what_is_not_as_published_is_said():
-    assert deviations(["charbonnier", "motion"], "vgg19", "dis") == []
-    assert deviations(PUBLISHED_LOSSES, "vgg19", "pwcnet") == []
-    said = deviations(["supervised", "perceptual", "flow"], "efficientnet-lite0", "dis")
+    assert deviations_from_published(["charbonnier", "motion"], "vgg19", "dis") == []
+    assert deviations_from_published(PUBLISHED_LOSSES, "vgg19", "pwcnet") == []
+    said = deviations_from_published(
+        ["supervised", "perceptual", "flow"], "efficientnet-lite0", "dis"
+    )
     assert len(said) == 4
     for word in ("'adversarial'", "'adversarial-fft'", "efficientnet-lite0", "dis"):
         assert sum(word in line for line in said) == 1
@@ -384,7 +386,7 @@ def test_losses_that_do_not_exist_are_refused(losses, complaint):
 
 def test_terms_for_other_networks_say_so():
     frames = torch.rand(1, 2, 3, 32, 32)
-    terms = terms_of(["motion", "multiresolution"], learned_parts(["multiresolution"]))
+    terms = terms_of(["motion", "multiresolution"], make_loss_modules(["multiresolution"]))
     for term in terms.values():
         with pytest.raises(InputError, match="expected --model"):
             term(Output(frames), Target(frames, frames))
@@ -394,11 +396,11 @@ def test_windows_are_the_same_random_part_of_all_clips():
     places = torch.arange(40 * 48.0).view(1, 40, 48)
     seen = set()
     for _ in range(60):
-        first, second = window(8, places, -places)
+        first, second = random_crop(8, places, -places)
         assert first.shape == (1, 32, 40) and torch.equal(first, -second)
         top, left = divmod(int(first[0, 0, 0]), 48)
         assert torch.equal(first, places[:, top : top + 32, left : left + 40])
         seen.add((top % 4, left % 4))
     assert len(seen) == 16  # every place relative to strides of four
-    assert window(100, places)[0].shape == (1, 32, 32)
-    assert window(0, places)[0].shape == places.shape
+    assert random_crop(100, places)[0].shape == (1, 32, 32)
+    assert random_crop(0, places)[0].shape == places.shape

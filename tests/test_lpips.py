@@ -14,7 +14,7 @@ from torchvision.models import AlexNet_Weights, alexnet
 from deepfovea.config import InputError
 from deepfovea.evaluate import Protocol, evaluate
 from deepfovea.fovea import downsample
-from deepfovea.metrics.lpips import SMALLEST, load_lpips
+from deepfovea.metrics.lpips import MIN_SIDE, load_lpips
 from deepfovea.resample import upsample_bicubic
 from deepfovea.video import VideoWriter
 
@@ -82,9 +82,9 @@ def test_it_is_the_published_distance(backbone):
     assert distance(first, first) == 0.0
     beyond = 3.0 * first - 1.0
     assert distance(beyond, second) == distance(beyond.clamp(0, 1), second)  # as shown
-    distance(torch.zeros(3, SMALLEST, SMALLEST), torch.ones(3, SMALLEST, SMALLEST))
+    distance(torch.zeros(3, MIN_SIDE, MIN_SIDE), torch.ones(3, MIN_SIDE, MIN_SIDE))
     with pytest.raises(RuntimeError):
-        distance(torch.zeros(3, SMALLEST - 1, 90), torch.ones(3, SMALLEST - 1, 90))
+        distance(torch.zeros(3, MIN_SIDE - 1, 90), torch.ones(3, MIN_SIDE - 1, 90))
 
 
 def test_an_evaluation_has_its_mean_and_that_of_its_change(backbone, tmp_path):

@@ -9,7 +9,7 @@ import torch
 from deepfovea.config import Density
 from deepfovea.fovea import density_map, eccentricity_map
 from deepfovea.gaze import DisplayGeometry
-from deepfovea.metrics.regions import cell_map, region_means, upsample_nearest
+from deepfovea.metrics.regions import label_map, region_means, upsample_nearest
 
 DENSITY = Density(0.9, 0.1, 4.0, 9.0)
 
@@ -25,7 +25,7 @@ def frame():
 
 def test_the_means_equal_those_of_the_pixels_one_by_one(frame):
     distance, mask, values = frame
-    found = region_means(values, cell_map(distance, mask, DENSITY, 4))
+    found = region_means(values, label_map(distance, mask, DENSITY, 4))
     pixels = {name: [] for name in found}
     for y in range(48):
         for x in range(68):
@@ -40,14 +40,14 @@ def test_the_means_equal_those_of_the_pixels_one_by_one(frame):
 def test_rings_are_where_the_density_is_flat(frame):
     distance, mask, _ = frame
     probability = density_map(torch.tensor([5.0, 3.0]), 12, 17, DENSITY)[0]
-    rings = cell_map(distance, mask, DENSITY, 1) // 2
+    rings = label_map(distance, mask, DENSITY, 1) // 2
     assert torch.equal(rings == 0, (probability - 0.9).abs() < 1e-6)
     assert torch.equal(rings == 2, (probability - 0.1).abs() < 1e-6)
 
 
 def test_the_windows_of_ssim_count_where_their_centre_is(frame):
     distance, mask, values = frame
-    cells = cell_map(distance, mask, DENSITY, 4)
+    cells = label_map(distance, mask, DENSITY, 4)
     margin = torch.zeros(48, 68, dtype=torch.bool)
     margin[5:-5, 5:-5] = True
     found = region_means(values[5:-5, 5:-5], cells)
@@ -58,7 +58,7 @@ def test_the_windows_of_ssim_count_where_their_centre_is(frame):
 
 def test_an_empty_region_is_not_a_number():
     far, all_sampled = torch.full((3, 3), 50.0), torch.ones(3, 3)
-    found = region_means(torch.ones(12, 12), cell_map(far, all_sampled, DENSITY, 4))
+    found = region_means(torch.ones(12, 12), label_map(far, all_sampled, DENSITY, 4))
     assert [name for name, value in found.items() if math.isnan(value)] == [
         *("fovea", "blend", "dropped")
     ]
@@ -69,7 +69,7 @@ def test_radii_in_degrees_make_rings_in_degrees():
     geometry = DisplayGeometry(90.0, 100, 50)
     density = Density(0.9, 0.1, 10.0, 30.0, "deg")
     distance = eccentricity_map(torch.tensor([49.5, 24.5]), 50, 100, density, geometry)
-    rings = cell_map(distance, torch.ones(50, 100), density, 1) // 2
+    rings = label_map(distance, torch.ones(50, 100), density, 1) // 2
     # 90° across 100 pixels: the tangent is 1 at 50 pixels, so 10° are 8.8 and 30° 28.9 pixels.
     row = rings[24].tolist()
     assert [row.count(ring) for ring in (0, 1, 2)] == [18, 40, 42]

@@ -8,7 +8,7 @@ import torch
 from scipy.integrate import quad
 from scipy.special import k1
 
-from deepfovea.losses.robust import AdaptiveLoss, general, log_partition
+from deepfovea.losses.robust import AdaptiveRobustLoss, general_robust_loss, log_partition
 
 CLOSED_FORMS = {
     2.0: lambda s: s / 2,
@@ -44,7 +44,9 @@ def test_limits_equal_their_closed_forms(alpha, dtype, rtol):
     x = torch.cat((torch.linspace(-4, 4, 81), torch.logspace(-6, 0, 13))).to(dtype)
     for c in (0.4, 1.0, 3.0):
         expected = CLOSED_FORMS[alpha]((x.double() / c).square()).to(dtype)
-        torch.testing.assert_close(general(x, alpha, c), expected, rtol=rtol, atol=1e-30)
+        torch.testing.assert_close(
+            general_robust_loss(x, alpha, c), expected, rtol=rtol, atol=1e-30
+        )
 
 
 @pytest.mark.parametrize("alpha", [-7.0, -0.3, 0.02, 0.8, 1.98, 4.0])
@@ -52,23 +54,26 @@ def test_elsewhere_it_is_the_definition(alpha):
     x = torch.linspace(-9, 9, 181, dtype=torch.float64)
     expected = [rho(value / 0.7, alpha) for value in x.tolist()]
     torch.testing.assert_close(
-        general(x, alpha, 0.7), torch.tensor(expected, dtype=torch.float64), rtol=1e-8, atol=1e-12
+        general_robust_loss(x, alpha, 0.7),
+        torch.tensor(expected, dtype=torch.float64),
+        rtol=1e-8,
+        atol=1e-12,
     )
 
 
 def test_it_grows_with_the_residual_and_with_alpha():
     x = torch.logspace(-2, 2, 200, dtype=torch.float64)
     alpha = torch.linspace(-4, 2, 61, dtype=torch.float64).view(-1, 1)
-    loss = general(x, alpha, 0.3)
+    loss = general_robust_loss(x, alpha, 0.3)
     assert (loss.diff(dim=1) > 0).all()
     assert (loss.diff(dim=0) > 0).all()
-    assert torch.equal(general(-x, alpha, 0.3), loss)
+    assert torch.equal(general_robust_loss(-x, alpha, 0.3), loss)
 
 
 @pytest.mark.parametrize("alpha", [-3.0, -1e-5, 0.0, 1e-3, 0.05, 0.7, 1.3, 1.99])
 def test_gradients_equal_finite_differences(alpha):
     x, a, c = double([-3.0, -0.2, 0.01, 0.9, 40.0], [alpha], [0.6])
-    assert torch.autograd.gradcheck(general, (x, a, c), rtol=1e-4, atol=1e-6)
+    assert torch.autograd.gradcheck(general_robust_loss, (x, a, c), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
@@ -77,7 +82,7 @@ def test_value_and_gradients_are_finite_everywhere(alpha, dtype):
     size = torch.tensor([0.0, 1e-30, 1e-8, 1e-3, 1.0, 1e3, 1e8, 1e15, 1e30], dtype=dtype)
     x = torch.cat((-size, size)).requires_grad_()
     a, c = torch.tensor(alpha, requires_grad=True), torch.tensor(0.1, requires_grad=True)
-    loss = general(x, a, c)
+    loss = general_robust_loss(x, a, c)
     assert loss.isfinite().all() and (loss >= 0).all()
     for gradient in torch.autograd.grad(loss.sum(), (x, a, c)):
         assert gradient.isfinite().all()
@@ -119,7 +124,7 @@ def test_value_and_gradients_equal_adaptive_quadrature(alpha, dtype, rtol):
         torch.tensor(column, dtype=dtype).requires_grad_() for column in zip(*cases, strict=True)
     )
     a = torch.full_like(x, alpha).requires_grad_()
-    value = general(x, a, c)
+    value = general_robust_loss(x, a, c)
     gradients = torch.autograd.grad(value.sum(), (x, c, a))
     rows = zip(x.tolist(), a.tolist(), c.tolist(), strict=True)  # as rounded to the type
     tables = zip(*(by_quadrature(*row) for row in rows), strict=True)
@@ -138,17 +143,19 @@ def test_the_gradient_by_the_scale_keeps_its_sign():
     x = torch.randn(100_000, generator=draw)
     alpha = -4 * torch.rand(100_000, generator=draw)
     c = (1e-5 * (1 + torch.rand(100_000, generator=draw))).requires_grad_()
-    (by_scale,) = torch.autograd.grad(general(x, alpha, c).sum(), c)
+    (by_scale,) = torch.autograd.grad(general_robust_loss(x, alpha, c).sum(), c)
     assert (by_scale <= 0).all()
     exact = c.detach().double().requires_grad_()
-    (expected,) = torch.autograd.grad(general(x.double(), alpha.double(), exact).sum(), exact)
+    (expected,) = torch.autograd.grad(
+        general_robust_loss(x.double(), alpha.double(), exact).sum(), exact
+    )
     torch.testing.assert_close(by_scale.double(), expected, rtol=1e-5, atol=1e-36)
 
 
 def test_gradients_are_summed_over_what_was_broadcast():
     x, alpha, c = double([[0.1, -0.5], [2.0, 0.7]], [[0.3], [1.2]], 0.4)
-    assert torch.autograd.gradcheck(general, (x, alpha, c))
-    assert torch.autograd.gradgradcheck(general, (x, alpha, c), atol=1e-4)
+    assert torch.autograd.gradcheck(general_robust_loss, (x, alpha, c))
+    assert torch.autograd.gradgradcheck(general_robust_loss, (x, alpha, c), atol=1e-4)
 
 
 def test_gradient_wrt_alpha_has_no_jump_at_the_removable_points():
@@ -157,7 +164,7 @@ def test_gradient_wrt_alpha_has_no_jump_at_the_removable_points():
         slopes = []
         for alpha in (at - 2e-6, at, at + 2e-6):
             (a,) = double([alpha])
-            general(x, a, 1.0).sum().backward()
+            general_robust_loss(x, a, 1.0).sum().backward()
             slopes.append(a.grad.item())
         # At 2 the slope is logarithmic, and held within 1e-6.
         assert max(slopes) - min(slopes) < (1.0 if at == 2.0 else 1e-5), (at, slopes)
@@ -207,7 +214,7 @@ def test_gradient_of_the_partition_function():
 @pytest.mark.parametrize("alpha", [0.3, 1.0, 1.6, 1.999])
 @pytest.mark.parametrize("scale", [0.05, 2.0])
 def test_likelihood_is_a_density(alpha, scale):
-    loss = AdaptiveLoss(1, alpha, scale).double()
+    loss = AdaptiveRobustLoss(1, alpha, scale).double()
     y = torch.linspace(-14, 14, 4001, dtype=torch.float64)  # x = c·sinh y
     x = scale * y.sinh()
     with torch.no_grad():
@@ -218,7 +225,7 @@ def test_likelihood_is_a_density(alpha, scale):
 
 def fit(samples):
     """The channels' α and c after minimising the mean negative log likelihood."""
-    loss = AdaptiveLoss(samples.shape[-3])
+    loss = AdaptiveRobustLoss(samples.shape[-3])
     optimiser = torch.optim.LBFGS(loss.parameters(), max_iter=60, line_search_fn="strong_wolfe")
 
     def closure():
@@ -249,17 +256,17 @@ def test_shape_and_scale_are_recovered_for_each_channel():
 
 
 def test_one_shape_and_one_scale_per_channel():
-    loss = AdaptiveLoss()
+    loss = AdaptiveRobustLoss()
     assert sum(p.numel() for p in loss.parameters()) == 6
     torch.testing.assert_close(loss.alpha, torch.ones(3))
     torch.testing.assert_close(loss.scale, torch.ones(3))
-    loss = AdaptiveLoss(2, alpha=0.4, scale=0.02)
+    loss = AdaptiveRobustLoss(2, alpha=0.4, scale=0.02)
     torch.testing.assert_close(loss.alpha, torch.full((2,), 0.4))
     torch.testing.assert_close(loss.scale, torch.full((2,), 0.02))
 
 
 def test_channels_do_not_touch_each_other():
-    loss = AdaptiveLoss()
+    loss = AdaptiveRobustLoss()
     prediction = torch.zeros(2, 4, 3, 5, 6)
     target = torch.zeros_like(prediction)
     target[:, :, 1] = 0.5
@@ -269,7 +276,7 @@ def test_channels_do_not_touch_each_other():
 
 
 def test_adaptive_loss_is_finite_at_the_ends():
-    loss = AdaptiveLoss(3, alpha=0.5)
+    loss = AdaptiveRobustLoss(3, alpha=0.5)
     with torch.no_grad():  # sigmoid and softplus saturated: α = 0 and 2, c = floor
         loss.alpha_logit.copy_(torch.tensor([-200.0, 200.0, 0.0]))
         loss.scale_latent.fill_(-200.0)
@@ -282,11 +289,11 @@ def test_adaptive_loss_is_finite_at_the_ends():
 
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match=r"received alpha 2\.0"):
-        AdaptiveLoss(alpha=2.0)
+        AdaptiveRobustLoss(alpha=2.0)
     with pytest.raises(ValueError, match="scale 0"):
-        AdaptiveLoss(scale=0)
+        AdaptiveRobustLoss(scale=0)
     frames = torch.zeros(1, 2, 3, 8, 8)
     with pytest.raises(ValueError, match="expected two equal shapes"):
-        AdaptiveLoss()(frames, frames[:, :1])
+        AdaptiveRobustLoss()(frames, frames[:, :1])
     with pytest.raises(ValueError, match="expected two equal shapes"):
-        AdaptiveLoss()(frames.transpose(1, 2), frames.transpose(1, 2))
+        AdaptiveRobustLoss()(frames.transpose(1, 2), frames.transpose(1, 2))

@@ -14,10 +14,10 @@ from PIL import Image
 from deepfovea.cli import main
 from deepfovea.config import InputError
 from deepfovea.evaluate import Result, Row, from_json, to_json, to_markdown
-from deepfovea.evaluate.contact_sheets import BRIGHTEST, Panels, error_map, sheet
+from deepfovea.evaluate.contact_sheets import MAX_SHOWN_ERROR, Panels, error_map, render_sheet
 from deepfovea.evaluate.plots import charts
+from deepfovea.evaluate.report import BEGIN_MARK, END_MARK, insert_tables, shortfalls
 from deepfovea.evaluate.result import COLUMNS, Cost
-from deepfovea.evaluate.table import BEGIN, END, insert, losses
 
 PROTOCOL = {
     "models": {"ours": "0" * 64},
@@ -104,7 +104,7 @@ def test_the_best_of_those_that_see_the_samples_is_bold():
 
 
 def test_where_a_model_loses_is_said():
-    fill, bicubic = losses(RESULT, "ours")
+    fill, bicubic = shortfalls(RESULT, "ours")
     assert fill == (
         "`ours` is behind `fill` in the mean E_warp 0.00400 against 0.00300; and in PSNR on 1 of "
         "2 clips (b 29.00 against 31.00 dB)."
@@ -112,7 +112,7 @@ def test_where_a_model_loses_is_said():
     assert "PSNR 26.23 against 35.00" in bicubic
     assert "on 2 of 2 clips." in bicubic
     better = [row("fill", "a", 20.0), row("ours", "a", 21.0)]
-    assert losses(Result({**PROTOCOL, "baselines": ["fill"]}, better), "ours") == [
+    assert shortfalls(Result({**PROTOCOL, "baselines": ["fill"]}, better), "ours") == [
         "`ours` is behind `fill` in no mean and on no clip."
     ]
     text = to_markdown(RESULT)
@@ -161,12 +161,12 @@ def test_another_json_is_refused_in_one_line(text):
 
 
 def test_tables_go_between_the_marks_of_a_document():
-    document = f"# Title\n\n{BEGIN}\nold\n{END}\n\nend\n"
-    once = insert(document, "| new |")
-    assert once == f"# Title\n\n{BEGIN}\n\n| new |\n\n{END}\n\nend\n"
-    assert insert(once, "| new |") == once
-    for other in ("", "no marks", f"{END} then {BEGIN}", BEGIN):
-        assert insert(other, "| new |") == "| new |\n"
+    document = f"# Title\n\n{BEGIN_MARK}\nold\n{END_MARK}\n\nend\n"
+    once = insert_tables(document, "| new |")
+    assert once == f"# Title\n\n{BEGIN_MARK}\n\n| new |\n\n{END_MARK}\n\nend\n"
+    assert insert_tables(once, "| new |") == once
+    for other in ("", "no marks", f"{END_MARK} then {BEGIN_MARK}", BEGIN_MARK):
+        assert insert_tables(other, "| new |") == "| new |\n"
 
 
 # --- pictures ---------------------------------------------------------------------------------
@@ -218,9 +218,9 @@ def test_matplotlib_is_named_when_it_is_missing(monkeypatch):
 def test_an_error_map_is_dark_where_equal_and_brightest_from_its_limit_on():
     truth = torch.rand(3, 4, 6).clamp(0.3, 0.6)
     frame = truth.clone()
-    frame[:, 0] += BRIGHTEST
+    frame[:, 0] += MAX_SHOWN_ERROR
     frame[:, 1] += 5.0  # seen as white
-    frame[:, 2] += BRIGHTEST / 2
+    frame[:, 2] += MAX_SHOWN_ERROR / 2
     light = error_map(frame, truth).sum(0)
     assert light[3].max() < light[2].min() < light[0].min()
     assert torch.equal(light[0], light[1])
@@ -241,12 +241,14 @@ def test_a_sheet_shows_samples_methods_original_and_errors_in_this_order():
         return [int(image[6 + k * (width + 6) + 240, 0]) for k in range(len(image) // (width + 6))]
 
     first = [0, 51, 102, 204]  # samples, fill, ours, original
-    found = levels(sheet(panels("fill", "ours", "bicubic-all"), ["ours"]))
+    found = levels(render_sheet(panels("fill", "ours", "bicubic-all"), ["ours"]))
     assert found[:4] == first
     assert len(found) == 5
-    assert len(levels(sheet(panels("fill", "ours", "other"), ["ours", "other"]))) == 7
-    assert levels(sheet(panels("fill", "bicubic-all"), []))[:4] == first  # in a model's place
-    assert levels(sheet(panels("fill"), []))[:3] == [0, 51, 204]
+    assert len(levels(render_sheet(panels("fill", "ours", "other"), ["ours", "other"]))) == 7
+    assert (
+        levels(render_sheet(panels("fill", "bicubic-all"), []))[:4] == first
+    )  # in a model's place
+    assert levels(render_sheet(panels("fill"), []))[:3] == [0, 51, 204]
 
 
 # --- the command line -------------------------------------------------------------------------
@@ -276,14 +278,14 @@ def test_a_run_leaves_its_files_and_nothing_else(run):
 
 def test_tables_and_charts_are_rendered_again_without_a_run(run, tmp_path, capsys):
     document = tmp_path / "document.md"
-    document.write_text(f"# Benchmark\n\n{BEGIN}\n{END}\n")
+    document.write_text(f"# Benchmark\n\n{BEGIN_MARK}\n{END_MARK}\n")
     json_file = run / "results.json"
     copy = tmp_path / "copy.json"
     words = [f"--markdown={document}", f"--plots={tmp_path}/plots", f"--json={copy}"]
     assert main(["evaluate", str(json_file), *words]) == 0
     table = (run / "table.md").read_text()
     assert capsys.readouterr().out == table
-    assert document.read_text() == f"# Benchmark\n\n{BEGIN}\n\n{table}\n{END}\n"
+    assert document.read_text() == f"# Benchmark\n\n{BEGIN_MARK}\n\n{table}\n{END_MARK}\n"
     assert copy.read_text() == json_file.read_text()
     for chart in ("psnr-by-eccentricity.png", "psnr-over-time.png"):
         assert (tmp_path / "plots" / chart).read_bytes() == (run / "plots" / chart).read_bytes()

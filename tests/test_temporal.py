@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from deepfovea.config import InputError
 from deepfovea.flow import dis_flow
-from deepfovea.metrics.temporal import e_warp, farneback, motion, t_lpips, t_of
+from deepfovea.metrics.temporal import e_warp, farneback_flow, t_lpips, t_of, true_flow
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_e_warp_is_the_authors_mean(texture):
 
 def test_e_warp_is_nothing_for_true_motion_and_sees_flicker(texture):
     first, second = texture[:, 8:88, 8:120], texture[:, 8:88, 4:116]  # four pixels to the right
-    flow, occlusion = motion(first, second, dis_flow)
+    flow, occlusion = true_flow(first, second, dis_flow)
     visible = flow[:, ~occlusion[0]]
     assert visible.median(1).values.tolist() == pytest.approx([4.0, 0.0], abs=0.1)
     assert bool(occlusion[0, :, -3:].all())  # left the frame
@@ -98,7 +98,7 @@ def test_t_of_is_the_authors_on_eight_bit_frames(texture, size):
     height, width = size
     target = [texture[:, :height, :width], texture[:, -height:, -width:]]
     output = [noisy(frame, 0.1, seed) for seed, frame in enumerate(target)]
-    value = t_of(farneback(*output), farneback(*target))
+    value = t_of(farneback_flow(*output), farneback_flow(*target))
     eight_bits = [
         [(f.clamp(0, 1) * 255 + 0.5).byte().permute(1, 2, 0).contiguous().numpy() for f in pair]
         for pair in (target, output)
@@ -109,7 +109,7 @@ def test_t_of_is_the_authors_on_eight_bit_frames(texture, size):
 
 def test_t_of_is_nothing_for_equal_motion_symmetric_and_counts_pixels(texture):
     frames = [texture, texture.roll(3, -1), texture.roll(-2, -2)]
-    one, other = farneback(frames[0], frames[1]), farneback(frames[0], frames[2])
+    one, other = farneback_flow(frames[0], frames[1]), farneback_flow(frames[0], frames[2])
     assert t_of(one, one) == 0.0
     assert t_of(one, other) == pytest.approx(t_of(other, one), rel=1e-6)
     still = np.zeros_like(one)
@@ -127,7 +127,7 @@ def test_t_of_of_small_frames_has_no_border_left_out():
 def test_farneback_without_opencv_names_the_install(texture, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(InputError, match=r"OpenCV.*pip install 'deepfovea\[eval\]'"):
-        farneback(texture, texture)
+        farneback_flow(texture, texture)
 
 
 def test_t_lpips_is_a_hundredfold_difference():

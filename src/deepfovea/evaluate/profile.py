@@ -23,7 +23,7 @@ import torch.nn.functional as F
 
 from ..fovea import sample
 from ..runtime.engine import CompiledGenerator, load_engine
-from .methods import BASELINES, frames_of
+from .methods import BASELINES, run_method
 from .result import Cost
 
 HEIGHT, WIDTH = 192, 256
@@ -80,9 +80,9 @@ def measure_here(name: str, device: str, engine: str, seconds: float) -> Cost:
     low = torch.stack([still.roll(2 * t, -1) for t in range((CALLS + first) * group)])
     gaze = torch.tensor([(WIDTH - 1) / 2, (HEIGHT - 1) / 2]).expand(1, len(low), 2)
     _, mask = sample(low[None], gaze)
-    _forget(device)
-    before = _memory("VmRSS")
-    frames = frames_of(method, low, mask[0], device)
+    _reset_peak_memory(device)
+    before = _memory_kib("VmRSS")
+    frames = run_method(method, low, mask[0], device)
     wall: list[float] = []
     processor: list[float] = []
     while len(wall) < first + 2 or (sum(wall[first:]) < seconds and len(wall) < CALLS + first):
@@ -94,7 +94,7 @@ def measure_here(name: str, device: str, engine: str, seconds: float) -> Cost:
     if torch.device(device).type == "cuda":
         peak: float | None = torch.cuda.max_memory_allocated() / 2**20
     else:
-        most = _memory("VmHWM")
+        most = _memory_kib("VmHWM")
         peak = None if most is None or before is None else (most - before) / 2**10
     parameters = sum(p.numel() for p in network.parameters()) if hasattr(network, "scale") else 0
     wall_ms, processor_ms = (
@@ -104,7 +104,7 @@ def measure_here(name: str, device: str, engine: str, seconds: float) -> Cost:
     return Cost(wall_ms, processor_ms, peak, parameters, torch.get_num_threads())
 
 
-def _forget(device: str) -> None:
+def _reset_peak_memory(device: str) -> None:
     """What was freed so far goes back to the system; from here on the peak is counted anew."""
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -113,7 +113,7 @@ def _forget(device: str) -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _memory(name: str) -> int | None:
+def _memory_kib(name: str) -> int | None:
     """Memory of this process in KiB by Linux's name for it, None elsewhere."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():

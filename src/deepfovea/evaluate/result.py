@@ -115,7 +115,7 @@ COLUMNS: dict[str, Column] = {
 }
 """Every metric by its name in the JSON. Values are means over the frames (or pairs) of a clip."""
 
-BIN = {"px": 10.0, "deg": 5.0}
+ECCENTRICITY_BIN = {"px": 10.0, "deg": 5.0}
 """Width of the rings of :attr:`Row.mse_by_eccentricity`, in the unit of the density's radii."""
 
 
@@ -126,7 +126,7 @@ class Row:
     ``values`` by the names of :data:`COLUMNS`, None where a metric has nothing to judge (no
     periphery in a small frame); ``sampled`` is the share of low-resolution pixels; ``gaze_px``
     holds (x, y) of every frame in low-resolution pixels, one for all if it rests. The errors of
-    ring k of ``mse_by_eccentricity`` are those from k to k + 1 times :data:`BIN`.
+    ring k of ``mse_by_eccentricity`` are those from k to k + 1 times :data:`ECCENTRICITY_BIN`.
     """
 
     method: str

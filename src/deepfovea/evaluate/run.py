@@ -20,12 +20,12 @@ from ..gaze import GazeTrack, center
 from ..runtime.engine import engine_of, load_engine
 from ..video import find_videos
 from . import profile
+from .clips import ReferenceClip, Unreadable, read_all
 from .contact_sheets import Panels
 from .methods import BASELINES, SCALE, Method
 from .metrics import load_judges
-from .result import BIN, COLUMNS, Protocol, Result, Row
+from .result import COLUMNS, ECCENTRICITY_BIN, Protocol, Result, Row
 from .score import score_clip
-from .videos import Clip, Unreadable, read_all
 
 
 def evaluate(
@@ -34,7 +34,7 @@ def evaluate(
     baselines: Sequence[str],
     protocol: Protocol = Protocol(),  # noqa: B008, it is a value
     *,
-    track: Callable[[Clip], GazeTrack] = lambda clip: center(),
+    track: Callable[[ReferenceClip], GazeTrack] = lambda clip: center(),
     flow_weights: Path | None = None,
     device: str | torch.device = "cpu",
     engine: str = "torch",
@@ -71,27 +71,27 @@ def evaluate(
     Raises:
         InputError: nothing to evaluate, no clip that can be read, an unknown method or metric.
     """
-    tell = on_note or (lambda line: None)
-    rank, processes = _place()  # on a machine with several GPUs, this chooses among them
+    log = on_note or (lambda line: None)
+    rank, processes = _rank_and_world_size()  # also selects the GPU, where there are several
     methods, engines = _methods(models, baselines, device, engine)
     root_name = root.resolve().name
     videos = [
         (video, root_name if video == root else video.relative_to(root).as_posix())
         for video in find_videos(root)
     ]
-    judges, absent, jod_info = load_judges(protocol, flow_weights)
-    for line in absent if rank == 0 else []:
-        tell(line)
+    judges, unavailable, jod_info = load_judges(protocol, flow_weights)
+    for line in unavailable if rank == 0 else []:
+        log(line)
     rows: list[Row] = []
     notes: list[tuple[str, str]] = []
     failed: list[tuple[str, str]] = []
     for clip in read_all(videos[rank::processes], protocol.frames, workers):
         if isinstance(clip, Unreadable):
-            tell(f"{clip.name}: left out: {clip.reason}")
+            log(f"{clip.name}: left out: {clip.reason}")
             failed.append((clip.name, clip.reason))
             continue
         for line in clip.notes(protocol.frames):
-            tell(line)
+            log(line)
             notes.append((clip.name, line))
         with _one_thread():
             scored, panels = score_clip(
@@ -102,7 +102,7 @@ def evaluate(
             on_row(row)  # type: ignore[misc]
         if on_sheet:
             on_sheet(clip.name, panels)
-    rows, notes, failed = _gathered(rows, notes, failed, [name for _, name in videos])
+    rows, notes, failed = _gather(rows, notes, failed, [name for _, name in videos])
     if not rows:
         raise InputError(f"{root}: no clip can be used; {failed[0][0]}: {failed[0][1]}")
     costs, unmeasured = {}, []
@@ -111,11 +111,11 @@ def evaluate(
             costs[name] = profile.measure(name, str(device), engines.get(name, "torch"))
         except RuntimeError as error:
             unmeasured.append(f"{name}: its cost could not be measured: {error}")
-            tell(unmeasured[-1])
+            log(unmeasured[-1])
     return Result(
-        _description(root_name, baselines, protocol, flow_weights, jod_info, device, engines),
+        _protocol_record(root_name, baselines, protocol, flow_weights, jod_info, device, engines),
         rows,
-        [*absent, *(line for _, line in notes), *unmeasured],
+        [*unavailable, *(line for _, line in notes), *unmeasured],
         [f"{name}: {reason}" for name, reason in failed],
         costs,
     )
@@ -167,7 +167,7 @@ def _is_shared() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def _place() -> tuple[int, int]:
+def _rank_and_world_size() -> tuple[int, int]:
     """Which of how many processes this is."""
     if not _is_shared():
         return 0, 1
@@ -184,7 +184,7 @@ def _place() -> tuple[int, int]:
     return state.process_index, state.num_processes
 
 
-def _gathered(
+def _gather(
     rows: list[Row],
     notes: list[tuple[str, str]],
     failed: list[tuple[str, str]],
@@ -207,7 +207,7 @@ def _gathered(
     )
 
 
-def _description(
+def _protocol_record(
     data: str,
     baselines: Sequence[str],
     protocol: Protocol,
@@ -232,7 +232,7 @@ def _description(
         "flow_weights": digest(flow_weights) if flow_weights else None,
         "reduction": f"bilinear /{SCALE}, no antialiasing",
         "means": "over the frames of a clip, then over the clips",
-        "eccentricity_bin": BIN[protocol.density.unit],
+        "eccentricity_bin": ECCENTRICITY_BIN[protocol.density.unit],
         "columns": columns,
         "jod_info": jod_info,
         "cost_of": f"{profile.HEIGHT}x{profile.WIDTH} -> "

@@ -18,18 +18,18 @@ from torch import Tensor
 from ..fovea import eccentricity_map, sample
 from ..gaze import DisplayGeometry, GazeTrack
 from ..metrics.jod import load_jod
-from ..metrics.lpips import SMALLEST as LPIPS_SMALLEST
-from ..metrics.pixel import SSIM_WINDOW, absolute_error, decibels, squared_error, ssim_map
+from ..metrics.lpips import MIN_SIDE as LPIPS_MIN_SIDE
+from ..metrics.pixel import SSIM_WINDOW, absolute_error, psnr_from_mse, squared_error, ssim_map
 from ..metrics.published import published_psnr, published_ssim
-from ..metrics.regions import cell_map, region_means, upsample_nearest
-from ..metrics.temporal import e_warp, farneback, motion, t_lpips, t_of
+from ..metrics.regions import label_map, region_means, upsample_nearest
+from ..metrics.temporal import e_warp, farneback_flow, t_lpips, t_of, true_flow
 from . import contact_sheets
-from .methods import SCALE, Method, frames_of
+from .clips import ReferenceClip
+from .methods import SCALE, Method, run_method
 from .metrics import Judges
-from .result import BIN, COLUMNS, Protocol, Row
-from .videos import Clip
+from .result import COLUMNS, ECCENTRICITY_BIN, Protocol, Row
 
-FEATURES_SMALLEST = 64
+FEATURES_MIN_SIDE = 64
 """Side in pixels from which half of it is enough for EfficientNet-Lite0."""
 
 PUBLISHED_ITEM = 6
@@ -37,7 +37,7 @@ PUBLISHED_ITEM = 6
 
 
 def score_clip(
-    clip: Clip,
+    clip: ReferenceClip,
     methods: Mapping[str, Method | None],
     track: GazeTrack,
     protocol: Protocol,
@@ -68,23 +68,23 @@ def score_clip(
         geometry=geometry,
     )
     mask = masks[0]
-    frames = {name: frames_of(method, low, mask, device) for name, method in methods.items()}
-    tallies = {name: _Tally(judges) for name in methods}
-    sheet_rows = contact_sheets.ROWS
+    frames = {name: run_method(method, low, mask, device) for name, method in methods.items()}
+    accumulators = {name: MetricAccumulator(judges) for name in methods}
+    sheet_rows = contact_sheets.ROWS_PER_SHEET
     shown = {(2 * row + 1) * count // (2 * sheet_rows) for row in range(sheet_rows)}
     panels, before = [], None
     for t in range(count):
         distance = eccentricity_map(gaze_px[t], h, w, protocol.density, geometry)
         truth = _Truth(
             clip.frame(t),
-            cell_map(distance, mask[t, 0], protocol.density, SCALE),
-            upsample_nearest((distance // BIN[protocol.density.unit]).long(), SCALE),
+            label_map(distance, mask[t, 0], protocol.density, SCALE),
+            upsample_nearest((distance // ECCENTRICITY_BIN[protocol.density.unit]).long(), SCALE),
             before,
             judges,
         )
         found = {name: next(frames[name]) for name in methods}
         for name, frame in found.items():
-            tallies[name].add(frame, truth)
+            accumulators[name].add(frame, truth)
         if sheet and t in shown:
             x, y = gaze_px[t].tolist()
             panels.append(contact_sheets.Panels((x, y), low[t] * mask[t], found, truth.frame))
@@ -100,11 +100,11 @@ def score_clip(
     if len(set(looked_at)) == 1:
         looked_at = looked_at[:1]
     rows = []
-    for name, tally in tallies.items():
-        values = tally.means()
+    for name, accumulator in accumulators.items():
+        values = accumulator.means()
         if jod is not None:
             metric, video, gaze_high, rate = jod
-            values["jod"] = metric(torch.stack(tally.shown), video, gaze_high, rate)
+            values["jod"] = metric(torch.stack(accumulator.shown), video, gaze_high, rate)
         rows.append(
             Row(
                 name,
@@ -112,8 +112,8 @@ def score_clip(
                 count,
                 round(float(mask.double().mean()), 6),
                 {key: COLUMNS[key].rounded(values[key]) for key in COLUMNS if key in values},
-                tuple(round(value, 6) for value in tally.values["psnr"]),
-                tally.eccentricity(),
+                tuple(round(value, 6) for value in accumulator.values["psnr"]),
+                accumulator.eccentricity(),
                 looked_at,
             )
         )
@@ -131,14 +131,14 @@ class _Truth:
         self.e_warp = math.nan
         if before is not None:
             if judges.flow:
-                self.motion = motion(before, frame, judges.flow)
+                self.motion = true_flow(before, frame, judges.flow)
                 self.e_warp = e_warp(before, frame, *self.motion)
-                self.farneback = farneback(before, frame)
-            if judges.lpips and min(frame.shape[-2:]) >= LPIPS_SMALLEST:
+                self.farneback = farneback_flow(before, frame)
+            if judges.lpips and min(frame.shape[-2:]) >= LPIPS_MIN_SIDE:
                 self.lpips = judges.lpips(before, frame)
 
 
-class _Tally:
+class MetricAccumulator:
     """The values of one method, frame by frame."""
 
     def __init__(self, judges: Judges) -> None:
@@ -156,7 +156,8 @@ class _Tally:
         of_errors = region_means(error, truth.cells)
         self._regions("mse", of_errors)
         self._regions(
-            "psnr", {k: float(decibels(torch.tensor(v).double())) for k, v in of_errors.items()}
+            "psnr",
+            {k: float(psnr_from_mse(torch.tensor(v).double())) for k, v in of_errors.items()},
         )
         self._regions("l1", region_means(absolute_error(frame, truth.frame), truth.cells))
         self._rings(error, truth.rings)
@@ -164,11 +165,11 @@ class _Tally:
         if self.judges.ssim and smallest >= SSIM_WINDOW:
             similarity = ssim_map(frame, truth.frame).mean(-3)
             self._regions("ssim", region_means(similarity, truth.cells))
-        if self.judges.features and smallest >= FEATURES_SMALLEST:
+        if self.judges.features and smallest >= FEATURES_MIN_SIDE:
             with torch.inference_mode():
                 distance = self.judges.features(frame[None].clamp(0.0, 1.0), truth.frame[None])
             self.values["features"].append(float(distance))
-        if self.judges.lpips and smallest >= LPIPS_SMALLEST:
+        if self.judges.lpips and smallest >= LPIPS_MIN_SIDE:
             self.values["lpips"].append(self.judges.lpips(frame, truth.frame))
         if self.before is not None:
             self._pair(self.before, frame, truth)
@@ -185,7 +186,7 @@ class _Tally:
             self.values["e_warp"].append(e_warp(before, frame, *truth.motion))
             self.values["e_warp_original"].append(truth.e_warp)
         if truth.farneback is not None:
-            self.values["t_of"].append(t_of(farneback(before, frame), truth.farneback))
+            self.values["t_of"].append(t_of(farneback_flow(before, frame), truth.farneback))
         if truth.lpips is not None and self.judges.lpips:
             distance = self.judges.lpips(before, frame)
             self.values["t_lpips"].append(t_lpips(distance, truth.lpips))

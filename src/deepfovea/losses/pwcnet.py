@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..flow import backward_warp
 
 
-def _lands_inside(flow: Tensor, slack: float = 1e-3) -> Tensor:
+def lands_inside(flow: Tensor, slack: float = 1e-3) -> Tensor:
     """[B, 2, H, W] -> [B, 1, H, W], True where p + flow(p) is within the frame."""
     height, width = flow.shape[-2:]
     y = flow[:, 1:] + torch.arange(height, device=flow.device, dtype=flow.dtype)[:, None]
@@ -84,7 +84,7 @@ class PWCNet(nn.ModuleDict):
                 # The network's unit of flow is 20 pixels of the image.
                 flow = self[f"deconv{level + 1}"](flow)
                 pixels = flow * (20.0 / 2**level)
-                warped = backward_warp(theirs, pixels) * _lands_inside(pixels, 1e-4)
+                warped = backward_warp(theirs, pixels) * lands_inside(pixels, 1e-4)
                 cost = F.leaky_relu(cost_volume(ours, warped), 0.1)
                 state = torch.cat([cost, ours, flow, self[f"upfeat{level + 1}"](state)], 1)
             for i in range(len(self.decoder)):

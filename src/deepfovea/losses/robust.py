@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..config import InputError
 
 
-def general(x: Tensor, alpha: float | Tensor, c: float | Tensor) -> Tensor:
+def general_robust_loss(x: Tensor, alpha: float | Tensor, c: float | Tensor) -> Tensor:
     """The general robust loss ρ(x, α, c) of every residual (equation 13 of the paper).
 
     ``|α−2|/α · ((s/|α−2| + 1)^(α/2) − 1)``, continued to the values of α where that is 0/0:
@@ -163,12 +163,12 @@ def log_partition(alpha: Tensor) -> Tensor:
         The shape of ``alpha``; ∞ where α < 0, for which the integral diverges.
     """
     y = torch.linspace(-25, 25, 501, dtype=alpha.dtype, device=alpha.device)
-    log_integrand = y - general(y.exp(), alpha.unsqueeze(-1), 1.0)
+    log_integrand = y - general_robust_loss(y.exp(), alpha.unsqueeze(-1), 1.0)
     log_z = torch.logsumexp(log_integrand, -1) + math.log(2 * 0.1)
     return log_z.masked_fill(alpha < 0, math.inf)
 
 
-class AdaptiveLoss(nn.Module):
+class AdaptiveRobustLoss(nn.Module):
     """Negative log likelihood of the residuals, with the shape and scale learned beside it.
 
     The density is ``exp(−ρ(x, α, c)) / (c·Z(α))``: log c and log Z(α) are what keeps α and c
@@ -213,7 +213,7 @@ class AdaptiveLoss(nn.Module):
         """−log density of every residual: [..., C, H, W] -> the same shape, nats, any sign."""
         alpha, c = self.alpha, self.scale
         constant = c.log() + log_partition(alpha)
-        rho = general(residual, alpha.view(-1, 1, 1), c.view(-1, 1, 1))
+        rho = general_robust_loss(residual, alpha.view(-1, 1, 1), c.view(-1, 1, 1))
         return rho + constant.view(-1, 1, 1)
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from ..config import PUBLISHED_LOSSES, InputError
 from ..flow import FlowEstimator, backward_warp
 from .adversarial import (
-    CHANNELS,
+    DISCRIMINATOR_CHANNELS,
     SpectrumDiscriminator,
     VideoDiscriminator,
     logistic_discriminator_loss,
@@ -44,7 +44,7 @@ from .adversarial import (
 )
 from .flow import clip_flow, flow_loss
 from .perceptual import PerceptualLoss
-from .robust import AdaptiveLoss
+from .robust import AdaptiveRobustLoss
 from .texture import texture_distance
 
 DISCRIMINATORS = {"adversarial": VideoDiscriminator, "adversarial-fft": SpectrumDiscriminator}
@@ -82,8 +82,10 @@ Term = Callable[[Output, Target], Tensor]
 """One term of the objective: a scalar to be minimised."""
 
 
-def learned_parts(names: Iterable[str], channels: Sequence[int] = CHANNELS) -> nn.ModuleDict:
-    """What is learned beside the generator, by the name of the term that it belongs to.
+def make_loss_modules(
+    names: Iterable[str], channels: Sequence[int] = DISCRIMINATOR_CHANNELS
+) -> nn.ModuleDict:
+    """The modules that learn beside the generator, by the name of their term.
 
     The parameters of adaptive losses belong to the generator's optimiser, a discriminator
     (:data:`DISCRIMINATORS`) to one of its own.
@@ -92,18 +94,18 @@ def learned_parts(names: Iterable[str], channels: Sequence[int] = CHANNELS) -> n
         names: of the chosen terms; those that learn nothing are passed over.
         channels: of the residual blocks of the discriminators.
     """
-    parts = nn.ModuleDict()
+    modules = nn.ModuleDict()
     for name in names:
         if name in ("supervised", "multiresolution"):
-            parts[name] = AdaptiveLoss()
+            modules[name] = AdaptiveRobustLoss()
         elif name in DISCRIMINATORS:
-            parts[name] = DISCRIMINATORS[name](channels)
-    return parts
+            modules[name] = DISCRIMINATORS[name](channels)
+    return modules
 
 
 def make_terms(
     names: Iterable[str],
-    learned: nn.ModuleDict,
+    loss_modules: nn.ModuleDict,
     *,
     perceptual: PerceptualLoss | None = None,
     flow: FlowEstimator | None = None,
@@ -114,27 +116,29 @@ def make_terms(
 
     Args:
         names: from the table above.
-        learned: what :func:`learned_parts` made for the same names.
+        loss_modules: what :func:`make_loss_modules` made for the same names.
         perceptual: the loss with its backbone; needed by ``perceptual``.
         flow: the estimator; needed by ``flow`` and ``endpoint``.
         adversarial: the kind of the generator's adversarial loss.
         shift: of what the losses of perception and texture and the discriminators see, see
-            :func:`window`.
+            :func:`random_crop`.
     """
     known: dict[str, Term] = {
         "charbonnier": lambda output, target: charbonnier(output.frames - target.frames),
         "motion": _motion,
         "texture": lambda output, target: texture_distance(
-            *window(shift, output.frames, target.frames)
+            *random_crop(shift, output.frames, target.frames)
         ),
-        "supervised": lambda output, target: learned["supervised"](output.frames, target.frames),
-        "multiresolution": lambda output, target: _stages(
-            learned["multiresolution"], output, target
+        "supervised": lambda output, target: loss_modules["supervised"](
+            output.frames, target.frames
+        ),
+        "multiresolution": lambda output, target: _multiresolution(
+            loss_modules["multiresolution"], output, target
         ),
     }
     if perceptual is not None:
         known["perceptual"] = lambda output, target: perceptual(
-            *window(shift, output.frames, target.frames)
+            *random_crop(shift, output.frames, target.frames)
         )
     if flow is not None:
         known["flow"] = lambda output, target: flow_loss(
@@ -142,7 +146,7 @@ def make_terms(
         )
         known["endpoint"] = lambda output, target: _endpoint(output, target, flow)
     for name in DISCRIMINATORS:
-        known[name] = _adversarial(learned, name, adversarial, shift)
+        known[name] = _adversarial(loss_modules, name, adversarial, shift)
     return {name: known[name] for name in names}
 
 
@@ -156,15 +160,15 @@ def _motion(output: Output, target: Target) -> Tensor:
 
     It guides the motion where the image loss cannot yet see it.
     """
-    motion, now = _found(output, "motion"), target.low
+    motion, low = _require_motion(output, "motion"), target.low
     if target.before is None:  # nothing to compare the first frame with
-        previous, now, motion = now[:, :-1], now[:, 1:], motion[:, 1:]
+        previous, low, motion = low[:, :-1], low[:, 1:], motion[:, 1:]
     else:
-        previous = torch.cat([target.before.unsqueeze(1), now[:, :-1]], 1)
-    if not now.shape[1]:
+        previous = torch.cat([target.before.unsqueeze(1), low[:, :-1]], 1)
+    if not low.shape[1]:
         return motion.sum()  # a lone first frame: 0, with a gradient of 0
     warped = backward_warp(previous.flatten(0, 1), motion.flatten(0, 1))
-    return charbonnier(warped - now.flatten(0, 1))
+    return charbonnier(warped - low.flatten(0, 1))
 
 
 def _endpoint(output: Output, target: Target, flow: FlowEstimator) -> Tensor:
@@ -172,27 +176,28 @@ def _endpoint(output: Output, target: Target, flow: FlowEstimator) -> Tensor:
 
     It tells the motion where to go from far away, where the photometric loss has no gradient.
     """
-    motion = _found(output, "endpoint")[:, 1:].flatten(0, 1)
+    motion = _require_motion(output, "endpoint")[:, 1:].flatten(0, 1)
     if not len(motion):
         return motion.sum()  # a lone frame: 0, with a gradient of 0
     frames, low = target.frames.float(), target.low.float()
     scale = frames.shape[-1] // low.shape[-1]
     with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
         fine = flow(frames[:, :-1].flatten(0, 1), frames[:, 1:].flatten(0, 1))
-        true = F.avg_pool2d(fine, scale) / scale
-        missed = backward_warp(low[:, :-1].flatten(0, 1), true) - low[:, 1:].flatten(0, 1)
-        trust = torch.exp(-(missed.abs().mean(1, keepdim=True) / 0.1).square())
-    distance = ((motion - true).square().sum(1, keepdim=True) + 1e-3).sqrt()
-    return (trust * distance).clamp(max=20.0).mean()
+        true_motion = F.avg_pool2d(fine, scale) / scale
+        warped = backward_warp(low[:, :-1].flatten(0, 1), true_motion)
+        error = warped - low[:, 1:].flatten(0, 1)
+        confidence = torch.exp(-(error.abs().mean(1, keepdim=True) / 0.1).square())
+    distance = ((motion - true_motion).square().sum(1, keepdim=True) + 1e-3).sqrt()
+    return (confidence * distance).clamp(max=20.0).mean()
 
 
-def _found(output: Output, term: str) -> Tensor:
+def _require_motion(output: Output, term: str) -> Tensor:
     if output.motion is None:
         raise InputError(f"--losses {term}: this network finds no motion; expected --model stream")
     return output.motion
 
 
-def _stages(loss: nn.Module, output: Output, target: Target) -> Tensor:
+def _multiresolution(loss: nn.Module, output: Output, target: Target) -> Tensor:
     """The supervised loss of every coarser stage, their mean; the truth is averaged to its size."""
     if not output.stages:
         raise InputError(
@@ -206,7 +211,7 @@ def _stages(loss: nn.Module, output: Output, target: Target) -> Tensor:
     return torch.stack(losses).mean()
 
 
-def window(shift: int, *clips: Tensor) -> tuple[Tensor, ...]:
+def random_crop(shift: int, *clips: Tensor) -> tuple[Tensor, ...]:
     """The same random part of clips [..., H, W]: smaller by ``shift`` pixels, 32 a side or more."""
 
     def part(side: int) -> slice:
@@ -219,12 +224,12 @@ def window(shift: int, *clips: Tensor) -> tuple[Tensor, ...]:
     return tuple(clip[..., rows, columns].contiguous() for clip in clips)
 
 
-def _adversarial(learned: nn.ModuleDict, name: str, kind: AdversarialLoss, shift: int) -> Term:
+def _adversarial(loss_modules: nn.ModuleDict, name: str, kind: AdversarialLoss, shift: int) -> Term:
     loss = logistic_generator_loss if kind == "logistic" else wasserstein_generator_loss
 
     def term(output: Output, target: Target) -> Tensor:
         # In evaluation mode the spectral normalisation stays as the discriminator learned it.
-        return loss(learned[name].eval()(*window(shift, output.frames)))
+        return loss(loss_modules[name].eval()(*random_crop(shift, output.frames)))
 
     return term
 
@@ -245,9 +250,9 @@ def discriminator_loss(
         fake: the same shape, without a graph.
         kind: of the adversarial loss.
         r1: γ of the penalty γ/2·‖∂D/∂real‖².
-        shift: of what it sees, see :func:`window`.
+        shift: of what it sees, see :func:`random_crop`.
     """
-    real, fake = window(shift, real, fake)
+    real, fake = random_crop(shift, real, fake)
     real = real.detach().requires_grad_(r1 > 0)
     # Both in one call: judged by the very same weights, normalised once.
     logits = discriminator.train()(torch.cat([real, fake]))
@@ -258,7 +263,7 @@ def discriminator_loss(
 
 
 def check_finite(values: Mapping[str, float], step: int) -> None:
-    """Stop where something is no number.
+    """Stop where a value is not finite.
 
     Raises:
         InputError: names what is not finite, and at which step.
@@ -271,7 +276,7 @@ def check_finite(values: Mapping[str, float], step: int) -> None:
             )
 
 
-def deviations(names: Iterable[str], perceptual: str, flow: str) -> list[str]:
+def deviations_from_published(names: Iterable[str], perceptual: str, flow: str) -> list[str]:
     """What of the published objective a run does without, in words for its log and tables.
 
     Args:
@@ -282,9 +287,9 @@ def deviations(names: Iterable[str], perceptual: str, flow: str) -> list[str]:
     chosen = set(names)
     if not chosen & set(PUBLISHED_LOSSES):
         return []
-    said = [f"without the published term {n!r}" for n in PUBLISHED_LOSSES if n not in chosen]
+    lines = [f"without the published term {n!r}" for n in PUBLISHED_LOSSES if n not in chosen]
     if "perceptual" in chosen and perceptual != "vgg19":
-        said.append(f"perceptual loss by the features of {perceptual}, not of VGG-19 as published")
+        lines.append(f"perceptual loss by the features of {perceptual}, not of VGG-19 as published")
     if "flow" in chosen and flow != "pwcnet":
-        said.append(f"flow loss by the optical flow of {flow}, not of PWC-Net as published")
-    return said
+        lines.append(f"flow loss by the optical flow of {flow}, not of PWC-Net as published")
+    return lines

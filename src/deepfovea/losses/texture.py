@@ -24,8 +24,8 @@ LEVELS = 3
 """Bands: of the full, half and quarter resolution."""
 WINDOW = 16
 """Side in pixels of a level of the squares whose statistics are compared; every half of it one."""
-FAINT = 0.01
-"""Contrast in [0, 1] below which it is not seen."""
+CONTRAST_EPS = 0.01
+"""Contrast in [0, 1] that is added to the denominator, so that flat regions count little."""
 
 
 def autocorrelations(frames: Tensor) -> list[Tensor]:
@@ -38,14 +38,14 @@ def autocorrelations(frames: Tensor) -> list[Tensor]:
     Returns:
         [N, K, h, w] for each level, K in the order of :data:`LAGS`; the first is a variance.
     """
-    reach = max(max(lag) for lag in LAGS)
+    max_lag = max(max(lag) for lag in LAGS)
     gray, levels = frames.mean(1, keepdim=True), list[Tensor]()
-    while len(levels) < LEVELS and min(gray.shape[-2:]) >= WINDOW + reach:
+    while len(levels) < LEVELS and min(gray.shape[-2:]) >= WINDOW + max_lag:
         height, width = (side // 2 * 2 for side in gray.shape[-2:])
         gray = gray[..., :height, :width]
         coarse = downsample_2x(gray)
         band = gray - upsample_bilinear(coarse, 2)
-        height, width = height - reach, width - reach
+        height, width = height - max_lag, width - max_lag
         here = band[..., :height, :width]
         products = [here * band[..., y : y + height, x : x + width] for y, x in LAGS]
         levels.append(F.avg_pool2d(torch.cat(products, 1), WINDOW, WINDOW // 2))
@@ -62,12 +62,12 @@ def texture_distance(output: Tensor, target: Tensor) -> Tensor:
         output: [B, T, C, H, W], about [0, 1].
         target: the same shape.
     """
-    kinds = [(output.flatten(0, 1), target.flatten(0, 1))]
+    pairs = [(output.flatten(0, 1), target.flatten(0, 1))]
     if output.shape[1] > 1:
-        kinds.append((output.diff(dim=1).flatten(0, 1), target.diff(dim=1).flatten(0, 1)))
+        pairs.append((output.diff(dim=1).flatten(0, 1), target.diff(dim=1).flatten(0, 1)))
     distances = []
-    for made, true in kinds:
-        for mine, wanted in zip(autocorrelations(made), autocorrelations(true), strict=True):
+    for ours, theirs in pairs:
+        for made, wanted in zip(autocorrelations(ours), autocorrelations(theirs), strict=True):
             contrast = wanted[:, :1].clamp(min=0.0).sqrt()
-            distances.append(((mine - wanted).abs() / (contrast + FAINT)).mean())
+            distances.append(((made - wanted).abs() / (contrast + CONTRAST_EPS)).mean())
     return torch.stack(distances).mean() if distances else 0.0 * output.sum()

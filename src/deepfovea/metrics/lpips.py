@@ -12,7 +12,7 @@ from torch import Tensor
 from ..config import InputError
 from ..losses.perceptual import load_frozen
 
-SMALLEST = 31
+MIN_SIDE = 31
 """Side in pixels below which the last layer of AlexNet has no position left."""
 
 
@@ -24,7 +24,7 @@ def load_lpips(device: str | torch.device = "cpu") -> Callable[[Tensor, Tensor],
 
     Returns:
         A function of two frames [3, H, W], sRGB in [0, 1] (clamped), sides of at least
-        :data:`SMALLEST` pixels; symmetric, 0 for equal frames.
+        :data:`MIN_SIDE` pixels; symmetric, 0 for equal frames.
 
     Raises:
         InputError: the package ``lpips`` or torchvision's file of AlexNet's weights is missing.

@@ -40,10 +40,10 @@ def psnr(prediction: Tensor, truth: Tensor) -> Tensor:
     Returns:
         [...]; at most 100, which stands for equal frames too, so that means stay finite.
     """
-    return decibels(mse(prediction, truth))
+    return psnr_from_mse(mse(prediction, truth))
 
 
-def decibels(mse: Tensor) -> Tensor:
+def psnr_from_mse(mse: Tensor) -> Tensor:
     """PSNR of mean squared errors, for a peak of 1.0."""
     return -10.0 * torch.log10(mse.clamp(min=1e-10))
 

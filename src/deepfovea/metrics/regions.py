@@ -1,9 +1,10 @@
 """Where in a frame an error is: in rings around the gaze, on sampled or on dropped pixels.
 
-A *cell* is a ring together with whether the low-resolution pixel was sampled; every region is
-a union of cells, so that one pass over an error map gives its mean in all of them. Legend: h, w
-low resolution, H, W high resolution, H = scale · h; a sampled pixel stands for its
-scale × scale block.
+Every pixel has one label, which says its ring and whether its low-resolution pixel was sampled.
+Every region is a union of labels, so one pass over an error map gives its mean in all of them.
+
+Legend: h, w low resolution; H, W high resolution, H = scale · h. A low-resolution pixel stands
+for a block of scale × scale pixels.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ REGIONS: dict[str, tuple[int, ...]] = {
     "sampled": (0, 2, 4),
     "dropped": (1, 3, 5),
 }
-"""The cells of each region: 2 · ring + dropped."""
+"""The labels of each region: 2 · ring + dropped."""
 
 
-def cell_map(distance: Tensor, mask: Tensor, density: Density, scale: int) -> Tensor:
-    """The cell of every high-resolution pixel.
+def label_map(distance: Tensor, mask: Tensor, density: Density, scale: int) -> Tensor:
+    """The label of every high-resolution pixel.
 
     Args:
         distance: [h, w] from the gaze, as of :func:`deepfovea.fovea.eccentricity_map`.
@@ -46,20 +47,20 @@ def upsample_nearest(values: Tensor, scale: int) -> Tensor:
     return values.repeat_interleave(scale, -2).repeat_interleave(scale, -1)
 
 
-def region_means(values: Tensor, cells: Tensor) -> dict[str, float]:
+def region_means(values: Tensor, labels: Tensor) -> dict[str, float]:
     """The mean of a map over each region.
 
     Args:
         values: [H, W], or smaller by a margin that is the same on all sides (windows that lie
             inside the frame, as of SSIM, count where their centre is).
-        cells: [H, W], see :func:`cell_map`.
+        labels: [H, W], see :func:`label_map`.
 
     Returns:
         By the names of :data:`REGIONS`; nan where a region is empty. Summed in float64.
     """
-    margin = (cells.shape[-1] - values.shape[-1]) // 2
+    margin = (labels.shape[-1] - values.shape[-1]) // 2
     height, width = values.shape
-    inside = cells[margin : margin + height, margin : margin + width].flatten()
+    inside = labels[margin : margin + height, margin : margin + width].flatten()
     sums = torch.bincount(inside, values.flatten().double(), 6)
     pixels = torch.bincount(inside, minlength=6)
     return {

@@ -14,7 +14,7 @@ from ..flow import FlowEstimator, backward_warp
 from ..losses.flow import clip_flow
 
 
-def motion(earlier: Tensor, later: Tensor, estimator: FlowEstimator) -> tuple[Tensor, Tensor]:
+def true_flow(earlier: Tensor, later: Tensor, estimator: FlowEstimator) -> tuple[Tensor, Tensor]:
     """What :func:`e_warp` needs of the true frames.
 
     Returns:
@@ -39,7 +39,7 @@ def e_warp(earlier: Tensor, later: Tensor, flow: Tensor, occlusion: Tensor) -> f
     Args:
         earlier: of the video that is judged; clamped to [0, 1] first.
         later: the frame after it.
-        flow: of the true frames, as ``occlusion``, from :func:`motion`.
+        flow: of the true frames, as ``occlusion``, from :func:`true_flow`.
 
     Returns:
         0 where nothing is visible, as theirs.
@@ -50,7 +50,7 @@ def e_warp(earlier: Tensor, later: Tensor, flow: Tensor, occlusion: Tensor) -> f
     return float(error.double().sum() / (visible.sum() * len(error)).clamp(min=1))
 
 
-def farneback(earlier: Tensor, later: Tensor) -> np.ndarray:
+def farneback_flow(earlier: Tensor, later: Tensor) -> np.ndarray:
     """The flow that :func:`t_of` compares: Farnebäck 2003, TecoGAN's settings, on 8-bit grey.
 
     Returns:
@@ -82,7 +82,7 @@ def t_of(flow: np.ndarray, true_flow: np.ndarray) -> float:
     as in TecoGAN's metrics.py, which leaves out a border of 8 to 24 pixels).
 
     Args:
-        flow: [H, W, 2] of :func:`farneback`, of the video that is judged.
+        flow: [H, W, 2] of :func:`farneback_flow`, of the video that is judged.
         true_flow: of the true frames.
     """
     middle = tuple(map(_inner, flow.shape[:2]))

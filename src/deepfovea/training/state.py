@@ -17,7 +17,7 @@ from ..config import FIXED_ON_RESUME, InputError, TrainConfig, expected_one_of, 
 from ..generators.stream.net import StreamState
 from ..generators.unet.blocks import ModulatedDeformConv
 from ..generators.unet.net import DeepFoveaState, RecurrentUNet, UNetState
-from ..losses.terms import DISCRIMINATORS, learned_parts
+from ..losses.terms import DISCRIMINATORS, make_loss_modules
 from .chunks import START, Position
 from .muon import Muon
 
@@ -83,7 +83,7 @@ def init_run(
             raise InputError(f"--start-from {start_from}: another network than {config.model!r}")
         net.load_state_dict(begun.state_dict())
     names = config.loss_weights()
-    loss_modules = learned_parts(names, config.discriminator_channels)
+    loss_modules = make_loss_modules(names, config.discriminator_channels)
     heads = _multiresolution_heads(net) if "multiresolution" in names else nn.ModuleList()
     for module in (net, loss_modules, heads):
         module.to(device)

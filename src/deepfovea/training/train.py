@@ -22,7 +22,7 @@ from ..io.atomic import replacing
 from ..io.decoded_cache import open_sources
 from ..losses.flow import flow_estimator
 from ..losses.perceptual import PerceptualLoss, load_backbone
-from ..losses.terms import Term, deviations, make_terms
+from ..losses.terms import Term, deviations_from_published, make_terms
 from ..reds.items import PublishedItems
 from ..reds.splits import split_folder
 from ..runtime.device import pick_device
@@ -88,7 +88,7 @@ def train(
     terms, logged_names = _make_objective(config, training, torch_device)
     if resume:  # last, as what is built above draws random numbers
         restore_checkpoint(last, training, config, rank, world_size)
-    notes = deviations(terms, config.perceptual_backbone, config.flow_estimator)
+    notes = deviations_from_published(terms, config.perceptual_backbone, config.flow_estimator)
     with accelerator.local_main_process_first():
         videos = split_folder(data, "train")
         sources = open_sources(videos, cache or run / "frames", skip_unreadable=skip_unreadable)

@@ -9,14 +9,14 @@ from dataclasses import asdict
 from ..config import InputError
 from .result import COLUMNS, Cost, Result, Row
 
-BEGIN, END = "<!-- deepfovea evaluate: begin -->", "<!-- deepfovea evaluate: end -->"
+BEGIN_MARK, END_MARK = "<!-- deepfovea evaluate: begin -->", "<!-- deepfovea evaluate: end -->"
 
 OVERVIEW = ("psnr", "ssim", "l1", "mse", "features", "lpips", "e_warp", "t_of", "t_lpips", "jod")
 REGIONAL = ("psnr", "ssim")
 REGIONS = ("fovea", "blend", "periphery", "sampled", "dropped")
 AS_PUBLISHED = ("psnr_published", "ssim_published")
 COMPARED = (*OVERVIEW, *(f"psnr_{region}" for region in REGIONS))
-"""In what :func:`losses` looks for where a model is behind."""
+"""In what :func:`shortfalls` looks for where a model is behind."""
 
 
 def to_json(result: Result) -> str:
@@ -104,7 +104,7 @@ def to_markdown(result: Result) -> str:
             "run to run and from machine to machine, the figures above do not:",
             _cost_table(result),
         ]
-    lost = [line for model in result.protocol["models"] for line in losses(result, model)]
+    lost = [line for model in result.protocol["models"] for line in shortfalls(result, model)]
     if lost:
         parts.append("\n".join(["Where we lose:", "", *(f"- {line}" for line in lost)]))
     if result.protocol.get("jod_info") and any(_present(means, "jod") for _ in methods):
@@ -115,7 +115,7 @@ def to_markdown(result: Result) -> str:
     return "\n\n".join(parts)
 
 
-def losses(result: Result, model: str) -> list[str]:
+def shortfalls(result: Result, model: str) -> list[str]:
     """Where a model is behind a baseline, in words; a line per baseline."""
     means, lines = result.means(), []
     psnr = {(row.clip, row.method): row.psnr for row in result.rows}
@@ -145,16 +145,16 @@ def losses(result: Result, model: str) -> list[str]:
     return lines
 
 
-def insert(document: str, tables: str) -> str:
-    """The tables in place of what stands between :data:`BEGIN` and :data:`END` in a document.
+def insert_tables(document: str, tables: str) -> str:
+    """Put the tables between :data:`BEGIN_MARK` and :data:`END_MARK` of a document.
 
-    A document without these two marks is replaced as a whole.
+    A document without these two marks is replaced by the tables.
     """
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = document.partition(BEGIN_MARK)
+    _, end, after = rest.partition(END_MARK)
     if not begin or not end:
         return tables + "\n"
-    return f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
+    return f"{before}{BEGIN_MARK}\n\n{tables}\n\n{END_MARK}{after}"
 
 
 def _present(means: Mapping[str, Mapping[str, float]], name: str) -> bool:

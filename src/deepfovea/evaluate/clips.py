@@ -20,7 +20,7 @@ from .methods import SCALE
 
 
 @dataclass(frozen=True, eq=False)
-class Clip:
+class ReferenceClip:
     """One clip: frames uint8 [T, H, W, 3], H and W multiples of four; times [T] in seconds."""
 
     name: str
@@ -61,7 +61,7 @@ class Unreadable:
     reason: str
 
 
-def read(video: Path, name: str, count: int) -> Clip | Unreadable:
+def read(video: Path, name: str, count: int) -> ReferenceClip | Unreadable:
     """The first ``count`` frames of a video, or all if there are fewer."""
     try:
         with VideoReader(video) as reader:
@@ -76,30 +76,30 @@ def read(video: Path, name: str, count: int) -> Clip | Unreadable:
             times = np.array([frame.pts_seconds for frame in frames])
             rate = float(reader.frame_rate)
             size = (reader.height, reader.width)
-            return Clip(name, images, times, rate, *size, reader.frame_count)
+            return ReferenceClip(name, images, times, rate, *size, reader.frame_count)
     except (InputError, OSError) as error:
         reason = " ".join(str(error).splitlines())
         return Unreadable(name, reason.removeprefix(f"{video}: "))
 
 
-class _Files(Dataset["Clip | Unreadable"]):
+class _Files(Dataset["ReferenceClip | Unreadable"]):
     def __init__(self, videos: Sequence[tuple[Path, str]], count: int) -> None:
         self.videos, self.count = videos, count
 
     def __len__(self) -> int:
         return len(self.videos)
 
-    def __getitem__(self, index: int) -> Clip | Unreadable:
+    def __getitem__(self, index: int) -> ReferenceClip | Unreadable:
         return read(*self.videos[index], self.count)
 
 
 def read_all(
     videos: Sequence[tuple[Path, str]], count: int, workers: int
-) -> Iterator[Clip | Unreadable]:
+) -> Iterator[ReferenceClip | Unreadable]:
     """Every video (path, name) in this order, decoded ahead by so many worker processes."""
     files: Any = _Files(videos, count)
     ahead = 1 if workers else None
-    loader: DataLoader[Clip | Unreadable] = DataLoader(
+    loader: DataLoader[ReferenceClip | Unreadable] = DataLoader(
         files, batch_size=None, num_workers=workers, prefetch_factor=ahead, collate_fn=_as_is
     )
     return iter(loader)
