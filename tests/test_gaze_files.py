@@ -649,7 +649,7 @@ def test_hololens(read, refused):
 # --- cells -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mark", [*MARKS, "0", "-1", "-32768", "1e400", "missing"])
+@pytest.mark.parametrize("mark", [*MARKS, "0", "-1", "-32768", "1e8", "1e400", "missing"])
 def test_marks_of_a_lost_sample(read, mark):
     rows = [f"{i / 25}," + (f"{mark},{mark}" if i in LOST_ROWS else f"{x},{y}") for i, x, y in ROWS]
     check(read(table("time,x,y", rows), **SHOWN))
@@ -668,7 +668,9 @@ def test_zeros_of_a_path_through_the_corner_are_positions(read):
     [
         ("valid", "1", "0"),
         ("valid", "TRUE", "False"),
+        ("valid", "", "NA"),
         ("Validity", "Valid", "Invalid"),
+        ("Validity", "OK", "LOST"),
         ("is_valid", "yes", "no"),
         ("validity", "0", "4"),
         ("validity", "1", "2"),
@@ -681,6 +683,7 @@ def test_zeros_of_a_path_through_the_corner_are_positions(read):
         ("blink id", "", "0"),
         ("confidence", "0.6", "0.59"),
         ("confidence", "100", "0"),
+        ("confidence", "1.0001", "0"),
         ("Confidence [%]", "61", "59"),
         ("Eye movement type", "Fixation", "EyesNotFound"),
         ("Category", "Saccade", "Blink"),
@@ -763,6 +766,11 @@ def test_a_tracker_of_1000_hz_in_milliseconds(read, warned):
     assert warned("taken for ms")
 
 
+def test_ticks_of_an_unknown_time_base_are_no_times(read, refused):
+    refused("pts,x,y\n0,5,5\n512,5,5\n", "expected time")
+    assert read("pts_seconds,x,y\n0,5,5\n0.5,5,5\n").time_seconds.tolist() == [0, 0.5]
+
+
 @pytest.mark.parametrize("times", [[0, 1], [0, 1, 2], [0.0, 0.5, 1.5], [0, 0.04, 2.0]])
 def test_plain_seconds_stay_seconds(read, warned, times):
     gaze = read(table("time,x,y", rows_at(times)), **SHOWN)
@@ -820,7 +828,7 @@ def test_the_offset_shifts_times_and_frames(read):
 )
 def test_a_track_that_no_frame_meets_is_refused(refused, header, times, options):
     text = table(f"{header},x,y", rows_at(times))
-    refused(text, "gaze from .* expected times inside the video", **SHOWN, **options)
+    refused(text, "gaze from .* expected some that meets the video", **SHOWN, **options)
 
 
 def test_a_track_that_barely_meets_the_video_is_warned_about(read, warned):

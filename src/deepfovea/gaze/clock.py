@@ -17,9 +17,9 @@ from .track import Floats, refusal
 # fmt: off
 _TIME = (
     "time", "t", "timestamp", "timestamps", "seconds", "time stamp", "video time",
-    "video timestamp", "pts", "pts time", "media time", "media timestamp", "recording timestamp",
+    "video timestamp", "pts time", "media time", "media timestamp", "recording timestamp",
     "recording time", "elapsed time", "time elapsed", "gaze time", "sample time", "dt in",
-    "timestamp sec", "relative time", "time since start",
+    "timestamp sec", "relative time", "time since start", "pts",
 )
 # fmt: on
 # fmt: off
@@ -89,12 +89,17 @@ def video_times(
 
 def _time_column(table: Table) -> tuple[Column | None, bool]:
     """The column to take times from, and whether its clock is surely another than the video's."""
-    for names, other_clock in ((_TIME, False), (_OTHER_CLOCK, True)):
-        for name in names:
-            column = table.find(name)
-            if column is not None and np.isfinite(table.numbers(column)).any():
-                return column, other_clock
-    return next((c for name in _TIME if (c := table.find(name))), None), False
+    found = [
+        (column, name in _OTHER_CLOCK)
+        for name in (*_TIME, *_OTHER_CLOCK)
+        if (column := table.find(name)) is not None
+        # without a unit, pts are ticks of a time base that the file does not say
+        and (name != "pts" or column.unit in TIME_UNITS)
+    ]
+    for column, other_clock in found:
+        if np.isfinite(table.numbers(column)).any():
+            return column, other_clock
+    return found[0] if found else (None, False)
 
 
 def _seconds(table: Table, video: Video, column: Column, time_unit: str, *, warn: bool) -> Floats:
@@ -282,7 +287,7 @@ def check_overlap(path: Path, time: Floats, video: Video, by_frame: bool) -> Non
 
     frames = f"{video.frame_count} frames" if by_frame else f"{length:.3f} s"
     if last_shown < 0 or first > length - 0.5 / video.frame_rate:
-        expected = f"times inside the video's {frames}; --gaze-offset SECONDS shifts them"
+        expected = f"some that meets the video's {frames}; --gaze-offset SECONDS shifts it"
         raise refusal(path, f"gaze from {told(first, last)}", expected)
     met = max(0.0, min(last_shown, length) - max(first, 0.0))
     span = f"the gaze lasts from {told(first, last)}, the video {frames}"

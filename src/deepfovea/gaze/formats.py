@@ -107,6 +107,8 @@ _SOURCES = (
     # our own
     Source((Eye("x", "y"),)),
     Source((Eye("gaze pos x", "gaze pos y"),)),
+    Source((Eye("pos x", "pos y"),)),
+    Source((Eye("x pos", "y pos"),)),
     Source((Eye("left x", "left y"), Eye("right x", "right y"))),
     Source((Eye("x left", "y left"), Eye("x right", "y right"))),
 )
@@ -138,6 +140,7 @@ _CONFIDENCE = ("confidence", "gaze confidence")
 
 _TRUE = ("1", "1.0", "true", "yes", "valid", "t", "y", "ok", "good")
 _FALSE = ("0", "0.0", "-1", "false", "no", "invalid", "not valid", "f", "n", "bad")
+_NOWHERE = 1e7  # EyeLink's libraries write 1e8 for a missing float
 _LAST_VALID_CODE = 1  # Tobii: 0 certain, 1 the probable eye of one, 2 to 4 discarded
 
 # fmt: off
@@ -223,7 +226,7 @@ def validity(table: Table, min_confidence: float) -> NDArray[np.bool_]:
             valid &= ~np.isin(table.text(column), _LOST_CATEGORIES)
         elif column.name in _CONFIDENCE:
             confidence = table.numbers(column)
-            percent = np.nanmax(confidence, initial=0.0) > 1
+            percent = np.nanmax(confidence, initial=0.0) > 1.5
             valid &= confidence >= min_confidence * (100 if percent else 1)
     return valid
 
@@ -263,7 +266,7 @@ def _read_source(
     columns = [column for of_eye in known for column in of_eye]
     valid_of = dict(zip(columns, _is_valid(table, columns), strict=True))
     for i, (eye, _, _) in enumerate(eyes):
-        valid = np.isfinite(xy[i]).all(axis=0) & ~_is_no_position(xy[i], units, source)
+        valid = (np.abs(xy[i]) < _NOWHERE).all(axis=0) & ~_is_no_position(xy[i], units, source)
         if known[i]:
             valid &= np.any([valid_of[c] for c in known[i]], axis=0)
         for name in eye.lost:
@@ -313,8 +316,7 @@ def _is_valid(
         if strange is not None:
             expected = "words such as valid and invalid, true and false, 0 and 1, or codes 0 to 4"
             raise refusal(table.path, f"{strange!r:.100} as {column.name}", expected)
-        accepted = good + (list(LOST) if missing_is_valid else [])
-        result.append(np.isin(of_column, accepted))
+        result.append(np.isin(of_column, [*good, ""] if missing_is_valid else good))
     return result
 
 
