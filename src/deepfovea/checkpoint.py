@@ -22,8 +22,15 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .config import InputError, from_json
+from .foreign import refuse
 from .generators.stream.net import StreamConfig, StreamNet
-from .generators.unet.net import DEEPFOVEA_2019, PAPER, RecurrentUNet, UNetConfig
+from .generators.unet.net import (
+    DEEPFOVEA_2019,
+    PAPER,
+    PAPER_RELEASED,
+    RecurrentUNet,
+    UNetConfig,
+)
 from .io.atomic import replacing
 
 FORMAT = 1
@@ -32,6 +39,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 PRESETS: dict[str, StreamConfig | UNetConfig] = {
     "stream": StreamConfig(),
     "paper": PAPER,
+    "paper-released": PAPER_RELEASED,
     "deepfovea": DEEPFOVEA_2019,
 }
 """Names of networks and their numbers."""
@@ -192,15 +200,21 @@ def resolve_path(model: str | Path) -> Path:
     raise InputError(f"unknown model {str(model)[:80]!r}: {hint}")
 
 
-def save_model(path: Path, network: Generator, provenance: Mapping[str, Any]) -> None:
-    """Write a generator as float16, atomically.
+def save_model(
+    path: Path,
+    network: Generator,
+    provenance: Mapping[str, Any],
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write a generator, atomically.
 
     Args:
         path: ends in ``.safetensors``.
         network: its weights and its configuration are written.
         provenance: JSON values: what it was trained on, for how long, by which command.
+        dtype: of the weights in the file.
     """
-    tensors = {name: tensor.half() for name, tensor in network.state_dict().items()}
+    tensors = {name: tensor.to(dtype) for name, tensor in network.state_dict().items()}
     write(
         path,
         tensors,
@@ -255,9 +269,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(
-            f"{path}: cannot be read ({reason}); expected a .safetensors file written by deepfovea"
-        ) from None
+        expected = "a .safetensors file written by deepfovea"
+        raise refuse(path, expected, f"cannot be read ({reason})") from None
     if texts.get("sha256") != _digest(tensors, texts["deepfovea"]):
         raise InputError(f"{path}: damaged (its hash does not match); fetch or train it again")
     return tensors, metadata

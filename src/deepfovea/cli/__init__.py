@@ -9,7 +9,20 @@ import sys
 from collections.abc import Callable, Sequence
 
 from ..config import InputError
-from . import bench, demo, evaluate, export, infer, info, reconstruct, sample, train, validate, view
+from . import (
+    bench,
+    convert,
+    demo,
+    evaluate,
+    export,
+    infer,
+    info,
+    reconstruct,
+    sample,
+    train,
+    validate,
+    view,
+)
 from .options import Parser, one_line
 
 
@@ -78,6 +91,7 @@ def _parser() -> Parser:
         demo,
         view,
         info,
+        convert,
         export,
         bench,
         evaluate,

@@ -7,11 +7,15 @@ Source: Reich, Memmel, Grebe 2020 (DeepFovea++), figure 2, unless a docstring sa
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .deform import deform_conv
+
+Activation = Callable[[Tensor], Tensor]
 
 
 def upsample(x: Tensor) -> Tensor:
@@ -26,6 +30,17 @@ def elu(x: Tensor) -> Tensor:
     # A fifth of the time: the CPU is slow at expm1.
     below = x.clamp(max=0.0).exp_().sub_(1.0)
     return torch.maximum(x, below, out=below)
+
+
+def layer_norm(channels: int, size: Sequence[int] = ()) -> nn.Module:
+    """Mean 0 and deviation 1 over C×h×w of each sample, then a gain and a bias.
+
+    Args:
+        channels: C.
+        size: h and w, for a gain and bias of every value, as in the published code; empty for
+            one of every channel, which leaves the size open.
+    """
+    return nn.LayerNorm([channels, *size]) if size else nn.GroupNorm(1, channels)
 
 
 class ResidualBlock(nn.Module):
@@ -47,16 +62,22 @@ class ResidualBlock(nn.Module):
 class TemporalBlock(nn.Module):
     """Decoder block: a residual block that also reads what it computed one step before.
 
-    The normalisation takes mean and variance over C×h×w of each sample, as published, but has
-    one gain and bias per channel where the published code learned one per channel *and pixel*,
-    which fixed the resolution.
+    Args:
+        running: channels from the level below.
+        skip: channels from the encoder.
+        out_channels: channels of the result and of the recurrent tensor.
+        norm: see :func:`layer_norm`.
+        activation: behind it, before the recurrent tensor is kept.
     """
 
-    def __init__(self, running: int, skip: int, out_channels: int) -> None:
+    def __init__(
+        self, running: int, skip: int, out_channels: int, norm: nn.Module, activation: Activation
+    ) -> None:
         super().__init__()
         in_channels = running + skip + out_channels
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm = nn.GroupNorm(1, out_channels)
+        self.norm = norm
+        self.activation = activation
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
 
@@ -72,23 +93,29 @@ class TemporalBlock(nn.Module):
             The feature and the next recurrent tensor, both [B, out, h, w].
         """
         x = torch.cat((x, skip, recurrent), 1)
-        recurrent = elu(self.norm(self.conv1(x)))
+        recurrent = self.activation(self.norm(self.conv1(x)))
         return elu(self.conv2(recurrent)) + self.shortcut(x), recurrent
 
 
 class RecurrentBlock(nn.Module):
-    """Decoder block of 2019: a convolution, then one that also reads its own last output."""
+    """Decoder block of 2019: a convolution, then one that also reads its own last output.
 
-    def __init__(self, running: int, skip: int, out_channels: int) -> None:
+    Its arguments are those of :class:`TemporalBlock`.
+    """
+
+    def __init__(
+        self, running: int, skip: int, out_channels: int, norm: nn.Module, activation: Activation
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(running + skip, out_channels, 3, padding=1)
         self.recurrent_conv = nn.Conv2d(2 * out_channels, out_channels, 3, padding=1)
-        self.norm = nn.GroupNorm(1, out_channels)
+        self.norm = norm
+        self.activation = activation
 
     def forward(self, x: Tensor, skip: Tensor, recurrent: Tensor) -> tuple[Tensor, Tensor]:
         """As :meth:`TemporalBlock.forward`; the two returned tensors are one and the same."""
         x = elu(self.conv(torch.cat((x, skip), 1)))
-        x = elu(self.norm(self.recurrent_conv(torch.cat((x, recurrent), 1))))
+        x = self.activation(self.norm(self.recurrent_conv(torch.cat((x, recurrent), 1))))
         return x, x
 
 

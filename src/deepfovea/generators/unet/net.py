@@ -6,16 +6,27 @@ k = ``model.frames_per_step``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...config import InputError
-from .blocks import RecurrentBlock, ResidualBlock, SuperResolutionBlock, TemporalBlock, upsample
+from .blocks import (
+    RecurrentBlock,
+    ResidualBlock,
+    SuperResolutionBlock,
+    TemporalBlock,
+    elu,
+    layer_norm,
+    upsample,
+)
+
+_STRIDES = (16, 8, 4, 2, 1)
+"""Pixels of the received frames per value of the decoder's levels, deepest first."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +37,13 @@ class UNetConfig:
     ``super_resolution`` those of the ×2 blocks after them, of which the last are the frames.
     ``residual`` takes the blocks of 2020 (shortcuts, average pooling after every level) instead
     of those of 2019 (strided convolutions between the levels, no shortcuts).
+
+    The last five are how the code of 2020 differs from its paper, see :data:`PAPER_RELEASED`:
+    ``recurrent_activation`` follows the normalisation; ``norm_size`` is the one size of frames
+    (h, w) for which the normalisation learns a gain and bias for every value of C×h×w, empty for
+    one per channel and any size; ``final_deform_conv`` adds the third deformable convolution at
+    the end; the first state is noise from N(0, ``first_state_std``²), the same for every video,
+    drawn with ``first_state_seed``, or zeros where the deviation is 0.
     """
 
     frames_per_step: int
@@ -34,9 +52,15 @@ class UNetConfig:
     encoder: tuple[int, ...]
     decoder: tuple[int, ...]
     super_resolution: tuple[int, ...]
+    recurrent_activation: Literal["elu", "identity"] = "elu"
+    norm_size: tuple[int, ...] = ()
+    final_deform_conv: bool = True
+    first_state_std: float = 0.0
+    first_state_seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("encoder", "decoder", "super_resolution"):  # JSON has lists only
+        # JSON has lists only.
+        for name in ("encoder", "decoder", "super_resolution", "norm_size"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         levels = (len(self.encoder), len(self.decoder))
         if levels != (5, 4 if self.residual else 5):
@@ -55,6 +79,17 @@ class UNetConfig:
                 f"U-Net: received {self.super_resolution[-1]} channels of the last block; "
                 f"expected {channels}, three for each of {self.frames_per_step} frames"
             )
+        sides = self.norm_size
+        if len(sides) not in (0, 2) or any(side < 32 or side % 32 for side in sides):
+            raise InputError(
+                f"U-Net: received the size {sides} of frames for its normalisation; expected none, "
+                "or height and width, multiples of 32"
+            )
+        if not 0.0 <= self.first_state_std < float("inf") or self.first_state_seed < 0:
+            raise InputError(
+                f"U-Net: received a deviation {self.first_state_std} and a seed "
+                f"{self.first_state_seed} of the first state; expected finite numbers from 0 on"
+            )
 
 
 PAPER = UNetConfig(
@@ -66,6 +101,21 @@ PAPER = UNetConfig(
     super_resolution=(8, 18),
 )
 """DeepFovea++ (Reich, Memmel, Grebe 2020): six frames at once, ×4, 2.29 M parameters."""
+
+PAPER_RELEASED = replace(
+    PAPER,
+    recurrent_activation="identity",
+    norm_size=(192, 256),
+    final_deform_conv=False,
+    first_state_std=0.02,
+)
+"""DeepFovea++ as its authors' code runs it on one GPU: 3.32 M parameters, frames of 192×256.
+
+Their code leaves the paper in four points: the activation behind the normalisation is made but
+not called; the normalisation, made when the first frames arrive, learns a gain and bias for
+every value; the keyword that adds the third deformable convolution is not passed; a video begins
+with noise. On several GPUs it loses the normalisation's parameters, which then are 1 and 0.
+"""
 
 DEEPFOVEA_2019 = UNetConfig(
     frames_per_step=1,
@@ -119,12 +169,12 @@ RecurrentState = UNetState | DeepFoveaState
 class RecurrentUNet(nn.Module):
     """Recurrent U-Net: DeepFovea++ with :data:`PAPER`, its ancestor with :data:`DEEPFOVEA_2019`.
 
-    DeepFovea++ follows the paper (figure 2) where the published code leaves it: ELU before the
-    recurrent tensor is kept, and a third deformable convolution at the end. It differs from
-    both in three points. The recurrent state is a value, and a video starts with zeros
-    (published: noise from N(0, 0.02²)). The state carries gradient, which the caller detaches
-    or not (published: always cut). The normalisation learns one gain and bias per channel
-    (published: per channel and pixel), so that any resolution can be given.
+    With :data:`PAPER`, DeepFovea++ follows the paper (figure 2) where the published code leaves
+    it: ELU before the recurrent tensor is kept, and a third deformable convolution at the end;
+    :data:`PAPER_RELEASED` follows the code. Both differ from the two in this: the recurrent
+    state is a value, which carries gradient that the caller detaches or not (published: an
+    attribute, always cut). With PAPER a video starts with zeros, and the normalisation learns
+    one gain and bias per channel, so that any resolution can be given.
 
     Attributes:
         config: all numbers.
@@ -156,14 +206,16 @@ class RecurrentUNet(nn.Module):
             skips = list(config.encoder)
 
         decoder_block = TemporalBlock if config.residual else RecurrentBlock
+        activation = elu if config.recurrent_activation == "elu" else nn.Identity()
         self.decoder = nn.ModuleList()
-        for skip, out in zip(reversed(skips), config.decoder, strict=True):
-            self.decoder.append(decoder_block(running, skip, out))
+        for skip, out, stride in zip(reversed(skips), config.decoder, _STRIDES, strict=False):
+            norm = layer_norm(out, [side // stride for side in config.norm_size])
+            self.decoder.append(decoder_block(running, skip, out, norm, activation))
             running = out
 
         self.super_resolution = nn.ModuleList()
         for level, out in enumerate(config.super_resolution, start=1):
-            final = level == len(config.super_resolution)
+            final = config.final_deform_conv and level == len(config.super_resolution)
             self.super_resolution.append(SuperResolutionBlock(running + skips[0], out, final))
             running = out
         self.to_frames = (
@@ -192,7 +244,8 @@ class RecurrentUNet(nn.Module):
             state: to be passed with the next frames. Carries gradient.
 
         Raises:
-            InputError: T is not a multiple of k (a ValueError).
+            InputError: T is not a multiple of k, or the frames have not the size that
+                ``config.norm_size`` asks for (a ValueError).
         """
         frames, _, state = self.forward_stages(samples, mask, state)
         return frames, state
@@ -232,17 +285,27 @@ class RecurrentUNet(nn.Module):
         return frames, tuple(cropped), state
 
     def initial_state(self, samples: Tensor) -> RecurrentState:
-        """The state before the first of ``samples`` [B, T, 3, h, w]: zeros."""
+        """The state before the first of ``samples`` [B, T, 3, h, w].
+
+        Zeros, or where ``config.first_state_std`` is not 0 noise: the same in every call and for
+        every video of the batch.
+        """
         batch, (height, width) = len(samples), samples.shape[-2:]
-        tensors = [
-            samples.new_zeros(
-                batch,
+        shapes = [
+            (
                 channels,
-                -(-height // self.multiple) * fine,
-                -(-width // self.multiple) * fine,
+                -(-height // self.multiple) * self.multiple // stride,
+                -(-width // self.multiple) * self.multiple // stride,
             )
-            for channels, fine in zip(self.config.decoder, (2, 4, 8, 16, 32), strict=False)
+            for channels, stride in zip(self.config.decoder, _STRIDES, strict=False)
         ]
+        if self.config.first_state_std:
+            draw = torch.Generator().manual_seed(self.config.first_state_seed)
+            std = self.config.first_state_std
+            noise = (std * torch.randn(shape, generator=draw, device="cpu") for shape in shapes)
+            tensors = [n.to(samples).expand(batch, *n.shape).contiguous() for n in noise]
+        else:
+            tensors = [samples.new_zeros(batch, *shape) for shape in shapes]
         return UNetState(*tensors) if len(tensors) == 4 else DeepFoveaState(*tensors)
 
     def step(
@@ -256,6 +319,14 @@ class RecurrentUNet(nn.Module):
         self, samples: Tensor, mask: Tensor, state: RecurrentState
     ) -> tuple[Tensor, list[Tensor], RecurrentState]:
         """As :meth:`step`, and the features of the stages before the last."""
+        height, width = samples.shape[-2:]
+        if self.config.norm_size and self.config.norm_size != (height, width):
+            sides = "x".join(map(str, self.config.norm_size))
+            raise InputError(
+                f"U-Net: received frames of {height}x{width} (multiples of {self.multiple}); this "
+                f"network learned a normalisation for every value of frames of {sides}: crop or "
+                "pad them to it"
+            )
         item = torch.cat((samples, mask), 2) if self.config.mask_input else samples
         # Several times faster on the CPU where channels are few, in the largest layers.
         x = item.flatten(1, 2).contiguous(memory_format=torch.channels_last)
