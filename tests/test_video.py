@@ -854,7 +854,7 @@ def test_broken_sound_does_not_cost_the_video(tmp_path, clip, monkeypatch, caplo
     def broken(*_):
         raise av.error.InvalidDataError(1, "broken")
 
-    monkeypatch.setattr(video.sound, "_even_sound", broken)
+    monkeypatch.setattr(video.audio, "_even_sound", broken)
     path = copy(original, tmp_path / "out.webm")
     assert "sound ends early" in caplog.text
     assert len(read(path)) == 50

@@ -16,13 +16,13 @@ import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from .container import reason_of, refuse
-from .rgb import to_srgb
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
 _COMPRESSION, _KIND_OF_PAGE = 259, 254  # tags, TIFF 6.0
 _JPEG = (6, 7)
 _SMALLER, _MASK = 1, 4  # bits of _KIND_OF_PAGE: a thumbnail or a level of a pyramid, a mask
 _READ = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I;16", "I;16B")
+_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 _ALPHA = ("LA", "PA", "RGBA")
 
 
@@ -32,28 +32,28 @@ def pages_of(path: Path) -> list[int] | None:
     Raises:
         InputError: a TIFF that neither reads rightly.
     """
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        head = file.read(32)
-        if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X":
-            animated = len(head) > 20 and head[20] & 2
-            if not animated:
+    try:
+        with path.open("rb") as file:
+            head = file.read(32)
+            is_tiff = head[:4] in _TIFF
+            if not is_tiff and not (head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X"):
                 return None
-            with Image.open(path) as image:
-                return list(range(getattr(image, "n_frames", 1)))
-        if head[:4] not in _TIFF:
-            return None
-        pages, compressions = _directories(file, head)
-        try:
-            with Image.open(path) as image:
-                known = image.mode in _READ
-        except (UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError):
-            known = False
-        if known:
-            return pages
-        if len(pages) > 1 or compressions & set(_JPEG):
-            received = f"a TIFF of {len(pages)} pages or with JPEG inside, of an uncommon kind"
-            expected = "8 bits per channel or 16 bits of grey; convert it to PNG files"
-            refuse(path, received, expected)
+            pages, compressions = _directories(file, head) if is_tiff else ([], set())
+    except OSError:
+        return None
+    try:
+        with Image.open(path) as image:
+            if is_tiff and image.mode in _READ:
+                return pages
+            if not is_tiff:
+                count = getattr(image, "n_frames", 1)
+                return list(range(count)) if count > 1 else None
+    except (*_DAMAGE, UnidentifiedImageError):
+        pass
+    if len(pages) > 1 or compressions & set(_JPEG):
+        received = f"a TIFF of {len(pages)} pages or with JPEG inside, of an uncommon kind"
+        expected = "8 bits per channel or 16 bits of grey; convert it to PNG files"
+        refuse(path, received, expected)
     return None
 
 
@@ -83,17 +83,17 @@ def read_pages(path: Path, pages: list[int]) -> Iterator[tuple[Any, float | None
     Raises:
         InputError: damage.
     """
-    timed, seconds = len(pages) > 1, 0.0
+    timed, milliseconds = len(pages) > 1, 0
     try:
         with Image.open(path) as image:
             timed = timed and image.format == "WEBP"
             for number in pages:
                 image.seek(number)
                 image.load()
-                yield _frame(image), seconds if timed else None
+                yield _frame(image), milliseconds / 1000 if timed else None
                 # As browsers show those that are said to last no time
-                seconds += (image.info.get("duration") or 100) / 1000.0
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+                milliseconds += image.info.get("duration") or 100
+    except _DAMAGE as error:
         received = f"a picture that cannot be read ({reason_of(error)})"
         refuse(path, received, "an undamaged one; repair or convert it")
 
@@ -106,6 +106,5 @@ def _frame(image: Image.Image) -> Any:
     else:
         alpha = turned.mode in _ALPHA or "transparency" in turned.info
         pixels = np.asarray(turned.convert("RGBA" if alpha else "RGB"))
-        pixels = to_srgb(pixels, image.info.get("icc_profile") or b"")
     kind = "rgba" if pixels.shape[2] == 4 else "rgb24"
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=kind)

@@ -161,7 +161,7 @@ class VideoReader:
         self._length = 0.0 if self._images else length
 
         to_rgb = ToRgb(file, self._crop)
-        to_rgb.follow(first)
+        to_rgb.follow(file, first)
         turned = abs(to_rgb.matrix[1]) > abs(to_rgb.matrix[0])
         self.pixel_aspect = 1 / aspect if turned else aspect
         self.has_alpha = _has_alpha(first)
@@ -225,11 +225,10 @@ class VideoReader:
         for file, count, frame, time in frames:
             if to_rgb is None:
                 to_rgb = ToRgb(file, self._crop)
-                to_rgb.follow(frame)
+                to_rgb.follow(file, frame)
                 self._say(self.path, unusual_colours(frame))
             elif self._images:
-                to_rgb.path = file
-                to_rgb.follow(frame)
+                to_rgb.follow(file, frame)
             image = to_rgb(frame, self.has_alpha)
             trouble = self._misfit(frame, image, to_rgb)
             if trouble:

@@ -15,6 +15,7 @@ from PIL import Image, ImageCms
 from .container import (
     ACCURATE,
     BT709,
+    IMAGE_SUFFIXES,
     LIMITED_RANGE,
     RESERVED,
     UNSPECIFIED,
@@ -26,6 +27,7 @@ from .crop import NO_CROP, Crop
 
 # Code points of ITU-T H.273, as FFmpeg has them
 PQ, HLG, GAMMA22, SRGB = 16, 18, 4, 13
+_ICC, _EXIF = 15, 31  # AVFrameSideDataType
 _PRIMARIES = (4, 5, 6, 7, 8, 9, 10, 11, 12, 22)  # what FFmpeg's filter knows, but for BT.709
 _LIKE_BT709 = (0, UNSPECIFIED, RESERVED, BT709, 6, 11, 14, 15)  # one curve under several names
 _SHOWN_ALIKE = (GAMMA22, SRGB)  # displays show BT.709 nearly so: values stay
@@ -45,10 +47,10 @@ class ToRgb:
         self.convert = VideoReformatter()  # one for all frames: setting it up takes 2 ms
         self._graph: Any = None
 
-    def follow(self, frame: Any) -> None:
-        """Take the rotation, and of an image the ICC profile, from its first frame."""
-        self.matrix = display_matrix(frame)
-        self.profile = bytes(_side_data(frame, "ICC_PROFILE") or b"")
+    def follow(self, path: Path, frame: Any) -> None:
+        """Take the rotation, and of an image the ICC profile, from a file and its first frame."""
+        self.path, self.matrix = path, display_matrix(frame)
+        self.profile = _embedded_profile(path) if path.suffix.lower() in IMAGE_SUFFIXES else b""
 
     def __call__(self, frame: Any, alpha: bool) -> np.ndarray:
         """Uint8 [H, W, 3] or with ``alpha`` [H, W, 4], as shown."""
@@ -74,16 +76,18 @@ class ToRgb:
     def _pixels(self, frame: Any, alpha: bool) -> np.ndarray:
         part = frame.format.components
         deep = max(component.bits for component in part) > 8
-        grey_or_rgb = frame.format.is_rgb or len(part) < 3
-        if deep and grey_or_rgb and not frame.format.name.startswith("xyz"):
-            kind = "rgba64le" if alpha else "rgb48le"
-        else:
-            deep, kind = False, "rgba" if alpha else "rgb24"
-        made = self.convert.reformat(frame, format=kind, interpolation=ACCURATE)
-        pixels: np.ndarray = made.to_ndarray()
-        if deep:  # swscale would cut off: 257 levels of 16 bits are one of 8
-            pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-        return pixels
+        grey = len(part) < 3 and not frame.format.has_palette
+        if deep and (grey or frame.format.is_rgb) and not frame.format.name.startswith("xyz"):
+            kind = "rgba64le" if alpha else "gray16le" if grey else "rgb48le"
+            made = self.convert.reformat(frame, format=kind, interpolation=ACCURATE).to_ndarray()
+            # swscale would cut off: 257 levels of 16 bits are one of 8
+            pixels = ((made.astype(np.uint32) + 128) // 257).astype(np.uint8)
+            return pixels[..., None].repeat(3, -1) if pixels.ndim == 2 else pixels
+        kind = "rgba" if alpha else "rgb24"
+        shown: np.ndarray = self.convert.reformat(
+            frame, format=kind, interpolation=ACCURATE
+        ).to_ndarray()
+        return shown
 
     def _to_bt709(self, frame: Any) -> Any:
         """The frame with BT.709 primaries, in YCbCr, by FFmpeg's filter; in linear light."""
@@ -159,25 +163,35 @@ def to_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
 
 def display_matrix(frame: Any) -> tuple[int, int, int, int]:
     """See :class:`ToRgb`."""
-    data = _side_data(frame, "DISPLAYMATRIX")
+    data = None
+    # PyAV frees the name of an ICC profile twice, and lists no side data at all where one is of a
+    # kind it does not know (Exif): these are removed first.
+    for removed in ([_ICC], [_ICC, _EXIF]):
+        try:
+            data = _without(frame, removed).side_data.get("DISPLAYMATRIX")
+            break
+        except ValueError:
+            continue
     if data is None:
         return 1, 0, 0, 1
     a, b, _, c, d = np.frombuffer(data, dtype=np.int32)[:5].tolist()
     return a, b, c, d
 
 
-def _side_data(frame: Any, kind: str) -> Any:
+def _without(frame: Any, kinds: list[int]) -> Any:
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1)
+    )
+    removing = [graph.add("sidedata", f"mode=delete:type={kind}") for kind in kinds]
+    graph.link_nodes(source, *removing, graph.add("buffersink")).configure()
+    graph.push(frame)
+    return graph.pull()
+
+
+def _embedded_profile(path: Path) -> bytes:
     try:
-        return frame.side_data.get(kind)
-    except ValueError:  # PyAV lists no side data at all where one is of a kind it does not know
-        graph = av.filter.Graph()
-        source = graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1)
-        )
-        without_exif = graph.add("sidedata", "mode=delete:type=31")
-        graph.link_nodes(source, without_exif, graph.add("buffersink")).configure()
-        graph.push(frame)
-        try:
-            return graph.pull().side_data.get(kind)
-        except ValueError:
-            return None
+        with Image.open(path) as image:
+            return image.info.get("icc_profile") or b""
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return b""  # of a kind that Pillow does not know
