@@ -6,6 +6,7 @@ Legend: N rows.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import io
 import re
@@ -78,12 +79,10 @@ class Table:
         Raises InputError for text that is neither.
         """
         cells = self.text(column)
-        values = np.full(len(cells), np.nan)
-        for i, cell in enumerate(cells):
-            try:
-                values[i] = float(cell)
-            except ValueError:
-                values[i] = self._number(column, i, cell)
+        try:
+            values = np.array(cells, dtype=np.float64)  # all plain, as in most files
+        except ValueError:
+            values = np.array([self._number(column, i, cell) for i, cell in enumerate(cells)])
         values[(np.abs(values) > _NO_MORE_THAN) | (values == NO_VALUE)] = np.nan
         return values
 
@@ -95,6 +94,8 @@ class Table:
     def _number(self, column: Column, row: int, cell: str) -> float:
         if cell in LOST:
             return np.nan
+        with contextlib.suppress(ValueError):
+            return float(cell)
         if re.fullmatch(r"[+-]?\d*,\d+(e[+-]?\d+)?", cell):  # a decimal comma
             return float(cell.replace(",", "."))
         clock = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:[.,:]\d+)?)", cell)
@@ -167,7 +168,7 @@ def read_table(path: str | Path) -> Table:
     if not rows:
         raise refusal(path, "no rows, or no text", "CSV or other text: a line of names, then rows")
     for number, row in rows:
-        if any(cell.strip() for cell in row[len(names) :]):
+        if len(row) > len(names) and any(cell.strip() for cell in row[len(names) :]):
             raise refusal(
                 path,
                 f"{len(row)} cells in row {number} under {len(names)} names",
