@@ -1,5 +1,6 @@
 """The README's commands and Python run as they stand, and so do those of docs/training.md."""
 
+import json
 import re
 import shlex
 from itertools import chain
@@ -9,13 +10,14 @@ import media
 import pytest
 import torch
 
+import deepfovea
 from deepfovea.cli import _parser, main
 from deepfovea.video import VideoReader
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 TRAINING = (ROOT / "docs" / "training.md").read_text()
-NOT_RUN = {"make", "pip", "python"}
+NOT_RUN = {"pip", "python", "python3"}
 """Programs whose lines would install or test the package, and so this test; or train for days:
 tests/test_main.py has python main.py."""
 
@@ -53,8 +55,12 @@ def test_only_known_programs_are_shown():
     ids=lambda block: block.split()[1],
 )
 def test_commands(desk, capsys, block):
-    for number, (program, *arguments) in enumerate(commands(block)):
+    ours = [words for words in commands(block) if words[0] not in NOT_RUN]
+    for number, (program, *arguments) in enumerate(ours):
         assert program == "deepfovea"
+        if arguments[0] == "demo":
+            pytest.importorskip("skvideo", reason="scikit-video is not installed (extra demo)")
+            arguments += ["--frames=4"]
         if arguments[0] == "train":
             arguments += [*TINY_TRAINING, f"--steps={2 * number + 2}"]
         if arguments[:2] == ["evaluate", "path/to/videos"]:
@@ -65,6 +71,29 @@ def test_commands(desk, capsys, block):
             with VideoReader(arguments[arguments.index("-o") + 1]) as reader:
                 assert (reader.width, reader.height) == size
                 assert len(list(reader)) == 16
+
+
+def test_the_table_of_models_holds_the_measured_figures():
+    """What docs/benchmark.json and benchmarks/bench.json say, and the sizes of the files."""
+    benchmark = json.loads((ROOT / "docs" / "benchmark.json").read_text())
+    mean = benchmark["mean"]
+    bench = json.loads((ROOT / "benchmarks" / "bench.json").read_text())["rows"]
+    ms = {(row["model"], row["engine"]): f"{row['ms_p50']:.1f}" for row in bench}
+    rows = re.findall(r"^\| .*`([a-z-]+)`.*?\|(.*)\|$", README, re.MULTILINE)
+    shown = {name: [cell.strip() for cell in rest.split("|")] for name, rest in rows}
+    for name in ("stream", "stream-perceptual", "paper", "fill", "accumulate", "bicubic-all"):
+        parameters, size, speed, *quality = shown[name]
+        values = mean[name]
+        wanted = f"{values['psnr']:.2f}", f"{values['e_warp']:.5f}", f"{values['jod']:.2f}"
+        assert tuple(quality) == wanted, name
+        if name in benchmark["protocol"]["models"]:
+            model = deepfovea.load(name)
+            assert parameters == f"{sum(p.numel() for p in model.parameters()):,}"
+            file = ROOT / "src" / "deepfovea" / "weights" / f"{name}.safetensors"
+            mib = file.stat().st_size / 2**20
+            assert abs(float(size.removesuffix(" MiB")) - mib) < 0.05
+        if (name, "torch") in ms:
+            assert speed == f"{ms[name, 'torch']}, {ms[name, 'openvino']}"
 
 
 def test_commands_of_training(desk, capsys):
