@@ -36,7 +36,7 @@ def how(result: Result) -> str:
 
 def verdict(wrong: list[str]) -> str:
     if not wrong:
-        return "\n\nNo case ended otherwise than it should."
+        return "\n\nEvery case ended as it should."
     return "\n\n**Wrong:**\n\n" + "\n".join(f"- {line}" for line in wrong)
 
 
@@ -55,7 +55,7 @@ def kill(result: Result) -> str:
     counts = dict(result["counts"])
     training = counts.pop("train", None)
     head = ["killed", "times", "whole new output", "old or none", "left a temporary file"]
-    head += ["had ended before"]
+    head += ["had already finished"]
     names = ("times", "complete", "nothing", "leftovers", "ended first")
     text = (
         "At random moments, and before each operation on a file or folder (half of them over an "
@@ -65,19 +65,21 @@ def kill(result: Result) -> str:
     if training:
         text += (
             f"\n\n`train` was killed {training['times']} times in {training['runs']} runs and "
-            f"resumed each time, {training['before the first checkpoint']} times from the start as "
-            "there was no checkpoint yet: weights, optimisers, model and rows of metrics are "
-            "bit-equal to those of a run that nobody disturbs. All "
-            f"{training['checkpoints read']} checkpoints found after the kills could be read, "
-            f"with right hashes; at most {training['largest loss, steps']} step was lost, with a "
-            "checkpoint after each."
+            f"resumed each time, {training['before the first checkpoint']} times from the start "
+            "because there was no checkpoint yet. Weights, optimisers, model and rows of metrics "
+            "are bit-equal to those of a run that was not killed. All "
+            f"{training['checkpoints read']} checkpoints found after the kills could be read, and "
+            f"their hashes were right. At most {training['largest loss, steps']} step was lost, "
+            "with a checkpoint after each step."
         )
     return text
 
 
 def disk(result: Result) -> str:
     rows = [[f"`{verb}`", fates(row)] for verb, row in result["counts"].items()]
-    return f"The disk: {result['disk']}.\n\n" + table(["command", "with more and more room"], rows)
+    return f"The disk: {result['disk']}.\n\n" + table(
+        ["command", "while the free space grows"], rows
+    )
 
 
 def folders(result: Result) -> str:
@@ -92,8 +94,9 @@ def media(result: Result) -> str:
     ]
     return (
         table(["files", *verbs], rows)
-        + f"\n\n{result['cases']} cases; the slowest but for 8K took {result['slowest_seconds']} "
-        f"s; hosts named in playlists were called {result['connections']} times."
+        + f"\n\n{result['cases']} cases. Apart from 8K, the slowest took "
+        f"{result['slowest_seconds']} s. Hosts named in playlists were contacted "
+        f"{result['connections']} times."
     )
 
 
@@ -106,10 +109,10 @@ def same(result: Result) -> str:
     limits = result["tolerances"]
     return (
         table(["compared", "difference"], result["compared"].items())
-        + "\n\nTolerances, the largest difference of any value of any frame in [0, 1] from "
-        f"PyTorch in one thread: ONNX Runtime {limits['onnxruntime']:g}, OpenVINO "
-        f"{limits['openvino']:g}, PyTorch with two threads {limits['threads']:g}. All else must "
-        "be equal to the last bit."
+        + "\n\nThe difference is the largest of any value in [0, 1] of any frame, from PyTorch in "
+        f"one thread. Allowed are {limits['onnxruntime']:g} for ONNX Runtime, "
+        f"{limits['openvino']:g} for OpenVINO and {limits['threads']:g} for PyTorch with two "
+        "threads. Everything else must be equal to the last bit."
     )
 
 
@@ -122,8 +125,8 @@ def memory(result: Result) -> str:
     mib = result["mib"]
     return (
         f"{result['frames']} frames: {mib[len(mib) // 10]:.0f} MiB after a tenth, {mib[-1]:.0f} at "
-        f"the end; the largest later on is {100 * result['growth']:+.1f} % of the largest at the "
-        "end of the first tenth."
+        f"the end. The largest value after the first tenth is {100 * result['growth']:+.1f} % "
+        "above the largest in it."
     )
 
 
@@ -146,12 +149,12 @@ def viewer(result: Result) -> str:
     fuzzed = result["fuzzed"]
     return (
         table(head, rows)
-        + "\n\nLatency is from the sending of a gaze to the frame made with it; growth that of "
-        "the largest memory after the first third over the largest in it. One more than "
-        f'`--max-clients` is told "{result["refusal"]}" and closed with 1013. '
+        + "\n\nLatency is the time from sending a gaze to receiving the frame made with it. Growth "
+        "compares the largest memory after the first third with the largest in it. One client "
+        f'more than `--max-clients` receives "{result["refusal"]}" and is closed with 1013. '
         f"{fuzzed['messages']} fuzzed messages: {fuzzed.get('error', 0)} answered with an error, "
-        f"{fuzzed.get('closed', 0)} connections closed after too many; the server served on and "
-        "said nothing on stderr."
+        f"{fuzzed.get('closed', 0)} connections closed after too many. The server kept serving and "
+        "wrote nothing to stderr."
     )
 
 
