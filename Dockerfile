@@ -1,0 +1,16 @@
+# The viewer with the demo video, or any other subcommand, on the CPU:
+#   docker build -t deepfovea .
+#   docker run --rm -p 127.0.0.1:8765:8765 deepfovea          then open http://localhost:8765
+#   docker run --rm -v "$PWD:/work" deepfovea demo
+#   docker run --rm -v "$PWD:/work" deepfovea reconstruct video.mp4 -o out.mp4 --simulate
+FROM python:3.12-slim
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN pip install --no-cache-dir torch torchvision --index-url "$TORCH_INDEX"
+WORKDIR /opt/deepfovea
+COPY pyproject.toml README.md LICENSE ./
+COPY src src
+RUN pip install --no-cache-dir '.[demo,openvino,viewer]'
+WORKDIR /work
+EXPOSE 8765
+ENTRYPOINT ["deepfovea"]
+CMD ["view", "--host", "0.0.0.0", "--no-browser"]
