@@ -6,7 +6,8 @@ first frame. PyAV, and through it FFmpeg, is used in this folder only.
 """
 
 from .container import IMAGE_SUFFIXES, VIDEO_SUFFIXES, colorspace_of
-from .reader import Frame, VideoReader, find_videos, list_images, read_clip
+from .folder import find_videos, list_images
+from .reader import Frame, VideoReader, read_clip
 from .writer import VideoWriter
 from .yuv import LUMA_SHARES, YUV420, to_yuv420
 

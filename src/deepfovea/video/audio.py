@@ -11,6 +11,7 @@ from typing import Any
 
 import av
 
+from .clock import demux
 from .container import EDIT_LISTS, IMAGE_SUFFIXES, open_media, video_stream
 from .reader import VideoReader
 
@@ -63,7 +64,7 @@ def sound_packets(path: Path, start: float, output: Any, suffix: str) -> Iterato
 
     def packets() -> Iterator[Any]:
         graph = None
-        for packet in container.demux(source):
+        for packet in demux(container, source):
             for piece in [packet] if copied else packet.decode():
                 if piece.pts is None:
                     continue

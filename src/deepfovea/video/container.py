@@ -17,6 +17,13 @@ IMAGE_SUFFIXES = (".bmp", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga
                   ".webp")  # fmt: skip
 """Suffixes, in lower case, of the images that are read."""
 
+READ_ONLY_SUFFIXES = (
+    ".3g2", ".3gp", ".264", ".265", ".apng", ".asf", ".divx", ".dv", ".f4v", ".flv", ".gif",
+    ".h264", ".h265", ".hevc", ".ivf", ".m2ts", ".m2v", ".mjpeg", ".mjpg", ".mpeg", ".mpg", ".mts",
+    ".mxf", ".nut", ".ogg", ".ogv", ".ts", ".vob", ".wmv", ".y4m",
+)  # fmt: skip
+"""Suffixes, in lower case, of further videos that are found in folders. Any name can be read."""
+
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 """Suffixes that can be written. A name without a suffix is a folder of PNG images."""
 
@@ -30,6 +37,7 @@ ACCURATE = 0x2 | 0x2000 | 0x4000 | 0x40000
 # Code points of ITU-T H.273, as FFmpeg has them
 BT709, UNSPECIFIED, RESERVED, BT601 = 1, 2, 3, 6
 LIMITED_RANGE = 1
+SLOWEST, FASTEST = Fraction(1, 86400), 1000  # frames per second
 # Bad text in metadata is no reason not to open a file; PyAV 19 knows that by itself.
 _LENIENT = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
@@ -63,10 +71,13 @@ def fraction(value: Any) -> Fraction:
 def checked_rate(path: str | Path, rate: float | Fraction) -> Fraction:
     """A frame rate as a fraction; InputError unless it is a positive number."""
     with contextlib.suppress(ValueError, OverflowError, TypeError):
-        exact = Fraction(rate).limit_denominator(1001)  # the 1001 of 29.97 = 30000 / 1001
-        if 0 < exact <= 1000:
+        exact = Fraction(rate)
+        if SLOWEST <= exact < 1:
+            return 1 / (1 / exact).limit_denominator(1001)
+        exact = exact.limit_denominator(1001)  # the 1001 of 29.97 = 30000 / 1001
+        if 1 <= exact <= FASTEST:
             return exact
-    refuse(path, f"a frame rate of {rate}", "more than 0 and at most 1000 frames per second")
+    refuse(path, f"a frame rate of {rate}", f"one frame a day to {FASTEST} a second")
 
 
 def open_media(path: Path) -> Any:

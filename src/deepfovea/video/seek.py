@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import av
 
 from ..config import InputError
+from .clock import demux_video
 
 EARLIER = (0.0, 1.0, 4.0, 16.0)
 """Seconds before the time at which to look: some containers find a place behind the key frame."""
@@ -22,13 +23,6 @@ class Timed(NamedTuple):
     place: int
     frame: Any
     seconds: float
-
-
-def demux(container: Any, stream: Any) -> Iterator[Any]:
-    """Packets of a stream with the file's own times; those made up for AVI are disordered."""
-    container.flags &= ~av.container.Flags.gen_pts.value
-    packets: Iterator[Any] = container.demux(stream)
-    return packets
 
 
 def from_key_frame(
@@ -50,7 +44,7 @@ def from_key_frame(
     for earlier in EARLIER:
         try:
             container.seek(int((seconds - earlier) / stream.time_base), stream=stream)
-            packets = demux(container, stream)
+            packets = demux_video(container, stream)
             key = next((packet for packet in packets if packet.is_keyframe), None)
         except (av.FFmpegError, OverflowError):
             return None

@@ -1,0 +1,187 @@
+"""A file as decoded frames with the times that it gives them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+
+from .clock import demux_video, may_break
+from .container import fraction, open_media, reason_of, refuse, video_stream
+from .crop import NO_CROP, Crop, container_crop
+from .pages import pages_of, read_pages
+
+
+class Decoded(NamedTuple):
+    """A frame of FFmpeg; its time in the file, s, None where the file gives none."""
+
+    frame: Any
+    seconds: float | None
+    deinterlaced: bool = False
+
+
+LOSSY_ALPHA = ("vp8", "vp9", "libvpx", "libvpx-vp9", "hevc")
+"""Codecs whose alpha is a picture of its own, and not exact."""
+
+
+_UNTIMED = av.format.Flags.no_timestamps.value
+_PASSES = ("png", "apng", "gif")
+"""Codecs whose interlaced pictures are stored in several passes, and have no fields."""
+
+
+class Source(NamedTuple):
+    """An open file and what it says of itself.
+
+    frames: of the first video stream; ``container`` and ``stream`` are None where Pillow reads.
+    still: whether it is one picture, without times. Seconds are of the file's own clock.
+    """
+
+    frames: Iterator[Decoded]
+    container: Any = None
+    stream: Any = None
+    crop: Crop = NO_CROP
+    still: bool = False
+    frame_count: int | None = None
+
+    @property
+    def may_break(self) -> bool:
+        """Whether the clock of such a format may begin again."""
+        return self.container is not None and may_break(self.container)
+
+    @property
+    def untimed(self) -> bool:
+        """Whether the format has no times at all."""
+        return self.container is None or bool(int(self.container.format.flags) & _UNTIMED)
+
+    @property
+    def codec(self) -> str:
+        """FFmpeg's name of the codec; "" where Pillow reads."""
+        return "" if self.stream is None else self.stream.codec_context.name
+
+
+@contextlib.contextmanager
+def open_source(path: Path) -> Iterator[Source]:
+    """Open a video file or an image.
+
+    Raises:
+        InputError: what cannot be opened; later, from ``frames``, what cannot be decoded.
+    """
+    pages = pages_of(path)
+    if pages is not None:
+        frames = (Decoded(*page) for page in read_pages(path, pages))
+        yield Source(frames, still=len(pages) == 1, frame_count=len(pages))
+        return
+    with open_media(path) as container:
+        stream = video_stream(container)
+        if stream is None:
+            refuse(path, "a file without video", "a file with a video stream")
+        if stream.codec_context is None:
+            refuse(path, "a codec that cannot be decoded", "another one; convert the file")
+        kind = container.format.name
+        yield Source(
+            decode(path, container, stream),
+            container,
+            stream,
+            container_crop(path, kind, list(container.streams.video).index(stream)),
+            still=kind == "image2" or kind.endswith("_pipe"),
+            frame_count=stream.frames or None,
+        )
+
+
+def decode(
+    path: Path, container: Any, stream: Any, packets: Iterator[Any] | None = None
+) -> Iterator[Decoded]:
+    """Decoded frames, progressive ones: interlaced ones are deinterlaced by FFmpeg's bwdif.
+
+    An error before the first frame is passed over, as a recording may begin between key frames;
+    a later one becomes an InputError, after the frames that can be decoded. PyAV's default, no
+    frame threads, is kept for that: they swallow errors, and frames around them.
+
+    Args:
+        path: of the file, for messages.
+        container: freshly opened.
+        stream: of the container.
+        packets: those to decode, all of the stream unless given.
+    """
+    frames = _woven(path, stream, packets or demux_video(container, stream))
+    return frames if stream.codec_context.name in _PASSES else _progressive(frames, stream)
+
+
+def _woven(path: Path, stream: Any, packets: Iterator[Any]) -> Iterator[Decoded]:
+    decoder = stream.codec_context
+    with_alpha = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(decoder.name)
+    if with_alpha and stream.metadata.get("alpha_mode") == "1":
+        decoder = av.CodecContext.create(with_alpha, "r")  # FFmpeg's own decoders drop alpha
+    decoder.flags |= av.codec.context.Flags.unaligned.value  # crop to the pixel, not to 32 of them
+    count, seconds, error = 0, None, None
+    while error is None or count == 0:
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                break
+            frames = decoder.decode(packet)
+        except av.FFmpegError as failure:
+            error, frames = failure, []
+            if count:
+                with contextlib.suppress(av.FFmpegError):
+                    frames = decoder.decode(None)
+        for frame in frames:
+            count, error = count + 1, error if count else None
+            ticks = frame.dts if frame.pts is None else frame.pts
+            seconds = None if ticks is None else float(ticks * fraction(stream.time_base))
+            yield Decoded(frame, seconds)
+    if error or not count:
+        received = f"{count} frames" + ("" if seconds is None else f", the last at {seconds:.3f} s")
+        received += f", then an error ({reason_of(error)})" if error else ""
+        refuse(path, received, "an undamaged video; repair, re-encode or trim it")
+
+
+def _progressive(frames: Iterable[Decoded], stream: Any) -> Iterator[Decoded]:
+    """Frames whose fields, where they are interlaced, are made into whole pictures.
+
+    As many frames as there are, at their times. A frame depends on the one before it, the one
+    after it and nothing else, so that a seek finds what a whole decoding finds.
+    """
+    before: Any = None
+    graph: Any = None
+    waiting: deque[float | None] = deque()
+
+    def finished() -> Iterator[Decoded]:
+        with contextlib.suppress(BlockingIOError, EOFError):
+            while waiting:
+                frame = graph.pull()
+                yield Decoded(frame, waiting.popleft(), deinterlaced=True)
+
+    for frame, seconds, _ in frames:
+        if graph is None:
+            if not frame.interlaced_frame:
+                before = frame
+                yield Decoded(frame, seconds)
+                continue
+            graph = _deinterlacer(frame, stream)
+            if before is not None:  # what has been shown still helps with what comes
+                graph.push(before)
+                waiting.append(None)
+        graph.push(frame)
+        waiting.append(seconds)
+        made = finished()
+        if before is not None:
+            if next(made, None) is None:
+                continue
+            before = None
+        yield from made
+    if graph is not None:
+        graph.push(None)
+        yield from finished()
+
+
+def _deinterlacer(frame: Any, stream: Any) -> Any:
+    graph = av.filter.Graph()
+    source = graph.add_buffer(template=frame, time_base=fraction(stream.time_base))
+    bwdif = graph.add("bwdif", "mode=send_frame:deint=interlaced")
+    graph.link_nodes(source, bwdif, graph.add("buffersink")).configure()
+    return graph

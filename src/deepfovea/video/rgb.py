@@ -1,0 +1,197 @@
+"""Decoded frames as RGB: matrix, range, primaries, depth, crop, rotation."""
+
+from __future__ import annotations
+
+import io
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from PIL import Image, ImageCms
+
+from .container import (
+    ACCURATE,
+    BT709,
+    IMAGE_SUFFIXES,
+    LIMITED_RANGE,
+    RESERVED,
+    UNSPECIFIED,
+    colorspace_of,
+    reason_of,
+    refuse,
+)
+from .crop import NO_CROP, Crop
+
+# Code points of ITU-T H.273, as FFmpeg has them
+PQ, HLG, GAMMA22, SRGB = 16, 18, 4, 13
+_ICC, _EXIF = 15, 31  # AVFrameSideDataType
+_PRIMARIES = (4, 5, 6, 7, 8, 9, 10, 11, 12, 22)  # what FFmpeg's filter knows, but for BT.709
+_LIKE_BT709 = (0, UNSPECIFIED, RESERVED, BT709, 6, 11, 14, 15)  # one curve under several names
+_SHOWN_ALIKE = (GAMMA22, SRGB)  # displays show BT.709 nearly so: values stay
+_CURVES = (5, 7, 8)  # gamma 2.8, SMPTE 240M, linear
+
+
+class ToRgb:
+    """Converts the decoded frames of one file, or one image.
+
+    ``matrix`` is the display matrix (a, b, c, d): the decoded pixel (x, y) is shown at
+    x' = a x + c y, y' = b x + d y.
+    """
+
+    def __init__(self, path: Path, crop: Crop = NO_CROP) -> None:
+        self.path, self.crop = path, crop
+        self.matrix, self.profile = (1, 0, 0, 1), b""
+        self.convert = VideoReformatter()  # one for all frames: setting it up takes 2 ms
+        self._graph: Any = None
+
+    def follow(self, path: Path, frame: Any) -> None:
+        """Take the rotation, and of an image the ICC profile, from a file and its first frame."""
+        self.path, self.matrix = path, display_matrix(frame)
+        self.profile = _embedded_profile(path) if path.suffix.lower() in IMAGE_SUFFIXES else b""
+
+    def __call__(self, frame: Any, alpha: bool) -> np.ndarray:
+        """Uint8 [H, W, 3] or with ``alpha`` [H, W, 4], as shown."""
+        in_yuv = not frame.format.is_rgb and not frame.format.has_palette
+        if in_yuv and frame.colorspace in (UNSPECIFIED, RESERVED):
+            frame.colorspace = colorspace_of(frame.width, frame.height)
+        try:
+            if needs_bt709(frame):
+                pixels = self._pixels(self._to_bt709(frame), False)
+                if alpha:
+                    pixels = np.concatenate([pixels, self._pixels(frame, True)[..., 3:]], -1)
+            else:
+                pixels = to_srgb(self._pixels(frame, alpha), self.profile)
+        except av.FFmpegError as error:
+            received = f"the pixel format {frame.format.name}, matrix {frame.colorspace}"
+            expected = "a common format; convert the file"
+            refuse(self.path, f"{received} ({reason_of(error)})", expected)
+        if frame.format.name.startswith("gray") and frame.color_range == LIMITED_RANGE:
+            full = ((np.arange(256) - 16) * (255 / 219)).round().clip(0, 255).astype(np.uint8)
+            pixels[..., :3] = full[pixels[..., :3]]  # swscale takes all grey for full range
+        return self._as_shown(pixels)
+
+    def _pixels(self, frame: Any, alpha: bool) -> np.ndarray:
+        part = frame.format.components
+        deep = max(component.bits for component in part) > 8
+        grey = len(part) < 3 and not frame.format.has_palette
+        if deep and (grey or frame.format.is_rgb) and not frame.format.name.startswith("xyz"):
+            kind = "rgba64le" if alpha else "gray16le" if grey else "rgb48le"
+            made = self.convert.reformat(frame, format=kind, interpolation=ACCURATE).to_ndarray()
+            # swscale would cut off: 257 levels of 16 bits are one of 8
+            pixels = ((made.astype(np.uint32) + 128) // 257).astype(np.uint8)
+            return pixels[..., None].repeat(3, -1) if pixels.ndim == 2 else pixels
+        kind = "rgba" if alpha else "rgb24"
+        shown: np.ndarray = self.convert.reformat(
+            frame, format=kind, interpolation=ACCURATE
+        ).to_ndarray()
+        return shown
+
+    def _to_bt709(self, frame: Any) -> Any:
+        """The frame with BT.709 primaries, in YCbCr, by FFmpeg's filter; in linear light."""
+        deep = self.convert.reformat(frame, format="yuv444p12le", interpolation=ACCURATE)
+        if frame.format.is_rgb or deep.colorspace in (UNSPECIFIED, RESERVED):
+            deep.colorspace = BT709
+        if deep.color_primaries not in _PRIMARIES:
+            deep.color_primaries = BT709
+        usual = SRGB if frame.format.is_rgb else BT709
+        if deep.color_trc not in (*_CURVES, *_SHOWN_ALIKE):
+            deep.color_trc = usual
+        deep.pts = 0
+        if self._graph is None:
+            curve = {GAMMA22: "gamma22", SRGB: "srgb"}.get(deep.color_trc)
+            curve = curve or ("srgb" if usual == SRGB else "bt709")
+            self._graph = av.filter.Graph()
+            source = self._graph.add_buffer(template=deep, time_base=Fraction(1))
+            wanted = f"space=bt709:primaries=bt709:trc={curve}:range=tv:format=yuv444p12"
+            converter = self._graph.add("colorspace", wanted)
+            self._graph.link_nodes(source, converter, self._graph.add("buffersink")).configure()
+        self._graph.push(deep)
+        return self._graph.pull()
+
+    def _as_shown(self, pixels: np.ndarray) -> np.ndarray:
+        top, bottom, left, right = self.crop
+        height, width = pixels.shape[:2]
+        if top + bottom < height and left + right < width:
+            pixels = pixels[top : height - bottom, left : width - right]
+        a, b, c, d = self.matrix
+        if abs(b) > abs(a):
+            pixels, a, d = pixels.swapaxes(0, 1), c, b
+        return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def needs_bt709(frame: Any) -> bool:
+    """Whether colours of a frame must be converted, and can be."""
+    curve, primaries = frame.color_trc, frame.color_primaries
+    if curve not in (*_LIKE_BT709, *_SHOWN_ALIKE, *_CURVES):
+        return False
+    return primaries in _PRIMARIES or curve in _CURVES
+
+
+def unusual_colours(frame: Any) -> str:
+    """What is said of colours that are used as they are; "" for all others."""
+    curve, primaries = frame.color_trc, frame.color_primaries
+    if curve in (PQ, HLG):
+        return "is HDR: its colours are used without tone mapping"
+    if needs_bt709(frame) or (
+        curve in (*_LIKE_BT709, *_SHOWN_ALIKE) and primaries in (0, UNSPECIFIED, RESERVED, BT709)
+    ):
+        return ""
+    return f"has uncommon colours (primaries {primaries}, transfer {curve}), used as they are"
+
+
+def to_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
+    """RGB(A) uint8 [H, W, 3 or 4] by LittleCMS from an ICC profile to sRGB.
+
+    Pixels come back as they are for a profile of another kind, or one that is broken.
+    """
+    try:
+        if not profile:
+            return pixels
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        name = ImageCms.getProfileDescription(source)
+        if source.profile.xcolor_space.strip() != "RGB" or "sRGB" in name:
+            return pixels
+        image = Image.fromarray(np.ascontiguousarray(pixels[..., :3]))
+        shown = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"))
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return pixels
+    return np.concatenate([np.asarray(shown), pixels[..., 3:]], -1)
+
+
+def display_matrix(frame: Any) -> tuple[int, int, int, int]:
+    """See :class:`ToRgb`."""
+    data = None
+    # PyAV frees the name of an ICC profile twice, and lists no side data at all where one is of a
+    # kind it does not know (Exif): these are removed first.
+    for removed in ([_ICC], [_ICC, _EXIF]):
+        try:
+            data = _without(frame, removed).side_data.get("DISPLAYMATRIX")
+            break
+        except ValueError:
+            continue
+    if data is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d = np.frombuffer(data, dtype=np.int32)[:5].tolist()
+    return a, b, c, d
+
+
+def _without(frame: Any, kinds: list[int]) -> Any:
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1)
+    )
+    removing = [graph.add("sidedata", f"mode=delete:type={kind}") for kind in kinds]
+    graph.link_nodes(source, *removing, graph.add("buffersink")).configure()
+    graph.push(frame)
+    return graph.pull()
+
+
+def _embedded_profile(path: Path) -> bytes:
+    try:
+        with Image.open(path) as image:
+            return image.info.get("icc_profile") or b""
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return b""  # of a kind that Pillow does not know
