@@ -1,9 +1,13 @@
 """Claims about the command line: what it refuses in one line, what it reads, what it prints."""
 
+import argparse
+import dataclasses
 import re
+import shlex
 import subprocess
 import sys
 import wave
+from pathlib import Path
 
 import media
 import numpy as np
@@ -11,11 +15,16 @@ import pytest
 import torch
 
 from deepfovea.checkpoint import save_model
-from deepfovea.cli import main
-from deepfovea.gaze import random_point
+from deepfovea.cli import _parser, announce, main
+from deepfovea.config import TrainConfig
+from deepfovea.fill import pull_push
+from deepfovea.fovea import downsample, sample
+from deepfovea.gaze import center, random_point
 from deepfovea.generators.stream.net import StreamConfig, StreamNet
+from deepfovea.resample import upsample_bicubic
 from deepfovea.video import VideoReader, VideoWriter
 
+ROOT = Path(__file__).parents[1]
 TINY_TRAINING = ["--steps=2", "--crop=64", "--clip=4", "--chunk=2", "--batch=1", "--workers=0"]
 DISC = "1,0,6,6.01"  # everything within six pixels of the gaze, and nothing else
 RANDOM_POINT = random_point(3, 48, 64).pixels([0], 48, 64)[0].tolist()
@@ -40,6 +49,8 @@ def folder(tmp_path_factory):
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
         sound.writeframes(bytes(16000))
     (folder / "no-images").mkdir()
+    (folder / "videos").mkdir()
+    media.write_video(folder / "videos" / "large.mp4", media.moving(2, 496, 660))
     assert main(["sample", str(good), "-o", str(folder / "rgba")]) == 0
     (folder / "columns.csv").write_text("time,left,right\n0,1,2\n")
     (folder / "outside.csv").write_text("time,x_px,y_px\n0,900,900\n")
@@ -89,6 +100,10 @@ def run(capsys, *arguments):
         ("sample good.mp4 --gaze centre --gaze-offset 1", "no clock"),
         ("sample good.mp4 --gaze 1,2 --gaze-offset -1", "no clock"),
         ("sample good.mp4 --gaze later.csv", "gaze from frames 90 to 91"),
+        ("reconstruct good.mp4 --gaze here", "'here', expected X,Y, centre, random, synthetic or"),
+        ("reconstruct good.mp4 --gaze center_", "did you mean 'centre'"),
+        ("export model.safetensors -o x.onnxx", "received the suffix '.onnxx', expected .onnx"),
+        ("reconstruct videos", "a folder of videos.*deepfovea infer videos"),
         ("reconstruct good.mp4 --gaze columns.csv", "time, left, right.*expected time"),
         ("sample good.mp4 --gaze outside.csv", "no position inside the frame"),
         ("reconstruct good.mp4 --gaze missing.csv", "missing.csv.*No such file"),
@@ -145,7 +160,9 @@ def test_bad_input_is_one_line_and_code_2(folder, capsys, monkeypatch, arguments
         arguments += ["--model", "model.safetensors"]
     before = snapshot(folder)
     code, error = run(capsys, *arguments)
-    error = [line for line in error.splitlines() if not line.startswith("rgba  fill")]
+    # Not what a run says of its plan and its progress.
+    progress = ("rgba  fill", "good.mp4: 64x48", "rgba: 64x48", "cut.mp4: 32x32")
+    error = [line for line in error.splitlines() if not line.startswith(progress)]
     assert (code, len(error)) == (2, 1)
     assert re.match(f"deepfovea: .*{complaint}", error[0])
     assert snapshot(folder) == before
@@ -156,6 +173,9 @@ def test_bad_input_is_one_line_and_code_2(folder, capsys, monkeypatch, arguments
     [
         ("", "COMMAND"),
         ("reconstrukt a.mp4", "invalid choice: 'reconstrukt'"),
+        ("reconstuct a.mp4", "did you mean 'reconstruct'?"),
+        ("reconstruct https://x.org/a.mp4 -o b.mp4", "received the address 'https://x.org/a.mp4'"),
+        ("evaluate https://x.org/a", "download it first"),
         ("reconstruct", "required: INPUT, -o"),
         ("reconstruct a.mp4", "required: -o"),
         ("reconstruct a.mp4 -o b.mp4 --sharper", "unrecognized arguments: --sharper"),
@@ -238,7 +258,8 @@ def test_an_interruption_is_code_130_and_leaves_nothing(folder, capsys, monkeypa
     files = (folder / "good.mp4", "-o", folder / "out.mp4", "--side-by-side", "--engine", "torch")
     code, error = run(capsys, "reconstruct", *files, "--model", folder / "model.safetensors")
     assert (code, len(calls)) == (130, 3)
-    assert "interrupted" in one_line(error)
+    plan, said = error.splitlines()
+    assert plan.endswith("out.mp4: 256x192") and "interrupted" in said
     assert snapshot(folder) == before
 
 
@@ -251,7 +272,8 @@ def test_any_size_will_do(folder, tmp_path, capsys, height, width, suffix):
     for options, scale in (["--simulate", "--gaze", "random"], 1), ([], 4):
         output = tmp_path / f"out-{scale}{suffix}"
         model = ("--model", folder / "model.safetensors", "--engine", "torch")
-        assert run(capsys, "reconstruct", source, "-o", output, *model, *options) == (0, "")
+        code, plan = run(capsys, "reconstruct", source, "-o", output, *model, *options)
+        assert (code, plan.count("\n")) == (0, 1)
         with VideoReader(output) as reader:
             shapes = [frame.image.shape for frame in reader]
         assert shapes == [(scale * height, scale * width, 3)] * 2
@@ -352,3 +374,105 @@ def test_train_makes_a_model(folder, tmp_path, capsys):
     assert model in capsys.readouterr().out
     assert main(["info", model]) == 0
     assert re.search(r"provenance: steps\s+2\s", capsys.readouterr().out)
+
+
+def test_what_will_happen_is_said_first(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    model = ("--model", "model.safetensors", "--engine", "torch", "--frames", "1")
+    code, error = run(capsys, "reconstruct", "good.mp4", "-o", tmp_path / "a.mp4", *model)
+    assert code == 0
+    plan = f"good.mp4: 64x48, 1 frame; low resolution 64x48 -> {tmp_path / 'a.mp4'}: 256x192"
+    assert error.splitlines() == [plan]
+    large = ("reconstruct", "videos/large.mp4", "-o", tmp_path / "b", *model)
+    code, error = run(capsys, *large)
+    plan, warning = error.splitlines()
+    assert code == 0 and plan.endswith("/b: 2640x1984")
+    assert warning.endswith("if it is the full resolution, stop and add --simulate")
+    code, error = run(capsys, *large, "--overwrite", "--simulate")
+    assert code == 0 and "low resolution 165x124 ->" in one_line(error)
+
+
+def test_long_work_is_estimated(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(announce, "SHORT_WORK", 0)
+    good, model = folder / "good.mp4", ("--model", folder / "model.safetensors")
+    _, error = run(capsys, "reconstruct", good, "-o", tmp_path / "a.mp4", *model)
+    assert re.search(r"256x192; about \d+ s or less\n", error)
+
+
+def test_quality_stands_beside_that_of_hole_filling(folder, tmp_path, capsys):
+    """Figures of the line, from the frames that were written and from the parts of the package."""
+    good, model = folder / "good.mp4", ("--model", folder / "model.safetensors")
+    line = ("reconstruct", good, "-o", tmp_path / "a", "--simulate", "--side-by-side", *model)
+    assert main([str(word) for word in (*line, "--engine", "torch")]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    ours, baseline = map(float, re.findall(r"([\d.]+) dB", first))
+    assert "against the original (hole filling + bicubic: " in first
+    assert (
+        second
+        == f"{tmp_path / 'a-side-by-side'}: samples | reconstruction | original, side by side"
+    )
+    with VideoReader(good) as reader, VideoReader(tmp_path / "a") as written:
+        truth, frames = (np.stack([f.image for f in r]) / 255.0 for r in (reader, written))
+    error = ((frames - truth) ** 2).mean((1, 2, 3))
+    # Frames of 8 bits add an error of 1 / 12 of a level squared: 0.06 dB at 40.
+    assert ours == pytest.approx(float((-10 * np.log10(error)).mean()), abs=0.1)
+    low = downsample(torch.from_numpy(truth).float().permute(0, 3, 1, 2))[None]
+    track = center().pixels(np.zeros(6), 12, 16)[None]
+    samples, mask = sample(low, track)
+    filled = upsample_bicubic(pull_push(samples, mask), 4)[0].clamp(0, 1).permute(0, 2, 3, 1)
+    error = ((filled.numpy() - truth) ** 2).mean((1, 2, 3))
+    assert baseline == pytest.approx(float((-10 * np.log10(error)).mean()), abs=0.02)
+
+
+def test_a_point_that_looks_normalised_gets_a_hint(folder, tmp_path, capsys):
+    def said(*words):
+        output = tmp_path / str(len(list(tmp_path.iterdir())))
+        return run(capsys, "sample", folder / "good.mp4", "-o", output, *words)
+
+    code, error = said("--gaze", "0.5,0.5")
+    assert code == 0 and "add --gaze-units norm" in one_line(error)
+    for words in (("0.5,0.5", "--gaze-units", "norm"), ("0,1",), ("20,30.5",)):
+        assert said("--gaze", *words) == (0, "")
+
+
+def test_every_option_has_help_and_every_subcommand_examples_that_can_be_read():
+    parser = _parser()
+    (subcommands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    for name, subcommand in subcommands.choices.items():
+        examples = subcommand.epilog.splitlines()
+        assert examples[0] == "examples:" and len(examples) > 1
+        for line in examples[1:]:
+            words = shlex.split(line, comments=True)
+            assert words[:2] == ["deepfovea", name]
+            assert parser.parse_args(words[1:]).subcommand == name
+        text = " ".join(subcommand.format_help().split())
+        for action in subcommand._actions:
+            assert action.help, (name, action.dest)
+            if action.option_strings and action.default not in (None, False, argparse.SUPPRESS):
+                said = f"(default: {action.default})"
+                assert said in text or "default" in action.help, (name, action.dest)
+        if "--model" in text:
+            assert "stream-perceptual" in text or name == "train"
+
+
+def test_options_of_training_say_what_the_configuration_says():
+    """One description for field, help and page."""
+    help = " ".join(_help_of("train").split())
+    for field in dataclasses.fields(TrainConfig):
+        words = " ".join(field.metadata["help"].split())
+        assert words.replace("-", "") in help.replace("- ", "").replace("-", ""), field.name
+        assert f"{field.metadata['group']}:" in help
+
+
+def test_the_page_of_the_command_line_is_the_help():
+    page = (ROOT / "docs" / "cli.md").read_text()
+    made = subprocess.run(
+        [sys.executable, ROOT / "docs" / "cli.py", "--print"], capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stderr
+    assert page == made.stdout, "python docs/cli.py writes it anew"
+
+
+def _help_of(name):
+    (subcommands,) = (a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
+    return subcommands.choices[name].format_help()

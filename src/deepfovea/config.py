@@ -118,104 +118,196 @@ Those from ``supervised`` to ``adversarial-fft`` are the published objective wit
 PUBLISHED_LOSSES = ("supervised", "perceptual", "flow", "adversarial", "adversarial-fft")
 
 
+def option(
+    default: Any, help: str, *, group: str, least: float | None = None, most: float | None = None
+) -> Any:
+    """A field of :class:`TrainConfig` with what the command line and the documentation say of it.
+
+    Args:
+        default: of the field.
+        help: what it is, without its default.
+        group: heading under which the command line lists it.
+        least: the smallest value allowed.
+        most: the largest value allowed.
+    """
+    metadata = {"help": help, "group": group, "least": least, "most": most}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+LENGTH, DATA, OBJECTIVE, OPTIMISERS, RUN = (
+    "model and length",
+    "clips",
+    "objective",
+    "optimisers",
+    "checkpoints and log",
+)
+"""Groups of the options of a training."""
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """One training run. Everything here is stored in the run's ``config.json``.
 
     The defaults are the recipe of ``stream``; :data:`PUBLISHED_TRAINING` is the published one.
-    A resumed run may change everything but what :data:`FIXED_ON_RESUME` names.
+    A resumed run may change everything but what :data:`FIXED_ON_RESUME` names. Each field is an
+    option of ``deepfovea train``; its description here is the one that the command line prints.
     """
 
-    model: str = "stream"
-    steps: int = 20_000
-    """Optimiser steps, one per chunk."""
-    clip: int = 16
-    """Frames of one clip; the state is carried through it."""
-    chunk: int = 4
-    """Frames through which gradients flow (truncated back-propagation through time)."""
-    batch: int = 4
-    """Clips per step and process."""
-    crop: int = 256
-    """Side of the high-resolution square, pixels (modern preprocessing)."""
-    learning_rate: float = 1e-3
-    """Of the generator and the parameters of the losses."""
-    warmup: int = 200
-    """Steps of linear rise of the learning rates."""
-    cooldown: int = 4_000
-    """Steps of linear fall to zero at the end."""
-    clip_gradient: float = 0.1
-    """Largest norm of the generator's gradient, 0 for no limit. That of ``stream`` is mostly 0.02
-    to 0.06; a rare one, through the warps of a clip that moves fast, is thirty times that and
-    would stall Adam for a hundred steps."""
-    ema: float = 0.999
-    """Decay per step of the averaged weights, which are what is saved as the model."""
-    seed: int = 0
-    workers: int = 1
-    """Processes that read clips, per training process."""
-    save_minutes: float = 5.0
-    """Minutes between checkpoints."""
-    keep_minutes: float = 0.0
-    """Minutes of training between checkpoints that are kept for good, 0 for none."""
-    losses: tuple[str, ...] = ("charbonnier", "motion", "endpoint")
-    """Terms of the objective, NAME or NAME=WEIGHT, see :data:`LOSS_WEIGHTS`."""
-    optimizer: Literal["adam", "muon"] = "adam"
-    """Of the generator: Adam, as published, or Muon for its convolutions, which learns ``paper``
-    several times faster."""
-    betas: tuple[float, float] = (0.9, 0.99)
-    """Adam's decays of the first and second moment, in all optimisers."""
-    discriminator_learning_rate: float = 1e-4
-    discriminator_channels: tuple[int, ...] = (64, 256, 256, 128, 1)
-    """Of the five residual blocks of both discriminators; these are the published ones."""
-    adversarial_loss: Literal["logistic", "wasserstein"] = "logistic"
-    """Non-saturating logistic, as published, or Wasserstein."""
-    r1: float = 0.0
-    """γ of the R1 penalty on the discriminators (Mescheder et al. 2018), 0 for none."""
-    shift: int = 0
-    """Pixels by which the window that the perceptual loss and the discriminators see is shifted at
-    random, 0 for none, as published. Their convolutions with strides and the pixel shuffle of a
-    generator have the same period; without shifts it learns a lattice that they do not see."""
-    perceptual_backbone: str = "vgg19"
-    """vgg19 (published) or efficientnet-lite0 (its weights come with a package)."""
-    perceptual_weights: str = ""
-    """File of the backbone's weights; empty: torchvision's or the package's own."""
-    perceptual_resolution: float = 0.5
-    """Of the frames that the backbone sees, 0.5 as published, which hides single pixels."""
-    flow_estimator: str = "dis"
-    """dis (OpenCV), raft, raft-large (torchvision) or pwcnet (published, needs weights)."""
-    flow_weights: str = ""
-    """File of the flow estimator's weights."""
-    preprocessing: Literal["modern", "published"] = "modern"
-    """Random crops, flips, strides and gaze, or the six-frame items of the paper."""
-    sampling: Literal["varied", "published"] = "varied"
-    """Of random clips: many densities, saccades and blue noise, or the published density at one
-    gaze per clip, for a network that is not told where it was sampled."""
-    size: tuple[int, int] = (768, 1024)
-    """Height and width of those items, pixels; the sides are cropped or padded to it."""
-    state: Literal["reset", "carry"] = "reset"
-    """Recurrent state at the first item of a video: new, or that of the video before (the second
-    published setting). Within a video it is always carried, detached between items."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of the networks' convolutions; weights and losses stay in float32."""
-    log_steps: int = 50
-    """Steps between rows of metrics, which are means over these steps."""
-    picture_steps: int = 1000
-    """Steps between pictures of input, prediction and label; 0 for none."""
+    model: str = option("stream", "generator: stream, paper or deepfovea", group=LENGTH)
+    steps: int = option(20_000, "optimiser steps, one per chunk", group=LENGTH, least=1)
+    epochs: int = option(
+        0,
+        "passes over the published items, instead of --steps; 0 takes --steps",
+        group=LENGTH,
+        least=0,
+        most=100_000,
+    )
+    clip: int = option(
+        16,
+        "frames of a clip, through which the state is carried",
+        group=LENGTH,
+        least=1,
+        most=10_000,
+    )
+    chunk: int = option(
+        4,
+        "frames through which gradients flow (truncated back-propagation through time)",
+        group=LENGTH,
+        least=1,
+    )
+    batch: int = option(4, "clips per step and process", group=LENGTH, least=1, most=4096)
+    seed: int = option(0, "of weights, clips and masks", group=LENGTH, least=0, most=2**32 - 1)
+    precision: Literal["fp32", "bf16", "fp16"] = option(
+        "fp32", "of the networks' convolutions; weights and losses stay in float32", group=LENGTH
+    )
+    preprocessing: Literal["modern", "published"] = option(
+        "modern",
+        "random crops, flips, strides and gaze, or the six-frame items of the paper",
+        group=DATA,
+    )
+    crop: int = option(
+        256, "side of the high-resolution square, a multiple of 32", group=DATA, most=16384
+    )
+    sampling: Literal["varied", "published"] = option(
+        "varied",
+        "of random clips: many densities, saccades and blue noise, or the published density at one "
+        "gaze per clip, for a network that is not told where it was sampled",
+        group=DATA,
+    )
+    size: tuple[int, int] = option(
+        (768, 1024), "height and width to which published items are cropped or padded", group=DATA
+    )
+    state: Literal["reset", "carry"] = option(
+        "reset",
+        "recurrent state at the first published item of a video: new, or carried on from the video "
+        "before (the second published setting)",
+        group=DATA,
+    )
+    workers: int = option(
+        1, "processes that read clips, per training process", group=DATA, least=0, most=1024
+    )
+    losses: tuple[str, ...] = option(
+        ("charbonnier", "motion", "endpoint"),
+        "terms, NAME or NAME=WEIGHT, of " + ", ".join(LOSS_WEIGHTS),
+        group=OBJECTIVE,
+    )
+    adversarial_loss: Literal["logistic", "wasserstein"] = option(
+        "logistic", "non-saturating logistic, as published, or Wasserstein", group=OBJECTIVE
+    )
+    r1: float = option(
+        0.0,
+        "γ of the R1 penalty on the discriminators (Mescheder et al. 2018), 0 for none",
+        group=OBJECTIVE,
+        least=0,
+    )
+    discriminator_channels: tuple[int, ...] = option(
+        (64, 256, 256, 128, 1),
+        "of the five residual blocks of both discriminators; the published ones",
+        group=OBJECTIVE,
+    )
+    # Their convolutions with strides and the pixel shuffle of a generator have the same period;
+    # without shifts it learns a lattice that they do not see.
+    shift: int = option(
+        0,
+        "pixels by which the window that the perceptual loss and the discriminators see is shifted "
+        "at random, 0 for none, as published",
+        group=OBJECTIVE,
+    )
+    perceptual_backbone: str = option(
+        "vgg19",
+        "vgg19, as published, or efficientnet-lite0, whose weights come with a package",
+        group=OBJECTIVE,
+    )
+    perceptual_weights: str = option(
+        "", "file of its weights, where they cannot be downloaded", group=OBJECTIVE
+    )
+    perceptual_resolution: float = option(
+        0.5, "share of the resolution that it sees, at most 1; published: 0.5", group=OBJECTIVE
+    )
+    flow_estimator: str = option(
+        "dis",
+        "dis (OpenCV), raft, raft-large (torchvision) or pwcnet (published, needs weights)",
+        group=OBJECTIVE,
+    )
+    flow_weights: str = option("", "file of its weights", group=OBJECTIVE)
+    optimizer: Literal["adam", "muon"] = option(
+        "adam",
+        "of the generator: Adam, as published, or Muon for its convolutions and Adam for the rest, "
+        "which learns paper several times faster",
+        group=OPTIMISERS,
+    )
+    learning_rate: float = option(
+        1e-3, "of the generator and the parameters of the losses", group=OPTIMISERS, least=0, most=1
+    )
+    discriminator_learning_rate: float = option(
+        1e-4, "of both discriminators", group=OPTIMISERS, least=0, most=1
+    )
+    betas: tuple[float, float] = option(
+        (0.9, 0.99), "Adam's decays of the first and second moment", group=OPTIMISERS
+    )
+    warmup: int = option(200, "steps of linearly rising learning rates", group=OPTIMISERS, least=0)
+    cooldown: int = option(
+        4_000, "steps of learning rates that fall to zero at the end", group=OPTIMISERS, least=0
+    )
+    # That of stream is mostly 0.02 to 0.06; a rare one, through the warps of a clip that moves
+    # fast, is thirty times that and would stall Adam for a hundred steps.
+    clip_gradient: float = option(
+        0.1,
+        "largest norm of the generator's gradient, 0 for no limit",
+        group=OPTIMISERS,
+        least=0,
+    )
+    ema: float = option(
+        0.999,
+        "decay per step of the averaged weights, which are what is saved as the model",
+        group=OPTIMISERS,
+    )
+    save_minutes: float = option(5.0, "minutes between checkpoints", group=RUN, least=0)
+    keep_minutes: float = option(
+        0.0, "minutes between checkpoints that are kept for good, 0 for none", group=RUN, least=0
+    )
+    log_steps: int = option(
+        50, "steps between rows of metrics, which are means over these steps", group=RUN, least=1
+    )
+    picture_steps: int = option(
+        1000,
+        "steps between pictures of input, prediction and label, 0 for none",
+        group=RUN,
+        least=0,
+    )
 
     def __post_init__(self) -> None:
-        least = {"steps": 1, "clip": 1, "chunk": 1, "batch": 1, "workers": 0, "seed": 0}
-        least |= {"warmup": 0, "cooldown": 0, "log_steps": 1, "picture_steps": 0}
-        least |= {"clip_gradient": 0, "r1": 0, "save_minutes": 0, "keep_minutes": 0}
-        least |= {"learning_rate": 0, "discriminator_learning_rate": 0}
-        for name, value in least.items():
-            received = getattr(self, name)
-            if not value <= received < float("inf"):
-                raise InputError(f"{_flag(name)}: received {received}, expected at least {value}")
-        most = {"seed": 2**32 - 1, "workers": 1024, "crop": 16384, "batch": 4096, "clip": 10_000}
-        most |= {"learning_rate": 1, "discriminator_learning_rate": 1}
-        for name, value in most.items():
-            if getattr(self, name) > value:
-                received = getattr(self, name)
-                raise InputError(f"{_flag(name)}: received {received}, expected at most {value}")
+        for field in dataclasses.fields(self):
+            received = getattr(self, field.name)
+            least, most = field.metadata["least"], field.metadata["most"]
+            if least is not None and not least <= received < float("inf"):
+                raise InputError(
+                    f"{_flag(field.name)}: received {received}, expected at least {least}"
+                )
+            if most is not None and received > most:
+                raise InputError(
+                    f"{_flag(field.name)}: received {received}, expected at most {most}"
+                )
         if not 0.0 < self.perceptual_resolution <= 1.0:
             raise InputError(
                 f"--perceptual-resolution: received {self.perceptual_resolution}, "
@@ -240,6 +332,11 @@ class TrainConfig:
         if len(channels) != 5 or not all(1 <= number <= 2048 for number in channels):
             raise InputError(
                 f"--discriminator-channels: received {channels}, expected five numbers, 1 to 2048"
+            )
+        if self.epochs and self.preprocessing != "published":
+            raise InputError(
+                "--epochs: random clips have no epochs; give --steps instead, or add "
+                "--preprocessing published"
             )
         if self.preprocessing == "published" and self.clip != 6:
             raise InputError(

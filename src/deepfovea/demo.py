@@ -55,6 +55,7 @@ def run_demo(
     folder: Path,
     reconstructor: Reconstructor,
     *,
+    model_name: str,
     max_frames: int | None = None,
     gaze: GazeTrack | None = None,
     on_frame: Callable[[], None] = lambda: None,
@@ -63,7 +64,8 @@ def run_demo(
 
     Writes ``reconstruction.mp4``, ``side-by-side.mp4`` (samples | reconstruction | original)
     and ``contact-sheet.png`` (the gaze ringed) into ``folder``; earlier ones are replaced. The
-    gaze is a synthetic track of fixations and saccades unless given.
+    gaze is a synthetic track of fixations and saccades unless given; ``model_name`` heads the
+    column of the reconstruction.
     """
     output, beside = folder / "reconstruction.mp4", folder / "side-by-side.mp4"
     sheet = folder / "contact-sheet.png"
@@ -105,7 +107,7 @@ def run_demo(
         on_frame=on_frame,
         on_result=compare,
     )
-    columns = ["samples, gaze ringed", "hole filling + bicubic", "DeepFovea++", "original"]
+    columns = ["samples, gaze ringed", "hole filling + bicubic", model_name, "original"]
     try:
         with replacing(sheet) as file:
             Image.fromarray(contact_sheet(rows, columns)).save(file, "PNG")

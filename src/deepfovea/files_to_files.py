@@ -16,12 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .config import PUBLISHED_DENSITY, Density, InputError
+from .fill import pull_push
 from .fovea import downsample, sample
 from .gaze import DisplayGeometry, GazeTrack, center
 from .images import side_by_side_panels, to_image
 from .io.outputs import made_folder, refuse_overlap
 from .metrics.pixel import psnr
 from .reconstructor import Gaze, Reconstructed, Reconstructor, YuvFrame
+from .resample import upsample_bicubic
 from .video import VideoReader, VideoWriter
 
 LARGEST_SIDE = 4096
@@ -33,12 +35,14 @@ class Summary:
     """What a run over a file did.
 
     frames; sampled: share of known low-resolution pixels; psnr: mean over frames, dB, None
-    without a truth; seconds: wall time, decoding and encoding included, ``on_result`` not.
+    without a truth; baseline_psnr: that of hole filling and bicubic upscaling; seconds: wall time,
+    decoding and encoding included, ``on_result`` and the baseline not.
     """
 
     frames: int
     sampled: float
     psnr: float | None
+    baseline_psnr: float | None
     seconds: float
 
     @property
@@ -89,7 +93,7 @@ def reconstruct_file(
     gaze = gaze or center()
     scale = reconstructor.model.scale
     reconstructor.reset()
-    frames, sampled, quality = 0, 0.0, 0.0
+    frames, sampled, quality, baseline = 0, 0.0, 0.0, 0.0
     started = time.perf_counter()
     outputs = [output, side_by_side] if side_by_side else [output]
     refuse_overlap(outputs, [source])
@@ -155,6 +159,9 @@ def reconstruct_file(
                 if truth is not None:
                     result = result._replace(frame=result.frame[..., : size[0], : size[1]])
                     quality += float(psnr(result.frame.cpu(), truth))
+                    called = time.perf_counter()
+                    baseline += float(psnr(_baseline(result, scale, size), truth))
+                    started += time.perf_counter() - called
                 shown = result.frame
                 writer.write(to_image(shown), pts_seconds)
                 if beside:
@@ -166,7 +173,20 @@ def reconstruct_file(
                     started += time.perf_counter() - called
             on_frame()
     seconds = time.perf_counter() - started
-    return Summary(frames, sampled / frames, quality / frames if simulate else None, seconds)
+    return Summary(
+        frames=frames,
+        sampled=sampled / frames,
+        psnr=quality / frames if simulate else None,
+        baseline_psnr=baseline / frames if simulate else None,
+        seconds=seconds,
+    )
+
+
+def _baseline(result: Reconstructed, scale: int, size: tuple[int, int]) -> Tensor:
+    """Holes filled from their surroundings, then bicubic upscaling: [3, H, W] on the CPU."""
+    samples, mask = result.samples.cpu()[None, None], result.mask.cpu()[None, None]
+    frame = upsample_bicubic(pull_push(samples, mask), scale)[0, 0]
+    return frame[:, : size[0], : size[1]].clamp(0.0, 1.0)
 
 
 def to_tensor(image: np.ndarray) -> Tensor:

@@ -7,23 +7,41 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from .options import Subcommands, comma_separated, positive, protect_inputs, write_text
+from .options import (
+    DEVICE_HELP,
+    MODEL_HELP,
+    Subcommands,
+    comma_separated,
+    positive,
+    protect_inputs,
+    write_text,
+)
 
 
 def add(subcommands: Subcommands) -> None:
     """Add this subcommand to the command line."""
-    parser = subcommands.add_parser("bench", help="how long a frame takes, by model and engine")
-    parser.add_argument("--models", default="stream", metavar="NAME|PATH,…")
+    parser = subcommands.add_parser(
+        "bench",
+        help="how long a frame takes, by model and engine",
+        examples=(
+            "deepfovea bench --models stream,paper --engines torch,openvino",
+            "deepfovea bench --device cuda --engines torch --size 270x480 --json bench.json",
+        ),
+    )
+    parser.add_argument("--models", default="stream", metavar="NAME|PATH,…", help=MODEL_HELP)
     parser.add_argument(
-        "--engines", default="torch,onnxruntime,openvino", metavar="NAME,…", help="or auto"
+        "--engines",
+        default="torch,onnxruntime,openvino",
+        metavar="NAME,…",
+        help="torch, onnxruntime, openvino or auto",
     )
     parser.add_argument("--size", default="192x256", metavar="HxW", help="low resolution")
     parser.add_argument("--frames", type=positive, default=60, metavar="N", help="that are timed")
     parser.add_argument(
         "--rounds", type=positive, default=1, metavar="N", help="of which the fastest counts"
     )
-    parser.add_argument("--device", default="cpu", help="of torch: cpu (default) | cuda | auto …")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--device", default="auto", help=f"of torch: {DEVICE_HELP}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there")
     parser.set_defaults(handler=_bench)
 
 

@@ -11,6 +11,7 @@ from .options import (
     Subcommands,
     add_model,
     frame_total,
+    local_path,
     make_reconstructor,
     positive,
     seed,
@@ -19,11 +20,27 @@ from .options import (
 
 def add(subcommands: Subcommands) -> None:
     """Add this subcommand to the command line."""
-    parser = subcommands.add_parser("demo", help="reconstruct a real video and compare")
-    parser.add_argument("-o", "--output", type=Path, default=Path("demo-output"), metavar="FOLDER")
-    parser.add_argument("--video", type=Path, help="instead of the demo video")
+    parser = subcommands.add_parser(
+        "demo",
+        help="reconstruct a real video and compare",
+        description="Reduce a video by four, sample it along a synthetic gaze, reconstruct it and "
+        "compare with methods that need no training. FOLDER gets reconstruction.mp4, "
+        "side-by-side.mp4 and contact-sheet.png; earlier ones are replaced.",
+        examples=("deepfovea demo", "deepfovea demo --video my.mp4 --frames 48 -o my-demo"),
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("demo-output"),
+        metavar="FOLDER",
+        help="where the results go",
+    )
+    parser.add_argument(
+        "--video", type=local_path, metavar="FILE", help="instead of the demo video"
+    )
     parser.add_argument("--frames", type=positive, metavar="N", help="stop after N frames")
-    parser.add_argument("--seed", type=seed, default=0)
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the random draws")
     add_model(parser)
     parser.set_defaults(handler=_demo)
 
@@ -45,6 +62,7 @@ def _demo(options: argparse.Namespace) -> None:
             video,
             options.output,
             make_reconstructor(options, None),
+            model_name=Path(options.model).stem,
             max_frames=options.frames,
             on_frame=advance,
         )

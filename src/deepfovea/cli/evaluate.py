@@ -12,17 +12,21 @@ from typing import TYPE_CHECKING
 from ..config import Density, InputError
 from .options import (
     DENSITY_HELP,
+    DEVICE_HELP,
     GAZE_HELP,
+    MODEL_HELP,
     Subcommands,
     add_gaze_offset,
     comma_separated,
     density,
     gaze_track,
+    local_path,
     non_negative,
     one_line,
     positive,
     protect_inputs,
     seed,
+    shortened,
     write_bytes,
     write_text,
 )
@@ -45,16 +49,26 @@ def add(subcommands: Subcommands) -> None:
         help="score models and baselines on a folder of videos",
         description="Score models and baselines on every clip of a folder, which is the ground "
         "truth. The exit code is 1 if a clip could not be read.",
+        examples=(
+            "deepfovea evaluate videos --models stream,paper --json results.json --plots plots",
+            "deepfovea evaluate videos --metrics psnr --frames 8    # quickly",
+            "deepfovea evaluate results.json --markdown tables.md   # rendered again",
+        ),
     )
     parser.add_argument(
         "root",
-        type=Path,
+        type=local_path,
         metavar="DIR|FILE.json",
         help="folder of videos or folders of images; or what --json wrote, to render it again",
     )
     runs = [
-        parser.add_argument("--models", default="stream", metavar="NAME|PATH,…"),
-        parser.add_argument("--baselines", default="fill,accumulate,bicubic-all", metavar="NAME,…"),
+        parser.add_argument("--models", default="stream", metavar="NAME|PATH,…", help=MODEL_HELP),
+        parser.add_argument(
+            "--baselines",
+            default="fill,accumulate,bicubic-all",
+            metavar="NAME,…",
+            help="methods that need no training",
+        ),
         parser.add_argument(
             "--frames", type=positive, default=24, metavar="N", help="of every clip"
         ),
@@ -64,25 +78,33 @@ def add(subcommands: Subcommands) -> None:
             metavar="WORD|FILE",
             help=f"{GAZE_HELP}; or a folder with CLIP.csv for every clip",
         ),
-        parser.add_argument("--gaze-units", choices=["px", "norm", "ndc", "norm_up"]),
+        parser.add_argument(
+            "--gaze-units", choices=["px", "norm", "ndc", "norm_up"], help="as in reconstruct"
+        ),
         add_gaze_offset(parser),
-        parser.add_argument("--seed", type=seed, default=0, help="of all random draws"),
-        parser.add_argument("--density", type=density, default=Density(), help=DENSITY_HELP),
+        parser.add_argument(
+            "--seed", type=seed, default=0, metavar="N", help="of all random draws"
+        ),
+        parser.add_argument("--density", type=density, default="published", help=DENSITY_HELP),
         parser.add_argument(
             "--fov", type=float, metavar="DEGREES", help="horizontal angle that the frames fill"
         ),
-        parser.add_argument("--blue-noise", action="store_true", help="even draws"),
+        parser.add_argument(
+            "--blue-noise",
+            action="store_true",
+            help="even draws in space and time instead of independent ones",
+        ),
         parser.add_argument("--metrics", metavar="NAME,…", help=METRICS_HELP),
         parser.add_argument(
-            "--flow", default="dis", metavar="NAME", help="true motion for E_warp (default dis)"
+            "--flow", default="dis", metavar="NAME", help="estimator of the true motion, for E_warp"
         ),
-        parser.add_argument("--flow-weights", type=Path, metavar="FILE", help="of --flow"),
-        parser.add_argument("--device", default="auto", help="auto | cpu | cuda | cuda:N | mps"),
+        parser.add_argument("--flow-weights", type=local_path, metavar="FILE", help="of --flow"),
+        parser.add_argument("--device", default="auto", help=DEVICE_HELP),
         parser.add_argument(
             "--engine",
             default="torch",
             metavar="NAME",
-            help="torch (default, the same everywhere) | onnxruntime | openvino | auto",
+            help="torch (the same everywhere) | onnxruntime | openvino | auto",
         ),
         parser.add_argument(
             "--workers",
@@ -103,7 +125,10 @@ def add(subcommands: Subcommands) -> None:
     parser.add_argument(
         "--plots", type=Path, metavar="DIR", help="charts, and a contact sheet per clip in sheets/"
     )
-    parser.set_defaults(handler=_evaluate, runs={run.dest: run.default for run in runs})
+    parser.set_defaults(
+        handler=_evaluate,
+        runs={run.dest: parser.get_default(run.dest) for run in runs} | {"density": Density()},
+    )
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -171,7 +196,7 @@ def _run(options: argparse.Namespace) -> Result:
         print(one_line(line), file=sys.stderr, flush=True)
 
     def on_row(row: Row) -> None:
-        log(f"{row.clip}  {row.method}  {row.psnr:.2f} dB")
+        log(f"{shortened(row.clip)}  {shortened(row.method)}  {row.psnr:.2f} dB")
 
     def on_sheet(clip: str, panels: list[Panels]) -> None:
         path = options.plots / "sheets" / f"{clip}.png"

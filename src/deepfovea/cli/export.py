@@ -5,18 +5,37 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .options import Subcommands, positive, protect_inputs
+from ..config import InputError
+from .options import MODEL_HELP, Subcommands, positive, protect_inputs
 
 
 def add(subcommands: Subcommands) -> None:
     """Add this subcommand to the command line."""
     parser = subcommands.add_parser(
-        "export", help="a model as ONNX, one step per run, state in and out"
+        "export",
+        help="a model as ONNX, one step per run, state in and out",
+        description="Write one step of a model as ONNX, with its state as named inputs and "
+        "outputs, once it is proven equal to PyTorch.",
+        examples=(
+            "deepfovea export stream -o stream.onnx",
+            "deepfovea export stream -o stream.onnx --static 192x256 --fp16",
+        ),
     )
-    parser.add_argument("model", metavar="MODEL", help="name or .safetensors file")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.onnx")
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument(
-        "--opset", type=positive, default=16, metavar="N", help="16 (default) to 20"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE.onnx",
+        help="is replaced if it exists",
+    )
+    parser.add_argument(
+        "--opset",
+        type=positive,
+        default=16,
+        metavar="N",
+        help="version of ONNX's operators, 16 to 20",
     )
     parser.add_argument(
         "--static",
@@ -31,6 +50,10 @@ def _export(options: argparse.Namespace) -> None:
     from ..checkpoint import load
     from ..runtime.export import export_onnx, parse_size
 
+    if options.output.suffix.lower() != ".onnx":
+        raise InputError(
+            f"{options.output}: received the suffix {options.output.suffix!r}, expected .onnx"
+        )
     protect_inputs(options, options.output)
     difference = export_onnx(
         load(options.model),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..config import InputError
 from ..io.outputs import refuse_overlap
+from .announce import announce, quality
 from .options import (
     SKIP_HELP,
     ProgressBar,
@@ -15,6 +16,7 @@ from .options import (
     add_gaze_and_density,
     add_model,
     gaze_and_display,
+    local_path,
     make_reconstructor,
     positive,
     protect_inputs,
@@ -25,8 +27,18 @@ _log = logging.getLogger(__name__)
 
 def add(subcommands: Subcommands) -> None:
     """Add this subcommand to the command line."""
-    parser = subcommands.add_parser("infer", help="reconstruct every video of a folder")
-    parser.add_argument("root", type=Path, metavar="DIR", help="holds videos or folders of images")
+    parser = subcommands.add_parser(
+        "infer",
+        help="reconstruct every video of a folder",
+        description="As reconstruct, for every video and folder of images in a folder and below.",
+        examples=(
+            "deepfovea infer videos -o reconstructed --simulate --gaze random",
+            "deepfovea infer low-resolution -o large --skip-unreadable",
+        ),
+    )
+    parser.add_argument(
+        "root", type=local_path, metavar="DIR", help="holds videos or folders of images"
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -43,7 +55,7 @@ def add(subcommands: Subcommands) -> None:
     parser.add_argument(
         "--simulate",
         action="store_true",
-        help="the videos are full resolution: reduce them first, report quality",
+        help="the videos are the full resolution: reduce them by four first, report quality",
     )
     parser.add_argument("--skip-unreadable", action="store_true", help=SKIP_HELP)
     parser.set_defaults(handler=_infer)
@@ -74,6 +86,7 @@ def _infer(options: argparse.Namespace) -> None:
             continue
         gaze, geometry, total = gaze_and_display(options, reader)
         made = make_reconstructor(options, geometry)
+        announce(options, reader, output, made, total)
         with ProgressBar(total) as advance:
             summary = reconstruct_file(
                 video,
@@ -87,8 +100,7 @@ def _infer(options: argparse.Namespace) -> None:
                 skip_unreadable=options.skip_unreadable,
                 on_frame=advance,
             )
-        quality = "" if summary.psnr is None else f", PSNR {summary.psnr:.2f} dB"
-        print(f"{output}: {summary.frames} frames{quality}")
+        print(f"{output}: {summary.frames} frames{quality(summary)}")
         done += 1
     if not done:
         raise InputError(f"{options.root}: no video that can be read; expected one at least")

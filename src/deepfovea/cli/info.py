@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 
-from .options import Subcommands, one_line
+from .options import MODEL_HELP, Subcommands, one_line
 
 
 def add(subcommands: Subcommands) -> None:
     """Add this subcommand to the command line."""
-    parser = subcommands.add_parser("info", help="parameters, provenance and cost of a model")
-    parser.add_argument("model", metavar="MODEL", help="name or .safetensors file")
+    parser = subcommands.add_parser(
+        "info",
+        help="parameters, provenance and cost of a model",
+        examples=("deepfovea info stream", "deepfovea info runs/mine/model.safetensors"),
+    )
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     parser.set_defaults(handler=_info)
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import math
+import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from ..config import Density, InputError
+from ..config import Density, InputError, expected_one_of
 from ..io.atomic import replacing
 from ..io.outputs import made_folder, refuse_overlap
 
@@ -17,20 +20,55 @@ if TYPE_CHECKING:
     from ..gaze import DisplayGeometry, GazeTrack
     from ..reconstructor import Reconstructor
 
+BUNDLED = sorted(
+    path.stem for path in (Path(__file__).parents[1] / "weights").glob("*.safetensors")
+)
+"""Names of the models that come with the package; the files are not read."""
+
+MODEL_HELP = f"{', '.join(BUNDLED)}, or the path of a .safetensors file"
+DEVICE_HELP = "auto (CUDA, else MPS, else the CPU) | cpu | cuda | cuda:N | mps"
 DENSITY_HELP = (
-    "published (default) | budget:PERCENT | uniform:PERCENT | CENTRE,PERIPHERY,INNER,OUTER "
-    "in low-resolution pixels, with 'deg' behind it in degrees (needs --fov)"
+    "how densely to sample: published | budget:PERCENT | uniform:PERCENT | "
+    "CENTRE,PERIPHERY,INNER,OUTER in low-resolution pixels, with 'deg' behind it in degrees (needs "
+    "--fov)"
 )
 SKIP_HELP = "leave out frames that cannot be read, with a warning, instead of stopping there"
+GAZE_WORDS = ("centre", "random", "synthetic")
 GAZE_HELP = (
-    "X,Y | centre (default) | random (one seeded point, as published) | synthetic (seeded "
-    "fixations and saccades) | a file: CSV of our own, or what Pupil Labs, Tobii, EyeLink, SMI and "
-    "Gazepoint export (docs/formats.md)"
+    "where the eye looks: X,Y | centre | random (one seeded point, as published) | synthetic "
+    "(seeded fixations and saccades) | a file: CSV of our own, or what Pupil Labs, Tobii, EyeLink, "
+    "SMI and Gazepoint export (docs/formats.md)"
 )
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Shows every default, and leaves the examples as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("examples:"):
+            return super()._fill_text(text, width, indent)
+        return textwrap.fill(" ".join(text.split()), width)
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        shown = action.default not in (None, False, "", argparse.SUPPRESS)
+        if action.help is None or not shown or "default" in action.help:
+            return action.help
+        return f"{action.help} (default: %(default)s)"
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a wrong command line in one line."""
+    """Reports a wrong command line in one line; ``examples`` end its help."""
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **options: Any) -> None:
+        if examples:
+            options["epilog"] = "\n  ".join(("examples:", *examples))
+        options["formatter_class"] = HelpFormatter
+        super().__init__(*args, **options)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            near = expected_one_of(str(value), map(str, action.choices))
+            raise argparse.ArgumentError(action, f"invalid choice: {str(value)!r:.100}, {near}")
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2."""
@@ -46,16 +84,25 @@ def one_line(message: object) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def shortened(name: str, width: int = 48) -> str:
+    """A name for a line of a log: its middle is left out where it is long."""
+    name = one_line(name)
+    half = (width - 1) // 2
+    return name if len(name) <= width else f"{name[:half]}…{name[-half:]}"
+
+
 def add_input_output(parser: argparse.ArgumentParser) -> None:
     """INPUT, -o OUTPUT and what limits them."""
-    parser.add_argument("input", type=Path, metavar="INPUT", help="video file or folder of images")
+    parser.add_argument(
+        "input", type=local_path, metavar="INPUT", help="video file or folder of images"
+    )
     parser.add_argument(
         "-o",
         "--output",
         type=Path,
         required=True,
         metavar="OUTPUT",
-        help="video file; without a suffix a folder of PNGs",
+        help="video file; without a suffix a folder of PNGs; missing folders are made",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing OUTPUT")
     parser.add_argument("--frames", type=positive, metavar="N", help="stop after N frames")
@@ -64,15 +111,13 @@ def add_input_output(parser: argparse.ArgumentParser) -> None:
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """--model, --device and --engine."""
-    parser.add_argument("--model", default="stream", metavar="NAME|PATH", help="default stream")
-    parser.add_argument(
-        "--device", default="auto", help="auto (default) | cpu | cuda | cuda:N | mps"
-    )
+    parser.add_argument("--model", default="stream", metavar="NAME|PATH", help=MODEL_HELP)
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument(
         "--engine",
         default="auto",
         metavar="NAME",
-        help="auto (default: the fastest installed) | torch | onnxruntime | openvino",
+        help="auto (the fastest installed) | torch | onnxruntime | openvino",
     )
 
 
@@ -87,7 +132,7 @@ def add_gaze_and_density(parser: argparse.ArgumentParser) -> None:
         "from the bottom left",
     )
     add_gaze_offset(parser)
-    parser.add_argument("--density", type=density, default=Density(), help=DENSITY_HELP)
+    parser.add_argument("--density", type=density, default="published", help=DENSITY_HELP)
     parser.add_argument(
         "--fov", type=float, metavar="DEGREES", help="horizontal field of view of the display"
     )
@@ -96,7 +141,7 @@ def add_gaze_and_density(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="even draws in space and time instead of independent ones",
     )
-    parser.add_argument("--seed", type=seed, default=0, help="of all random draws")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of all random draws")
 
 
 def add_gaze_offset(parser: argparse.ArgumentParser) -> argparse.Action:
@@ -119,6 +164,16 @@ def seconds(text: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"received {text!r:.100}, expected seconds, as -0.25")
     return value
+
+
+def local_path(text: str) -> Path:
+    """The path of an input; addresses are refused as they were typed."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"received the address {text!r:.200}, expected a file or folder on this machine; "
+            "download it first"
+        )
+    return Path(text)
 
 
 def positive(text: str) -> int:
@@ -212,7 +267,14 @@ def gaze_track(
     if word == "synthetic":
         return gaze.synthetic(seed, seconds)
     if is_point:
+        _hint_at_units(word, units)
         return gaze.parse_point(word, units or "px", frame_size=size)
+    if "." not in word and not Path(word).exists():
+        near = difflib.get_close_matches(word, GAZE_WORDS, 1)
+        raise InputError(
+            f"--gaze: received {word!r:.100}, expected X,Y, {', '.join(GAZE_WORDS)} or the path of "
+            "a gaze file" + (f"; did you mean {near[0]!r}?" if near else "")
+        )
     return gaze.read_track(
         word,
         units=units,
@@ -221,6 +283,18 @@ def gaze_track(
         frame_count=frame_count,
         time_offset_seconds=offset,
     )
+
+
+def _hint_at_units(point: str, units: str | None) -> None:
+    """Say so where a point that looks normalised is taken for pixels."""
+    with contextlib.suppress(ValueError):  # which is reported by who reads it
+        x, y = (float(part) for part in point.split(","))
+        if units is None and 0 <= x <= 1 and 0 <= y <= 1 and not (x % 1 == y % 1 == 0):
+            print(
+                f"deepfovea: --gaze {point} is taken for pixels, the top left corner; if 0 to 1 "
+                "across the frame is meant, add --gaze-units norm",
+                file=sys.stderr,
+            )
 
 
 def frame_total(reader: Any, frames: int | None) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from .announce import announce, quality, refuse_existing, refuse_folder_of_videos
 from .options import (
     ProgressBar,
     Subcommands,
@@ -19,7 +20,18 @@ from .options import (
 def add(subcommands: Subcommands) -> None:
     """Add this subcommand to the command line."""
     parser = subcommands.add_parser(
-        "reconstruct", help="a video or folder of images into a larger one"
+        "reconstruct",
+        help="a video or folder of images into a larger one",
+        description="Sample a video where the eye looks and reconstruct it, four times larger. "
+        "INPUT is the low resolution; with --simulate it is the full resolution, which is reduced "
+        "by four first, so that OUTPUT has its size and is compared with it.",
+        examples=(
+            "deepfovea reconstruct video.mp4 -o out.mp4 --simulate --gaze synthetic --side-by-side",
+            "deepfovea reconstruct low.mp4 -o large.mp4 --gaze 160,90",
+            "deepfovea reconstruct video.mp4 -o out.mp4 --simulate --gaze gaze.csv --density "
+            "budget:10",
+            "deepfovea reconstruct rgba-frames -o out.mp4    # alpha 0: not sampled",
+        ),
     )
     add_input_output(parser)
     add_model(parser)
@@ -27,12 +39,12 @@ def add(subcommands: Subcommands) -> None:
     parser.add_argument(
         "--simulate",
         action="store_true",
-        help="INPUT is full resolution: reduce it first, report quality",
+        help="INPUT is the full resolution: reduce it by four first, report quality",
     )
     parser.add_argument(
         "--side-by-side",
         action="store_true",
-        help="also write samples | reconstruction (| original) beside OUTPUT",
+        help="also write samples | reconstruction (| original), as OUTPUT-side-by-side",
     )
     parser.set_defaults(handler=_reconstruct)
 
@@ -45,13 +57,17 @@ def _reconstruct(options: argparse.Namespace) -> None:
     if options.side_by_side:
         beside = output.parent / f"{output.stem}-side-by-side{output.suffix}"
     protect_inputs(options, output, beside)
+    refuse_existing(options, output, beside)
+    refuse_folder_of_videos(options.input)
     with VideoReader(options.input, frame_rate=options.frame_rate) as reader:
         gaze, geometry, total = gaze_and_display(options, reader)
+        reconstructor = make_reconstructor(options, geometry)
+        announce(options, reader, output, reconstructor, total)
     with ProgressBar(total) as advance:
         summary = reconstruct_file(
             options.input,
-            options.output,
-            make_reconstructor(options, geometry),
+            output,
+            reconstructor,
             gaze=gaze,
             simulate=options.simulate,
             side_by_side=beside,
@@ -60,8 +76,10 @@ def _reconstruct(options: argparse.Namespace) -> None:
             overwrite=options.overwrite,
             on_frame=advance,
         )
-    quality = "" if summary.psnr is None else f", PSNR {summary.psnr:.2f} dB against the input"
     print(
-        f"{options.output}: {summary.frames} frames, {100 * summary.sampled:.1f} % of the "
-        f"low-resolution pixels sampled, {summary.frames_per_second:.1f} frames/s{quality}"
+        f"{output}: {summary.frames} frames, {100 * summary.sampled:.1f} % of the low-resolution "
+        f"pixels sampled, {summary.frames_per_second:.1f} frames/s{quality(summary)}"
     )
+    if beside:
+        panels = "samples | reconstruction" + " | original" * options.simulate
+        print(f"{beside}: {panels}, side by side")

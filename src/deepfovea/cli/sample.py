@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from .announce import refuse_folder_of_videos
 from .options import (
     ProgressBar,
     Subcommands,
@@ -16,11 +17,23 @@ from .options import (
 
 def add(subcommands: Subcommands) -> None:
     """Add this subcommand to the command line."""
-    parser = subcommands.add_parser("sample", help="write what the network sees")
+    parser = subcommands.add_parser(
+        "sample",
+        help="write what the network sees",
+        description="Write what the network sees: the low resolution with most pixels dropped. "
+        "In a folder of PNGs, .webm or .mov alpha 0 marks dropped pixels, which reconstruct reads "
+        "back; elsewhere they are black.",
+        examples=(
+            "deepfovea sample video.mp4 -o samples --simulate --gaze 320,180",
+            "deepfovea sample low.mp4 -o samples.mp4 --density uniform:20 --blue-noise",
+        ),
+    )
     add_input_output(parser)
     add_gaze_and_density(parser)
     parser.add_argument(
-        "--simulate", action="store_true", help="INPUT is full resolution: reduce it by four first"
+        "--simulate",
+        action="store_true",
+        help="INPUT is the full resolution: reduce it by four first",
     )
     parser.set_defaults(handler=_sample)
 
@@ -30,6 +43,7 @@ def _sample(options: argparse.Namespace) -> None:
     from ..video import VideoReader
 
     protect_inputs(options, options.output)
+    refuse_folder_of_videos(options.input)
     with VideoReader(options.input, frame_rate=options.frame_rate) as reader:
         gaze, geometry, total = gaze_and_display(options, reader)
     with ProgressBar(total) as advance:

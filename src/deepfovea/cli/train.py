@@ -8,64 +8,54 @@ import threading
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ..config import LOSS_WEIGHTS, PUBLISHED_LOSSES, PUBLISHED_TRAINING, InputError, TrainConfig
+from ..config import PUBLISHED_LOSSES, PUBLISHED_TRAINING, InputError, TrainConfig
 from ..io.outputs import refuse_overlap
-from .options import SKIP_HELP, Subcommands, comma_separated, protect_inputs, size
+from .options import (
+    DEVICE_HELP,
+    SKIP_HELP,
+    Subcommands,
+    comma_separated,
+    local_path,
+    protect_inputs,
+    size,
+)
 
-RECIPE_HELP = (
-    "Defaults are those of the recipe of stream; with another model, or with one of the published "
-    "losses, those of the published recipe (in brackets where they differ). A resumed run goes on "
-    "with its own config.json. Options that are given come before all of these."
+DESCRIPTION = (
+    "Train a generator on a folder of videos or folders of images. Defaults are those of the "
+    "recipe of stream; with another model, or with one of the published losses, those of the "
+    "published recipe (in brackets where they differ). A resumed run goes on with its own "
+    "config.json. Options that are given come before all of these. Ctrl-C saves the run."
 )
 
 
-HELP = {
-    "model": "stream | paper | deepfovea",
-    "steps": "of the optimisers, one per chunk",
-    "clip": "frames through which the state is carried",
-    "chunk": "frames through which gradients flow",
-    "batch": "clips per step and process",
-    "crop": "side of the high-resolution square, a multiple of 32",
-    "learning_rate": "of the generator",
-    "warmup": "steps of rising rates",
-    "cooldown": "steps of falling rates at the end",
-    "motion_weight": "weight of the loss 'motion'",
-    "clip_gradient": "largest norm of the gradient, 0 for no limit",
-    "ema": "decay of the averaged weights, which become the model",
-    "workers": "processes that read clips",
-    "save_minutes": "between checkpoints",
-    "keep_minutes": "between checkpoints that are kept for good, 0 for none",
-    "losses": "NAME or NAME=WEIGHT of " + ", ".join(LOSS_WEIGHTS),
-    "optimizer": "of the generator; muon: Muon for convolutions, Adam for the rest",
-    "betas": "of Adam",
-    "discriminator_channels": "of the five blocks",
-    "r1": "weight of the R1 penalty on the discriminators",
-    "shift": "pixels by which what these and perceptual see is shifted at random",
-    "perceptual_backbone": "vgg19 | efficientnet-lite0",
-    "perceptual_resolution": "of the frames that it sees, at most 1",
-    "perceptual_weights": "file of its weights, where they cannot be downloaded",
-    "flow_estimator": "dis | raft | raft-large | pwcnet",
-    "flow_weights": "file of its weights",
-    "preprocessing": "random clips, or the items of the paper",
-    "sampling": "of random clips: many densities and moving gaze, or as published",
-    "size": "of these items",
-    "state": "at the first item of a video: new, or carried on from the video before",
-    "log_steps": "between rows of metrics",
-    "picture_steps": "between pictures, 0 for none",
-}
-"""What an option means, where its name does not say it."""
-
-
 def add(subcommands: Subcommands) -> None:
-    """Add these subcommands to the command line."""
+    """Add this subcommand to the command line."""
     parser = subcommands.add_parser(
-        "train", help="train a generator on a folder of videos", epilog=RECIPE_HELP
+        "train",
+        help="train a generator on a folder of videos",
+        description=DESCRIPTION,
+        examples=(
+            "deepfovea train --data videos --run runs/mine",
+            "deepfovea train --data videos --run runs/mine --resume --steps 30000",
+            "deepfovea train --data REDS --run runs/paper --model paper --losses charbonnier "
+            "--optimizer muon",
+            "deepfovea train --data videos --run runs/gan --losses charbonnier,motion,adversarial "
+            "--start-from stream",
+        ),
     )
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--run", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument(
+        "--data", type=local_path, required=True, metavar="DIR", help="holds the videos, or REDS"
+    )
+    parser.add_argument(
+        "--run",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="gets checkpoints, metrics, pictures and the model",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="a config.json with the defaults instead"
+        "--config", type=local_path, metavar="FILE", help="a config.json with the defaults instead"
     )
     parser.add_argument(
         "--start-from", metavar="NAME|PATH", help="begin a new run with the weights of a model"
@@ -76,16 +66,18 @@ def add(subcommands: Subcommands) -> None:
         metavar="FOLDER",
         help="of decoded frames, shared by runs (default: RUN/frames)",
     )
-    parser.add_argument(
-        "--device", default="auto", help="auto (default) | cpu | cuda | cuda:N | mps"
-    )
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--skip-unreadable", action="store_true", help=SKIP_HELP)
     hints = get_type_hints(TrainConfig)
+    groups: dict[str, Any] = {}
     for field in dataclasses.fields(TrainConfig):
-        parser.add_argument(
+        title = field.metadata["group"]
+        group = groups.setdefault(title, None) or parser.add_argument_group(title)
+        groups[title] = group
+        group.add_argument(
             f"--{field.name.replace('_', '-')}",
             default=argparse.SUPPRESS,
-            help=_help(field.name),
+            help=_help(field),
             **_argument_type(field.name, hints[field.name]),
         )
     parser.set_defaults(handler=_train)
@@ -108,12 +100,14 @@ def _argument_type(name: str, hint: Any) -> dict[str, Any]:
     return {"type": hint, "metavar": {int: "N", float: "X"}.get(hint, "NAME")}
 
 
-def _help(name: str) -> str:
-    ours, theirs = (getattr(config, name) for config in (TrainConfig(), PUBLISHED_TRAINING))
-    default = f"default {_format(name, ours)}"
-    if name != "preprocessing" and ours != theirs:
-        default += f" [{_format(name, theirs)}]"
-    return f"{HELP[name]}; {default}" if name in HELP else default
+def _help(field: dataclasses.Field[Any]) -> str:
+    ours, published = (
+        getattr(config, field.name) for config in (TrainConfig(), PUBLISHED_TRAINING)
+    )
+    default = _format(field.name, ours)
+    if field.name != "preprocessing" and ours != published:
+        default += f" [{_format(field.name, published)}]"
+    return f"{field.metadata['help']} (default: {default})".replace("%", "%%")
 
 
 def _format(name: str, value: Any) -> str:
@@ -125,6 +119,8 @@ def _format(name: str, value: Any) -> str:
 def _train(options: argparse.Namespace) -> None:
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     given = {name: value for name, value in vars(options).items() if name in fields}
+    if "steps" in given:
+        given.setdefault("epochs", 0)
     try:
         from ..training.state import read_config
         from ..training.train import train

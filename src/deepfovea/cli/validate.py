@@ -10,6 +10,7 @@ from .options import (
     SKIP_HELP,
     Subcommands,
     add_model,
+    local_path,
     positive,
     protect_inputs,
     seed,
@@ -22,11 +23,17 @@ def add(subcommands: Subcommands) -> None:
     """Add this subcommand to the command line."""
     for name, split in (("validate", "val"), ("test", "test")):
         parser = subcommands.add_parser(
-            name, help=f"the published table on the {split} videos, as published and correctly"
+            name,
+            help=f"the published table on the {split} videos, as published and correctly",
+            examples=(
+                f"deepfovea {name} --data REDS --model paper",
+                f"deepfovea {name} --data REDS --model runs/mine/model.safetensors --state carry "
+                f"--json {name}.json",
+            ),
         )
         parser.add_argument(
             "--data",
-            type=Path,
+            type=local_path,
             required=True,
             metavar="DIR",
             help=f"REDS, of which {split}/{split}_sharp is used, or any folder of videos",
@@ -36,22 +43,22 @@ def add(subcommands: Subcommands) -> None:
             "--state",
             choices=["reset", "carry"],
             default="reset",
-            help="of the network before a new video: new (default), or that of the last one",
+            help="of the network before a new video: new, or that of the last one",
         )
         parser.add_argument(
-            "--frames", type=positive, default=100, metavar="N", help="of every video, default 100"
+            "--frames", type=positive, default=100, metavar="N", help="of every video"
         )
         parser.add_argument(
             "--size",
             type=size,
-            default=(768, 1024),
+            default="768x1024",
             metavar="HxW",
-            help="videos are cropped or padded to it, default 768x1024",
+            help="videos are cropped or padded to it",
         )
-        parser.add_argument("--seed", type=seed, default=0, help="of gaze and masks")
+        parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of gaze and masks")
         parser.add_argument("--skip-unreadable", action="store_true", help=SKIP_HELP)
-        parser.add_argument("--json", type=Path, metavar="FILE")
-        parser.add_argument("--markdown", type=Path, metavar="FILE")
+        parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+        parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
         parser.set_defaults(handler=_validate, split=split)
 
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..config import InputError
-from .options import Subcommands, add_model, positive
+from .options import Subcommands, add_model, local_path, positive
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -16,29 +16,33 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 def add(subcommands: Subcommands) -> None:
     """Add this subcommand to the command line."""
     parser = subcommands.add_parser(
-        "view", help="a page in the browser where the pointer is the gaze"
+        "view",
+        help="a page in the browser where the pointer is the gaze",
+        examples=("deepfovea view video.mp4", "deepfovea view videos --port 0 --no-browser"),
     )
     parser.add_argument(
         "input",
         nargs="?",
-        type=Path,
+        type=local_path,
         metavar="VIDEO|FOLDER",
         help="full-resolution video, or a folder of them (default: the demo video)",
     )
     add_model(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1, this machine only")
     parser.add_argument(
-        "--port", type=_port, default=8765, help="default 8765; 0 takes one that is free"
+        "--host", default="127.0.0.1", help="address to listen on; the default is this machine only"
     )
     parser.add_argument(
-        "--max-clients", type=positive, default=10, metavar="N", help="pages at once, default 10"
+        "--port", type=_port, default=8765, metavar="N", help="0 takes one that is free"
+    )
+    parser.add_argument(
+        "--max-clients", type=positive, default=10, metavar="N", help="pages at once"
     )
     parser.add_argument(
         "--max-upload",
         type=positive,
         default=256,
         metavar="MIB",
-        help="largest video that can be dropped on the page, default 256",
+        help="largest video that can be dropped on the page",
     )
     parser.add_argument(
         "--no-browser", action="store_true", help="only print the address, open no browser"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from ..config import InputError
@@ -21,7 +23,8 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0][:120]
+        # The first sentence: what follows is advice, with addresses that a cut would break.
+        reason = re.split(r"\.\s|\n", str(error).strip())[0].rstrip(".")[:120]
         raise InputError(
             f"--device: received {name!r}, which is not usable here ({reason}); "
             "expected auto, cpu, cuda, cuda:N or mps"

@@ -12,6 +12,8 @@ from statistics import median
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from ..duration import in_words
+
 LINE_SECONDS = 30.0
 """Between lines where no terminal shows a bar."""
 
@@ -76,13 +78,4 @@ class TrainingProgress:
         if len(self.step_seconds) < 2:
             return ""
         seconds = median(self.step_seconds)
-        return f"{seconds:.2g} s/step, {duration((self.steps - step) * seconds)} left"
-
-
-def duration(seconds: float) -> str:
-    """``50 s``, ``12 min``, ``3.5 h`` or ``68 days``."""
-    for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= 1.5 * length:
-            count = seconds / length
-            return f"{count:.1f} {unit}" if count < 10 else f"{count:.0f} {unit}"
-    return f"{seconds:.0f} s"
+        return f"{seconds:.2g} s/step, {in_words((self.steps - step) * seconds)} left"

@@ -1,0 +1,116 @@
+"""What a reconstruction is going to do, said before it begins."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import InputError
+from .options import one_line
+
+if TYPE_CHECKING:
+    from ..files_to_files import Summary
+    from ..reconstructor import Reconstructor
+
+LARGEST_USUAL_LOW = 640 * 480
+"""Pixels; a larger input without --simulate is more often a full resolution by mistake."""
+
+SHORT_WORK = 50 * 192 * 256
+"""Low-resolution pixels over all frames, below which no time is estimated: some seconds."""
+
+
+def refuse_folder_of_videos(folder: Path) -> None:
+    """Name the subcommand for a folder of videos.
+
+    Raises:
+        InputError: the folder holds videos, or folders of images, but no images.
+    """
+    from ..video import find_videos
+    from ..video.reader import list_images
+
+    if not folder.is_dir() or list_images(folder):
+        return
+    try:
+        count = len(find_videos(folder))
+    except InputError:
+        return  # nothing of either kind: the reader says so
+    raise InputError(
+        f"{folder}: received a folder of videos ({count}), expected one video or a folder of "
+        f"images; 'deepfovea infer {folder} -o FOLDER' reconstructs them all"
+    )
+
+
+def refuse_existing(options: argparse.Namespace, *outputs: Path | None) -> None:
+    """Say before anything is loaded that an output is there already.
+
+    Raises:
+        InputError: one exists, and is not to be replaced.
+    """
+    for output in filter(None, outputs):
+        if output.exists() and not options.overwrite:
+            raise InputError(
+                f"{output}: received an existing output; expected a new name, or --overwrite to "
+                "replace it"
+            )
+
+
+def quality(summary: Summary) -> str:
+    """PSNR against the original beside that of a simple method, where there is an original."""
+    if summary.psnr is None or summary.baseline_psnr is None:
+        return ""
+    return (
+        f", PSNR {summary.psnr:.2f} dB against the original "
+        f"(hole filling + bicubic: {summary.baseline_psnr:.2f} dB)"
+    )
+
+
+def announce(
+    options: argparse.Namespace,
+    reader: Any,
+    output: Path,
+    reconstructor: Reconstructor,
+    total: int | None,
+) -> None:
+    """Print sizes, number of frames and, where it takes a while, an estimate of the time."""
+    model = reconstructor.model
+    scale = model.scale
+    height, width = reader.height, reader.width
+    low = [-(-side // scale) if options.simulate else side for side in (height, width)]
+    large = (height, width) if options.simulate else (scale * height, scale * width)
+    frames = "frames" if total is None else f"{total} frame{'s' * (total != 1)}"
+    line = (
+        f"{reader.path}: {width}x{height}, {frames}; low resolution {low[1]}x{low[0]} -> "
+        f"{output}: {large[1]}x{large[0]}"
+    )
+    if total and total * low[0] * low[1] > SHORT_WORK:
+        line += f"; about {_estimate(model, low[0], low[1], total, reconstructor.device)} or less"
+    print(one_line(line), file=sys.stderr, flush=True)
+    if not options.simulate and not reader.has_alpha and low[0] * low[1] > LARGEST_USUAL_LOW:
+        print(
+            one_line(
+                f"deepfovea: {reader.path} is taken for the low resolution, and made {scale} times "
+                "larger; if it is the full resolution, stop and add --simulate"
+            ),
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _estimate(model: Any, height: int, width: int, frames: int, device: Any) -> str:
+    """Time for so many frames, from two steps of the model on nothing."""
+    import torch
+
+    from ..duration import in_words
+
+    group = model.frames_per_step
+    samples = torch.zeros(1, group, 3, height, width, device=device)
+    seconds = 0.0
+    with torch.inference_mode():
+        for _ in range(2):  # the first one may prepare something
+            start = time.perf_counter()
+            model(samples, samples[:, :, :1], None)[0].cpu()
+            seconds = time.perf_counter() - start
+    return in_words(seconds * frames / group)
