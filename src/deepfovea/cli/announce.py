@@ -29,7 +29,7 @@ def refuse_folder_of_videos(folder: Path) -> None:
         InputError: the folder holds videos, or folders of images, but no images.
     """
     from ..video import find_videos
-    from ..video.reader import list_images
+    from ..video.folder import list_images
 
     if not folder.is_dir() or list_images(folder):
         return

@@ -6,16 +6,19 @@ import argparse
 from pathlib import Path
 
 from ..config import InputError
-from .options import Subcommands
+from ..io.outputs import made_folder, refuse_overlap
+from .options import Subcommands, local_path
 
 
 def add(subcommands: Subcommands) -> None:
     """Add this subcommand to the command line."""
     parser = subcommands.add_parser(
-        "convert", help="a checkpoint of the authors of DeepFovea++ as a model of this package"
+        "convert",
+        help="a checkpoint of the authors of DeepFovea++ as a model of this package",
+        examples=("deepfovea convert generator_network_12.pt -o released.safetensors",),
     )
     parser.add_argument(
-        "checkpoint", type=Path, metavar="CHECKPOINT", help="their generator_network_*.pt"
+        "checkpoint", type=local_path, metavar="CHECKPOINT", help="their generator_network_*.pt"
     )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="model.safetensors", help="the model"
@@ -33,6 +36,7 @@ def _convert(options: argparse.Namespace) -> None:
     output: Path = options.output
     if output.suffix != ".safetensors":
         raise InputError(f"{output}: expected a name that ends in .safetensors")
+    refuse_overlap([output], [options.checkpoint])
     if output.exists() and not options.overwrite:
         raise InputError(f"{output}: exists already; choose another name or --overwrite")
     import torch
@@ -41,7 +45,8 @@ def _convert(options: argparse.Namespace) -> None:
     from ..convert import convert
 
     network, provenance = convert(options.checkpoint, zero_state=options.zero_state)
-    save_model(output, network, provenance, torch.float32)
+    with made_folder(output.parent):
+        save_model(output, network, provenance, torch.float32)
     parameters = sum(p.numel() for p in network.parameters())
     print(f"{output}: {parameters:,} parameters")
     for name, value in provenance.items():

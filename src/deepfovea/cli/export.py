@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..config import InputError
+from ..io.outputs import made_folder
 from .options import MODEL_HELP, Subcommands, positive, protect_inputs
 
 
@@ -55,14 +56,15 @@ def _export(options: argparse.Namespace) -> None:
             f"{options.output}: received the suffix {options.output.suffix!r}, expected .onnx"
         )
     protect_inputs(options, options.output)
-    difference = export_onnx(
-        load(options.model),
-        options.output,
-        name=Path(options.model).stem,
-        opset=options.opset,
-        static=parse_size(options.static) if options.static else None,
-        half=options.fp16,
-    )
+    with made_folder(options.output.parent):
+        difference = export_onnx(
+            load(options.model),
+            options.output,
+            name=Path(options.model).stem,
+            opset=options.opset,
+            static=parse_size(options.static) if options.static else None,
+            half=options.fp16,
+        )
     print(
         f"{options.output}: opset {options.opset}; frames differ from torch by at most "
         f"{difference:.1e}"
