@@ -1,14 +1,16 @@
 """Optical flow: the loss on motion, the occlusion mask, the three estimators."""
 
+import math
 from urllib.error import URLError
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from deepfovea.config import InputError
 from deepfovea.flow import dis_flow
 from deepfovea.losses.flow import clip_flow, flow_estimator, flow_loss, occlusion_mask
-from deepfovea.losses.pwcnet import PWCNet, cost_volume
+from deepfovea.losses.pwcnet import PWCNet, cost_volume, names_of_port
 
 # Name, output channels, input channels, kernel size and, where not 1, stride of every layer of
 # the authors' checkpoint pwc_net.pth.tar. "=" : weight and bias directly under the name,
@@ -219,6 +221,128 @@ def test_pwcnet_loads_a_checkpoint_and_runs_at_odd_sizes(pwcnet_file):
     # Each pair is its own.
     torch.testing.assert_close(flow[1:], estimator(source[1:], target[1:]), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(flow, estimator(target, source), atol=1e-2)
+
+
+def independent_pwcnet(state, first, second):
+    """PWC-Net from its paper (Sun et al. 2018, sections 3 and 4) by the names of the state dict.
+
+    The cost volume is taken from patches, and the warp sums over the four neighbours itself.
+    """
+
+    def conv(name, x, stride=1, dilation=1, activate=True):
+        key = f"{name}.0" if activate else name
+        x = F.conv2d(x, state[f"{key}.weight"], state[f"{key}.bias"], stride, dilation, dilation)
+        return F.leaky_relu(x, 0.1) if activate else x
+
+    def double(name, x):
+        return F.conv_transpose2d(x, state[f"{name}.weight"], state[f"{name}.bias"], 2, 1)
+
+    def correlate(a, b):
+        batch, channels, height, width = b.shape
+        patches = F.unfold(b, 9, padding=4).view(batch, channels, 81, height, width)
+        return F.leaky_relu((a.unsqueeze(2) * patches).sum(1) / channels, 0.1)
+
+    def warp(x, flow):
+        """Bilinear, 0 where not all of the four neighbours that count are inside."""
+        height, width = x.shape[-2:]
+        out = torch.zeros_like(x)
+        for row in range(height):
+            for column in range(width):
+                fx, fy = (
+                    column + float(flow[0, 0, row, column]),
+                    row + float(flow[0, 1, row, column]),
+                )
+                if not (0 <= fx <= width - 1 and 0 <= fy <= height - 1):
+                    continue
+                for y in (math.floor(fy), math.floor(fy) + 1):
+                    for x_ in (math.floor(fx), math.floor(fx) + 1):
+                        weight = (1 - abs(fy - y)) * (1 - abs(fx - x_))
+                        if weight > 0:
+                            out[0, :, row, column] += weight * x[0, :, y, x_]
+        return out
+
+    pyramids = []
+    for image in (first, second):
+        levels = []
+        for level in range(1, 7):
+            # The checkpoint swaps the first two names of level 6.
+            letters = ("a", "aa", "b") if level < 6 else ("aa", "a", "b")
+            image = conv(f"conv{level}{letters[0]}", image, stride=2)
+            image = conv(f"conv{level}{letters[2]}", conv(f"conv{level}{letters[1]}", image))
+            levels.append(image)
+        pyramids.append(levels)
+    flow = x = None
+    for level in range(6, 1, -1):
+        ours, theirs = (levels[level - 1] for levels in pyramids)
+        if level == 6:
+            x = correlate(ours, theirs)
+        else:
+            flow, features = double(f"deconv{level + 1}", flow), double(f"upfeat{level + 1}", x)
+            cost = correlate(ours, warp(theirs, 20 / 2**level * flow))
+            x = torch.cat((cost, ours, flow, features), 1)
+        for i in range(5):
+            x = torch.cat((conv(f"conv{level}_{i}", x), x), 1)
+        flow = conv(f"predict_flow{level}", x, activate=False)
+    for i, dilation in enumerate((1, 2, 4, 8, 16, 1), start=1):
+        x = conv(f"dc_conv{i}", x, dilation=dilation)
+    return 20 * (flow + conv("dc_conv7", x, activate=False))
+
+
+@torch.no_grad()
+def test_pwcnet_equals_an_independent_implementation():
+    """In float64 on random weights, and by numbers: eight of them as that implementation gave."""
+    state = {key: value.double() for key, value in pwcnet_state().items()}
+    draw = torch.Generator().manual_seed(3)
+    first, second = torch.rand(2, 1, 3, 128, 64, generator=draw, dtype=torch.float64)
+    expected = independent_pwcnet(state, first, second)
+    network = PWCNet().double()
+    network.load_state_dict({k: v for k, v in state.items() if not k.startswith("deconv2.")})
+    received = network(first, second)
+    torch.testing.assert_close(received, expected, rtol=0, atol=1e-6 * expected.abs().max().item())
+    numbers = [4.2805754, 4.1806768, 4.0269785, 4.6742749]
+    numbers += [1.2593873, 0.73311993, -0.29075401, 0.38010845]
+    assert expected[0, :, ::10, 5].flatten().tolist() == pytest.approx(numbers, rel=1e-6)
+
+
+PORT = """
+netExtractor.netOne.0 conv1a.0 | netExtractor.netOne.2 conv1aa.0 | netExtractor.netSix.0 conv6aa.0
+netExtractor.netSix.2 conv6a.0 | netExtractor.netSix.4 conv6b.0 | netExtractor.netFou.4 conv4b.0
+netSix.netOne.0 conv6_0.0 | netTwo.netFiv.0 conv2_4.0 | netTwo.netSix.0 predict_flow2
+netFiv.netUpflow deconv6 | netFiv.netUpfeat upfeat6 | netTwo.netUpflow deconv3
+netRefiner.netMain.0 dc_conv1.0 | netRefiner.netMain.10 dc_conv6.0 | netRefiner.netMain.12 dc_conv7
+"""
+"""Some names of pytorch-pwc's state dict and of the authors'."""
+
+
+@pytest.mark.parametrize("word", ["net", "module"])
+def test_the_file_of_the_port_is_told_apart_and_gives_the_same_flow(tmp_path, pwcnet_file, word):
+    names = names_of_port()
+    for pair in PORT.replace("\n", "|").split("|"):
+        if pair.strip():
+            port, authors = pair.split()
+            assert names[port] == authors
+    state, back = pwcnet_state(), {ours: port for port, ours in names.items()}
+    renamed = {}
+    for key, value in state.items():
+        layer, _, kind = key.rpartition(".")
+        if layer != "deconv2":  # which the port has not
+            renamed[f"{back[layer].replace('net', word)}.{kind}"] = value
+    torch.save(renamed, tmp_path / "network-default.pytorch")
+    images = torch.rand(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(4))
+    expected = flow_estimator("pwcnet", pwcnet_file)(*images)
+    received = flow_estimator("pwcnet", tmp_path / "network-default.pytorch")(*images)
+    assert torch.equal(received, expected)
+
+
+def test_other_ports_are_refused_by_name(tmp_path):
+    for name, keys, what in (
+        ("first.pth", ("conv1a.0.weight", "dc_conv7.weight"), "without the layers conv1aa"),
+        ("mmflow.pth", ("encoder.layers.0.w", "decoder.flow_decoder.0.w"), "wants RGB"),
+    ):
+        torch.save({key: torch.zeros(1) for key in keys}, tmp_path / name)
+        with pytest.raises(InputError, match=what) as error:
+            flow_estimator("pwcnet", tmp_path / name)
+        assert one_line(error)
 
 
 def test_pwcnet_is_fed_bgr(tmp_path):

@@ -86,7 +86,14 @@ CASES = {
         saved(keys("input_block.learnable_downsampling.weight", "final_linear.weight")),
         "a spectral discriminator of the authors of DeepFovea++",
     ),
-    "pwc-net": (saved(keys("conv1a.0.weight", "dc_conv7.weight")), "PWC-Net as NVlabs released"),
+    "pwc-net": (
+        saved(keys("conv1a.0.weight", "conv1aa.0.weight", "dc_conv7.weight")),
+        "PWC-Net as NVlabs released it",
+    ),
+    "first pwc-net": (
+        saved(keys("conv1a.0.weight", "conv1b.0.weight", "dc_conv7.weight")),
+        "PWC-Net as NVlabs first released it, without the layers conv1aa",
+    ),
     "pytorch-pwc": (
         saved(keys("moduleExtractor.moduleOne.0.weight", "moduleRefiner.moduleMain.0.weight")),
         "PWC-Net as the port pytorch-pwc names it",

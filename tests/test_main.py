@@ -190,3 +190,14 @@ def test_what_deepfovea_refuses_leaves_no_folder(main_py, reds, capsys):
     assert main_py.main(line.split()) == 2
     assert "missing.safetensors" in capsys.readouterr().err
     assert not list(Path("runs").iterdir())
+
+
+def test_their_checkpoint_is_pointed_to_convert(main_py, reds, capsys):
+    names = ("encoder_blocks.0.layer.0.bias", "decoder_blocks.0.convolution_1.bias")
+    names += ("super_resolution_blocks.0.layers.0.bias",)
+    torch.save({f"module.{name}": torch.zeros(1) for name in names}, "generator_network_15.pt")
+    line = "--val --load_model generator_network_15.pt --data REDS"
+    assert main_py.main(line.split()) == 2
+    error = capsys.readouterr().err
+    assert "deepfovea convert generator_network_15.pt -o model.safetensors" in error
+    assert "a generator of the authors of DeepFovea++" in error

@@ -190,6 +190,15 @@ def test_the_state_goes_on_into_the_next_video_only_when_carried(reds, six):
     assert reset[1].published.l2 != carry[1].published.l2
 
 
+def test_the_state_is_new_before_every_item_when_asked(reds, six):
+    """As the published code on several GPUs; a video of one item shows no difference."""
+    rows = {state: validate(reds, six, state=state, size=SIZE) for state in ("reset", "item")}
+    first = [validate(reds, six, state=state, size=SIZE, frames=6) for state in ("reset", "item")]
+    assert first[0] == first[1]
+    assert rows["reset"][0].sampled == rows["item"][0].sampled
+    assert rows["reset"][0].published.l2 != rows["item"][0].published.l2
+
+
 def test_padding_counts_in_the_published_figures_alone(reds):
     truth = [item for name in ("000", "001") for item in item_count(reds, name)]
     rows = validate(reds, Oracle(truth), size=SIZE)

@@ -247,7 +247,8 @@ def test_a_new_video_begins_with_a_new_state_or_not(data, cache):
 
 def test_only_the_clips_that_start_get_a_new_state():
     torch.manual_seed(0)
-    for config, time in ((SMALL, 1), (UNET, 2)):
+    noisy = dataclasses.replace(UNET, first_state_std=0.5)
+    for config, time in ((SMALL, 1), (UNET, 2), (noisy, 2)):
         net = checkpoint.build(config)
         samples, mask = torch.rand(2, 2, time, 3, 32, 32), torch.ones(2, 2, time, 1, 32, 32)
         with torch.no_grad():
@@ -256,7 +257,8 @@ def test_only_the_clips_that_start_get_a_new_state():
             assert reset_starting_clips(None, torch.zeros(2, dtype=torch.bool)) is None
             assert reset_starting_clips(state, torch.ones(2, dtype=torch.bool)) is None
             assert reset_starting_clips(state, torch.zeros(2, dtype=torch.bool)) is state
-            mixed = reset_starting_clips(state, torch.tensor([True, False]))
+            first = net.initial_state(samples[0]) if config is noisy else None
+            mixed = reset_starting_clips(state, torch.tensor([True, False]), first)
             frames, _ = net(samples[1], mask[1], mixed)
             new, _ = net(samples[1, :1], mask[1, :1])
             kept, _ = net(samples[1, 1:], mask[1, 1:], type(state)(*(t[1:] for t in state)))

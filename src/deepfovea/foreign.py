@@ -51,7 +51,21 @@ _NETWORKS = (
         "a discriminator of the authors of DeepFovea++",
         "only their generator_network_*.pt can be converted",
     ),
-    (("conv1a.", "dc_conv7."), "PWC-Net as NVlabs released it (keys conv1a, dc_conv7)", _FLOW),
+    (
+        ("conv1a.", "conv1aa.", "dc_conv7."),
+        "PWC-Net as NVlabs released it (keys conv1a, dc_conv7)",
+        _FLOW,
+    ),
+    (
+        ("conv1a.", "dc_conv7."),
+        "PWC-Net as NVlabs first released it, without the layers conv1aa to conv6aa",
+        "take the later pwc_net.pth.tar",
+    ),
+    (
+        ("encoder.layers.", "decoder.flow_decoder."),
+        "PWC-Net as MMFlow names it, which wants RGB and another scale",
+        "take pwc_net.pth.tar of NVlabs",
+    ),
     (
         ("moduleExtractor.", "moduleRefiner."),
         "PWC-Net as the port pytorch-pwc names it (keys moduleExtractor)",

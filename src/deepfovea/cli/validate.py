@@ -41,9 +41,10 @@ def add(subcommands: Subcommands) -> None:
         add_model(parser)
         parser.add_argument(
             "--state",
-            choices=["reset", "carry"],
+            choices=["reset", "carry", "item"],
             default="reset",
-            help="of the network before a new video: new, or that of the last one",
+            help="of the network before a new video: new, or that of the last one; item: new before "
+            "every item, as the published code on several GPUs",
         )
         parser.add_argument(
             "--frames", type=positive, default=100, metavar="N", help="of every video"

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..config import InputError, expected_one_of
 from ..flow import FlowEstimator, backward_warp, dis_flow
 from .perceptual import download_weights, load_frozen
-from .pwcnet import PWCNet, lands_inside
+from .pwcnet import PWCNet, lands_inside, name_as_authors
 
 FLOW_WEIGHTS_OPTION = "--flow-weights"
 
@@ -150,11 +150,13 @@ def raft(weights: Path | None = None, *, large: bool = False) -> FlowEstimator:
 def pwcnet(weights: Path | None = None) -> FlowEstimator:
     """:class:`PWCNet` with the weights of its authors, any image size.
 
-    Images are resized to multiples of 64 and handed over as BGR, as the authors do.
+    Images are resized to multiples of 64 and handed over as BGR in [0, 1], as the authors do.
 
     Args:
-        weights: ``pwc_net.pth.tar`` of github.com/NVlabs/PWC-Net, folder PyTorch. Its licence is
-            CC BY-NC-SA 4.0 (no commercial use), so it is not part of this package.
+        weights: ``pwc_net.pth.tar`` of github.com/NVlabs/PWC-Net, folder PyTorch, or a file of
+            github.com/sniklaus/pytorch-pwc (``network-default.pytorch``), which are told apart by
+            their names. Their licence is CC BY-NC-SA 4.0 (no commercial use), so they are not part
+            of this package. Other ports, which may want RGB or another scale, are refused.
 
     Raises:
         InputError: no file was given, or it is missing or holds something else.
@@ -165,7 +167,9 @@ def pwcnet(weights: Path | None = None) -> FlowEstimator:
             "https://github.com/NVlabs/PWC-Net (PyTorch; CC BY-NC-SA 4.0), give it with "
             f"{FLOW_WEIGHTS_OPTION}"
         )
-    network = load_frozen(PWCNet(), weights, FLOW_WEIGHTS_OPTION, unused=("deconv2.",))
+    network = load_frozen(
+        PWCNet(), weights, FLOW_WEIGHTS_OPTION, unused=("deconv2.",), rename=name_as_authors
+    )
 
     @torch.no_grad()
     def estimate(source: Tensor, target: Tensor) -> Tensor:

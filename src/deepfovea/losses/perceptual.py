@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import InputError, expected_one_of
+from ..foreign import identify
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -220,7 +221,13 @@ def download_weights(url: str, option: str, otherwise: str = "") -> Path:
     return path
 
 
-def load_frozen(module: Module, path: Path, option: str, unused: tuple[str, ...] = ()) -> Module:
+def load_frozen(
+    module: Module,
+    path: Path,
+    option: str,
+    unused: tuple[str, ...] = (),
+    rename: Callable[[str], str] = str,
+) -> Module:
     """Give ``module`` the weights of a state dict file; evaluation mode, no gradient.
 
     Args:
@@ -229,6 +236,7 @@ def load_frozen(module: Module, path: Path, option: str, unused: tuple[str, ...]
             key ``state_dict``. Read with ``weights_only=True``: no code runs.
         option: the command-line option that gave the path.
         unused: prefixes of keys that may be in the file and are left out.
+        rename: from the keys of the file to those of the module.
 
     Raises:
         InputError: no file, no state dict, or a key or shape that is not the module's.
@@ -239,12 +247,14 @@ def load_frozen(module: Module, path: Path, option: str, unused: tuple[str, ...]
         state = torch.load(path, map_location="cpu", weights_only=True)
         state = state.get("state_dict", state)
         found = {
-            key: value.float() if value.is_floating_point() else value
+            rename(key): value.float() if value.is_floating_point() else value
             for key, value in state.items()
             if not key.startswith(unused)
         }
     except (OSError, RuntimeError, EOFError, AttributeError, KeyError, pickle.UnpicklingError):
-        raise InputError(f"{option}: {path} holds no PyTorch state dict") from None
+        raise InputError(
+            f"{option}: {path} holds no PyTorch state dict{_what_it_is(path)}"
+        ) from None
     wanted = {key: value.shape for key, value in module.state_dict().items()}
     shapes = {key: value.shape for key, value in found.items()}
     wrong = sorted(key for key in wanted | shapes if wanted.get(key) != shapes.get(key))
@@ -252,7 +262,13 @@ def load_frozen(module: Module, path: Path, option: str, unused: tuple[str, ...]
         raise InputError(
             f"{option}: {path} holds the weights of another network than "
             f"{type(module).__name__}: {len(wrong)} entries are missing, unknown or of another "
-            f"shape, the first is {wrong[0]!r}"
+            f"shape, the first is {wrong[0]!r}{_what_it_is(path)}"
         )
     module.load_state_dict(found, assign=True)
     return module.requires_grad_(False).eval()
+
+
+def _what_it_is(path: Path) -> str:
+    """For the end of a message: what a file of weights is, where it can be told."""
+    foreign = identify(path)
+    return f"; it is {foreign.what}" if foreign else ""

@@ -95,6 +95,40 @@ class PWCNet(nn.ModuleDict):
         return 20.0 * (flow + state)
 
 
+_NUMBERS = ("One", "Two", "Thr", "Fou", "Fiv", "Six")
+
+
+def names_of_port() -> dict[str, str]:
+    """The names of layers in the files of the port pytorch-pwc (Niklaus 2018), and the authors'.
+
+    Its weights are those of the authors' Caffe network, and its network computes the same: BGR in
+    [0, 1] in, a twentieth of the flow in pixels out. Older files have ``module`` for ``net``.
+    """
+    names = {}
+    for level, number in enumerate(_NUMBERS, start=1):
+        for i, name in enumerate(PWCNet._encoder(level)):
+            names[f"netExtractor.net{number}.{2 * i}"] = f"{name}.0"
+        if level == 1:
+            continue
+        for i, part in enumerate(_NUMBERS[:5]):
+            names[f"net{number}.net{part}.0"] = f"conv{level}_{i}.0"
+        names[f"net{number}.netSix.0"] = f"predict_flow{level}"
+        if level < 6:
+            names[f"net{number}.netUpflow"] = f"deconv{level + 1}"
+            names[f"net{number}.netUpfeat"] = f"upfeat{level + 1}"
+    for i in range(1, 7):
+        names[f"netRefiner.netMain.{2 * i - 2}"] = f"dc_conv{i}.0"
+    names["netRefiner.netMain.12"] = "dc_conv7"
+    return names
+
+
+def name_as_authors(key: str) -> str:
+    """A key of a state dict, of the port or of the authors, as the authors call it."""
+    layer, _, kind = key.rpartition(".")
+    names = names_of_port()
+    return f"{names.get(layer.replace('module', 'net'), layer)}.{kind}"
+
+
 def _conv(before: int, after: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(before, after, 3, stride, padding=dilation, dilation=dilation),

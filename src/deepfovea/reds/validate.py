@@ -65,7 +65,7 @@ def validate(
     network: Generator,
     *,
     split: str = "val",
-    state: Literal["reset", "carry"] = "reset",
+    state: Literal["reset", "carry", "item"] = "reset",
     frames: int = REDS_FRAMES,
     size: tuple[int, int] = SIZE,
     seed: int = 0,
@@ -81,7 +81,8 @@ def validate(
         data: a data set with splits, REDS for one, or any folder of videos.
         network: on the device where it is to run.
         split: see :func:`deepfovea.reds.splits.split_folder`.
-        state: before a video's first item: new, or that of the video before.
+        state: before a video's first item: new, or that of the video before; with ``item`` new
+            before every item, which is what the published code does on several GPUs.
         frames: of every video, from its first on.
         size: of an item at high resolution, height and width.
         seed: of gaze and masks.
@@ -111,7 +112,8 @@ def validate(
         if not has_an_item(video):
             continue
         items = PublishedItems([video], seed, size)
-        row, carried = score_video(network, items, None if state == "reset" else carried)
+        before = carried if state == "carry" else None
+        row, carried = score_video(network, items, before, every_item=state == "item")
         rows.append(row)
         if on_row:
             on_row(row)
@@ -121,8 +123,13 @@ def validate(
 
 
 @torch.inference_mode()
-def score_video(network: Generator, items: PublishedItems, state: Any = None) -> tuple[Row, Any]:
-    """The items of one video, in order, through a generator; the last state comes back too."""
+def score_video(
+    network: Generator, items: PublishedItems, state: Any = None, *, every_item: bool = False
+) -> tuple[Row, Any]:
+    """The items of one video, in order, through a generator; the last state comes back too.
+
+    With ``every_item``, each of them begins with a new state.
+    """
     device = next(network.parameters()).device
     published: list[Tensor] = []  # [4] per item
     correct: list[Tensor] = []  # [4, frames of an item that are new]
@@ -130,7 +137,8 @@ def score_video(network: Generator, items: PublishedItems, state: Any = None) ->
     for item in (items[k] for k in range(len(items))):
         truth = item["frames"].to(device)[None].float() / 255.0
         mask = item["mask"].to(device)[None].float()
-        output, state = network(downsample(truth) * mask, mask, state)
+        before = None if every_item else state
+        output, state = network(downsample(truth) * mask, mask, before)
         difference = output - truth
         published.append(
             torch.stack(

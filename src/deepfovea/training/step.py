@@ -56,7 +56,10 @@ def train_step(
         for group in optimizer.param_groups:
             group["lr"] = learning_rates(config)[name] * learning_rate_factor(training.step, config)
         optimizer.zero_grad()
-    state = reset_starting_clips(training.state, chunk.is_clip_start)
+    first = None
+    if isinstance(training.net, RecurrentUNet):  # the others begin with zeros
+        first = training.net.initial_state(chunk.low)
+    state = reset_starting_clips(training.state, chunk.is_clip_start, first)
 
     with autocast(chunk.frames.device, config):
         output, state = forward(training.net, training.heads, chunk, state)
@@ -102,8 +105,10 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
     return max(0.0, min(1.0, rise, fall))
 
 
-def reset_starting_clips(state: State | None, is_clip_start: Tensor) -> State | None:
-    """The state, with zeros for the clips that begin (``is_clip_start`` [B]).
+def reset_starting_clips(
+    state: State | None, is_clip_start: Tensor, first: State | None = None
+) -> State | None:
+    """The state, with ``first`` or zeros for the clips that begin (``is_clip_start`` [B]).
 
     None, which starts all clips anew, where there is no state yet or all clips begin.
     """
@@ -112,7 +117,10 @@ def reset_starting_clips(state: State | None, is_clip_start: Tensor) -> State | 
     if not bool(is_clip_start.any()):
         return state
     new = is_clip_start.view(-1, 1, 1, 1).to(state[0].device)
-    return type(state)(*(torch.where(new, 0.0, tensor) for tensor in state))
+    if first is None:
+        first = type(state)(*map(torch.zeros_like, state))
+    pairs = zip(first, state, strict=True)
+    return type(state)(*(torch.where(new, begin, tensor) for begin, tensor in pairs))
 
 
 def forward(
