@@ -43,8 +43,8 @@ def add(subcommands: Subcommands) -> None:
             "--state",
             choices=["reset", "carry", "item"],
             default="reset",
-            help="of the network before a new video: new, or that of the last one; item: new before "
-            "every item, as the published code on several GPUs",
+            help="of the network before a new video: new, or that of the last one; item: new "
+            "before every item, as the published code on several GPUs",
         )
         parser.add_argument(
             "--frames", type=positive, default=100, metavar="N", help="of every video"
