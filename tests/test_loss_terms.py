@@ -60,6 +60,9 @@ def chunk_of(frames, **changes):
         "mask": mask,
         "samples": low * mask,
         "jitter": None,
+        "motion": torch.randn(batch, time, 2, height, width),
+        "motion_trust": torch.rand(batch, time, 1, height, width),
+        "motion_given": False,
         "previous_low": None,
         "is_clip_start": torch.ones(batch, dtype=torch.bool),
         "valid_region": Region(0, 0, *frames.shape[-2:]),
@@ -110,7 +113,14 @@ def test_a_term_of_a_batch_is_the_mean_of_its_parts(name):
     output = Output(
         0.5 * (frames + noise), torch.randn(2, 2, 2, 16, 16), (torch.rand(2, 2, 3, 32, 32),)
     )
-    target = Target(frames, downsample(frames), torch.rand(2, 3, 16, 16))
+    target = Target(
+        frames,
+        downsample(frames),
+        torch.rand(2, 3, 16, 16),
+        torch.randn(2, 2, 2, 16, 16),
+        torch.rand(2, 2, 1, 16, 16),
+        (torch.rand(2, 2, 1, 32, 32) < 0.05).float(),
+    )
     term = terms_of([name], make_loss_modules([name], CHANNELS))[name]
 
     def part(i):
@@ -144,29 +154,17 @@ def test_motion_is_judged_by_what_it_fetches():
     assert min(loss(2.0, 0.0), loss(-1.0, 0.0), loss(-2.0, 1.0)) > 0.05
 
 
-def test_the_endpoint_error_is_the_distance_from_the_true_flow():
-    flow = torch.randn(2, 3, 2, 64, 64)  # of the truth, from frames 1, 2, 3 back
-    asked = []
-
-    def estimator(previous, current):
-        asked.append((previous, current))
-        return flow.flatten(0, 1)
-
-    term = make_terms(["endpoint"], nn.ModuleDict(), flow=estimator)["endpoint"]
-    frames = torch.full((2, 4, 3, 64, 64), 0.5)  # every flow is right
-    true = nn.functional.avg_pool2d(flow.flatten(0, 1), 4).view(2, 3, 2, 16, 16) / 4
-    motion = torch.cat(
-        [torch.randn(2, 1, 2, 16, 16), true + torch.tensor([3.0, 4.0])[:, None, None]], 1
-    )
-    target = Target(frames, downsample(frames))
-    assert float(term(Output(frames, motion), target)) == pytest.approx(5.0, rel=1e-3)
-    (previous, current) = asked[0]
-    assert torch.equal(previous, frames[:, :-1].flatten(0, 1))
-    assert torch.equal(current, frames[:, 1:].flatten(0, 1))
-    frames = torch.rand(2, 4, 3, 64, 64)  # hardly a flow is right
-    assert float(term(Output(frames, motion), Target(frames, downsample(frames)))) < 1.0
-    lone = Output(frames[:, :1], motion[:, :1].requires_grad_())
-    assert term(lone, Target(frames[:, :1], downsample(frames[:, :1]))).item() == 0.0
+def test_the_endpoint_error_is_the_distance_from_the_true_motion():
+    term = make_terms(["endpoint"], nn.ModuleDict())["endpoint"]
+    frames, motion = torch.rand(2, 4, 3, 64, 64), torch.randn(2, 4, 2, 16, 16)
+    missed = Output(frames, motion + torch.tensor([3.0, 4.0])[:, None, None])
+    trust = torch.ones(2, 4, 1, 16, 16)
+    target = Target(frames, downsample(frames), motion=motion, motion_trust=trust)
+    assert float(term(missed, target)) == pytest.approx(5.0, rel=1e-3)
+    trust[:, :, :, 8:] = 0.0  # half of it is not believed
+    assert float(term(missed, target)) == pytest.approx(2.5, rel=1e-3)
+    with pytest.raises(InputError, match="expected --preprocessing modern"):
+        term(missed, Target(frames, downsample(frames)))
 
 
 def test_motion_compares_with_the_frame_before():

@@ -534,3 +534,14 @@ def test_the_upsampling_is_bicubic_moved_by_a_pixel(size):
     inside = (..., slice(4, None), slice(4, None))
     beyond = (..., slice(3, -1), slice(3, -1))
     torch.testing.assert_close(large[inside], expected[beyond], rtol=0, atol=2e-6)
+
+
+def test_blending_that_has_not_learned_changes_nothing():
+    torch.manual_seed(0)
+    plain = StreamNet(StreamConfig())
+    blended = StreamNet(StreamConfig(blend_channels=8))
+    missing = blended.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert {name.split(".")[0] for name in missing} == {"blend"}
+    samples, mask = torch.rand(1, 2, 3, 16, 24), torch.ones(1, 2, 1, 16, 24)
+    with torch.no_grad():
+        assert torch.equal(plain(samples, mask)[0], blended(samples, mask)[0])

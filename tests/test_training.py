@@ -790,8 +790,9 @@ def test_two_processes_are_one_with_twice_the_batch(data, cache, tmp_path):
     command = [sys.executable, "-m", "deepfovea", "train", f"--data={data}", f"--cache={cache}"]
     words = "--crop=64 --clip=2 --chunk=2 --warmup=1 --cooldown=0 --learning-rate=1e-3 --workers=0"
     words += f" --losses={losses} --discriminator-channels=2,3,3,2,1 --steps=3 --batch=1"
-    # Trained weights: where the last layer is still zero, gradients are but rounding errors.
-    words += " --perceptual-backbone=efficientnet-lite0 --start-from=stream-perceptual"
+    # Trained weights: where the last layer is still zero, gradients are but rounding errors. And
+    # clips whose motion is found: where another explains the samples better, nothing learns.
+    words += " --perceptual-backbone=efficientnet-lite0 --start-from=stream-perceptual --seed=4"
     words += " --keep-minutes=1e-9"
     command += [f"--run={run}", *words.split()]
     with socket.socket() as free:

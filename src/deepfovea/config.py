@@ -101,6 +101,7 @@ LOSS_WEIGHTS = {
     "motion": 0.1,
     "endpoint": 0.02,
     "texture": 1.0,
+    "imprint": 0.01,
     "supervised": 5.0,
     "perceptual": 1.0,
     "flow": 2.0,
@@ -112,7 +113,7 @@ LOSS_WEIGHTS = {
 
 Those from ``supervised`` to ``adversarial-fft`` are the published objective with its weights
 (Reich, Memmel, Grebe 2020); ``charbonnier``, ``motion`` and ``endpoint`` train ``stream``, with
-``texture`` for the eye.
+``texture`` for the eye and ``imprint`` against dots.
 """
 
 PUBLISHED_LOSSES = ("supervised", "perceptual", "flow", "adversarial", "adversarial-fft")
@@ -193,6 +194,19 @@ class TrainConfig:
         "of random clips: many densities, saccades and blue noise, or the published density at one "
         "gaze per clip, for a network that is not told where it was sampled",
         group=DATA,
+    )
+    photos: str = option(
+        "", "folder of photographs that a moving camera makes clips of", group=DATA
+    )
+    photo_share: float = option(
+        0.3, "share of the random clips that are made of photographs", group=DATA, least=0, most=1
+    )
+    motion_given: float = option(
+        0.0,
+        "share of the batches in which stream is told the motion, as a renderer would",
+        group=DATA,
+        least=0,
+        most=1,
     )
     size: tuple[int, int] = option(
         (768, 1024), "height and width to which published items are cropped or padded", group=DATA

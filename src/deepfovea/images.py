@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
+
+from .config import InputError
 
 PANEL_WIDTH = 640
 ROWS = 64
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """A photograph as uint8 [H, W, 3], turned as its metadata says.
+
+    Raises:
+        InputError: not a picture that can be read.
+    """
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: cannot be read as a picture ({error}); leave it out") from None
 
 
 def to_image(frame: Tensor) -> np.ndarray:

@@ -11,10 +11,11 @@ charbonnier        L1 with a rounded tip, which trains ``stream``
 motion             photometric loss on the motion that ``stream`` found
 endpoint           distance of that motion from the optical flow of the truth
 texture            distance of local texture statistics, see ``texture.py``
+imprint            whether samples stand out from their neighbours, see ``imprint.py``
 =================  ==============================================================================
 
 Source: Reich, Memmel, Grebe 2020 (DeepFovea++), L = 5·L_sv + L_LPIPS + 2·L_flow + 0.01·L_adv +
-0.01·L_adv,fft; the last four are ours. Every term is a mean over the clips of a batch, so that
+0.01·L_adv,fft; the last five are ours. Every term is a mean over the clips of a batch, so that
 several processes, each with a part of the batch, need only average.
 
 Legend: B batch, T time, H, W high resolution, h, w low resolution.
@@ -43,6 +44,7 @@ from .adversarial import (
     wasserstein_generator_loss,
 )
 from .flow import clip_flow, flow_loss
+from .imprint import imprint_loss
 from .perceptual import PerceptualLoss
 from .robust import AdaptiveRobustLoss
 from .texture import texture_distance
@@ -70,12 +72,18 @@ class Target(NamedTuple):
     """What it should have made.
 
     frames [B, T, 3, H, W] in [0, 1]; low [B, T, 3, h, w], the same reduced; before [B, 3, h, w],
-    the low-resolution frame before the first, None where there is none.
+    the low-resolution frame before the first, None where there is none; motion [B, T, 2, h, w],
+    from each frame back to the one before, low-resolution pixels, and motion_trust [B, T, 1, h, w]
+    in [0, 1], how far that is believed; fresh [B, T, 1, H/2, W/2], the cells that were sampled, see
+    :func:`.imprint.fresh_cells`.
     """
 
     frames: Tensor
     low: Tensor
     before: Tensor | None = None
+    motion: Tensor | None = None
+    motion_trust: Tensor | None = None
+    fresh: Tensor | None = None
 
 
 Term = Callable[[Output, Target], Tensor]
@@ -118,7 +126,7 @@ def make_terms(
         names: from the table above.
         loss_modules: what :func:`make_loss_modules` made for the same names.
         perceptual: the loss with its backbone; needed by ``perceptual``.
-        flow: the estimator; needed by ``flow`` and ``endpoint``.
+        flow: the estimator; needed by ``flow``.
         adversarial: the kind of the generator's adversarial loss.
         shift: of what the losses of perception and texture and the discriminators see, see
             :func:`random_crop`.
@@ -126,6 +134,8 @@ def make_terms(
     known: dict[str, Term] = {
         "charbonnier": lambda output, target: charbonnier(output.frames - target.frames),
         "motion": _motion,
+        "endpoint": _endpoint,
+        "imprint": _imprint,
         "texture": lambda output, target: texture_distance(
             *random_crop(shift, output.frames, target.frames)
         ),
@@ -144,7 +154,6 @@ def make_terms(
         known["flow"] = lambda output, target: flow_loss(
             output.frames, *clip_flow(target.frames, flow)
         )
-        known["endpoint"] = lambda output, target: _endpoint(output, target, flow)
     for name in DISCRIMINATORS:
         known[name] = _adversarial(loss_modules, name, adversarial, shift)
     return {name: known[name] for name in names}
@@ -171,24 +180,25 @@ def _motion(output: Output, target: Target) -> Tensor:
     return charbonnier(warped - low.flatten(0, 1))
 
 
-def _endpoint(output: Output, target: Target, flow: FlowEstimator) -> Tensor:
-    """Endpoint error of the motion, low-resolution pixels, where the flow of the truth is right.
+def _endpoint(output: Output, target: Target) -> Tensor:
+    """Endpoint error of the motion, low-resolution pixels, where the true one is trusted.
 
     It tells the motion where to go from far away, where the photometric loss has no gradient.
     """
-    motion = _require_motion(output, "endpoint")[:, 1:].flatten(0, 1)
-    if not len(motion):
-        return motion.sum()  # a lone frame: 0, with a gradient of 0
-    frames, low = target.frames.float(), target.low.float()
-    scale = frames.shape[-1] // low.shape[-1]
-    with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
-        fine = flow(frames[:, :-1].flatten(0, 1), frames[:, 1:].flatten(0, 1))
-        true_motion = F.avg_pool2d(fine, scale) / scale
-        warped = backward_warp(low[:, :-1].flatten(0, 1), true_motion)
-        error = warped - low[:, 1:].flatten(0, 1)
-        confidence = torch.exp(-(error.abs().mean(1, keepdim=True) / 0.1).square())
-    distance = ((motion - true_motion).square().sum(1, keepdim=True) + 1e-3).sqrt()
-    return (confidence * distance).clamp(max=20.0).mean()
+    motion = _require_motion(output, "endpoint")
+    if target.motion is None or target.motion_trust is None:
+        raise InputError(
+            "--losses endpoint: the items of the paper bring no motion; "
+            "expected --preprocessing modern"
+        )
+    distance = ((motion - target.motion).square().sum(2, keepdim=True) + 1e-3).sqrt()
+    return (target.motion_trust * distance).clamp(max=20.0).mean()
+
+
+def _imprint(output: Output, target: Target) -> Tensor:
+    if target.fresh is None or target.fresh.shape[-1] * 2 != output.frames.shape[-1]:
+        raise InputError("--losses imprint: this network does not enlarge by four; leave it out")
+    return imprint_loss(output.frames, target.frames, target.fresh)
 
 
 def _require_motion(output: Output, term: str) -> Tensor:

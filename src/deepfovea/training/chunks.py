@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from itertools import count
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -53,6 +54,9 @@ class Chunk(NamedTuple):
 
     frames [B, T, 3, H, W] in [0, 1]; low [B, T, 3, h, w], the same reduced; mask [B, T, 1, h, w];
     samples [B, T, 3, h, w], what is known; jitter [B, T, 2], None where the grid always rests;
+    motion [B, T, 2, h, w] with motion_trust [B, T, 1, h, w], see
+    :class:`deepfovea.training.dataset.TrainingClip`, None where no motion is known; motion_given:
+    whether the generator is told it;
     previous_low [B, 3, h, w], the low-resolution frame before the chunk, None at the start of a
     clip; is_clip_start [B], on the CPU, True where the recurrent state begins anew;
     valid_region, see :class:`Region`; next_position: the position once this chunk is done.
@@ -63,6 +67,9 @@ class Chunk(NamedTuple):
     mask: Tensor
     samples: Tensor
     jitter: Tensor | None
+    motion: Tensor | None
+    motion_trust: Tensor | None
+    motion_given: bool
     previous_low: Tensor | None
     is_clip_start: Tensor
     valid_region: Region
@@ -116,6 +123,12 @@ def iter_chunks(
         low = downsample(frames)
         jitter = batch["jitter"].to(device, non_blocking=True) if "jitter" in batch else None
         samples = mask * (low if jitter is None else downsample(frames, jitter=jitter))
+        motion = trust = None
+        if "motion" in batch:
+            motion = batch["motion"].to(device, non_blocking=True)
+            trust = batch["motion_trust"].to(device, non_blocking=True)
+        draw = np.random.default_rng((config.seed, clip)).random()
+        motion_given = motion is not None and draw < config.motion_given
         valid_region = Region(0, 0, *frames.shape[-2:])
         if "valid_region" in batch:
             valid_region = _common_region(batch["valid_region"])
@@ -131,6 +144,9 @@ def iter_chunks(
                 mask[:, part],
                 samples[:, part],
                 None if jitter is None else jitter[:, part],
+                None if motion is None else motion[:, part],
+                None if trust is None else trust[:, part],
+                motion_given,
                 previous_low=low[:, t - 1] if t else None,
                 is_clip_start=starting if begins else torch.zeros_like(starting),
                 valid_region=valid_region,

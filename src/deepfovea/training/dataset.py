@@ -7,6 +7,8 @@ Any folder of videos or of image folders, at any depth; of REDS in its own layou
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
@@ -16,10 +18,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..config import PUBLISHED_DENSITY, Density, InputError
-from ..fovea import JITTERS, density_map, draw_mask, jitter_sequence
+from ..flow import FlowEstimator, backward_warp
+from ..fovea import JITTERS, density_map, downsample, draw_mask, jitter_sequence
+from ..images import read_picture
 from ..io.decoded_cache import Source
+from .animate import animate
 
 SCALE = 4
+
+TRUSTED_DIFFERENCE = 0.1
+"""Colour difference in [0, 1] along an estimated motion at which it is trusted to 1 / e."""
 
 _log = logging.getLogger(__name__)
 
@@ -27,12 +35,16 @@ _log = logging.getLogger(__name__)
 class TrainingClip(TypedDict):
     """One item, stacked to [B,T,…].
 
-    frames uint8 [T,3,H,W]; mask uint8 [T,1,h,w]; jitter [T,2], low-resolution pixels.
+    frames uint8 [T,3,H,W]; mask uint8 [T,1,h,w]; jitter [T,2], low-resolution pixels; motion
+    [T,2,h,w], from a pixel to where it was one frame ago, low-resolution pixels; motion_trust
+    [T,1,h,w] in [0, 1], how far that is believed, 0 where it is not known.
     """
 
     frames: Tensor
     mask: Tensor
     jitter: Tensor
+    motion: Tensor
+    motion_trust: Tensor
 
 
 class ClipDataset(Dataset[TrainingClip]):
@@ -51,10 +63,21 @@ class ClipDataset(Dataset[TrainingClip]):
         seed: with the index it decides everything.
         varied: sampled as above; otherwise with the published density, in independent draws, at
             one gaze per clip.
+        flow: estimates the motion of videos from their frames; None: it is not known.
+        photos: still pictures that :func:`.animate.animate` moves, whose motion is known.
+        photo_share: the share of clips that are made of them.
     """
 
     def __init__(
-        self, sources: list[Source], frames: int, crop: int, seed: int, varied: bool = True
+        self,
+        sources: list[Source],
+        frames: int,
+        crop: int,
+        seed: int,
+        varied: bool = True,
+        flow: FlowEstimator | None = None,
+        photos: Sequence[Path] = (),
+        photo_share: float = 0.0,
     ) -> None:
         usable = []
         for source in sources:
@@ -66,7 +89,7 @@ class ClipDataset(Dataset[TrainingClip]):
                     "%s: left out; %d frames of %dx%d pixels are too short or too small for a clip",
                     *(source.name, count, height, width),
                 )
-        if not usable:
+        if not usable and not photos:
             raise InputError(
                 f"none of {len(sources)} videos has {frames} frames of at least "
                 f"{crop // 2}x{crop // 2} pixels; lower --clip or --crop"
@@ -78,17 +101,54 @@ class ClipDataset(Dataset[TrainingClip]):
         self.crop = crop
         self.seed = seed
         self.varied = varied
+        self.flow = flow
+        self.photos = list(photos)
+        self.photo_share = photo_share
         # Long videos show more, but their frames are alike.
         weights = np.sqrt([min(len(s.frames), 200) for s in usable])
         self.video_probability = weights / weights.sum()
 
     def __getitem__(self, index: int) -> TrainingClip:
         rng = np.random.default_rng((self.seed, index))
-        frames = self._clip(rng)
-        if rng.random() < 0.05 and self.frames > 1:
-            cut = int(rng.integers(1, self.frames))
-            frames = torch.cat([frames[:cut], self._clip(rng)[cut:]])
-        return TrainingClip(frames=frames, mask=self._mask(rng), jitter=self._jitter(rng))
+        if self.photos and (not self.sources or rng.random() < self.photo_share):
+            frames, motion = self._animated(rng)
+            trust = torch.ones(self.frames, 1, *motion.shape[-2:])
+            trust[0] = 0.0  # the generator has not seen what was before
+        else:
+            frames = self._clip(rng)
+            if rng.random() < 0.05 and self.frames > 1:
+                cut = int(rng.integers(1, self.frames))
+                frames = torch.cat([frames[:cut], self._clip(rng)[cut:]])
+            motion, trust = self._estimated(frames)
+        return TrainingClip(
+            frames=frames,
+            mask=self._mask(rng),
+            jitter=self._jitter(rng),
+            motion=motion,
+            motion_trust=trust,
+        )
+
+    def _animated(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        paths = [self.photos[int(rng.integers(len(self.photos)))] for _ in range(2)]
+        background, foreground = map(read_picture, paths)
+        clip = animate(background, foreground, self.frames, self.crop, rng, SCALE)
+        frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2).contiguous()
+        return frames, torch.from_numpy(clip.motion)
+
+    def _estimated(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        side = self.crop // SCALE
+        motion, trust = (
+            torch.zeros(self.frames, 2, side, side),
+            torch.zeros(self.frames, 1, side, side),
+        )
+        if self.flow is not None and self.frames > 1:
+            images = frames.float() / 255.0
+            fine = self.flow(images[:-1], images[1:])
+            motion[1:] = F.avg_pool2d(fine, SCALE) / SCALE
+            low = downsample(images)
+            missed = (backward_warp(low[:-1], motion[1:]) - low[1:]).abs().mean(1, keepdim=True)
+            trust[1:] = torch.exp(-(missed / TRUSTED_DIFFERENCE).square())
+        return motion, trust
 
     def _jitter(self, rng: np.random.Generator) -> Tensor:
         kind = rng.choice(JITTERS, p=[0.35, 0.45, 0.2]) if self.varied else "none"
@@ -138,3 +198,23 @@ class ClipDataset(Dataset[TrainingClip]):
             blue_noise=self.varied and rng.random() < 0.6,
         )
         return mask[0].to(torch.uint8)
+
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def find_photos(folder: str | Path) -> list[Path]:
+    """The photographs in a folder, by name; none for an empty name.
+
+    Raises:
+        InputError: no such folder, or no photograph in it.
+    """
+    if not str(folder):
+        return []
+    paths = sorted(p for p in Path(folder).glob("**/*") if p.suffix.lower() in PHOTO_SUFFIXES)
+    if not paths:
+        raise InputError(
+            f"--photos {folder}: received no photograph; expected a folder with files that end in "
+            + ", ".join(PHOTO_SUFFIXES)
+        )
+    return paths

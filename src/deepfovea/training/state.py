@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from ..generators.unet.net import DeepFoveaState, RecurrentUNet, UNetState
 from ..losses.terms import DISCRIMINATORS, make_loss_modules
 from .chunks import START, Position
 from .muon import Muon
+
+_log = logging.getLogger(__name__)
 
 State = StreamState | UNetState | DeepFoveaState
 """What a generator hands from frame to frame."""
@@ -79,9 +82,15 @@ def init_run(
         )
     if start_from is not None:
         begun = checkpoint.load(start_from)
-        if begun.config != net.config:
+        weights, shapes = begun.state_dict(), {k: v.shape for k, v in net.state_dict().items()}
+        if type(begun) is not type(net) or any(
+            shapes.get(name) != tensor.shape for name, tensor in weights.items()
+        ):
             raise InputError(f"--start-from {start_from}: another network than {config.model!r}")
-        net.load_state_dict(begun.state_dict())
+        new = sorted(shapes.keys() - weights.keys())
+        if new:
+            _log.warning("--start-from %s: it lacks %s, which begin untrained", start_from, new)
+        net.load_state_dict(weights, strict=False)
     names = config.loss_weights()
     loss_modules = make_loss_modules(names, config.discriminator_channels)
     heads = _multiresolution_heads(net) if "multiresolution" in names else nn.ModuleList()

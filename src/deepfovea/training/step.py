@@ -19,6 +19,7 @@ from ..checkpoint import Generator
 from ..config import TrainConfig
 from ..generators.stream.net import StreamNet, StreamState
 from ..generators.unet.net import RecurrentUNet
+from ..losses.imprint import fresh_cells
 from ..losses.terms import DISCRIMINATORS, Output, Target, Term, check_finite, discriminator_loss
 from ..metrics.pixel import psnr
 from .chunks import Chunk
@@ -132,8 +133,14 @@ def forward(
     if isinstance(net, StreamNet):
         frames, motion = [], []
         for t in range(samples.shape[1]):
-            jitter = None if chunk.jitter is None else chunk.jitter[:, t : t + 1]
-            frame, state = net(samples[:, t : t + 1], mask[:, t : t + 1], state, jitter=jitter)  # type: ignore[arg-type]
+            part = slice(t, t + 1)
+            frame, state = net(
+                samples[:, part],
+                mask[:, part],
+                state,  # type: ignore[arg-type]
+                chunk.motion[:, part] if chunk.motion_given and chunk.motion is not None else None,
+                None if chunk.jitter is None else chunk.jitter[:, part],
+            )
             frames.append(frame)
             assert isinstance(state, StreamState)
             motion.append(state.flow[..., :height, :width])
@@ -164,6 +171,9 @@ def crop_to_valid(output: Output, chunk: Chunk, scale: int) -> tuple[Output, Tar
         frames=cut(chunk.frames) if scale == reduced else low,
         low=low,
         before=None if chunk.previous_low is None else cut(chunk.previous_low),
+        motion=None if chunk.motion is None else cut(chunk.motion),
+        motion_trust=None if chunk.motion_trust is None else cut(chunk.motion_trust),
+        fresh=cut(fresh_cells(chunk.mask, chunk.jitter)),
     )
     motion = None if output.motion is None else cut(output.motion)
     return Output(cut(output.frames), motion, tuple(map(cut, output.stages))), target
@@ -212,7 +222,8 @@ def output_gradients(
 def backward(output: Output, leaves: Output) -> None:
     """Carry the gradient that the leaves hold through the generator."""
     pairs = zip(_tensors_of(output), _tensors_of(leaves), strict=True)
-    judged = [(tensor, leaf.grad) for tensor, leaf in pairs if leaf.grad is not None]
+    # A motion that was told is no output: nothing can be learned from what a loss says of it.
+    judged = [(x, leaf.grad) for x, leaf in pairs if leaf.grad is not None and x.requires_grad]
     torch.autograd.backward([tensor for tensor, _ in judged], [grad for _, grad in judged])
 
 

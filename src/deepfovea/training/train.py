@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ..config import InputError, TrainConfig, to_json
+from ..flow import FlowEstimator
 from ..io.atomic import replacing
 from ..io.decoded_cache import open_sources
 from ..losses.flow import flow_estimator
@@ -27,7 +28,7 @@ from ..reds.items import PublishedItems
 from ..reds.splits import split_folder
 from ..runtime.device import pick_device
 from .chunks import iter_chunks
-from .dataset import SCALE, ClipDataset
+from .dataset import SCALE, ClipDataset, find_photos
 from .interrupt import StopSignals, TrainingInterrupted
 from .logging import Log, explained_write_errors
 from .progress import TrainingProgress
@@ -96,8 +97,16 @@ def train(
     if config.preprocessing == "published":
         dataset = PublishedItems(sources, config.seed, config.size)
     else:
-        varied = config.sampling == "varied"
-        dataset = ClipDataset(sources, config.clip, config.crop, config.seed, varied)
+        dataset = ClipDataset(
+            sources,
+            config.clip,
+            config.crop,
+            config.seed,
+            varied=config.sampling == "varied",
+            flow=_flow_estimator(config) if _needs_motion(config) else None,
+            photos=find_photos(config.photos),
+            photo_share=config.photo_share,
+        )
     log = (
         _open_run(run, config, training, logged_names, notes)
         if accelerator.is_main_process
@@ -195,9 +204,9 @@ def _make_objective(
         perceptual = PerceptualLoss(backbone, config.perceptual_resolution)
         logged_names["perceptual"] = f"perceptual/{perceptual.name}"
     if {"flow", "endpoint"} & set(names):
-        path = Path(config.flow_weights) if config.flow_weights else None
-        flow = flow_estimator(config.flow_estimator, path)
         logged_names |= {name: f"{name}/{config.flow_estimator}" for name in ("flow", "endpoint")}
+    if "flow" in names:
+        flow = _flow_estimator(config)
     terms = make_terms(
         names,
         training.loss_modules,
@@ -207,6 +216,15 @@ def _make_objective(
         shift=config.shift,
     )
     return terms, logged_names
+
+
+def _flow_estimator(config: TrainConfig) -> FlowEstimator:
+    path = Path(config.flow_weights) if config.flow_weights else None
+    return flow_estimator(config.flow_estimator, path)
+
+
+def _needs_motion(config: TrainConfig) -> bool:
+    return "endpoint" in config.loss_weights() or config.motion_given > 0
 
 
 def _open_run(

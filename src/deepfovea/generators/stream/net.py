@@ -42,7 +42,8 @@ from .scene_change import exposure_gain, scene_continuity
 @dataclass(frozen=True)
 class StreamConfig:
     """The numbers of :class:`StreamNet`: channels at 1/2, 1/4 and 1/8 of the low resolution, of
-    the hidden state, of the head at the low resolution, and of the motion at 1/8, 1/4, 1/2."""
+    the hidden state, of the head at the low resolution, of the motion at 1/8, 1/4 and 1/2, and of
+    the blending on the canvas (0: none)."""
 
     channels: int = 48
     deep_channels: int = 64
@@ -50,6 +51,7 @@ class StreamConfig:
     hidden_channels: int = 32
     head_channels: int = 14
     motion_channels: tuple[int, int, int] = (48, 32, 24)
+    blend_channels: int = 0
 
     def __post_init__(self) -> None:
         sizes = (self.channels, self.deep_channels, self.deepest_channels, self.hidden_channels)
@@ -95,6 +97,7 @@ class StreamNet(nn.Module):
         self.task_flow = False
         self.motion = MotionEstimator(config.motion_channels)
         self.gate = Gate()
+        self.blend = Blend(config.blend_channels) if config.blend_channels else None
         self.refine = Refine(config)
 
     def forward(
@@ -216,6 +219,9 @@ class StreamNet(nn.Module):
         total = 4.0 * downsample_2x(canvas)
         low = pull_push(total[:, :3] / total[:, 3:].clamp(min=1e-3), total[:, 3:].clamp(max=1.0))
         fine = known + (1.0 - confidence) * _between_samples(low)  # [B,3,2h,2w]
+
+        if self.blend is not None:
+            fine = self.blend(fine, confidence, new, prev_output)
 
         frame, hidden_state = self.refine(
             fine, confidence, prev_output, low, mask, trust, error, hidden_state
@@ -352,6 +358,47 @@ def _box_mean(x: Tensor, window: int) -> Tensor:
     """Mean over a square window, zeros beyond the border."""
     rows = F.avg_pool2d(x, (window, 1), 1, (window // 2, 0))
     return F.avg_pool2d(rows, (1, window), 1, (0, window // 2))
+
+
+class Blend(nn.Module):
+    """Fresh samples and what was carried, made into one picture on the canvas.
+
+    A cell that was sampled just now is sharper than its neighbours, which were carried or filled:
+    left as they are, the samples stand out as dots. Each cell is moved towards two smoothed
+    versions of the canvas, how far is learned from what is around it; then a learned residual.
+    An untrained one changes nothing.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv_in = conv(9, channels)
+        self.conv_out = zero_init(conv(channels, 5))
+
+    def forward(self, fine: Tensor, confidence: Tensor, new: Tensor, prev_output: Tensor) -> Tensor:
+        """Blend what lies on the canvas.
+
+        Args:
+            fine: [B, 3, 2h, 2w], samples, what was carried, and what fills the holes.
+            confidence: [B, 1, 2h, 2w] in [0, 1].
+            new: [B, 1, 2h, 2w], 1 where a cell was sampled in this frame.
+            prev_output: [B, 3, 2h, 2w], the frame before, carried to here.
+
+        Returns:
+            [B, 3, 2h, 2w].
+        """
+        near = _smooth(fine)
+        wide = _smooth(_smooth(near))
+        stale = (prev_output - fine).mean(1, keepdim=True)
+        x = torch.cat([fine - near, near - wide, stale, confidence, new], 1)
+        x = self.conv_out(act(self.conv_in(x)))
+        to_near, to_wide, residual = torch.split(x, [1, 1, 3], 1)
+        return fine + to_near * (near - fine) + to_wide * (wide - fine) + residual
+
+
+def _smooth(x: Tensor) -> Tensor:
+    """Means weighted 1, 2, 1 along both axes, the border repeated."""
+    x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    return F.avg_pool2d(F.avg_pool2d(x, 2, 1), 2, 1)
 
 
 class Refine(nn.Module):

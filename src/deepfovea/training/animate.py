@@ -1,0 +1,214 @@
+"""Clips from photographs: a camera moves over a still, an object over the scene; motion is exact.
+
+Videos show real motion that nobody knows; stills that are moved show motion that is known to the
+last bit, also where it is fast, and detail that no video compression has touched.
+
+Legend: T frames, S side of the square crop, s = S / scale side at low resolution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import InputError
+
+STILL_SHARE = 0.15
+"""Share of clips in which a layer rests: a fixed camera is the most common one."""
+SPEED_PX = (0.1, 14.0)
+"""Speeds of translation, high-resolution pixels per frame, drawn log-uniformly: our choice, from a
+camera that hardly moves to one that crosses a crop of 256 in 18 frames."""
+TURN_RAD = 0.006
+"""Standard deviation of the turn per frame: a third of a degree."""
+ZOOM = 0.004
+"""Standard deviation of the logarithm of the change of scale per frame."""
+SMOOTHNESS = 0.9
+"""Share of a frame's velocity that the next one keeps."""
+OBJECT_SHARE = 0.6
+"""Share of clips with an object in front."""
+
+Affine = NDArray[np.float64]
+"""3 × 3, from pixels (x, y, 1) of a frame to those of a picture."""
+
+
+@dataclass(frozen=True)
+class AnimatedClip:
+    """frames uint8 [T,S,S,3]; motion float32 [T,2,s,s].
+
+    The motion leads from each low-resolution pixel to where it was one frame ago, (x, y) in
+    low-resolution pixels; that of the first frame is what it would have been.
+    """
+
+    frames: NDArray[np.uint8]
+    motion: NDArray[np.float32]
+
+
+def animate(
+    background: NDArray[np.uint8],
+    foreground: NDArray[np.uint8],
+    frames: int,
+    side: int,
+    rng: np.random.Generator,
+    scale: int = 4,
+) -> AnimatedClip:
+    """Move a camera over one photograph, and in most clips a piece of another across it.
+
+    Args:
+        background: [H, W, 3], any size.
+        foreground: [H', W', 3], of which a rounded piece is cut.
+        frames: T.
+        side: S, pixels, a multiple of the scale.
+        rng: decides everything.
+        scale: S / s.
+
+    Raises:
+        InputError: OpenCV is not installed.
+    """
+    try:
+        import cv2
+    except ImportError:
+        raise InputError(
+            "clips from photographs need OpenCV, which is missing: pip install 'deepfovea[train]'"
+        ) from None
+
+    def look(picture: NDArray[np.uint8], to_picture: Affine, border: int) -> NDArray[np.uint8]:
+        flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        seen: NDArray[np.uint8] = cv2.warpAffine(
+            picture, to_picture[:2], (side, side), flags=flags, borderMode=border
+        )
+        return seen
+
+    def shrunk(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        # Smaller than life hides the camera's own blur; never smaller than the crop.
+        least = side / min(picture.shape[:2])
+        factor = max(float(rng.uniform(0.5, 1.0)), min(least, 1.0))
+        smaller: NDArray[np.uint8] = cv2.resize(
+            picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA
+        )
+        return smaller
+
+    scene = shrunk(background)
+    path = _path(scene.shape[0], scene.shape[1], frames + 1, side, rng)
+    layers: list[tuple[NDArray[np.uint8], list[Affine], NDArray[np.uint8] | None]]
+    layers = [(scene, path, None)]
+    if rng.random() < OBJECT_SHARE:
+        piece = shrunk(foreground)
+        shape = _blob(piece.shape[0], piece.shape[1], side, rng)
+        layers.append((piece, _object_path(shape, frames + 1, side, rng), shape))
+
+    made = np.empty((frames, side, side, 3), np.uint8)
+    motion = np.empty((frames, 2, side // scale, side // scale), np.float32)
+    for t in range(frames):
+        for picture, to_picture, outline in layers:
+            now, before = to_picture[t + 1], to_picture[t]
+            seen = look(picture, now, cv2.BORDER_REFLECT_101)
+            moved = _motion(now, before, side, scale)
+            if outline is None:
+                made[t], motion[t] = seen, moved
+                continue
+            opacity = look(outline, now, cv2.BORDER_CONSTANT)
+            share = opacity[..., None].astype(np.float32) / 255.0
+            made[t] = (share * seen + (1.0 - share) * made[t] + 0.5).astype(np.uint8)
+            # Low-resolution pixels are the means of the middle of their blocks.
+            half = scale // 2
+            covered = opacity[half::scale, half::scale] > 127
+            motion[t] = np.where(covered, moved, motion[t])
+    return AnimatedClip(made, motion)
+
+
+def _walk(frames: int, deviation: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Sums of velocities that change smoothly: [T], 0 at first."""
+    velocity, place = rng.normal(0.0, deviation), np.zeros(frames)
+    for t in range(1, frames):
+        kick = rng.normal(0.0, deviation)
+        velocity = SMOOTHNESS * velocity + (1.0 - SMOOTHNESS**2) ** 0.5 * kick
+        place[t] = place[t - 1] + velocity
+    return place
+
+
+def _motion_of_camera(frames: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """x, y (pixels), angle (radians) and logarithm of scale: [T, 4]."""
+    if rng.random() < STILL_SHARE:
+        return np.zeros((frames, 4))
+    speed = np.exp(rng.uniform(*np.log(SPEED_PX)))
+    direction, calm = rng.uniform(0.0, 2.0 * np.pi), rng.uniform(0.0, 1.0)
+    steady = speed * np.arange(frames) * calm
+    wander = [_walk(frames, speed * (1.0 - calm) / 2.0**0.5, rng) for _ in range(2)]
+    x, y = steady * np.cos(direction) + wander[0], steady * np.sin(direction) + wander[1]
+    turns = rng.random() < 0.5
+    angle = _walk(frames, TURN_RAD if turns else 0.0, rng)
+    return np.stack([x, y, angle, _walk(frames, ZOOM if turns else 0.0, rng)], 1)
+
+
+def _affine(x: float, y: float, angle: float, scale: float, side: int) -> Affine:
+    """From a frame, turned and scaled about its middle, to the picture around pixel (x, y)."""
+    cos, sin, middle = scale * np.cos(angle), scale * np.sin(angle), (side - 1) / 2.0
+    turn = np.array([[cos, -sin, x], [sin, cos, y], [0.0, 0.0, 1.0]])
+    to_middle = np.array([[1.0, 0.0, -middle], [0.0, 1.0, -middle], [0.0, 0.0, 1.0]])
+    affine: Affine = turn @ to_middle
+    return affine
+
+
+def _path(
+    height: int, width: int, frames: int, side: int, rng: np.random.Generator
+) -> list[Affine]:
+    x, y = rng.uniform(0.3, 0.7) * width, rng.uniform(0.3, 0.7) * height
+    angle = rng.normal(0.0, 0.1)
+    return [
+        _affine(x + dx, y + dy, angle + turn, float(np.exp(zoom)), side)
+        for dx, dy, turn, zoom in _motion_of_camera(frames, rng)
+    ]
+
+
+def _blob(height: int, width: int, side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """The outline of an object in a picture: 255 inside, soft over two pixels, 0 outside."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    middle = rng.uniform(0.3, 0.7, 2) * (width, height)
+    x, y = x - middle[0], y - middle[1]
+    radius = rng.uniform(0.1, 0.35) * side
+    angle = np.arctan2(y, x)
+    edge = radius * sum(
+        (
+            rng.normal(0.0, 0.25) / k * np.cos(k * angle + rng.uniform(0.0, 6.3))
+            for k in range(1, 6)
+        ),
+        start=np.ones_like(angle),
+    )
+    opacity: NDArray[np.uint8] = (
+        255.0 * ((edge - np.hypot(x, y)) / 2.0 + 0.5).clip(0.0, 1.0)
+    ).astype(np.uint8)
+    return opacity
+
+
+def _object_path(
+    shape: NDArray[np.uint8], frames: int, side: int, rng: np.random.Generator
+) -> list[Affine]:
+    rows, columns = np.nonzero(shape)
+    if not len(rows):
+        rows, columns = np.array([0]), np.array([0])
+    # In the middle of the clip the object is somewhere in the frame.
+    place = rng.uniform(-0.4, 0.4, 2) * side
+    moves = _motion_of_camera(frames, rng)
+    moves = moves - moves[frames // 2]
+    return [
+        _affine(
+            columns.mean() - place[0] + dx,
+            rows.mean() - place[1] + dy,
+            turn,
+            float(np.exp(zoom)),
+            side,
+        )
+        for dx, dy, turn, zoom in moves
+    ]
+
+
+def _motion(now: Affine, before: Affine, side: int, scale: int) -> NDArray[np.float32]:
+    """Low-resolution motion [2, s, s] from a frame to the one before."""
+    back = np.linalg.inv(before) @ now
+    places = scale * np.arange(side // scale) + (scale - 1) / 2.0
+    x, y = np.meshgrid(places, places)
+    moved = np.tensordot(back[:2], np.stack([x, y, np.ones_like(x)]), 1)
+    motion: NDArray[np.float32] = ((moved - np.stack([x, y])) / scale).astype(np.float32)
+    return motion
