@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from ..gaze import GazeTrack
 
 METRICS_HELP = (
-    "some of ssim,temporal,features,lpips,jod,published,cost (default: all but jod, which takes "
-    "as long as the rest together), all, or psnr for nothing but L1, MSE and PSNR"
+    "what to measure besides PSNR, L1 and MSE (default: all but jod, which takes as long as the "
+    "rest together); all; psnr for nothing else; --list-metrics says what there is"
 )
 
 
@@ -114,6 +114,9 @@ def add(subcommands: Subcommands) -> None:
             help="processes that decode ahead",
         ),
     ]
+    parser.add_argument(
+        "--list-metrics", action=_ListMetrics, nargs=0, help="print the metrics and exit"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="everything, to render again")
     parser.add_argument(
         "--markdown",
@@ -129,6 +132,20 @@ def add(subcommands: Subcommands) -> None:
         handler=_evaluate,
         runs={run.dest: parser.get_default(run.dest) for run in runs} | {"density": Density()},
     )
+
+
+class _ListMetrics(argparse.Action):
+    """Prints the table of metrics, as ``--version`` prints a version."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from ..metrics import METRICS, Settings
+
+        for metric in METRICS.values():
+            missing = metric.unavailable(Settings())
+            print(f"{metric.asked_by}: {metric.heading}, per {metric.scope}: {metric.definition}")
+            if missing:
+                print(f"    unavailable: {missing}")
+        parser.exit()
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -165,13 +182,13 @@ def _run(options: argparse.Namespace) -> Result:
     from ..evaluate import Protocol, evaluate
     from ..evaluate.contact_sheets import Panels, render_sheet
     from ..evaluate.plots import require_matplotlib
-    from ..evaluate.result import DEFAULT_METRICS, METRICS, Row
+    from ..evaluate.result import DEFAULT_METRICS, METRIC_GROUPS, Row
     from ..runtime.device import pick_device
 
     metrics: tuple[str, ...] = DEFAULT_METRICS
     if options.metrics is not None:
         asked = comma_separated(options.metrics)
-        metrics = METRICS if "all" in asked else tuple(m for m in asked if m != "psnr")
+        metrics = METRIC_GROUPS if "all" in asked else tuple(m for m in asked if m != "psnr")
     models = comma_separated(options.models)
     if options.plots:  # before anything is computed
         require_matplotlib()

@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from ..config import InputError
+from ..metrics import METRICS
 from .result import COLUMNS, Cost, Result, Row
 
 BEGIN_MARK, END_MARK = "<!-- deepfovea evaluate: begin -->", "<!-- deepfovea evaluate: end -->"
 
-OVERVIEW = ("psnr", "ssim", "l1", "mse", "features", "lpips", "e_warp", "t_of", "t_lpips", "jod")
+OVERVIEW = tuple(metric.name for metric in METRICS.values() if metric.table == "overview")
+AS_PUBLISHED = tuple(metric.name for metric in METRICS.values() if metric.table == "published")
 REGIONAL = ("psnr", "ssim")
 REGIONS = ("fovea", "blend", "periphery", "sampled", "dropped")
-AS_PUBLISHED = ("psnr_published", "ssim_published")
 COMPARED = (*OVERVIEW, *(f"psnr_{region}" for region in REGIONS))
 """In what :func:`shortfalls` looks for where a model is behind."""
 

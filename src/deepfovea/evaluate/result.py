@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..config import PUBLISHED_DENSITY, Density
 from ..gaze import DisplayGeometry
+from ..metrics import METRICS, Metric
 
-METRICS = ("ssim", "temporal", "features", "lpips", "jod", "published", "cost")
-"""What can be asked for besides L1, MSE and PSNR, which are always there."""
+METRIC_GROUPS = (*dict.fromkeys(metric.asked_by for metric in METRICS.values()), "cost")
+"""What can be asked for. ``psnr``, with L1 and MSE, is always there."""
 
-DEFAULT_METRICS = ("ssim", "temporal", "features", "lpips", "published", "cost")
+DEFAULT_METRICS = (
+    *dict.fromkeys(metric.asked_by for metric in METRICS.values() if metric.default),
+    "cost",
+)
 """All but ``jod``: FovVideoVDP takes as long as everything else together."""
 
 
@@ -31,6 +34,7 @@ class Protocol:
     fov_deg: float | None = None
     """Horizontal angle that the frames fill, for radii in degrees and FovVideoVDP."""
     metrics: tuple[str, ...] = DEFAULT_METRICS
+    """Of :data:`METRIC_GROUPS`."""
     flow: str = "dis"
     """Estimator of the true motion for E_warp, one of ``FLOW_ESTIMATORS``."""
 
@@ -39,35 +43,6 @@ class Protocol:
             DisplayGeometry(self.fov_deg, 4, 3)  # refuses angles that no display has
 
 
-@dataclass(frozen=True)
-class Column:
-    """A metric as tables show it: with its direction, its digits and its definition."""
-
-    label: str
-    better: str  # "higher" or "lower"
-    digits: int
-    definition: str
-    unit: str = ""
-
-    @property
-    def heading(self) -> str:
-        """As it stands above a column, with the direction in which it improves."""
-        arrow = "↑" if self.better == "higher" else "↓"
-        return f"{self.label} {arrow}" + (f", {self.unit}" if self.unit else "")
-
-    def rounded(self, value: float) -> float | None:
-        """The value as it is kept: four digits more than tables show; None for nan."""
-        return round(value, self.digits + 4) if math.isfinite(value) else None
-
-
-_SPATIAL = {
-    "l1": Column("L1", "lower", 4, "mean absolute error; RGB in [0, 1], clamped"),
-    "mse": Column("MSE", "lower", 5, "mean squared error; RGB in [0, 1], clamped"),
-    "psnr": Column("PSNR", "higher", 2, "RGB, peak 1.0, clamped, nothing padded", "dB"),
-    "ssim": Column(
-        "SSIM", "higher", 4, "RGB, peak 1.0, clamped, 11x11 Gaussian of sigma 1.5 inside the frame"
-    ),
-}
 _WHERE = {
     "fovea": "up to the density's inner radius",
     "blend": "between the density's radii",
@@ -75,45 +50,25 @@ _WHERE = {
     "sampled": "4x4 blocks of the low-resolution pixels that were sampled",
     "dropped": "4x4 blocks of the low-resolution pixels that were not sampled",
 }
-COLUMNS: dict[str, Column] = {
-    **_SPATIAL,
-    **{
-        f"{name}_{region}": Column(
-            f"{column.label} {region}",
-            column.better,
-            column.digits,
-            f"{column.label}, {where}",
-            column.unit,
+
+
+def _columns(metric: Metric) -> Iterator[Metric]:
+    """The metric, and what it is in each region if it is measured there."""
+    yield metric
+    for region, where in _WHERE.items() if metric.by_region else ():
+        yield replace(
+            metric,
+            name=f"{metric.name}_{region}",
+            label=f"{metric.label} {region}",
+            definition=f"{metric.label}, {where}",
+            table="none",
         )
-        for name, column in _SPATIAL.items()
-        for region, where in _WHERE.items()
-    },
-    "e_warp": Column(
-        "E_warp", "lower", 5, "Lai et al. 2018; flow and occlusion from the true frames"
-    ),
-    "e_warp_original": Column("E_warp of the original", "lower", 5, "that of the true frames"),
-    "t_of": Column("tOF", "lower", 3, "Chu et al. 2020 (TecoGAN), Farneback flow", "px"),
-    "features": Column(
-        "EfficientNet-Lite0 distance",
-        "lower",
-        4,
-        "L1 of the features of EfficientNet-Lite0, mean of 5 layers; not LPIPS",
-    ),
-    "lpips": Column("LPIPS", "lower", 4, "Zhang et al. 2018, version 0.1, AlexNet"),
-    "t_lpips": Column("tLPIPS x100", "lower", 3, "Chu et al. 2020 (TecoGAN), with LPIPS"),
-    "jod": Column("FovVideoVDP", "higher", 2, "Mantiuk et al. 2021, gaze frame by frame", "JOD"),
-    "psnr_published": Column(
-        "PSNR as published",
-        "higher",
-        2,
-        "peak is the prediction's maximum; items of six frames",
-        "dB",
-    ),
-    "ssim_published": Column(
-        "SSIM as published", "higher", 4, "one global correlation per item of six frames"
-    ),
+
+
+COLUMNS: dict[str, Metric] = {
+    column.name: column for metric in METRICS.values() for column in _columns(metric)
 }
-"""Every metric by its name in the JSON. Values are means over the frames (or pairs) of a clip."""
+"""Every column by its name in the JSON. Values are means over the frames (or pairs) of a clip."""
 
 ECCENTRICITY_BIN = {"px": 10.0, "deg": 5.0}
 """Width of the rings of :attr:`Row.mse_by_eccentricity`, in the unit of the density's radii."""

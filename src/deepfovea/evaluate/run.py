@@ -17,14 +17,14 @@ import torch
 from .. import __version__, checkpoint
 from ..config import InputError
 from ..gaze import GazeTrack, center
+from ..metrics import METRICS, Metric, Settings
 from ..runtime.engine import engine_of, load_engine
 from ..video import find_videos
 from . import profile
 from .clips import ReferenceClip, Unreadable, read_all
 from .contact_sheets import Panels
 from .methods import BASELINES, SCALE, Method
-from .metrics import load_judges
-from .result import COLUMNS, ECCENTRICITY_BIN, Protocol, Result, Row
+from .result import COLUMNS, ECCENTRICITY_BIN, METRIC_GROUPS, Protocol, Result, Row
 from .score import score_clip
 
 
@@ -79,7 +79,8 @@ def evaluate(
         (video, root_name if video == root else video.relative_to(root).as_posix())
         for video in find_videos(root)
     ]
-    judges, unavailable, jod_info = load_judges(protocol, flow_weights)
+    settings = Settings(protocol.flow, flow_weights, protocol.fov_deg, str(device))
+    metrics, unavailable = _metrics(protocol, settings)
     for line in unavailable if rank == 0 else []:
         log(line)
     rows: list[Row] = []
@@ -95,7 +96,7 @@ def evaluate(
             notes.append((clip.name, line))
         with _one_thread():
             scored, panels = score_clip(
-                clip, methods, track(clip), protocol, judges, device, on_sheet is not None
+                clip, methods, track(clip), protocol, metrics, settings, on_sheet is not None
             )
         rows += scored
         for row in scored if on_row else []:
@@ -113,7 +114,7 @@ def evaluate(
             unmeasured.append(f"{name}: its cost could not be measured: {error}")
             log(unmeasured[-1])
     return Result(
-        _protocol_record(root_name, baselines, protocol, flow_weights, jod_info, device, engines),
+        _protocol_record(root_name, baselines, protocol, metrics, settings, engines),
         rows,
         [*unavailable, *(line for _, line in notes), *unmeasured],
         [f"{name}: {reason}" for name, reason in failed],
@@ -142,6 +143,26 @@ def _methods(
     if not methods:
         raise InputError("no methods: received neither models nor baselines, expected at least one")
     return methods, engines
+
+
+def _metrics(protocol: Protocol, settings: Settings) -> tuple[list[Metric], list[str]]:
+    """The metrics that are asked for and can be computed, and a line about the others."""
+    for name in protocol.metrics:
+        if name not in METRIC_GROUPS:
+            raise InputError(f"--metrics: received {name!r}, expected some of {_choices()}")
+    asked = [m for m in METRICS.values() if m.asked_by in ("psnr", *protocol.metrics)]
+    missing = {metric.name: metric.unavailable(settings) for metric in asked}
+    reasons: dict[str, list[str]] = {}
+    for metric in asked:
+        reason = missing[metric.name]
+        if reason is not None and metric.table != "none":
+            reasons.setdefault(reason, []).append(metric.label)
+    lines = [f"{', '.join(labels)}: unavailable: {reason}" for reason, labels in reasons.items()]
+    return [metric for metric in asked if missing[metric.name] is None], lines
+
+
+def _choices() -> str:
+    return f"{', '.join(METRIC_GROUPS)}, all"
 
 
 @contextlib.contextmanager
@@ -211,15 +232,16 @@ def _protocol_record(
     data: str,
     baselines: Sequence[str],
     protocol: Protocol,
-    flow_weights: Path | None,
-    jod_info: str | None,
-    device: str | torch.device,
+    metrics: Sequence[Metric],
+    settings: Settings,
     engines: Mapping[str, str],
 ) -> dict[str, Any]:
     """All that is needed to repeat the figures, and how the columns are defined."""
     columns = {name: f"{c.heading}: {c.definition}" for name, c in COLUMNS.items()}
-    if jod_info:
-        columns["jod"] += f"; {jod_info}"
+    details = {metric.name: metric.details(settings) for metric in metrics}
+    for name, text in details.items():
+        if text:
+            columns[name] += f"; {text}"
 
     def digest(file: Path) -> str:
         return sha256(file.read_bytes()).hexdigest()
@@ -229,15 +251,15 @@ def _protocol_record(
         "models": {name: digest(checkpoint.resolve_path(name)) for name in engines},
         "baselines": list(baselines),
         **asdict(protocol),
-        "flow_weights": digest(flow_weights) if flow_weights else None,
+        "flow_weights": digest(settings.flow_weights) if settings.flow_weights else None,
         "reduction": f"bilinear /{SCALE}, no antialiasing",
         "means": "over the frames of a clip, then over the clips",
         "eccentricity_bin": ECCENTRICITY_BIN[protocol.density.unit],
         "columns": columns,
-        "jod_info": jod_info,
+        "jod_info": details.get("jod"),
         "cost_of": f"{profile.HEIGHT}x{profile.WIDTH} -> "
         f"{SCALE * profile.HEIGHT}x{SCALE * profile.WIDTH}",
-        "device": str(device),
+        "device": settings.device,
         "engine": dict(engines),
         "versions": {
             "deepfovea": __version__,

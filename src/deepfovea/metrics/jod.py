@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from ..config import InputError
+from .base import Metric, Reference, Settings
 
 Jod = Callable[[Tensor, Tensor, Tensor, float], float]
 """(video uint8 [T,3,H,W], truth uint8 [T,3,H,W], gaze_px [T,2] of H × W, frames/s) -> JOD."""
@@ -35,13 +37,11 @@ def load_jod(
     Raises:
         InputError: pyfvvdp is not installed.
     """
-    try:
-        from pyfvvdp import fvvdp, fvvdp_display_geometry
-    except ImportError:
-        raise InputError(
-            "FovVideoVDP needs pyfvvdp (CC BY-NC 4.0), which is missing: "
-            "pip install 'deepfovea[jod]'"
-        ) from None
+    missing = _unavailable(Settings())
+    if missing:
+        raise InputError(f"FovVideoVDP {missing}")
+    from pyfvvdp import fvvdp, fvvdp_display_geometry
+
     geometry = None
     if fov_deg is not None:
         geometry = fvvdp_display_geometry((width, height), fov_horizontal=fov_deg)
@@ -68,3 +68,41 @@ def load_jod(
         return float(score)
 
     return jod, info
+
+
+def _unavailable(settings: Settings) -> str | None:
+    try:
+        import pyfvvdp  # noqa: F401
+    except ImportError:
+        return "needs pyfvvdp (CC BY-NC 4.0), which is missing: pip install 'deepfovea[jod]'"
+    return None
+
+
+_loaded = lru_cache(maxsize=4)(load_jod)
+
+
+def _jod(prediction: Tensor, reference: Reference) -> float:
+    height, width = prediction.shape[-2:]
+    settings, scale = reference.settings, reference.scale
+    metric, _ = _loaded(height, width, settings.fov_deg, settings.device)
+    gaze_px = (reference.gaze_px + 0.5) * scale - 0.5  # of the high resolution
+    return metric(prediction, reference.frames, gaze_px, reference.frames_per_second)
+
+
+def _details(settings: Settings) -> str:
+    return load_jod(192, 256, settings.fov_deg)[1]
+
+
+JOD = Metric(
+    name="jod",
+    label="FovVideoVDP",
+    better="higher",
+    digits=2,
+    definition="Mantiuk et al. 2021, gaze frame by frame",
+    unit="JOD",
+    scope="clip",
+    function=_jod,
+    default=False,  # it takes as long as everything else together
+    unavailable=_unavailable,
+    details=_details,
+)

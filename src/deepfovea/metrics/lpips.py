@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from ..config import InputError
 from ..losses.perceptual import load_frozen
+from .base import Metric, Reference, Settings
+from .temporal import t_lpips
 
 MIN_SIDE = 31
 """Side in pixels below which the last layer of AlexNet has no position left."""
@@ -29,21 +32,13 @@ def load_lpips(device: str | torch.device = "cpu") -> Callable[[Tensor, Tensor],
     Raises:
         InputError: the package ``lpips`` or torchvision's file of AlexNet's weights is missing.
     """
-    try:
-        import lpips
-    except ImportError:
-        raise InputError(
-            "LPIPS needs the package lpips, which is missing: pip install 'deepfovea[eval]'"
-        ) from None
-    from torchvision.models import AlexNet_Weights, alexnet
+    missing = _unavailable(Settings())
+    if missing:
+        raise InputError(f"LPIPS {missing}")
+    import lpips
+    from torchvision.models import alexnet
 
-    url = AlexNet_Weights.DEFAULT.url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-    if not path.is_file():
-        raise InputError(
-            f"LPIPS needs AlexNet's weights, which are not here: place {url} in the folder "
-            "hub/checkpoints of torch's cache (TORCH_HOME)"
-        )
+    path = _weights()[1]
     with torch.device("meta"):  # nothing is allocated; the loaded tensors take the places
         backbone = alexnet(weights=None)
     features = load_frozen(backbone, path, str(path)).features
@@ -61,3 +56,67 @@ def load_lpips(device: str | torch.device = "cpu") -> Callable[[Tensor, Tensor],
         return float(network(*pair, normalize=True))
 
     return distance
+
+
+def _weights() -> tuple[str, Path]:
+    """Where AlexNet's weights come from, and where torch keeps them."""
+    from torchvision.models import AlexNet_Weights
+
+    url = AlexNet_Weights.DEFAULT.url
+    return url, Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+
+
+def _unavailable(settings: Settings) -> str | None:
+    try:
+        import lpips  # noqa: F401
+    except ImportError:
+        return "needs the package lpips, which is missing: pip install 'deepfovea[eval]'"
+    url, path = _weights()
+    if not path.is_file():
+        return (
+            f"needs AlexNet's weights, which are not here: place {url} in the folder "
+            "hub/checkpoints of torch's cache (TORCH_HOME)"
+        )
+    return None
+
+
+@lru_cache(maxsize=1)
+def _loaded(weights: Path) -> Callable[[Tensor, Tensor], float]:
+    return load_lpips()
+
+
+def _lpips(prediction: Tensor, reference: Reference) -> float:
+    return _loaded(_weights()[1])(prediction[0], reference.frames[0])
+
+
+def _true_change(reference: Reference) -> float:
+    return _loaded(_weights()[1])(*reference.frames)
+
+
+def _t_lpips(prediction: Tensor, reference: Reference) -> float:
+    return t_lpips(_loaded(_weights()[1])(*prediction), reference.once(_true_change))
+
+
+LPIPS = Metric(
+    name="lpips",
+    label="LPIPS",
+    better="lower",
+    digits=4,
+    definition="Zhang et al. 2018, version 0.1, AlexNet",
+    scope="frame",
+    function=_lpips,
+    min_side=MIN_SIDE,
+    unavailable=_unavailable,
+)
+T_LPIPS = Metric(
+    name="t_lpips",
+    label="tLPIPS x100",
+    better="lower",
+    digits=3,
+    definition="Chu et al. 2020 (TecoGAN), with LPIPS",
+    scope="pair",
+    function=_t_lpips,
+    group="lpips",
+    min_side=MIN_SIDE,
+    unavailable=_unavailable,
+)

