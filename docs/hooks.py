@@ -48,3 +48,8 @@ def on_page_markdown(markdown, page, config, files):
         parts[number] = re.sub(r'(src=")([^"]+)(")', translate, parts[number])
         parts[number] = re.sub(r"(^\[[^\]]+\]: *)(\S+)()", translate, parts[number], flags=re.M)
     return "".join(parts)
+
+
+def on_page_content(html, page, config, files):
+    """Drop the roles of the docstrings (:func: and so on), which only Sphinx knows."""
+    return re.sub(r":(func|class|meth|data|mod|attr):(?=<code>)", "", html)
