@@ -33,6 +33,7 @@ LAYER = {
     "reds": 30,
     "runtime": 40,
     "runtime.bench": 41,
+    "arrays": 11,
     "reconstructor": 45,
     "files_to_files": 46,
     "training": 50,
@@ -41,6 +42,7 @@ LAYER = {
     "demo": 70,
     "viewer": 70,
     "cli": 80,
+    "api": 70,
     "__init__": 80,
     "__main__": 90,
 }

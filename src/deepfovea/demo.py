@@ -119,5 +119,6 @@ def run_demo(
 
 def _ring(frame: Tensor, result: Reconstructed) -> Tensor:
     grow = frame.shape[-1] / result.samples.shape[-1]
+    assert result.gaze_px is not None  # the demo has a track
     x, y = ((c + 0.5) * grow - 0.5 for c in result.gaze_px)
     return mark_gaze(frame, x, y, 20.0 * grow)

@@ -22,7 +22,7 @@ from .gaze import DisplayGeometry, GazeTrack, center
 from .images import side_by_side_panels, to_image
 from .io.outputs import made_folder, refuse_overlap
 from .metrics.pixel import psnr
-from .reconstructor import Gaze, Reconstructed, Reconstructor, YuvFrame
+from .reconstructor import Gaze, Model, Reconstructed, Reconstructor, YuvFrame
 from .resample import upsample_bicubic
 from .video import VideoReader, VideoWriter
 
@@ -54,7 +54,7 @@ class Summary:
 def reconstruct_file(
     source: Path,
     output: Path,
-    reconstructor: Reconstructor,
+    reconstructor: Reconstructor | Model,
     *,
     gaze: GazeTrack | None = None,
     simulate: bool = False,
@@ -73,7 +73,8 @@ def reconstruct_file(
     Args:
         source: low resolution; with alpha, alpha 0 marks the pixels that are not known.
         output: ``scale`` times larger, complete or absent.
-        reconstructor: model, density and seed; it is reset first.
+        reconstructor: model, density and seed; it is reset first. A bare model is used with the
+            published density.
         gaze: where the eye looks; the centre by default.
         simulate: ``source`` is full resolution and is first reduced, as published; ``output``
             has its size and is compared with it.
@@ -91,6 +92,8 @@ def reconstruct_file(
             inside it.
     """
     gaze = gaze or center()
+    if not isinstance(reconstructor, Reconstructor):
+        reconstructor = Reconstructor(reconstructor)
     scale = reconstructor.model.scale
     reconstructor.reset()
     frames, sampled, quality, baseline = 0, 0.0, 0.0, 0.0

@@ -65,7 +65,7 @@ def mark_gaze(frame: Tensor, x: float, y: float, radius: float) -> Tensor:
 
 
 def side_by_side_panels(
-    samples: Tensor, frame: Tensor, truth: Tensor | None, gaze_px: tuple[float, float]
+    samples: Tensor, frame: Tensor, truth: Tensor | None, gaze_px: tuple[float, float] | None
 ) -> np.ndarray:
     """Samples | reconstruction | original, each at most 640 pixels wide, the gaze ringed.
 
@@ -73,7 +73,7 @@ def side_by_side_panels(
         samples: [3, h, w].
         frame: [3, H, W].
         truth: [3, H, W] or None.
-        gaze_px: in pixels of ``samples``.
+        gaze_px: in pixels of ``samples``; None: no ring.
 
     Returns:
         uint8 [height, 2 or 3 × width, 3], even sizes.
@@ -87,8 +87,9 @@ def side_by_side_panels(
         if p is not None
     ]
     grow = width_shown / samples.shape[-1]
-    x, y = ((c + 0.5) * grow - 0.5 for c in gaze_px)
-    panels[0] = mark_gaze(panels[0], x, y, max(8.0, 5.0 * grow))
+    if gaze_px is not None:
+        x, y = ((c + 0.5) * grow - 0.5 for c in gaze_px)
+        panels[0] = mark_gaze(panels[0], x, y, max(8.0, 5.0 * grow))
     return to_image(torch.cat(panels, -1))
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from itertools import islice
+from math import isfinite
+from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from .config import PUBLISHED_DENSITY, Density
+from .arrays import AnyFrame, check_range, like, to_tensor
+from .checkpoint import load
+from .config import PUBLISHED_DENSITY, Density, InputError
 from .fovea import sample
 from .gaze import DisplayGeometry
 from .io.prefetch import ahead, apply_ahead, few_processors
@@ -47,7 +51,7 @@ class Reconstructed(NamedTuple):
     frame: Tensor
     samples: Tensor
     mask: Tensor
-    gaze_px: Gaze
+    gaze_px: Gaze | None
 
 
 class YuvFrame(NamedTuple):
@@ -62,7 +66,7 @@ class Sampled(NamedTuple):
 
     samples: Tensor
     mask: Tensor
-    gaze: list[Gaze]
+    gaze: list[Gaze | None]
 
 
 class Reconstructor:
@@ -70,10 +74,10 @@ class Reconstructor:
 
         reconstructor = Reconstructor(deepfovea.load("stream"))
         for frame, gaze_px in ...:
-            shown = reconstructor(frame, gaze_px)  # [3, 4h, 4w]
+            shown = reconstructor(frame, gaze_px)  # four times larger, of the type of frame
 
     Args:
-        model: a generator; it is used on the device where it is.
+        model: a generator, which is used on the device where it is; or its name or path.
         density: how densely to sample, by distance from the gaze.
         seed: of the random draws.
         blue_noise: even rather than independent draws.
@@ -82,19 +86,25 @@ class Reconstructor:
 
     def __init__(
         self,
-        model: Model,
+        model: Model | str | Path,
         density: Density = PUBLISHED_DENSITY,
         *,
         seed: int = 0,
         blue_noise: bool = False,
         geometry: DisplayGeometry | None = None,
     ) -> None:
-        self.model = model
+        self.model: Model = load(model) if isinstance(model, str | Path) else model
+        if not hasattr(self.model, "scale") or not hasattr(self.model, "frames_per_step"):
+            raise InputError(
+                f"model: received {type(model).__name__}, expected a generator, as "
+                "deepfovea.load('stream') returns it, or its name"
+            )
         self.density = density
         self.seed = seed
         self.blue_noise = blue_noise
         self.geometry = geometry
-        parameter = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
+        network = self.model if isinstance(self.model, torch.nn.Module) else torch.nn.Module()
+        parameter = next(network.parameters(), None)
         self.device = torch.device("cpu") if parameter is None else parameter.device
         self.reset()
 
@@ -102,28 +112,32 @@ class Reconstructor:
         """Begin a new video."""
         self.state: State | None = None
         self.frames_seen = 0
+        self.size: tuple[int, int] | None = None
 
-    def __call__(self, frame: Tensor, gaze_px: Gaze) -> Tensor:
+    def __call__(self, frame: AnyFrame, gaze_px: Gaze | None = None) -> AnyFrame:
         """Sample one frame and reconstruct it at once.
 
         Args:
-            frame: [3, h, w] in [0, 1], low resolution; or [4, h, w], whose last channel says
-                which pixels are known (above 0), and then nothing more is dropped.
-            gaze_px: (x, y) in low-resolution pixels.
+            frame: the low resolution: torch [3, h, w], NumPy [h, w, 3] (uint8, or float in [0, 1])
+                or a PIL image. With a fourth channel, which says what pixels are known (above
+                0), nothing more is dropped.
+            gaze_px: (x, y) in low-resolution pixels; needed where pixels are to be dropped.
 
         Returns:
-            [3, scale · h, scale · w] in [0, 1].
+            The frame, ``scale`` times larger, of the type of ``frame``.
 
         Raises:
+            InputError: values that are not in [0, 1], a size that changes in the middle of a
+                video, no gaze where one is needed, or one that is not finite.
             ValueError: the generator needs several frames at once (use :meth:`stream`).
         """
         if self.model.frames_per_step != 1:
             raise ValueError(
                 f"this generator takes {self.model.frames_per_step} frames at a time; use stream()"
             )
-        return next(self.stream([(frame, gaze_px)])).frame
+        return like(next(self.stream([(to_tensor(frame), gaze_px)])).frame, frame)
 
-    def stream(self, frames: Iterable[tuple[Tensor, Gaze]]) -> Iterator[Reconstructed]:
+    def stream(self, frames: Iterable[tuple[Tensor, Gaze | None]]) -> Iterator[Reconstructed]:
         """Reconstruct frame after frame, for any generator, in constant memory.
 
         A generator that takes n frames at a time yields them n by n; a last group that is too
@@ -136,7 +150,7 @@ class Reconstructor:
             yield from self._reconstructed(group)
 
     def stream_prefetched(
-        self, frames: Iterable[tuple[Tensor, Gaze]]
+        self, frames: Iterable[tuple[Tensor, Gaze | None]]
     ) -> Generator[Reconstructed, None, None]:
         """As :meth:`stream`, but reading, sampling and the generator overlap.
 
@@ -145,12 +159,16 @@ class Reconstructor:
         """
         yield from self._overlapping(frames, self._reconstructed)
 
-    def stream_yuv(self, frames: Iterable[tuple[Tensor, Gaze]]) -> Generator[YuvFrame, None, None]:
+    def stream_yuv(
+        self, frames: Iterable[tuple[Tensor, Gaze | None]]
+    ) -> Generator[YuvFrame, None, None]:
         """As :meth:`stream_prefetched`, with frames ready for :meth:`VideoWriter.write`."""
         yield from self._overlapping(frames, self._to_yuv)
 
     def _overlapping(
-        self, frames: Iterable[tuple[Tensor, Gaze]], generate: Callable[[Sampled], list[Result]]
+        self,
+        frames: Iterable[tuple[Tensor, Gaze | None]],
+        generate: Callable[[Sampled], list[Result]],
     ) -> Generator[Result, None, None]:
         with ExitStack() as stack:
             if self.device.type == "cpu" and few_processors():
@@ -162,11 +180,13 @@ class Reconstructor:
             for results in stack.enter_context(closing(apply_ahead(generate, sampled))):
                 yield from results
 
-    def _sampled(self, frames: Iterable[tuple[Tensor, Gaze]]) -> Iterator[Sampled]:
+    def _sampled(self, frames: Iterable[tuple[Tensor, Gaze | None]]) -> Iterator[Sampled]:
         group = self.model.frames_per_step
         source = iter(frames)
         while pairs := list(islice(source, group)):
             count = len(pairs)
+            for pair in pairs:
+                self._check(*pair)
             pairs += [pairs[-1]] * (group - count)
             samples, mask = self._sample(pairs)
             self.frames_seen += count
@@ -195,14 +215,41 @@ class Reconstructor:
         frames, state = self.model(samples, mask, state)
         return to_yuv420(frames, colorspace_of(frames.shape[-1], frames.shape[-2])), state
 
-    def _sample(self, pairs: list[tuple[Tensor, Gaze]]) -> tuple[Tensor, Tensor]:
+    def _check(self, frame: Tensor, gaze_px: Gaze | None) -> None:
+        """Refuse what would be nonsense further on.
+
+        Raises:
+            InputError: see :meth:`__call__`.
+        """
+        size = (frame.shape[-2], frame.shape[-1])
+        if self.size not in (None, size):
+            raise InputError(
+                f"frame: received {size[1]}x{size[0]} in a video of "
+                f"{self.size[1]}x{self.size[0]}; reset() begins another video"
+            )
+        self.size = size
+        check_range(frame)
+        if len(frame) == 4:
+            return
+        if gaze_px is None:
+            raise InputError(
+                "gaze_px: received none for a frame without a mask; expected (x, y) in "
+                "low-resolution pixels, or a fourth channel that says which pixels are known"
+            )
+        if not all(map(isfinite, gaze_px)):
+            raise InputError(
+                f"gaze_px: received {tuple(gaze_px)}, expected finite pixels; where the "
+                "tracker was lost, hold the last position"
+            )
+
+    def _sample(self, pairs: list[tuple[Tensor, Gaze | None]]) -> tuple[Tensor, Tensor]:
         # A single one is not copied, which would be work for PyTorch's threads: see fovea.
         images = [frame[None, None] for frame, _ in pairs]
         frames = (torch.cat(images, 1) if len(images) > 1 else images[0]).to(self.device)
         if frames.shape[2] == 4:
             mask = (frames[:, :, 3:] > 0).to(frames.dtype)
             return frames[:, :, :3] * mask, mask
-        gaze = torch.tensor([[gaze for _, gaze in pairs]])
+        gaze = torch.tensor([[gaze_px for _, gaze_px in pairs]])
         return sample(
             frames,
             gaze,

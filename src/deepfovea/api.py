@@ -1,0 +1,221 @@
+"""The package in one call: a model by its name, a video from whatever holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from fractions import Fraction
+from itertools import chain, count
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .arrays import Frame, like, to_tensor
+from .checkpoint import Generator
+from .config import PUBLISHED_DENSITY, Density, InputError
+from .files_to_files import pad, reconstruct_file
+from .fovea import downsample
+from .gaze import GazeTrack, center, from_pixels
+from .images import to_image
+from .io.outputs import made_folder
+from .reconstructor import Gaze, Reconstructor
+from .runtime.device import pick_device
+from .runtime.engine import CompiledGenerator, load_engine
+from .video import VideoReader, VideoWriter
+
+FRAME_RATE = 24
+"""Of a file that is made of frames in memory, 1/s, unless given."""
+
+
+def load(
+    model: str | Path, device: str | torch.device = "auto", engine: str = "torch"
+) -> Generator | CompiledGenerator:
+    """A trained generator, ready to use (evaluation mode, float32).
+
+    Args:
+        model: a name of a bundled model, or the path of a ``.safetensors`` file.
+        device: ``auto`` (CUDA, else MPS, else the CPU), or a device.
+        engine: what runs it: ``torch``; or ``onnxruntime``, ``openvino`` or ``auto``, which give
+            the same frames faster on a CPU.
+
+    Returns:
+        ``frames, state = model(samples, mask, state)``.
+
+    Raises:
+        InputError: unknown name, no such file, damaged or foreign file; an unknown device or
+            engine, or one that cannot be used here.
+    """
+    return load_engine(model, engine, pick_device(str(device)))
+
+
+def reconstruct(
+    source: Any,
+    output: str | Path | None = None,
+    *,
+    model: str | Path | Generator | CompiledGenerator = "stream",
+    gaze: GazeTrack | Gaze | Sequence[Gaze] | np.ndarray | Tensor | None = None,
+    simulate: bool = False,
+    density: Density = PUBLISHED_DENSITY,
+    seed: int = 0,
+    blue_noise: bool = False,
+    device: str = "auto",
+    engine: str = "auto",
+    frame_rate: float | None = None,
+    overwrite: bool = False,
+) -> Any:
+    """Sample a video where the eye looks and reconstruct it, four times larger.
+
+        deepfovea.reconstruct("low.mp4", "large.mp4")
+        frames = deepfovea.reconstruct(array)  # uint8 [T, h, w, 3] -> [T, 4h, 4w, 3]
+
+    Args:
+        source: path of a video or of a folder of images; frames as NumPy [T, h, w, 3 or 4] (uint8,
+            or float in [0, 1]), torch [T, 3 or 4, h, w], or any list or iterator of frames
+            (NumPy, PIL or torch); or one frame. A fourth channel marks the known pixels (above
+            0), of which then nothing more is dropped.
+        output: path of a video, or without a suffix of a folder of images, which is then written
+            instead of returning frames.
+        model: name or path, or what :func:`load` returned.
+        gaze: where the eye looks, pixels of ``source`` (x right, y down, origin at the centre of
+            the top-left pixel): one point, or one for each frame [T, 2]; or a
+            :class:`GazeTrack`. The centre by default.
+        simulate: ``source`` is the full resolution and is reduced by four first; the result has
+            its size.
+        density: how densely to sample, by distance from the gaze.
+        seed: of the random draws.
+        blue_noise: even rather than independent draws.
+        device: of a model given by its name or path.
+        engine: as for ``device``; see :func:`load`.
+        frame_rate: of frames in memory and of folders of images, 1/s.
+        overwrite: replace an existing ``output``.
+
+    Returns:
+        The path of ``output``; without one, frames of the type that was given: an array for an
+        array, a list for a list, an iterator for an iterator, NumPy uint8 [T, H, W, 3] for a
+        path.
+
+    Raises:
+        InputError: what cannot be read, written or used.
+    """
+    if isinstance(model, str | Path):
+        model = load(model, device, engine)
+    reconstructor = Reconstructor(model, density, seed=seed, blue_noise=blue_noise)
+    if isinstance(source, str | Path):
+        with VideoReader(source, frame_rate=frame_rate) as reader:
+            track = _track(gaze, reader.height, reader.width, float(reader.frame_rate))
+            if output is not None:
+                target = Path(output)
+                reconstruct_file(
+                    Path(source),
+                    target,
+                    reconstructor,
+                    gaze=track,
+                    simulate=simulate,
+                    frame_rate=frame_rate,
+                    overwrite=overwrite,
+                )
+                return target
+            images = (frame.image for frame in reader)
+            times = (frame.pts_seconds for frame in reader)
+            frames = _frames(images, reconstructor, track, simulate, times)
+            return np.stack(list(frames))
+
+    single = _is_single(source)
+    stacked = isinstance(source, np.ndarray | Tensor) and not single
+    if isinstance(source, Tensor) and source.ndim == 5 and len(source) == 1:
+        source = source[0]
+    given = iter([source] if single else source)
+    first = next(given, None)
+    if first is None:
+        raise InputError("source: received no frames, expected one at least")
+    height, width = to_tensor(first).shape[-2:]
+    rate = frame_rate or FRAME_RATE
+    times = (number / rate for number in count())
+    track = _track(gaze, height, width, rate)
+    made = _frames(chain([first], given), reconstructor, track, simulate, times)
+    if output is not None:
+        return _write(made, Path(output), rate, overwrite)
+    if single:
+        return next(made)
+    if stacked:
+        parts = list(made)
+        return torch.stack(parts) if isinstance(source, Tensor) else np.stack(parts)
+    return list(made) if isinstance(source, Sequence) else made
+
+
+def _is_single(source: Any) -> bool:
+    """Whether it is one frame rather than several."""
+    if isinstance(source, Image.Image):
+        return True
+    return isinstance(source, np.ndarray | Tensor) and source.ndim == 3
+
+
+def _track(gaze: Any, height: int, width: int, frame_rate: float) -> GazeTrack:
+    """The track that is meant, for frames of that size at that rate."""
+    if gaze is None:
+        return center()
+    if isinstance(gaze, GazeTrack):
+        return gaze
+    points = np.asarray(gaze.cpu() if isinstance(gaze, Tensor) else gaze, dtype=np.float64)
+    if points.shape == (2,):
+        points = points[None]
+    if points.ndim != 2 or points.shape[1] != 2 or not len(points):
+        raise InputError(
+            f"gaze: received the shape {list(points.shape)}, expected (x, y) or [T, 2], pixels"
+        )
+    if not np.isfinite(points).all():
+        raise InputError(
+            "gaze: received a position that is nan or infinite, expected finite pixels; a "
+            "GazeTrack says with valid=False where the tracker was lost"
+        )
+    times = np.arange(len(points)) / frame_rate
+    return GazeTrack(times, from_pixels(points, height, width), np.ones(len(points), dtype=bool))
+
+
+def _frames(
+    images: Iterable[Frame],
+    reconstructor: Reconstructor,
+    track: GazeTrack,
+    simulate: bool,
+    times: Iterable[float],
+) -> Iterator[Any]:
+    """Frame after frame, each of the type of the one it was made from."""
+    scale = reconstructor.model.scale
+    waiting: list[tuple[Frame, int, int]] = []
+
+    def pairs() -> Iterator[tuple[Tensor, Gaze]]:
+        for image, time in zip(images, times, strict=False):  # times may have no end
+            frame = to_tensor(image)
+            height, width = frame.shape[-2:]
+            x, y = track.at([time])[0]
+            reduced_by = scale if simulate else 1
+            waiting.append((image, height, width))
+            if simulate:
+                if len(frame) == 4:
+                    raise InputError(
+                        "source: received frames with a mask and simulate=True; leave it out"
+                    )
+                frame = downsample(pad(frame, scale), scale)
+            yield frame, (x * width / reduced_by - 0.5, y * height / reduced_by - 0.5)
+
+    with closing(reconstructor.stream(pairs())) as stream:  # type: ignore[type-var]
+        for result in stream:
+            image, height, width = waiting.pop(0)
+            frame = result.frame[:, :height, :width] if simulate else result.frame
+            yield like(frame, cast(Any, image))
+
+
+def _write(frames: Iterator[Any], output: Path, frame_rate: float, overwrite: bool) -> Path:
+    rate = Fraction(frame_rate).limit_denominator(1001)
+    with (
+        made_folder(output.parent),
+        VideoWriter(output, frame_rate=rate, overwrite=overwrite) as writer,
+    ):
+        for number, frame in enumerate(frames):
+            image = to_image(to_tensor(frame).clamp(0.0, 1.0))
+            writer.write(np.ascontiguousarray(image), float(number / rate))
+    return output
