@@ -838,7 +838,7 @@ def test_sound_from_elsewhere(tmp_path, clip, caplog):
     path = copy(clip, tmp_path / "a.mp4", audio_from=sound)
     assert VideoReader(path).has_audio
     assert not VideoReader(copy(clip, tmp_path / "b.mp4", audio_from=clip)).has_audio
-    frames = write(tmp_path / "frames", media.moving(2))
+    frames = write(tmp_path / "frames", media.moving(2), rate=24)
     assert not VideoReader(copy(clip, tmp_path / "c.mp4", audio_from=frames)).has_audio
     assert not caplog.records
     copy(clip, tmp_path / "d", audio_from=sound)

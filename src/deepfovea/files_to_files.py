@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
@@ -24,7 +26,9 @@ from .io.outputs import made_folder, refuse_overlap
 from .metrics.pixel import psnr
 from .reconstructor import Gaze, Model, Reconstructed, Reconstructor, YuvFrame
 from .resample import upsample_bicubic
-from .video import VideoReader, VideoWriter
+from .video import ALPHA_SUFFIXES, VideoReader, VideoWriter
+
+_log = logging.getLogger(__name__)
 
 LARGEST_SIDE = 4096
 """Of h and w; the sides of the output, four times as long, are then the longest of H.264."""
@@ -59,10 +63,11 @@ def reconstruct_file(
     gaze: GazeTrack | None = None,
     simulate: bool = False,
     side_by_side: Path | None = None,
-    frame_rate: float | None = None,
+    frame_rate: float | Fraction | None = None,
     max_frames: int | None = None,
     overwrite: bool = False,
     skip_unreadable: bool = False,
+    audio_track: int | None = None,
     on_frame: Callable[[], None] = lambda: None,
     on_result: Callable[[Reconstructed, Tensor | None], None] | None = None,
 ) -> Summary:
@@ -71,7 +76,8 @@ def reconstruct_file(
     Decoding, sampling, the generator and encoding overlap; memory does not grow with the length.
 
     Args:
-        source: low resolution; with alpha, alpha 0 marks the pixels that are not known.
+        source: low resolution; with alpha, alpha 0 marks the pixels that are not known. Where
+            alpha is compressed with loss (.webm), all below a half does, with a warning.
         output: ``scale`` times larger, complete or absent.
         reconstructor: model, density and seed; it is reset first. A bare model is used with the
             published density.
@@ -83,6 +89,7 @@ def reconstruct_file(
         max_frames: stop after so many.
         overwrite: replace existing outputs.
         skip_unreadable: leave out frames that cannot be read, see :class:`VideoReader`.
+        audio_track: of ``source``, from 1; the default one unless given.
         on_frame: called for every frame.
         on_result: called for every frame with the result and, when simulating, the truth
             [3, H, W].
@@ -117,6 +124,12 @@ def reconstruct_file(
                 "full resolution"
             )
         audio = None if source.is_dir() else source
+        if reader.lossy_alpha:
+            _log.warning(
+                "%s: its alpha and colours were compressed with loss; pixels of less than half "
+                "opacity are taken for unknown; a folder of PNG, .mkv or .mov keeps samples",
+                source,
+            )
 
         for path in outputs:
             stack.enter_context(made_folder(path.parent))
@@ -125,8 +138,9 @@ def reconstruct_file(
             return stack.enter_context(
                 VideoWriter(
                     path,
-                    frame_rate=reader.frame_rate,
-                    audio_from=audio if path.suffix else None,
+                    frame_rate=_output_rate(reader, path),
+                    audio_from=audio,
+                    audio_track=audio_track,
                     overwrite=overwrite,
                     pixel_aspect=reader.pixel_aspect,
                 )
@@ -139,7 +153,10 @@ def reconstruct_file(
 
         def pairs() -> Iterator[tuple[Tensor, Gaze]]:
             for index, frame in enumerate(islice(reader, max_frames)):
-                image = to_tensor(frame.image)
+                pixels = frame.image
+                if reader.lossy_alpha:
+                    pixels[..., 3] = np.where(pixels[..., 3] < 128, 0, 255)
+                image = to_tensor(pixels)
                 low = downsample(pad(image, scale), scale) if simulate else image
                 waiting.append((frame.pts_seconds, image))
                 reduced_by = scale if simulate else 1
@@ -215,18 +232,22 @@ def sample_file(
     seed: int = 0,
     blue_noise: bool = False,
     simulate: bool = False,
-    frame_rate: float | None = None,
+    frame_rate: float | Fraction | None = None,
     max_frames: int | None = None,
     overwrite: bool = False,
+    audio_track: int | None = None,
     on_frame: Callable[[], None] | None = None,
 ) -> float:
     """Write what the network sees.
 
     Args:
         source: low resolution, or with ``simulate`` full resolution, which is reduced by four.
-        output: RGBA where the format has alpha (a folder of PNGs, .webm, .mov): alpha 0 = not
-            sampled; such a folder is an input of :func:`reconstruct_file`. Else RGB on black.
+        output: RGBA where the format has alpha (a folder of PNGs, .mkv, .mov, .webm): alpha 0 =
+            not sampled; such an output is an input of :func:`reconstruct_file`, .webm only for
+            want of a better one, as its colours lose half of their resolution. Else RGB on
+            black. A warning says what the format cannot keep.
         density: see :class:`Reconstructor`, as for ``geometry``, ``seed``, ``blue_noise``.
+        audio_track: see :func:`reconstruct_file`.
 
     Returns:
         The share of pixels that were sampled.
@@ -243,8 +264,9 @@ def sample_file(
         made_folder(output.parent),
         VideoWriter(
             output,
-            frame_rate=reader.frame_rate,
-            audio_from=source if output.suffix and not source.is_dir() else None,
+            frame_rate=_output_rate(reader, output),
+            audio_from=None if source.is_dir() else source,
+            audio_track=audio_track,
             overwrite=overwrite,
             pixel_aspect=reader.pixel_aspect,
         ) as writer,
@@ -253,6 +275,19 @@ def sample_file(
             raise InputError(
                 f"{source}: received an input with alpha, which is sampled already; "
                 "expected one without alpha"
+            )
+        suffix = output.suffix.lower()
+        if suffix not in ALPHA_SUFFIXES:
+            _log.warning(
+                "%s: %s has no alpha: what is not sampled is black and cannot be told from black "
+                "samples; a folder, .mkv or .mov keeps it",
+                *(output, suffix),
+            )
+        elif suffix == ".webm":
+            _log.warning(
+                "%s: .webm halves the resolution of colours, those of samples too; a folder, .mkv "
+                "or .mov keeps them",
+                output,
             )
         for frame in islice(reader, max_frames):
             image = to_tensor(frame.image)
@@ -268,7 +303,7 @@ def sample_file(
                 geometry=geometry,
             )
             pixels = to_image(samples[0, 0])
-            if output.suffix.lower() in ("", ".webm", ".mov"):
+            if suffix in ALPHA_SUFFIXES:
                 alpha = 255 * mask[0, 0].byte().permute(1, 2, 0).numpy()
                 pixels = np.concatenate([pixels, alpha], -1)
             writer.write(pixels, frame.pts_seconds)
@@ -277,6 +312,10 @@ def sample_file(
             if on_frame:
                 on_frame()
     return sampled / frames
+
+
+def _output_rate(reader: VideoReader, output: Path) -> Fraction:
+    return reader.constant_rate if output.suffix.lower() == ".avi" else reader.frame_rate
 
 
 def _gaze_px(

@@ -9,6 +9,7 @@ import math
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -106,7 +107,18 @@ def add_input_output(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing OUTPUT")
     parser.add_argument("--frames", type=positive, metavar="N", help="stop after N frames")
-    parser.add_argument("--frame-rate", type=float, metavar="FPS", help="of a folder of images")
+    parser.add_argument(
+        "--frame-rate",
+        type=rate,
+        metavar="FPS",
+        help="of a folder of images, as 30, 30000/1001 or 1/3600",
+    )
+    parser.add_argument(
+        "--audio-track",
+        type=positive,
+        metavar="N",
+        help="of INPUT, from 1 (default: the one marked as default, or the first)",
+    )
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -188,6 +200,15 @@ def non_negative(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"received {text!r:.100}, expected a number from 0 on")
     return int(text)
+
+
+def rate(text: str) -> Fraction:
+    """A number or a fraction; which are possible is the reader's affair."""
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        expected = "a number or a fraction, as 25 or 30000/1001"
+        raise argparse.ArgumentTypeError(f"received {text!r:.100}, expected {expected}") from None
 
 
 def seed(text: str) -> int:

@@ -74,6 +74,7 @@ def _reconstruct(options: argparse.Namespace) -> None:
             frame_rate=options.frame_rate,
             max_frames=options.frames,
             overwrite=options.overwrite,
+            audio_track=options.audio_track,
             on_frame=advance,
         )
     print(

@@ -59,6 +59,7 @@ def _sample(options: argparse.Namespace) -> None:
             frame_rate=options.frame_rate,
             max_frames=options.frames,
             overwrite=options.overwrite,
+            audio_track=options.audio_track,
             on_frame=advance,
         )
     print(f"{options.output}: {100 * share:.1f} % of the low-resolution pixels sampled")

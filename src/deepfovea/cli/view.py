@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..config import InputError
-from .options import Subcommands, add_model, local_path, positive
+from .options import Subcommands, add_model, local_path, one_line, positive
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -75,11 +75,19 @@ def _view(options: argparse.Namespace) -> None:
 
     source = options.input or demo_video()
     paths = find_videos(source) if source.is_dir() else [source]
-    videos = {
-        str(number): (path, str(path.relative_to(source)) if path != source else path.name)
-        for number, path in enumerate(paths)
-    }
-    Player(*videos["0"]).close()  # what cannot be shown is said here rather than on the page
+    named = [(p, str(p.relative_to(source)) if p != source else p.name) for p in paths]
+    first_error: InputError | None = None
+    while named:  # what cannot be shown is said here rather than on the page
+        try:
+            Player(*named[0]).close()
+            break
+        except InputError as error:
+            first_error = first_error or error
+            print(f"deepfovea: {one_line(error)}; left out", file=sys.stderr)
+            del named[0]
+    if first_error and not named:
+        raise first_error
+    videos = {str(number): one for number, one in enumerate(named)}
     device = pick_device(options.device)
     resolve_path(options.model)
     # A path is shown by its last part alone: the page need not know this machine's folders.

@@ -5,13 +5,14 @@ Images are 8-bit sRGB-encoded RGB, or RGBA with straight alpha. Times are in sec
 first frame. PyAV, and through it FFmpeg, is used in this folder only.
 """
 
-from .container import IMAGE_SUFFIXES, VIDEO_SUFFIXES, colorspace_of
+from .container import ALPHA_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, colorspace_of
 from .folder import find_videos, list_images
 from .reader import Frame, VideoReader, read_clip
 from .writer import VideoWriter
 from .yuv import LUMA_SHARES, YUV420, to_yuv420
 
 __all__ = [
+    "ALPHA_SUFFIXES",
     "IMAGE_SUFFIXES",
     "LUMA_SHARES",
     "VIDEO_SUFFIXES",

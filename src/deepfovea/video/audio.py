@@ -7,12 +7,13 @@ import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
+from av.stream import Disposition
 
 from .clock import demux
-from .container import EDIT_LISTS, IMAGE_SUFFIXES, open_media, video_stream
+from .container import EDIT_LISTS, IMAGE_SUFFIXES, open_media, refuse, video_stream
 from .reader import VideoReader
 
 _COPIED_SOUND = {
@@ -27,25 +28,51 @@ _COPIED_SOUND = {
 _log = logging.getLogger(__name__)
 
 
-def sound_start(path: Path) -> tuple[Path, float] | None:
-    """The file and the time in it that is 0 for its VideoReader; None without sound."""
+class Sound(NamedTuple):
+    """An audio track: its file, the time in it that is 0 for its VideoReader, its number from 0."""
+
+    path: Path
+    start_seconds: float
+    track: int
+
+
+def find_sound(path: Path, track: int | None = None) -> Sound | None:
+    """The audio track number ``track``, from 1, or the one that players take; None without sound.
+
+    That is the first one marked as default, or the first. Raises InputError for a track that is
+    not there.
+    """
     if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
+        if track is not None:
+            refuse(path, f"audio track {track} of images", "a video with sound")
         return None
     with open_media(path) as container:
-        if not container.streams.audio:
+        tracks = container.streams.audio
+        if track is not None and not 1 <= track <= len(tracks):
+            refuse(path, f"audio track {track} of {len(tracks)}", "a track that it has, from 1 on")
+        if not tracks:
             return None
+        marked = (n for n, stream in enumerate(tracks) if stream.disposition & Disposition.default)
+        number = next(marked, 0) if track is None else track - 1
+        if track is None and len(tracks) > 1:
+            _log.warning(
+                "%s: has %d audio tracks; number %d, the default, is taken; --audio-track takes "
+                "another",
+                *(path, len(tracks), number + 1),
+            )
         if video_stream(container) is None:
-            return path, (container.start_time or 0) / av.time_base
-    return path, VideoReader(path).start_seconds
+            return Sound(path, (container.start_time or 0) / av.time_base, number)
+    return Sound(path, VideoReader(path).start_seconds, number)
 
 
-def sound_packets(path: Path, start: float, output: Any, suffix: str) -> Iterator[Any]:
-    """Packets of the first sound track, ``start`` seconds earlier, for a new stream of ``output``.
+def sound_packets(sound: Sound, output: Any, suffix: str) -> Iterator[Any]:
+    """Packets of an audio track on the frames' clock, for a new stream of ``output``.
 
     The stream is made at once, as ``output`` must have it before its first packet.
     """
+    path, start, track = sound
     container = open_media(path)
-    source = container.streams.audio[0]
+    source = container.streams.audio[track]
     name = source.codec_context.name.removesuffix("float") if source.codec_context else ""
     copied = name in _COPIED_SOUND[suffix].split()
     try:

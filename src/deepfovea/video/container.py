@@ -27,6 +27,9 @@ READ_ONLY_SUFFIXES = (
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 """Suffixes that can be written. A name without a suffix is a folder of PNG images."""
 
+ALPHA_SUFFIXES = ("", ".mkv", ".mov", ".webm")
+"""Outputs that hold alpha; "" is a folder. That of .webm is compressed by VP9, colours too."""
+
 EDIT_LISTS = (".mp4", ".m4v", ".mov")
 """Those whose container can hide what comes before the first frame."""
 
@@ -36,7 +39,9 @@ _TEXT_ART = ("adf", "bin", "idf", "tty", "xbin")  # FFmpeg renders a .txt file a
 ACCURATE = 0x2 | 0x2000 | 0x4000 | 0x40000
 # Code points of ITU-T H.273, as FFmpeg has them
 BT709, UNSPECIFIED, RESERVED, BT601 = 1, 2, 3, 6
-LIMITED_RANGE = 1
+LIMITED_RANGE, FULL_RANGE, RGB = 1, 2, 0
+USUAL_RATE = 24
+"""Frames per second of images, unless told."""
 SLOWEST, FASTEST = Fraction(1, 86400), 1000  # frames per second
 # Bad text in metadata is no reason not to open a file; PyAV 19 knows that by itself.
 _LENIENT = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}

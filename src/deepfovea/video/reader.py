@@ -19,6 +19,7 @@ from .container import (
     FASTEST,
     IMAGE_SUFFIXES,
     SLOWEST,
+    USUAL_RATE,
     checked_rate,
     fraction,
     open_media,
@@ -143,7 +144,7 @@ class VideoReader:
         if has_times and rate is not None:
             refuse(self.path, f"a frame rate ({rate}) for a video that has its own", "none")
         if rate is None:
-            rate = own_rate if not self._images and SLOWEST <= own_rate <= FASTEST else 24
+            rate = own_rate if not self._images and SLOWEST <= own_rate <= FASTEST else USUAL_RATE
         self.frame_rate = checked_rate(self.path, rate)
         self.constant_rate = self.frame_rate
         if has_times and self.frame_rate < finest <= max(FINEST, self.frame_rate):

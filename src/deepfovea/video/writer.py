@@ -20,13 +20,17 @@ from av.video.reformatter import VideoReformatter
 
 from ..io import atomic
 from ..io.prefetch import few_processors
-from .audio import sound_packets, sound_start
+from .audio import find_sound, sound_packets
 from .container import (
     ACCURATE,
+    ALPHA_SUFFIXES,
     BT601,
     BT709,
     EDIT_LISTS,
+    FULL_RANGE,
     LIMITED_RANGE,
+    RGB,
+    USUAL_RATE,
     VIDEO_SUFFIXES,
     checked_rate,
     colorspace_of,
@@ -46,20 +50,24 @@ class VideoWriter:
     """Writes a video file, or a folder of PNG images; the output is complete or absent.
 
     The suffix decides: H.264 for .mp4 .m4v .mov .mkv .avi, VP9 for .webm, and without a suffix
-    a folder with ``00000000.png`` and so on, lossless. RGBA goes into folders, .webm (VP9) and
-    .mov (ProRes 4444). ``crf`` is the quality on the scale of x264, 0 (best) to 51. Sizes are
-    kept exactly: H.264 stores an odd width or height as 4:4:4, which some players (browsers
-    among them) cannot show. Colours are BT.709 or BT.601, by the rule of :class:`VideoReader`,
-    in limited range, and the file says so.
+    a folder with ``00000000.png`` and so on, lossless. RGBA goes into folders, .mkv (FFV1,
+    lossless), .mov (ProRes 4444, its alpha lossless) and .webm (VP9, its alpha lossless, its
+    colours at half the resolution). ``crf`` is the quality on the scale of x264, 0 (best) to 51.
+    Sizes are kept exactly: H.264 stores an odd width or height as 4:4:4, which some players
+    (browsers among them) cannot show. Colours are BT.709 or BT.601, by the rule of
+    :class:`VideoReader`, in limited range, and the file says so.
 
     Times are kept to half a tick of 1/90000 s or finer, in .mkv and .webm of 1 ms; .avi has
-    only the constant ``frame_rate`` (1/s), and folders have no times. The last frame lasts
-    ``1 / frame_rate``. ``pixel_aspect`` is the width / height of a pixel.
+    only the constant ``frame_rate`` (1/s): frames are repeated, or left out where several fall
+    into one interval, and a warning says how many. Folders have no times, which a warning says
+    where ``frame_rate`` is not the usual one. The last frame lasts ``1 / frame_rate``.
+    ``pixel_aspect`` is the width / height of a pixel.
 
-    ``audio_from`` names a file whose first sound track accompanies the frames while they last,
-    in sync with times that count from the first frame of its video. It is copied, or converted
-    to stereo AAC, Opus (.webm) or MP3 (.avi) where the container cannot hold it. A file without
-    sound adds none; a folder of images cannot take it: a warning is logged.
+    ``audio_from`` names a file whose sound accompanies the frames while they last, in sync with
+    times that count from the first frame of its video: its track number ``audio_track``, from
+    1, or the one marked as default, or the first. It is copied, or converted to stereo AAC, Opus
+    (.webm) or MP3 (.avi) where the container cannot hold it. A file without sound adds none; a
+    folder of images cannot take it: a warning is logged.
 
     Use it as a context manager. Frames go to a hidden temporary name in the same folder, which
     takes the final name when the ``with`` block ends well, and is removed when it does not. An
@@ -77,6 +85,7 @@ class VideoWriter:
         *,
         frame_rate: float | Fraction,
         audio_from: str | Path | None = None,
+        audio_track: int | None = None,
         overwrite: bool = False,
         crf: int = 20,
         pixel_aspect: float | Fraction = 1,
@@ -103,9 +112,16 @@ class VideoWriter:
                 f"a folder that cannot be written, {self._target.parent} ({reason_of(error)})"
             )
             refuse(path, received, "an existing writable folder; create it or choose another")
-        self._sound = None if audio_from is None else sound_start(Path(audio_from))
+        self._sound = None if audio_from is None else find_sound(Path(audio_from), audio_track)
         if self._sound and not self.suffix:
             _log.warning("%s: a folder of images has no sound, it is left out", path)
+        if not self.suffix and self.frame_rate != USUAL_RATE:
+            rate = self.frame_rate
+            _log.warning(
+                "%s: a folder of images has no times: give --frame-rate %s with it", path, rate
+            )
+        if self.suffix == ".webm" and self.pixel_aspect != 1:
+            _log.warning("%s: .webm keeps no shape of pixels: it will look stretched", path)
         self._overwrite = overwrite
         self._temporary = self._target
         self._lock: int | None = None
@@ -140,8 +156,8 @@ class VideoWriter:
             shape = image.shape
             if image.dtype != np.uint8 or len(shape) != 3 or shape[2] not in (3, 4) or 0 in shape:
                 refuse(self.path, f"an image {image.dtype} {list(shape)}", "uint8 [H, W, 3 or 4]")
-        if shape[2] == 4 and self.suffix not in ("", ".mov", ".webm"):
-            expected = "RGB, or as output .webm, .mov or a folder"
+        if shape[2] == 4 and self.suffix not in ALPHA_SUFFIXES:
+            expected = "RGB, or as output .mkv, .mov, .webm or a folder"
             refuse(self.path, f"images with alpha for {self.suffix}", expected)
         if self._sink is not None and shape != self._shape:
             refuse(self.path, f"an image {list(shape)}", f"{list(self._shape)} as the first")
@@ -247,8 +263,10 @@ class _Movie:
             codec, pixels = "libvpx-vp9", "yuva420p" if channels == 4 else "yuv420p"
             quality = round(writer.crf * 63 / 51)
             options = {"crf": str(quality), "b": "0", "cpu-used": "4", "row-mt": "1"}
-            if channels == 4:
-                options["auto-alt-ref"] = "0"  # as libvpx demands
+            if channels == 4:  # without loss, for the alpha; the second as libvpx demands
+                options = {"lossless": "1", "auto-alt-ref": "0", "cpu-used": "4", "row-mt": "1"}
+        elif channels == 4 and path.suffix == ".mkv":
+            codec, pixels, options = "ffv1", "bgra", {}
         elif channels == 4:
             codec, pixels, options = "prores_ks", "yuva444p10le", {"profile": "4444"}
         # A multiple of the frame rate, for a constant one to be exact
@@ -269,18 +287,24 @@ class _Movie:
         context = self.stream.codec_context
         context.time_base, context.sample_aspect_ratio = self.tick, writer.pixel_aspect
         context.colorspace, context.color_range = colorspace_of(width, height), LIMITED_RANGE
+        if pixels == "bgra":
+            context.colorspace, context.color_range = RGB, FULL_RANGE
         context.color_primaries = context.color_trc = BT709
         self.convert = VideoReformatter()
         self.held: Any = None
         self.first_pts, self.first_dts = 0, None
+        self.constant, self.repeated, self.left_out = path.suffix == ".avi", 0, 0
+        self.name, self.rate = writer.path, rate
         self.sound: Iterator[Any] = iter(())
         if writer._sound is not None:
-            self.sound = sound_packets(*writer._sound, self.container, path.suffix)
+            self.sound = sound_packets(writer._sound, self.container, path.suffix)
         self.sound_packet: Any = next(self.sound, None)
 
     def write(self, image: np.ndarray | YUV420, seconds: float) -> None:
         if isinstance(image, YUV420):
             frame = _frame("yuv420p", [*image.luma.cpu().numpy(), *image.chroma.cpu().numpy()])
+        elif self.stream.pix_fmt == "bgra":
+            frame = self.convert.reformat(self._source(image), format="bgra")
         else:
             frame = self.convert.reformat(
                 self._source(image),
@@ -292,10 +316,21 @@ class _Movie:
         frame.pts, frame.time_base = round(seconds / self.tick), self.tick
         if self.held is None:
             self.first_pts = frame.pts
+        elif self.constant:
+            frame.pts = max(frame.pts, self.held.pts)
+            self.left_out += frame.pts == self.held.pts
+            self._mux_until(frame.pts)
         else:
             frame.pts = max(frame.pts, self.held.pts + 1)
             self._mux(self._encode(frame.pts - self.held.pts))
         self.held = frame  # until its duration is known
+
+    def _mux_until(self, pts: int) -> None:
+        """Encode the frame that is held as often as it is shown."""
+        self.repeated += max(0, pts - self.held.pts - 1)
+        for place in range(self.held.pts, pts):
+            self.held.pts = place
+            self._mux(self._encode(1))
 
     def _source(self, image: np.ndarray) -> Any:
         planes = image.transpose(2, 0, 1)
@@ -322,6 +357,11 @@ class _Movie:
             self.sound_packet = next(self.sound, None)
 
     def finish(self) -> None:
+        if self.repeated or self.left_out:
+            _log.warning(
+                "%s: AVI has a constant rate only, %s/s: %d frames were repeated, %d left out",
+                *(self.name, self.rate, self.repeated, self.left_out),
+            )
         end = self.held.pts + self.last_duration
         packets = [*self._encode(self.last_duration), *self.stream.encode(None)]
         # MP4 adds up decoding times, which at a variable rate end long before the frames do.
