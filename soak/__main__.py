@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deepfovea.io.atomic import replacing
+from deepfovea.io.atomic import atomic_write
 
 from . import bad, disk, load, same
 from .table import render
@@ -118,7 +118,7 @@ def version(package: str) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(text.encode())
 
 

@@ -73,16 +73,16 @@ async def watch(url: str, until: float, number: int) -> dict[str, Any]:
         await socket.recv()  # the greeting
         while time.monotonic() < until:
             gaze = [rng.random(), rng.random()]
-            await socket.send(json.dumps({"gaze": gaze, "stamp": 1e3 * time.monotonic()}))
+            await socket.send(json.dumps({"gaze": gaze, "timestamp": 1e3 * time.monotonic()}))
             message = await asyncio.wait_for(socket.recv(), 60)
             while isinstance(message, str):  # which video it is
                 message = await asyncio.wait_for(socket.recv(), 60)
             (length,) = struct.unpack_from("<I", message)
             header = json.loads(message[4 : 4 + length])
-            await socket.send(json.dumps({"shown": header["number"]}))
+            await socket.send(json.dumps({"acknowledged": header["number"]}))
             frames += 1
-            if header["stamp"]:
-                latencies.append(1e3 * time.monotonic() - header["stamp"])
+            if header["timestamp"]:
+                latencies.append(1e3 * time.monotonic() - header["timestamp"])
     return {"frames": frames, "latencies": latencies}
 
 
@@ -133,7 +133,17 @@ async def noise(url: str, messages: int, seed: int) -> dict[str, int]:
     from websockets.exceptions import ConnectionClosed
 
     rng = random.Random(seed)
-    names = ["gaze", "stamp", "speed", "density", "views", "track", "seek", "step", "shown"]
+    names = [
+        "gaze",
+        "timestamp",
+        "speed",
+        "density",
+        "views",
+        "track",
+        "seek",
+        "step",
+        "acknowledged",
+    ]
     names += ["playing", "reset", "model", "video", "pixels_per_degree", "blue_noise", "x"]
     counts: Counter[str] = Counter()
     sent = 0

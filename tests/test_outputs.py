@@ -15,7 +15,7 @@ from deepfovea.checkpoint import save_model
 from deepfovea.cli import main
 from deepfovea.config import InputError
 from deepfovea.generators.stream.net import StreamConfig, StreamNet
-from deepfovea.io.outputs import made_folder, refuse_overlap
+from deepfovea.io.outputs import ensure_folder, refuse_overlap
 
 
 def contents(root):
@@ -86,19 +86,19 @@ def test_two_outputs_of_one_name_are_refused(tmp_path):
 
 
 def test_a_folder_that_was_made_goes_again_when_it_stays_empty(tmp_path):
-    with pytest.raises(RuntimeError), made_folder(tmp_path / "new" / "deep"):
+    with pytest.raises(RuntimeError), ensure_folder(tmp_path / "new" / "deep"):
         raise RuntimeError
     assert not list(tmp_path.iterdir())
-    with pytest.raises(RuntimeError), made_folder(tmp_path / "new" / "deep"):
+    with pytest.raises(RuntimeError), ensure_folder(tmp_path / "new" / "deep"):
         (tmp_path / "new" / "kept").touch()
         raise RuntimeError
     assert [path.name for path in tmp_path.rglob("*")] == ["new", "kept"]
-    with made_folder(tmp_path / "new" / "deep"):
+    with ensure_folder(tmp_path / "new" / "deep"):
         pass
     assert (tmp_path / "new" / "deep").is_dir()
     with (
         pytest.raises(InputError, match="no folder for outputs"),
-        made_folder(tmp_path / "new" / "kept"),
+        ensure_folder(tmp_path / "new" / "kept"),
     ):
         pass
 

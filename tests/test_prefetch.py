@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from deepfovea.io.prefetch import ahead, apply_ahead
+from deepfovea.io.prefetch import prefetch, prefetch_map
 
 
 def numbers(count, made=None, failure=None):
@@ -20,8 +20,8 @@ def numbers(count, made=None, failure=None):
 @pytest.mark.parametrize("count", [0, 1, 2, 50])
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_the_same_items_in_order_through_three_stages(count, depth):
-    doubled = (2 * number for number in ahead(numbers(count), depth))
-    assert list(ahead(ahead(doubled, depth), depth)) == [2 * n for n in range(count)]
+    doubled = (2 * number for number in prefetch(numbers(count), depth))
+    assert list(prefetch(prefetch(doubled, depth), depth)) == [2 * n for n in range(count)]
 
 
 def test_the_next_item_is_made_while_one_is_used():
@@ -32,13 +32,13 @@ def test_the_next_item_is_made_while_one_is_used():
         made.set()
         yield "second"
 
-    items = ahead(stage())
+    items = prefetch(stage())
     assert next(items) == "first"
     assert made.wait(30)  # nobody has asked for the second yet
     assert list(items) == ["second"]
 
 
-@pytest.mark.parametrize("stage", [ahead, partial(apply_ahead, str)], ids=["items", "function"])
+@pytest.mark.parametrize("stage", [prefetch, partial(prefetch_map, str)], ids=["items", "function"])
 def test_no_further_ahead_than_asked(stage):
     made = []
     results = stage(numbers(100, made), depth=3)
@@ -53,7 +53,7 @@ def test_no_further_ahead_than_asked(stage):
 def test_an_error_comes_in_its_place_and_ends_all_threads(failure):
     before, got = threading.active_count(), []
     with pytest.raises(type(failure)) as caught:
-        for number in ahead(ahead(numbers(10, failure=failure))):
+        for number in prefetch(prefetch(numbers(10, failure=failure))):
             got.append(number)
     assert caught.value is failure
     assert got == [0, 1, 2]
@@ -69,7 +69,7 @@ def test_closing_ends_all_threads_and_closes_the_source():
         finally:
             closed.append(threading.current_thread())
 
-    items = ahead(ahead(source()))
+    items = prefetch(prefetch(source()))
     assert next(items) == 0
     assert threading.active_count() == before + 2
     items.close()
@@ -80,7 +80,7 @@ def test_closing_ends_all_threads_and_closes_the_source():
 @pytest.mark.parametrize("count", [0, 1, 2, 50])
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_a_function_of_each_item_in_order(count, depth):
-    results = apply_ahead(lambda number: 2 * number, numbers(count), depth)
+    results = prefetch_map(lambda number: 2 * number, numbers(count), depth)
     assert list(results) == [2 * number for number in range(count)]
 
 
@@ -100,7 +100,7 @@ def test_items_are_taken_here_while_the_function_is_busy_there():
         threads.append(threading.current_thread())
         return item
 
-    assert list(apply_ahead(function, items())) == ["first", "second"]
+    assert list(prefetch_map(function, items())) == ["first", "second"]
     assert threads[0] is threading.current_thread()
     assert threads[1] is threads[2] is not threads[0]
 
@@ -118,7 +118,7 @@ def test_an_error_of_items_or_function_comes_in_its_place(where, failure):
 
     items = numbers(10, failure=failure if where == "items" else None)
     with pytest.raises(type(failure)) as caught:
-        for number in apply_ahead(function, items):
+        for number in prefetch_map(function, items):
             got.append(number)
     assert caught.value is failure
     if where == "function" or isinstance(failure, Exception):  # an interruption comes at once
@@ -129,7 +129,7 @@ def test_an_error_of_items_or_function_comes_in_its_place(where, failure):
 
 def test_closing_ends_the_thread_of_the_function():
     before = threading.active_count()
-    results = apply_ahead(str, numbers(1000))
+    results = prefetch_map(str, numbers(1000))
     assert next(results) == "0"
     assert threading.active_count() == before + 1
     results.close()

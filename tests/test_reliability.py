@@ -22,7 +22,7 @@ from deepfovea.io import atomic
 from deepfovea.training.logging import Log
 from deepfovea.training.state import read_config
 from deepfovea.video import VideoReader, VideoWriter
-from deepfovea.viewer.request import Wish, change
+from deepfovea.viewer.request import ViewerRequest, apply_message
 from soak import bad, disk
 from soak.media import corpus
 from soak.table import PARTS, render
@@ -68,12 +68,12 @@ import sys, time
 from pathlib import Path
 from deepfovea.io import atomic as files
 path = Path(sys.argv[1])
-with files.replacing(path / "a.json") as file:
+with files.atomic_write(path / "a.json") as file:
     file.write(b"half")
     file.flush()
-    folder, _ = files.create(path / "folder", folder=True)
+    folder, _ = files.create_temporary(path / "folder", folder=True)
     (folder / "0.png").write_bytes(b"half")
-    mine = files.only_here(path)
+    mine = files.exclusive_lock(path)
     print("ready", flush=True)
     time.sleep(600)
 """
@@ -97,14 +97,14 @@ def test_the_next_run_removes_what_a_killed_one_left_and_nothing_else(tmp_path, 
     for name in others:
         (tmp_path / name).write_bytes(b"kept")
     # While it lives, what it writes is its own.
-    with atomic.replacing(tmp_path / "b.json") as file:
+    with atomic.atomic_write(tmp_path / "b.json") as file:
         file.write(b"new")
     assert len(list(tmp_path.glob(".deepfovea-????????*"))) == 3
     half_written.kill()
     half_written.wait()
     assert len(list(tmp_path.glob(".deepfovea-????????*"))) == 3
     assert path.read_bytes() == b"old"
-    with atomic.replacing(path) as file:
+    with atomic.atomic_write(path) as file:
         file.write(b"new")
     assert names(tmp_path) == sorted(["a.json", "b.json", ".lock", *others])
     assert path.read_bytes() == b"new"
@@ -124,7 +124,7 @@ def test_a_link_or_a_pipe_with_the_name_of_a_leftover_harms_nothing(tmp_path):
     (tmp_path / "precious" / "file").write_text("kept")
     (tmp_path / ".deepfovea-00000000").symlink_to(tmp_path / "precious")
     os.mkfifo(tmp_path / ".deepfovea-00000001.mp4")
-    with atomic.replacing(tmp_path / "a") as file:
+    with atomic.atomic_write(tmp_path / "a") as file:
         file.write(b"new")
     assert (tmp_path / "precious" / "file").read_text() == "kept"
     assert (tmp_path / "a").read_bytes() == b"new"
@@ -285,7 +285,7 @@ def test_any_message_is_a_wish_or_refused(text, seed):
     damaged = bad.damaged_text(random.Random(seed), text.encode()).decode(errors="replace")
     for message in (text, damaged):
         try:
-            change(Wish("tiny", "0"), message, ["tiny"], ["0"])
+            apply_message(ViewerRequest("tiny", "0"), message, ["tiny"], ["0"])
         except InputError as error:
             assert len(str(error).splitlines()) == 1
             assert len(str(error)) < 500

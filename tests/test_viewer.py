@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
-from viewing import COUNT, DISC, HEIGHT, RATE, WIDTH, make_offer, unpack
+from viewing import COUNT, DISC, HEIGHT, RATE, WIDTH, make_catalog, unpack
 
 from deepfovea import cli
 from deepfovea.checkpoint import load
@@ -29,9 +29,9 @@ from deepfovea.reconstructor import Reconstructor
 from deepfovea.runtime.engine import CompiledGenerator
 from deepfovea.video import VideoReader
 from deepfovea.viewer import server
-from deepfovea.viewer.request import VIEWS, Wish, change
-from deepfovea.viewer.server import make_app, refusal
-from deepfovea.viewer.session import Loaded, Offer, Session
+from deepfovea.viewer.request import VIEWS, ViewerRequest, apply_message
+from deepfovea.viewer.server import make_app, rejection_reason
+from deepfovea.viewer.session import Catalog, LoadedModel, Session
 
 PATIENCE = 20.0  # seconds; a machine may be busy, and a failing test may wait
 
@@ -42,8 +42,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def offer(folder):
-    return make_offer(folder, models=("tiny", "twin"), videos=2)
+def catalog(folder):
+    return make_catalog(folder, models=("tiny", "twin"), videos=2)
 
 
 # ---- one session, without a server ----
@@ -52,16 +52,16 @@ def offer(folder):
 class Viewer:
     """The other end of a session: what it sends lies in a queue."""
 
-    def __init__(self, offer, **first):
+    def __init__(self, catalog, **first):
         self.got = queue.Queue()
-        self.session = Session(offer, self.got.put)
+        self.session = Session(catalog, self.got.put)
         if first:
             self.say(**first)
         self.thread = threading.Thread(target=self.session.run, daemon=True)
         self.thread.start()
 
     def say(self, **changes):
-        self.session.change(json.dumps(changes))
+        self.session.apply_message(json.dumps(changes))
 
     def text(self):
         message = self.got.get(timeout=PATIENCE)
@@ -74,7 +74,7 @@ class Viewer:
             assert "error" not in message
         header, pictures = unpack(message)
         if acknowledge:
-            self.say(shown=header["number"])
+            self.say(acknowledged=header["number"])
         return header, pictures
 
     def error(self):
@@ -82,7 +82,7 @@ class Viewer:
         while True:
             message = self.got.get(timeout=PATIENCE)
             if isinstance(message, bytes):
-                self.say(shown=unpack(message)[0]["number"])
+                self.say(acknowledged=unpack(message)[0]["number"])
             elif "error" in (text := json.loads(message)):
                 return text["error"]
 
@@ -94,8 +94,8 @@ class Viewer:
 
 
 @contextmanager
-def viewer(offer, **first):
-    one = Viewer(offer, **first)
+def viewer(catalog, **first):
+    one = Viewer(catalog, **first)
     try:
         yield one
     finally:
@@ -109,11 +109,11 @@ def originals(path):
         return [frame.image for frame in reader]
 
 
-def test_the_samples_are_those_of_the_gaze(offer):
-    with viewer(offer, playing=False, gaze=[0.25, 0.5], density=DISC) as one:
+def test_the_samples_are_those_of_the_gaze(catalog):
+    with viewer(catalog, playing=False, gaze=[0.25, 0.5], density=DISC) as one:
         assert one.text()["video"]["width"] == WIDTH
         header, pictures = one.frame()
-        low = downsample(to_tensor(originals(offer.videos["0"][0])[0]))
+        low = downsample(to_tensor(originals(catalog.videos["0"][0])[0]))
         gaze_px = torch.tensor([[[0.25 * WIDTH / 4 - 0.5, 0.5 * HEIGHT / 4 - 0.5]]])
         samples, mask = sample(low[None, None], gaze_px, Density.parse(DISC))
         expected = (samples[0, 0].permute(1, 2, 0) * 255).round().numpy()
@@ -126,17 +126,17 @@ def test_the_samples_are_those_of_the_gaze(offer):
         assert lit.mean(0) == pytest.approx([HEIGHT / 8 - 0.5, 0.75 * WIDTH / 4 - 0.5], abs=0.6)
 
 
-def test_every_frame_along_a_track_is_what_reconstruct_writes(offer, folder):
+def test_every_frame_along_a_track_is_what_reconstruct_writes(catalog, folder):
     csv = "time,x,y\n" + "".join(f"{i / RATE},{8 * i},{5 * i}\n" for i in range(COUNT))
     (folder / "track.csv").write_text(csv)
-    path = offer.videos["0"][0]
+    path = catalog.videos["0"][0]
     track = read_track(folder / "track.csv", frame_size=(HEIGHT, WIDTH), frame_rate=RATE)
     reconstructor = Reconstructor(load(folder / "tiny.safetensors"))
-    with viewer(offer, speed=0, track=csv, views=list(VIEWS)) as one:
+    with viewer(catalog, speed=0, track=csv, views=list(VIEWS)) as one:
         for number, image in enumerate(originals(path)):
             header, pictures = one.frame()
             gaze = track.at([number / RATE])[0]
-            assert (header["frame"], header["stamp"]) == (number, None)
+            assert (header["frame"], header["timestamp"]) == (number, None)
             assert header["gaze"] == pytest.approx(list(gaze))
             gaze_px = tuple(gaze * [WIDTH / 4, HEIGHT / 4] - 0.5)
             expected = reconstructor(downsample(to_tensor(image)), gaze_px)
@@ -148,44 +148,44 @@ def test_every_frame_along_a_track_is_what_reconstruct_writes(offer, folder):
         assert one.frame()[0]["frame"] == 0  # and from the beginning
 
 
-def test_the_newest_gaze_wins_and_no_frame_is_queued(offer):
-    with viewer(offer, speed=0) as one:
+def test_the_newest_gaze_wins_and_no_frame_is_queued(catalog):
+    with viewer(catalog, speed=0) as one:
         first, second = (one.frame(acknowledge=False)[0] for _ in range(2))
         for i in range(100):
-            one.say(gaze=[i / 100, 0.5], stamp=float(i))
+            one.say(gaze=[i / 100, 0.5], timestamp=float(i))
         assert one.silent()  # two frames are on their way to the eye
-        one.say(shown=first["number"])
+        one.say(acknowledged=first["number"])
         third = one.frame(acknowledge=False)[0]
-        assert (third["gaze"], third["stamp"]) == ([0.99, 0.5], 99.0)
+        assert (third["gaze"], third["timestamp"]) == ([0.99, 0.5], 99.0)
         assert [f["number"] for f in (first, second, third)] == [1, 2, 3]
         assert one.silent()
 
 
-def test_late_frames_are_dropped(offer):
-    with viewer(offer) as one:
+def test_late_frames_are_dropped(catalog):
+    with viewer(catalog) as one:
         first, second = (one.frame(acknowledge=False)[0] for _ in range(2))
         assert (first["frame"], second["frame"]) == (0, 1)
         time.sleep(6 / RATE)
-        one.say(shown=second["number"])
+        one.say(acknowledged=second["number"])
         assert one.frame()[0]["frame"] >= 5
 
 
-def test_paused_it_waits_for_the_gaze(offer):
-    with viewer(offer, playing=False) as one:
+def test_paused_it_waits_for_the_gaze(catalog):
+    with viewer(catalog, playing=False) as one:
         before = one.frame()[0]
         assert one.silent()
-        one.say(gaze=[0.1, 0.2], stamp=5)
+        one.say(gaze=[0.1, 0.2], timestamp=5)
         after = one.frame()[0]
-        assert (before["frame"], after["frame"], after["stamp"]) == (0, 0, 5.0)
+        assert (before["frame"], after["frame"], after["timestamp"]) == (0, 0, 5.0)
         assert one.silent()
 
 
-def test_step_seek_reset_and_the_other_video(offer):
-    with viewer(offer, playing=False, blue_noise=True) as one:
+def test_step_seek_reset_and_the_other_video(catalog):
+    with viewer(catalog, playing=False, blue_noise=True) as one:
         first, _ = one.frame()
         one.say(step=True)
         assert one.frame()[0]["frame"] == 1
-        one.session.change('{"step": true}')
+        one.session.apply_message('{"step": true}')
         one.say(step=True)
         while one.frame()[0]["frame"] != 3:  # two steps are two, however fast they came
             pass
@@ -205,7 +205,7 @@ def test_step_seek_reset_and_the_other_video(offer):
         one.say(video="1")
         assert one.text()["video"]["name"] == "video1.mp4"
         _, pictures = one.frame()
-        other = originals(offer.videos["1"][0])[0].astype(int)
+        other = originals(catalog.videos["1"][0])[0].astype(int)
         assert np.abs(pictures["original"] - other).mean() < 3.0
 
 
@@ -221,21 +221,21 @@ def test_step_seek_reset_and_the_other_video(offer):
         ({"density": "uniform:50", "blue_noise": True}, 0.5),
     ],
 )
-def test_densities(offer, changes, share):
-    with viewer(offer, playing=False, **changes) as one:
+def test_densities(catalog, changes, share):
+    with viewer(catalog, playing=False, **changes) as one:
         header, _ = one.frame()
         assert header["sampled"] == pytest.approx(share, abs=0.04)
 
 
-def test_only_the_views_that_are_shown_are_sent(offer):
-    with viewer(offer, playing=False, views=["original"]) as one:
+def test_only_the_views_that_are_shown_are_sent(catalog):
+    with viewer(catalog, playing=False, views=["original"]) as one:
         assert list(one.frame()[1]) == ["original"]
         one.say(views=["samples", "reconstruction"])
         assert set(one.frame()[1]) == {"samples", "reconstruction"}
 
 
-def test_models(offer):
-    with viewer(offer, playing=False) as one:
+def test_models(catalog):
+    with viewer(catalog, playing=False) as one:
         assert one.frame()[0]["engine"] == "PyTorch for tiny"
         one.say(model="twin")
         header, _ = one.frame()
@@ -249,23 +249,29 @@ def test_models(offer):
 def six(tmp_path_factory):
     torch.manual_seed(0)
     network = RecurrentUNet(UNetConfig(6, False, True, (4,) * 5, (4,) * 4, (4, 18))).eval()
-    offer = make_offer(tmp_path_factory.mktemp("six"), models=("six",), count=30)
-    return Offer(offer.videos, ["six"], lambda name: Loaded(network, "PyTorch"))
+    catalog = make_catalog(tmp_path_factory.mktemp("six"), models=("six",), count=30)
+    return Catalog(catalog.videos, ["six"], lambda name: LoadedModel(network, "PyTorch"))
 
 
 def test_six_frames_at_a_time_are_shown_five_frames_late_and_say_so(six):
-    with viewer(six, speed=0, gaze=[0.0, 0.5], stamp=1, views=["samples", "reconstruction"]) as one:
+    with viewer(
+        six, speed=0, gaze=[0.0, 0.5], timestamp=1, views=["samples", "reconstruction"]
+    ) as one:
         low = [downsample(to_tensor(image)) for image in originals(six.videos["0"][0])]
         gaze_px = (-0.5, HEIGHT / 8 - 0.5)
         truth = list(Reconstructor(six.model("six").model).stream((f, gaze_px) for f in low[:6]))
         for number in range(6):
             header, pictures = one.frame(acknowledge=number < 5)
-            assert (header["frame"], header["gaze"], header["stamp"]) == (number, [0.0, 0.5], 1.0)
+            assert (header["frame"], header["gaze"], header["timestamp"]) == (
+                number,
+                [0.0, 0.5],
+                1.0,
+            )
             expected = to_image(truth[number].frame).astype(int)
             assert np.abs(pictures["reconstruction"] - expected).mean() < 3.0  # JPEG
             assert header["sampled"] == pytest.approx(float(truth[number].mask.mean()))
-        one.say(gaze=[1.0, 0.5], stamp=2, shown=6)
-        stamps = [one.frame()[0]["stamp"] for _ in range(8)]
+        one.say(gaze=[1.0, 0.5], timestamp=2, acknowledged=6)
+        stamps = [one.frame()[0]["timestamp"] for _ in range(8)]
         assert stamps[:5] == [1.0] * 5  # looked at before
         assert stamps[-1] == 2.0
 
@@ -295,24 +301,24 @@ def test_six_frames_at_a_time_paused_what_was_asked_last_is_shown_at_last(six):
         ("time,x,y\n0,9000,9000\n", "no position inside"),
     ],
 )
-def test_a_bad_track_is_refused_and_the_video_goes_on(offer, track, complaint):
-    with viewer(offer, speed=0) as one:
+def test_a_bad_track_is_refused_and_the_video_goes_on(catalog, track, complaint):
+    with viewer(catalog, speed=0) as one:
         one.frame()
         one.say(track=track)
         error = one.error()
         assert complaint in error
         assert "/" not in error.split("received")[0]
-        assert one.frame()[0]["stamp"] is not None
+        assert one.frame()[0]["timestamp"] is not None
 
 
-def test_a_refused_wish_leaves_nothing_of_itself(offer):
-    with viewer(offer, playing=False) as one:
+def test_a_refused_wish_leaves_nothing_of_itself(catalog):
+    with viewer(catalog, playing=False) as one:
         one.frame()
         one.say(video="1", track="time,left\n0,1\n")  # the video opens, the track does not
         assert "gaze track" in one.error()
         one.say(step=True)
         header, pictures = one.frame()
-        first = originals(offer.videos["0"][0])
+        first = originals(catalog.videos["0"][0])
         assert np.abs(pictures["original"] - first[header["frame"]].astype(int)).mean() < 3.0
 
 
@@ -326,19 +332,20 @@ NAMES = {"models": ["tiny"], "videos": ["0"]}
     [
         "", "{", "[]", "{}", "null", "3", "[" * 5000, '{"gaze": [0.5]}', '{"gaze": [0.5, "x"]}',
         '{"gaze": [NaN, 0]}', '{"gaze": [0, Infinity]}', '{"gaze": [1e400, 0]}',
-        '{"gaze": [true, false]}', '{"gaze": {"x": 1}}', '{"stamp": -1}', '{"speed": 9}',
+        '{"gaze": [true, false]}', '{"gaze": {"x": 1}}', '{"timestamp": -1}', '{"speed": 9}',
         '{"speed": 1' + "0" * 5000 + "}", '{"playing": 1}', '{"step": "yes"}', '{"seek": -1}',
         '{"seek": null}', '{"model": "other"}', '{"model": ["tiny"]}', '{"video": "../0"}',
         '{"views": []}', '{"views": ["all"]}', '{"views": [["samples"]]}', '{"density": "dense"}',
         '{"density": "nan,0,1,2"}', '{"density": "1,0,1,1e9"}', '{"density": 5}',
         '{"pixels_per_degree": 0}', '{"track": 5}', '{"track": "' + "x" * 2**20 + 'y"}',
-        '{"track": "\\ud800"}', '{"path": "/etc/passwd"}', '{"steps": 5}', '{"shown": 1e300}',
+        '{"track": "\\ud800"}', '{"path": "/etc/passwd"}', '{"steps": 5}',
+        '{"acknowledged": 1e300}',
     ],
     ids=lambda text: text[:24],
 )  # fmt: skip
 def test_malformed_messages_are_refused_in_one_line(text):
     with pytest.raises(InputError, match=r"received .*expected") as refused:
-        change(Wish("tiny", "0"), text, **NAMES)
+        apply_message(ViewerRequest("tiny", "0"), text, **NAMES)
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 400
 
@@ -348,30 +355,30 @@ VALUES = (
     | st.lists(st.floats(-5, 6) | st.text(max_size=4), max_size=3)
 )  # fmt: skip
 KEYS = st.sampled_from(
-    ["gaze", "stamp", "speed", "density", "pixels_per_degree", "views", "track", "seek", "step"]
-) | st.sampled_from(["shown", "playing", "blue_noise", "reset", "model", "video"])
+    ["gaze", "timestamp", "speed", "density", "pixels_per_degree", "views", "track", "seek", "step"]
+) | st.sampled_from(["acknowledged", "playing", "blue_noise", "reset", "model", "video"])
 
 
 @settings(max_examples=100, deadline=None, database=None)
 @given(st.dictionaries(KEYS, VALUES, max_size=3))
-def test_whatever_comes_is_refused_or_a_wish_in_range(message):
+def test_whatever_comes_is_refused_or_a_request_in_range(message):
     try:
-        wish = change(Wish("tiny", "0"), json.dumps(message), **NAMES)
+        request = apply_message(ViewerRequest("tiny", "0"), json.dumps(message), **NAMES)
     except InputError:
         return
-    assert all(-4 <= c <= 5 for c in wish.gaze)
-    assert 0 <= wish.speed <= 8
-    assert 1 <= wish.pixels_per_degree <= 1000
-    assert 0 <= wish.seek_seconds <= 1e7
-    assert (wish.model, wish.video) == ("tiny", "0")
-    assert wish.views <= set(VIEWS)
-    assert wish.views
+    assert all(-4 <= c <= 5 for c in request.gaze)
+    assert 0 <= request.speed <= 8
+    assert 1 <= request.pixels_per_degree <= 1000
+    assert 0 <= request.seek_seconds <= 1e7
+    assert (request.model, request.video) == ("tiny", "0")
+    assert request.views <= set(VIEWS)
+    assert request.views
 
 
 def test_a_message_changes_what_it_names_and_nothing_else():
-    wish = Wish("tiny", "0", gaze=(0.1, 0.2), resets=3)
-    changed = change(wish, '{"step": true, "density": "budget:10"}', **NAMES)
-    assert changed == Wish(
+    request = ViewerRequest("tiny", "0", gaze=(0.1, 0.2), resets=3)
+    changed = apply_message(request, '{"step": true, "density": "budget:10"}', **NAMES)
+    assert changed == ViewerRequest(
         "tiny", "0", gaze=(0.1, 0.2), resets=3, steps=1, playing=False, density=Density(budget=0.1)
     )
 
@@ -382,10 +389,10 @@ HOST = "http://127.0.0.1"
 
 
 @contextmanager
-def serving(offer, folder, **limits):
+def serving(catalog, folder, **limits):
     uploads = folder / f"uploads-{time.monotonic_ns()}"
     uploads.mkdir()
-    with TestClient(make_app(offer, uploads, **limits), base_url=HOST) as client:
+    with TestClient(make_app(catalog, uploads, **limits), base_url=HOST) as client:
         yield client, uploads
 
 
@@ -403,7 +410,7 @@ def next_frame(socket, acknowledge=True):
         assert "error" not in message["text"]
     header, pictures = unpack(message["bytes"])
     if acknowledge:
-        socket.send_json({"shown": header["number"]})
+        socket.send_json({"acknowledged": header["number"]})
     return header, pictures
 
 
@@ -412,7 +419,7 @@ def next_error(socket):
         message = socket.receive()
         assert message["type"] == "websocket.send", message
         if "bytes" in message:  # not acknowledged, it would be among the last that come
-            socket.send_json({"shown": unpack(message["bytes"])[0]["number"]})
+            socket.send_json({"acknowledged": unpack(message["bytes"])[0]["number"]})
         elif "error" in (text := json.loads(message["text"])):
             return text["error"]
 
@@ -433,8 +440,8 @@ def wait_until(condition):
         time.sleep(0.02)
 
 
-def test_the_page_and_nothing_but_the_page(offer, folder):
-    with serving(offer, folder) as (client, _):
+def test_the_page_and_nothing_but_the_page(catalog, folder):
+    with serving(catalog, folder) as (client, _):
         page = client.get("/")
         assert page.headers["content-type"].startswith("text/html")
         assert "default-src 'self'" in page.headers["content-security-policy"]
@@ -455,8 +462,8 @@ def test_the_page_and_nothing_but_the_page(offer, folder):
         assert client.post("/main.js").status_code == 405
 
 
-def test_ten_pages_at_once_and_an_eleventh_is_told(offer, folder):
-    with serving(offer, folder, max_clients=10) as (client, _):
+def test_ten_pages_at_once_and_an_eleventh_is_told(catalog, folder):
+    with serving(catalog, folder, max_clients=10) as (client, _):
         pages = [watch(client).__enter__() for _ in range(10)]
         for number, page in enumerate(pages):
             hello(page)
@@ -475,9 +482,9 @@ def test_ten_pages_at_once_and_an_eleventh_is_told(offer, folder):
             next_frame(next_one)
 
 
-def test_malformed_messages_get_an_answer_and_at_last_the_door(offer, folder):
+def test_malformed_messages_get_an_answer_and_at_last_the_door(catalog, folder):
     with (
-        serving(offer, folder) as (client, _),
+        serving(catalog, folder) as (client, _),
         watch(client) as good,
         watch(client) as bad,
     ):
@@ -493,11 +500,11 @@ def test_malformed_messages_get_an_answer_and_at_last_the_door(offer, folder):
         next_frame(good)
 
 
-def test_a_flood_is_cut_off_and_the_others_see_on(offer, folder, monkeypatch):
+def test_a_flood_is_cut_off_and_the_others_see_on(catalog, folder, monkeypatch):
     monkeypatch.setattr(server, "MESSAGE_BURST", 100)
     monkeypatch.setattr(server, "MESSAGES_PER_SECOND", 1)
     with (
-        serving(offer, folder) as (client, _),
+        serving(catalog, folder) as (client, _),
         watch(client) as good,
         watch(client) as flood,
     ):
@@ -508,9 +515,9 @@ def test_a_flood_is_cut_off_and_the_others_see_on(offer, folder, monkeypatch):
         next_frame(good)
 
 
-def test_a_client_that_reads_but_never_answers_gets_two_frames(offer, folder):
+def test_a_client_that_reads_but_never_answers_gets_two_frames(catalog, folder):
     with (
-        serving(offer, folder) as (client, _),
+        serving(catalog, folder) as (client, _),
         watch(client) as one,
     ):
         one.send_json({"speed": 0})
@@ -527,9 +534,9 @@ def upload(client, token, body):
     return client.post("/upload", params={"token": token}, content=body)
 
 
-def test_a_dropped_video_is_shown_and_removed_with_its_viewer(offer, folder):
+def test_a_dropped_video_is_shown_and_removed_with_its_viewer(catalog, folder):
     video = media.write_video(folder / "drop.mp4", media.moving(4, 48, 80, seed=9)).read_bytes()
-    with serving(offer, folder) as (client, uploads):
+    with serving(catalog, folder) as (client, uploads):
         with watch(client) as one, watch(client) as two:
             token = hello(one)["token"]
             hello(two)
@@ -559,10 +566,10 @@ def test_a_dropped_video_is_shown_and_removed_with_its_viewer(offer, folder):
 )
 @pytest.mark.parametrize("declared", [True, False], ids=["declared", "chunked"])
 def test_what_is_no_video_is_refused_and_leaves_nothing(
-    offer, folder, body, status, complaint, declared
+    catalog, folder, body, status, complaint, declared
 ):
     with (
-        serving(offer, folder, max_upload_bytes=2**19) as (client, uploads),
+        serving(catalog, folder, max_upload_bytes=2**19) as (client, uploads),
         watch(client) as one,
     ):
         token = hello(one)["token"]
@@ -575,8 +582,8 @@ def test_what_is_no_video_is_refused_and_leaves_nothing(
         next_frame(one)
 
 
-def test_an_upload_needs_the_token_of_an_open_page(offer, folder):
-    with serving(offer, folder) as (client, uploads):
+def test_an_upload_needs_the_token_of_an_open_page(catalog, folder):
+    with serving(catalog, folder) as (client, uploads):
         for token in ("", "../..", "guess"):
             assert upload(client, token, b"GIF89a").status_code == 403
         assert client.get("/upload").status_code == 405
@@ -603,11 +610,11 @@ def test_an_upload_needs_the_token_of_an_open_page(offer, folder):
     ],
 )
 def test_pages_of_other_sites_are_refused(host, origin, allowed):
-    assert (refusal(host, origin, "127.0.0.1") is None) == allowed
+    assert (rejection_reason(host, origin, "127.0.0.1") is None) == allowed
 
 
-def test_the_socket_and_the_upload_refuse_other_sites(offer, folder):
-    with serving(offer, folder) as (client, _):
+def test_the_socket_and_the_upload_refuse_other_sites(catalog, folder):
+    with serving(catalog, folder) as (client, _):
         assert client.get("/", headers={"host": "evil.example"}).status_code == 403
         evil = {"origin": "http://evil.example"}
         assert client.post("/upload", headers=evil).status_code == 403
@@ -628,8 +635,8 @@ def run(capsys, *arguments):
     return code, captured.out, captured.err
 
 
-def test_a_port_in_use_and_a_missing_extra_are_one_line(offer, folder, capsys, monkeypatch):
-    model, video = folder / "tiny.safetensors", offer.videos["0"][0]
+def test_a_port_in_use_and_a_missing_extra_are_one_line(catalog, folder, capsys, monkeypatch):
+    model, video = folder / "tiny.safetensors", catalog.videos["0"][0]
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         code, _, err = run(capsys, video, "--model", model, "--port", port)
@@ -641,10 +648,10 @@ def test_a_port_in_use_and_a_missing_extra_are_one_line(offer, folder, capsys, m
     assert "pip install 'deepfovea[viewer]'" in err
 
 
-def test_the_engine_is_the_one_asked_for(offer, folder, capsys, monkeypatch):
+def test_the_engine_is_the_one_asked_for(catalog, folder, capsys, monkeypatch):
     offered = {}
-    monkeypatch.setattr(server, "serve", lambda offer, **options: offered.update(o=offer))
-    video, model = offer.videos["0"][0], folder / "tiny.safetensors"
+    monkeypatch.setattr(server, "serve", lambda catalog, **options: offered.update(o=catalog))
+    video, model = catalog.videos["0"][0], folder / "tiny.safetensors"
     words = [video, "--model", model, "--device", "cpu", "--engine"]
     for engine, name in (("torch", "PyTorch"), ("onnxruntime", "ONNX Runtime")):
         assert run(capsys, *words, engine)[0] == 0
@@ -662,10 +669,10 @@ def test_the_engine_is_the_one_asked_for(offer, folder, capsys, monkeypatch):
     assert offered["o"].model("tiny.safetensors").engine == "PyTorch, cpu"
 
 
-def test_the_verb_offers_a_folder_and_warns_of_another_host(offer, folder, capsys, monkeypatch):
+def test_the_verb_offers_a_folder_and_warns_of_another_host(catalog, folder, capsys, monkeypatch):
     offered = {}
     monkeypatch.setattr(
-        server, "serve", lambda offer, **options: offered.update(o=offer, **options)
+        server, "serve", lambda catalog, **options: offered.update(o=catalog, **options)
     )
     code, _, err = run(capsys, folder, "--model", folder / "tiny.safetensors", "--host", "0.0.0.0")
     assert code == 0
@@ -673,7 +680,7 @@ def test_the_verb_offers_a_folder_and_warns_of_another_host(offer, folder, capsy
     names = [name for _, name in offered["o"].videos.values()]
     assert {"video0.mp4", "video1.mp4"} <= set(names)
     assert list(offered["o"].models) == ["tiny.safetensors", "paper", "stream", "stream-perceptual"]
-    assert run(capsys, offer.videos["0"][0], "--model", folder / "tiny.safetensors")[2] == ""
+    assert run(capsys, catalog.videos["0"][0], "--model", folder / "tiny.safetensors")[2] == ""
     assert offered["host"] == "127.0.0.1"
     for bad in (["missing.mp4"], [folder / "track.csv"], ["--model", "nonesuch"]):
         code, _, err = run(capsys, *bad)

@@ -20,15 +20,15 @@ from PIL import Image
 
 from deepfovea.checkpoint import load, save_model
 from deepfovea.generators.stream.net import StreamConfig, StreamNet
-from deepfovea.viewer.session import Loaded, Offer
+from deepfovea.viewer.session import Catalog, LoadedModel
 
 HEIGHT, WIDTH, COUNT, RATE = 64, 96, 12, 25
 DISC = "1,0,4,4.01"
 """A density: everything within four low-resolution pixels of the gaze, and nothing else."""
 
 
-def make_offer(folder, *, models=("tiny",), videos=1, count=COUNT, rate=RATE):
-    """An offer of videos (each with its own phase) and of a small untrained model."""
+def make_catalog(folder, *, models=("tiny",), videos=1, count=COUNT, rate=RATE):
+    """An catalog of videos (each with its own phase) and of a small untrained model."""
     torch.manual_seed(0)
     path = folder / "tiny.safetensors"
     save_model(path, StreamNet(StreamConfig(8, 8, 4, 4)), {"trained": "not at all"})
@@ -38,7 +38,7 @@ def make_offer(folder, *, models=("tiny",), videos=1, count=COUNT, rate=RATE):
         images = media.moving(count, HEIGHT, WIDTH, seed=number)
         media.write_video(video, images, rate=rate, options={"crf": "10"})
         made[str(number)] = (video, video.name)
-    return Offer(made, list(models), lambda name: Loaded(load(path), f"PyTorch for {name}"))
+    return Catalog(made, list(models), lambda name: LoadedModel(load(path), f"PyTorch for {name}"))
 
 
 def unpack(message):

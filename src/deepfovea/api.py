@@ -21,7 +21,7 @@ from .files_to_files import pad, reconstruct_file
 from .fovea import downsample
 from .gaze import GazeTrack, center, from_pixels
 from .images import to_image
-from .io.outputs import made_folder
+from .io.outputs import ensure_folder
 from .reconstructor import Gaze, Reconstructor
 from .runtime.device import pick_device
 from .runtime.engine import CompiledGenerator, load_engine
@@ -212,7 +212,7 @@ def _frames(
 def _write(frames: Iterator[Any], output: Path, frame_rate: float, overwrite: bool) -> Path:
     rate = Fraction(frame_rate).limit_denominator(1001)
     with (
-        made_folder(output.parent),
+        ensure_folder(output.parent),
         VideoWriter(output, frame_rate=rate, overwrite=overwrite) as writer,
     ):
         for number, frame in enumerate(frames):

@@ -31,7 +31,7 @@ from .generators.unet.net import (
     RecurrentUNet,
     UNetConfig,
 )
-from .io.atomic import replacing
+from .io.atomic import atomic_write
 
 FORMAT = 1
 WEIGHTS = Path(__file__).parent / "weights"
@@ -238,7 +238,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
     header = {"deepfovea": description, "sha256": _digest(contiguous, description)}
     try:
         # Written here and not by safetensors, whose files only their owner may read.
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(save(contiguous, header))
     except (OSError, SafetensorError) as error:
         raise InputError(

@@ -15,7 +15,7 @@ from .evaluate import BASELINES
 from .files_to_files import Summary, reconstruct_file
 from .gaze import GazeTrack, synthetic
 from .images import contact_sheet, mark_gaze, resize_frame
-from .io.atomic import replacing
+from .io.atomic import atomic_write
 from .io.outputs import refuse_overlap
 from .metrics.pixel import psnr
 from .reconstructor import Reconstructed, Reconstructor
@@ -109,7 +109,7 @@ def run_demo(
     )
     columns = ["samples, gaze ringed", "hole filling + bicubic", model_name, "original"]
     try:
-        with replacing(sheet) as file:
+        with atomic_write(sheet) as file:
             Image.fromarray(contact_sheet(rows, columns)).save(file, "PNG")
     except OSError as error:
         raise InputError(f"{sheet}: cannot be written ({error.strerror}); make space") from None

@@ -22,7 +22,7 @@ from .fill import pull_push
 from .fovea import downsample, sample
 from .gaze import DisplayGeometry, GazeTrack, center
 from .images import side_by_side_panels, to_image
-from .io.outputs import made_folder, refuse_overlap
+from .io.outputs import ensure_folder, refuse_overlap
 from .metrics.pixel import psnr
 from .reconstructor import Gaze, Model, Reconstructed, Reconstructor, YuvFrame
 from .resample import upsample_bicubic
@@ -132,7 +132,7 @@ def reconstruct_file(
             )
 
         for path in outputs:
-            stack.enter_context(made_folder(path.parent))
+            stack.enter_context(ensure_folder(path.parent))
 
         def open_writer(path: Path) -> VideoWriter:
             return stack.enter_context(
@@ -261,7 +261,7 @@ def sample_file(
     refuse_overlap([output], [source])
     with (
         VideoReader(source, frame_rate=frame_rate) as reader,
-        made_folder(output.parent),
+        ensure_folder(output.parent),
         VideoWriter(
             output,
             frame_rate=_output_rate(reader, output),

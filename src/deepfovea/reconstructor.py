@@ -17,7 +17,7 @@ from .checkpoint import load
 from .config import PUBLISHED_DENSITY, Density, InputError
 from .fovea import sample
 from .gaze import DisplayGeometry
-from .io.prefetch import ahead, apply_ahead, few_processors
+from .io.prefetch import few_processors, prefetch, prefetch_map
 from .video import YUV420, colorspace_of, to_yuv420
 
 Result = TypeVar("Result")
@@ -175,9 +175,9 @@ class Reconstructor:
                 # Threads that wake up often would make those of the generator wait.
                 sampled: Iterable[Sampled] = self._sampled(frames)
             else:
-                read = stack.enter_context(closing(ahead(frames)))
-                sampled = stack.enter_context(closing(ahead(self._sampled(read))))
-            for results in stack.enter_context(closing(apply_ahead(generate, sampled))):
+                read = stack.enter_context(closing(prefetch(frames)))
+                sampled = stack.enter_context(closing(prefetch(self._sampled(read))))
+            for results in stack.enter_context(closing(prefetch_map(generate, sampled))):
                 yield from results
 
     def _sampled(self, frames: Iterable[tuple[Tensor, Gaze | None]]) -> Iterator[Sampled]:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..config import InputError
-from ..io.outputs import made_folder, refuse_overlap
+from ..io.outputs import ensure_folder, refuse_overlap
 from .options import Subcommands, local_path
 
 
@@ -45,7 +45,7 @@ def _convert(options: argparse.Namespace) -> None:
     from ..convert import convert
 
     network, provenance = convert(options.checkpoint, zero_state=options.zero_state)
-    with made_folder(output.parent):
+    with ensure_folder(output.parent):
         save_model(output, network, provenance, torch.float32)
     parameters = sum(p.numel() for p in network.parameters())
     print(f"{output}: {parameters:,} parameters")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..config import InputError
-from ..io.outputs import made_folder
+from ..io.outputs import ensure_folder
 from .options import MODEL_HELP, Subcommands, positive, protect_inputs
 
 
@@ -56,7 +56,7 @@ def _export(options: argparse.Namespace) -> None:
             f"{options.output}: received the suffix {options.output.suffix!r}, expected .onnx"
         )
     protect_inputs(options, options.output)
-    with made_folder(options.output.parent):
+    with ensure_folder(options.output.parent):
         difference = export_onnx(
             load(options.model),
             options.output,

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from ..config import Density, InputError, expected_one_of
-from ..io.atomic import replacing
-from ..io.outputs import made_folder, refuse_overlap
+from ..io.atomic import atomic_write
+from ..io.outputs import ensure_folder, refuse_overlap
 
 if TYPE_CHECKING:
     from ..gaze import DisplayGeometry, GazeTrack
@@ -370,7 +370,7 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """As :func:`write_text`."""
     try:
-        with made_folder(path.parent), replacing(path) as file:
+        with ensure_folder(path.parent), atomic_write(path) as file:
             file.write(data)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another") from None

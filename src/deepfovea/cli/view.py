@@ -71,7 +71,7 @@ def _view(options: argparse.Namespace) -> None:
     from ..video import find_videos
     from ..viewer.player import Player
     from ..viewer.server import serve
-    from ..viewer.session import Loaded, Offer
+    from ..viewer.session import Catalog, LoadedModel
 
     source = options.input or demo_video()
     paths = find_videos(source) if source.is_dir() else [source]
@@ -93,9 +93,9 @@ def _view(options: argparse.Namespace) -> None:
     # A path is shown by its last part alone: the page need not know this machine's folders.
     models = {Path(name).name: name for name in (options.model, *bundled_models())}
 
-    def load_model(name: str) -> Loaded:
+    def load_model(name: str) -> LoadedModel:
         model = load_engine(models[name], options.engine, device)
-        return Loaded(model, f"{ENGINE_NAMES[engine_of(model)]}, {device}")
+        return LoadedModel(model, f"{ENGINE_NAMES[engine_of(model)]}, {device}")
 
     def ready(url: str) -> None:
         print(f"look at {url} (Ctrl+C ends)", flush=True)
@@ -108,10 +108,10 @@ def _view(options: argparse.Namespace) -> None:
             "videos, use this machine and drop files on it; there is no password",
             file=sys.stderr,
         )
-    offer = Offer(videos, list(models), load_model)
-    offer.model(offer.models[0])
+    catalog = Catalog(videos, list(models), load_model)
+    catalog.model(catalog.models[0])
     serve(
-        offer,
+        catalog,
         host=options.host,
         port=options.port,
         max_clients=options.max_clients,

@@ -1,1 +1,1 @@
-"""Files that are complete or absent, reading ahead, and decoded videos."""
+"""Atomic file writes, output checks, prefetching, and the cache of decoded videos."""

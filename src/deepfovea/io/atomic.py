@@ -1,8 +1,8 @@
-"""Files and folders that are complete or absent, whatever ends the program.
+"""Atomic writes: an output file or folder is complete or absent, however the program ends.
 
-What is being written lies beside its target under a hidden name, ``.deepfovea-`` and eight
-hexadecimal digits, and is locked. The system drops the lock of a program that was killed, so
-that the next one to write into that folder can tell what was left there, and removes it.
+An output is written to a locked temporary beside its target, named ``.deepfovea-`` and eight
+hexadecimal digits. The system releases the lock when a program is killed, so the next write into
+the same folder recognises stale temporaries and removes them.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from typing import BinaryIO
 
 try:
     import fcntl
-except ImportError:  # Windows: nothing is locked, and nothing that was left is removed
+except ImportError:  # Windows: no locks, and stale temporaries stay
     fcntl = None  # type: ignore[assignment]
 
-_UNFINISHED = re.compile(r"\.deepfovea-[0-9a-f]{8}(\.(?!old$)\w*)?")
+_TEMPORARY_NAME = re.compile(r"\.deepfovea-[0-9a-f]{8}(\.(?!old$)\w*)?")
 # Of Linux: renameat2(2)
 _AT_FDCWD, _NOREPLACE, _EXCHANGE = -100, 1, 2
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of ``path`` once the block has ended well.
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which replaces ``path`` when the block ends without an error.
 
-    Until then whatever was there stays; a link stays one, and what it points to is replaced.
+    Until then an earlier file stays as it is. A symbolic link stays, and its target is replaced.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     target = Path(os.path.realpath(path))
-    temporary, lock = create(target)
+    temporary, lock = create_temporary(target)
     try:
         with temporary.open("wb") as file:
             yield file
@@ -51,37 +51,37 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         os.close(lock)
 
 
-def create(target: Path, *, folder: bool = False) -> tuple[Path, int]:
+def create_temporary(target: Path, *, folder: bool = False) -> tuple[Path, int]:
     """An empty hidden file, or folder, beside ``target``, and its lock (to be closed).
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
-    _sweep(target.parent)
+    remove_stale(target.parent)
     while True:
-        path = unfinished(target)
+        path = temporary_path(target)
         if folder:
             path.mkdir()
         else:
             path.touch(exist_ok=False)
         lock = os.open(path if fcntl is not None else os.devnull, os.O_RDONLY)
-        # Another program may have taken it for a leftover before it was locked.
-        if _locked(lock) and path.exists():
+        # Another program may have removed it as stale before it was locked.
+        if _try_lock(lock) and path.exists():
             return path, lock
         os.close(lock)
 
 
-def unfinished(target: Path) -> Path:
-    """A hidden name beside ``target``, with its suffix."""
+def temporary_path(target: Path) -> Path:
+    """A hidden name beside ``target``, with the same suffix."""
     return target.parent / f".deepfovea-{secrets.token_hex(4)}{target.suffix.lower()}"
 
 
 def publish(temporary: Path, target: Path, *, overwrite: bool) -> None:
-    """Give a complete file or folder its name in one step; what it replaces is removed.
+    """Rename a complete file or folder to ``target`` in one step; what it replaces is removed.
 
     Raises:
-        FileExistsError: there is something of that name now, and it is not to be replaced.
-        OSError: the name cannot be given.
+        FileExistsError: ``target`` exists and ``overwrite`` is false.
+        OSError: it cannot be renamed.
     """
     if not overwrite:
         if not _renameat2(temporary, target, _NOREPLACE):
@@ -92,7 +92,7 @@ def publish(temporary: Path, target: Path, *, overwrite: bool) -> None:
         temporary.replace(target)
     elif _renameat2(temporary, target, _EXCHANGE):
         shutil.rmtree(temporary, ignore_errors=True)
-    else:  # not Linux: two steps, and a name that is not taken for a leftover
+    else:  # not Linux: two steps; a name with .old is never removed as stale
         old = temporary.with_suffix(".old")
         target.rename(old)
         try:
@@ -103,10 +103,10 @@ def publish(temporary: Path, target: Path, *, overwrite: bool) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def only_here(folder: Path) -> BinaryIO | None:
-    """A lock on a folder, held until it is closed; None if another program holds it.
+def exclusive_lock(folder: Path) -> BinaryIO | None:
+    """A lock on a folder, held until the file is closed; None if another program holds it.
 
-    Child processes do not inherit it, so that one that outlives its parent is not in the way.
+    Child processes do not inherit it, so a child that outlives its parent does not block others.
 
     Raises:
         OSError: the folder cannot be written.
@@ -122,22 +122,22 @@ def only_here(folder: Path) -> BinaryIO | None:
     return file
 
 
-def _locked(handle: int) -> bool:
-    """Lock it; False if another program has."""
+def _try_lock(handle: int) -> bool:
+    """Try to lock; False if another program holds the lock."""
     if fcntl is not None:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:  # a file system without locks: see _sweep
+        except OSError as error:  # a file system without locks: see remove_stale
             return error.errno != errno.EAGAIN
     return True
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what programs that were killed have left in a folder."""
+def remove_stale(folder: Path) -> None:
+    """Remove the temporaries that killed programs have left in a folder."""
     if fcntl is None:
         return
     with contextlib.suppress(OSError):
-        left = [entry.path for entry in os.scandir(folder) if _UNFINISHED.fullmatch(entry.name)]
+        left = [entry.path for entry in os.scandir(folder) if _TEMPORARY_NAME.fullmatch(entry.name)]
         for path in left:
             with contextlib.suppress(OSError):
                 handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -152,7 +152,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _renameat2(source: Path, target: Path, flags: int) -> bool:
-    """Whether Linux could do it; False too where a system or file system knows no such call."""
+    """Call renameat2; False if it fails or the system or file system does not have it."""
     try:
         call = ctypes.CDLL(None).renameat2
     except (AttributeError, OSError, TypeError):

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.lib import format as npy
 from rich.progress import track
 
 from ..config import InputError
 from ..video import VideoReader, find_videos
-from .atomic import replacing
+from .atomic import atomic_write
 
 _log = logging.getLogger(__name__)
 
@@ -86,14 +87,17 @@ def _fingerprint(video: Path) -> str:
 
 def _decode(video: Path, file: Path, skip_unreadable: bool = False) -> None:
     count = 0
-    with VideoReader(video, skip_unreadable=skip_unreadable) as reader, replacing(file) as out:
-        # The header is rewritten once the number of frames is known; its length is fixed.
-        out.write(b"\0" * 128)
+    with VideoReader(video, skip_unreadable=skip_unreadable) as reader, atomic_write(file) as out:
+
+        def write_header() -> None:
+            # Of the same length for every count: NumPy leaves room for a first axis that grows.
+            shape = (count, reader.height, reader.width, 3)
+            described = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            npy.write_array_header_1_0(out, described)
+
+        write_header()
         for frame in reader:
             out.write(np.ascontiguousarray(frame.image[..., :3]).tobytes())
             count += 1
-        shape = (count, reader.height, reader.width, 3)
-        header = repr({"descr": "|u1", "fortran_order": False, "shape": shape})
         out.seek(0)
-        out.write(b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little"))
-        out.write(header.ljust(117).encode() + b"\n")
+        write_header()

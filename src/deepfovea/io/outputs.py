@@ -66,7 +66,7 @@ def _same(one: Path, other: Path) -> bool:
 
 
 @contextlib.contextmanager
-def made_folder(folder: Path) -> Iterator[None]:
+def ensure_folder(folder: Path) -> Iterator[None]:
     """A folder for outputs, made with its parents where it is missing.
 
     What was made is removed again if the block fails and left it empty.

@@ -13,15 +13,15 @@ Result = TypeVar("Result")
 
 
 def few_processors() -> bool:
-    """Whether each more thread would take a processor from a network that keeps them busy."""
+    """Whether one more thread would take a processor from a network that keeps all busy."""
     return (os.cpu_count() or 1) <= 2
 
 
-def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
+def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
     """The same items in the same order, computed in another thread, at most ``depth`` ahead.
 
-    Whatever ``items`` raises, an interruption too, is raised here in its place. Closing waits
-    for the item that is being computed, ends the thread and closes ``items``.
+    An error of ``items``, KeyboardInterrupt included, is raised here at its place in the order.
+    Closing waits for the item that is being computed, ends the thread and closes ``items``.
     """
     iterator, end = iter(items), object()
     thread = ThreadPoolExecutor(1)
@@ -38,20 +38,20 @@ def ahead(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
             iterator.close()
 
 
-def apply_ahead(
+def prefetch_map(
     function: Callable[[Item], Result], items: Iterable[Item], depth: int = 2
 ) -> Generator[Result, None, None]:
     """``function(item)`` of each item in order, in another thread, at most ``depth`` ahead.
 
     The items are taken in the thread of the caller, while the function is busy in the other one.
-    Whatever either raises is raised here in its place. Closing waits for the result that is being
-    computed and ends the thread.
+    An error of either is raised here at its place in the order. Closing waits for the result
+    that is being computed and ends the thread.
     """
     failed = False
 
     def apply(item: Item) -> Result:
         nonlocal failed
-        if failed:  # what waits is not begun any more, and nobody will ask for it
+        if failed:  # the items that still wait are not computed
             raise CancelledError
         try:
             return function(item)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ..checkpoint import Generator
 from ..config import InputError
 from ..generators.stream.net import StreamNet
-from ..io.atomic import replacing
+from ..io.atomic import atomic_write
 from ..resample import resampled_by_grid
 
 OPSETS = range(16, 21)
@@ -368,7 +368,7 @@ def _in_onnxruntime(onnxruntime: Any, content: bytes, step: Step) -> Run:
 
 def _write(path: Path, content: bytes) -> None:
     try:
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(content)
     except OSError as error:
         raise InputError(

@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..config import InputError
 from ..images import contact_sheet
-from ..io.atomic import only_here, replacing
+from ..io.atomic import atomic_write, exclusive_lock
 
 
 class Log:
@@ -33,7 +33,7 @@ class Log:
         self.pictures = run / "pictures"
         self.names = names
         with explained_write_errors(run):
-            self.lock = only_here(run)  # as long as this exists
+            self.lock = exclusive_lock(run)  # as long as this exists
             if self.lock is None:
                 raise InputError(
                     f"{run}: received a folder that another training is writing into; wait for "
@@ -71,7 +71,7 @@ class Log:
         sheet = contact_sheet(rows, ("input", "prediction", "label"), width)
         with explained_write_errors(self.pictures):
             self.pictures.mkdir(exist_ok=True)
-            with replacing(self.pictures / f"{step:07d}.png") as file:
+            with atomic_write(self.pictures / f"{step:07d}.png") as file:
                 Image.fromarray(sheet).save(file, "PNG")
             self.board.add_image("frames", sheet, step, dataformats="HWC")
 
@@ -103,7 +103,7 @@ def _drop_rows_after(metrics: Path, after: int) -> None:
     rows = [
         line for line in metrics.read_text().splitlines(keepends=True) if _step_of(line) <= after
     ]
-    with replacing(metrics) as file:
+    with atomic_write(metrics) as file:
         file.write("".join(rows).encode())
 
 

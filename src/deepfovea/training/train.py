@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..config import InputError, TrainConfig, to_json
 from ..flow import FlowEstimator
-from ..io.atomic import replacing
+from ..io.atomic import atomic_write
 from ..io.decoded_cache import open_sources
 from ..losses.flow import flow_estimator
 from ..losses.perceptual import PerceptualLoss, load_backbone
@@ -238,7 +238,7 @@ def _open_run(
     with explained_write_errors(run):
         (run / "checkpoints").mkdir(parents=True, exist_ok=True)
     log = Log(run, training.step, logged_names)
-    with explained_write_errors(run), replacing(run / "config.json") as file:
+    with explained_write_errors(run), atomic_write(run / "config.json") as file:
         file.write(to_json(config).encode() + b"\n")
     log.notes(notes)
     for note in notes:

@@ -104,7 +104,7 @@ class VideoWriter:
         if self._target.exists():
             self._check_replaceable(overwrite)
         try:  # the permission bits would not tell, least of all an administrator
-            trial = atomic.unfinished(self._target)
+            trial = atomic.temporary_path(self._target)
             trial.touch(exist_ok=False)
             trial.unlink(missing_ok=True)
         except OSError as error:
@@ -165,7 +165,9 @@ class VideoWriter:
             refuse(self.path, f"a frame at {pts_seconds} s after {self._last} s", "a later time")
         with self._failures_explained():
             if self._sink is None:
-                self._temporary, self._lock = atomic.create(self._target, folder=not self.suffix)
+                self._temporary, self._lock = atomic.create_temporary(
+                    self._target, folder=not self.suffix
+                )
                 self._sink = (_Movie if self.suffix else _Folder)(self, self._temporary, shape)
             self._sink.write(image, pts_seconds)
         self._shape, self._last = shape, pts_seconds

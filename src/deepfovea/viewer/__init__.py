@@ -1,9 +1,9 @@
 """A page in the browser where the pointer is the gaze, and the small server behind it.
 
-request.py   what one viewer wants now, as a value; the only reader of what a client says
+request.py   what one viewer wants now, as a value, and the messages that change it
 player.py    the position in one video
-batcher.py   frames in, frames out, for networks that take several at a time too
-session.py   one viewer: wish -> frame -> samples -> reconstruction -> message, in a thread
+batcher.py   gathers frames for networks that take several at a time
+session.py   one viewer: request -> frame -> samples -> reconstruction -> message, in a thread
 server.py    the page, the WebSocket and the upload
 static/      the page: HTML, CSS and JavaScript modules as they stand
 """

@@ -1,4 +1,4 @@
-"""Frames wait until the network has as many as it takes at a time, then for their turn."""
+"""Gathers as many frames as the network takes at a time, and gives them back one by one."""
 
 from __future__ import annotations
 
@@ -9,35 +9,40 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..reconstructor import Gaze, Reconstructed, Reconstructor
-from .request import Wish
+from .request import ViewerRequest
 
 
-class Seen(NamedTuple):
-    """A frame as it was looked at: image [3,H,W], low [3,h,w], where, when, for which event."""
+class PendingFrame(NamedTuple):
+    """A frame that waits for the network.
+
+    ``image`` [3, H, W] and ``low`` [3, h, w] in [0, 1]; ``gaze`` normalised; ``timestamp`` of the
+    client's event that set the gaze, ms, None for a track; ``settings``: see
+    :meth:`ViewerRequest.settings`.
+    """
 
     image: Tensor
     low: Tensor
     gaze_px: Gaze
     gaze: tuple[float, float]
-    stamp: float | None
+    timestamp: float | None
     number: int
     pts_seconds: float
-    orders: Wish
+    settings: ViewerRequest
 
 
-class Made(NamedTuple):
-    """What became of it; ``seconds`` of network are its share of those that all took together."""
+class FinishedFrame(NamedTuple):
+    """A frame and its reconstruction; ``seconds`` are its share of the network's time."""
 
-    seen: Seen
+    pending: PendingFrame
     result: Reconstructed
     seconds: float
 
 
-class Delay:
-    """For each frame that goes in one comes out: itself where the network takes single frames.
+class FrameBatcher:
+    """Takes one frame per call and returns one: the same, if the network takes single frames.
 
-    A network that takes n frames at a time shows each n - 1 frames late, at the pace at which
-    they were looked at: that is what such a network costs a gaze-contingent display.
+    A network that takes n frames at a time returns each of them n - 1 calls later. A
+    gaze-contingent display with such a network has this delay.
     """
 
     def __init__(self, reconstructor: Reconstructor) -> None:
@@ -45,30 +50,32 @@ class Delay:
         self.reset()
 
     def reset(self) -> None:
-        """Begin a new video: what has not come out is forgotten."""
+        """Begin a new video; frames that were not returned yet are discarded."""
         self.reconstructor.reset()
-        self._waiting: list[Seen] = []
-        self._ready: deque[Made] = deque()
-        self.late = False
+        self._waiting: list[PendingFrame] = []
+        self._ready: deque[FinishedFrame] = deque()
+        self.is_late = False
 
-    def __call__(self, seen: Seen) -> Made | None:
-        """Take a frame, give the one whose turn it is; None while the first are gathered.
+    def __call__(self, pending: PendingFrame) -> FinishedFrame | None:
+        """Take a frame and return the next finished one; None while the first are gathered.
 
-        ``late`` then says whether what came out is older than what was asked for last.
+        ``is_late`` then says whether the returned frame is older than the one just taken.
         """
-        self._waiting.append(seen)
+        self._waiting.append(pending)
         count = self.reconstructor.model.frames_per_step
         if len(self._waiting) == count:
             started = time.perf_counter()
-            results = list(self.reconstructor.stream((s.low, s.gaze_px) for s in self._waiting))
-            share = (time.perf_counter() - started) / count
+            results = list(
+                self.reconstructor.stream((each.low, each.gaze_px) for each in self._waiting)
+            )
+            seconds_each = (time.perf_counter() - started) / count
             pairs = zip(self._waiting, results, strict=True)
-            self._ready.extend(Made(was, result, share) for was, result in pairs)
+            self._ready.extend(FinishedFrame(*pair, seconds_each) for pair in pairs)
             self._waiting = []
-        made = self._ready.popleft() if self._ready else None
-        self.late = made is None or _asked(made.seen) != _asked(seen)
-        return made
+        finished = self._ready.popleft() if self._ready else None
+        self.is_late = finished is None or _content(finished.pending) != _content(pending)
+        return finished
 
 
-def _asked(seen: Seen) -> tuple[object, ...]:
-    return seen.number, seen.gaze, seen.orders
+def _content(pending: PendingFrame) -> tuple[object, ...]:
+    return pending.number, pending.gaze, pending.settings

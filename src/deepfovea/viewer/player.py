@@ -10,13 +10,14 @@ from ..config import InputError
 from ..video import Frame, VideoReader
 
 MAX_PIXELS = 4096 * 2304
-NEAR = 1.0  # seconds ahead that are decoded on rather than jumped to
+SEEK_BY_DECODING_SECONDS = 1.0  # shorter seeks forward decode on instead of jumping
 
 
 class Player:
     """Steps through a video in constant memory: two frames, whatever its length.
 
-    Attributes: ``reader``; ``frame``, the one shown; ``ahead``, the next, None at the end.
+    Attributes: ``reader``; ``frame``, the one shown; ``next_frame``, the one after it, None at
+    the end.
 
     Raises InputError for what is no video, has alpha or is larger than 4096 x 2304.
     """
@@ -39,43 +40,43 @@ class Player:
 
     def rewind(self) -> None:
         """Go to the first frame."""
-        self._begin(self.reader.seek(0.0))
+        self._start(self.reader.seek(0.0))
 
-    def _begin(self, frames: Generator[Frame, None, None]) -> None:
+    def _start(self, frames: Generator[Frame, None, None]) -> None:
         first = next(frames)  # what cannot be shown leaves everything as it was
         if self._frames:
             self._frames.close()
         self.frame, self._frames = first, frames
-        self.ahead = self._read()
+        self.next_frame = self._read()
 
     def advance(self) -> bool:
         """Go to the next frame; False at the end."""
-        if self.ahead is None:
+        if self.next_frame is None:
             return False
-        self.frame, self.ahead = self.ahead, self._read()
+        self.frame, self.next_frame = self.next_frame, self._read()
         return True
 
     def catch_up(self, seconds: float, patience: float) -> None:
-        """Pass over the frames that are no longer due at a time of the video.
+        """Skip the frames that are already over at a time of the video.
 
-        ``patience``: how long to decode, s; a decoder slower than the video ends there.
+        ``patience``: seconds after which skipping stops, where the decoder is slower than that.
         """
         until = time.perf_counter() + patience
-        while self.ahead is not None and self.ahead.pts_seconds <= seconds:
+        while self.next_frame is not None and self.next_frame.pts_seconds <= seconds:
             self.advance()
             if time.perf_counter() > until:
                 break
 
     def seek(self, seconds: float, wanted: Callable[[], bool]) -> None:
         """Go to the frame shown at a time, or to the last; give up when no longer wanted."""
-        if not 0.0 <= seconds - self.frame.pts_seconds <= NEAR:
-            self._begin(self.reader.seek(seconds, wanted))
-        while self.ahead is not None and self.ahead.pts_seconds <= seconds and wanted():
+        if not 0.0 <= seconds - self.frame.pts_seconds <= SEEK_BY_DECODING_SECONDS:
+            self._start(self.reader.seek(seconds, wanted))
+        while self.next_frame is not None and self.next_frame.pts_seconds <= seconds and wanted():
             self.advance()
 
     @property
-    def number(self) -> int:
-        """The shown frame's place from 0; where the frame rate varies, what the mean makes it."""
+    def frame_number(self) -> int:
+        """The shown frame's place from 0; where the frame rate varies, by the mean rate."""
         return round(self.frame.pts_seconds * self.reader.frame_rate)
 
     @property

@@ -1,7 +1,7 @@
-"""What one viewer wants now, as a value; the only reader of what a client says.
+"""What one viewer wants now, as a value, and the only code that reads a client's messages.
 
-A client never queues an order: each message changes some fields of the newest wish, and the
-session looks at that alone. However many messages come, there is one wish.
+Messages are not queued. Each one changes some fields of the newest request, and the session
+reads only that request, however many messages arrive.
 """
 
 from __future__ import annotations
@@ -22,83 +22,89 @@ MAX_MESSAGE_BYTES = MAX_TRACK_BYTES + 2**18  # JSON escapes the line breaks
 
 
 @dataclass(frozen=True)
-class Wish:
-    """Everything a viewer can ask for. Orders that can be repeated carry a count."""
+class ViewerRequest:
+    """Everything a viewer can ask for. Actions that can be repeated have a count."""
 
     model: str
     video: str
     gaze: tuple[float, float] = (0.5, 0.5)
     """Normalised: 0 to 1 across the frame, edge to edge."""
-    stamp: float = 0.0
+    timestamp: float = 0.0
     """The client's clock at the event that made the gaze, ms; echoed with the frame."""
     playing: bool = True
     speed: float = 1.0
-    """Of the video's own; 0 shows every frame, however long it takes."""
+    """Times the video's own speed; 0 shows every frame, however long it takes."""
     density: Density = PUBLISHED_DENSITY
     pixels_per_degree: float = round(DEFAULT_DISPLAY.pixels_per_degree, 2)
     """Of the video's (high-resolution) pixels; used where the density is in degrees."""
     blue_noise: bool = False
     views: frozenset[str] = frozenset(VIEWS)
-    """The pictures that are shown and therefore sent."""
+    """The pictures to send: only those that the page shows."""
     track: str | None = None
     """A gaze track as CSV, followed instead of the pointer."""
     steps: int = 0
     resets: int = 0
     seeks: int = 0
     seek_seconds: float = 0.0
-    shown: int = 0
-    """The last frame that the client has painted."""
+    acknowledged: int = 0
+    """Number of the last frame that the client has painted."""
+
+    def settings(self) -> ViewerRequest:
+        """The request without the fields that change from frame to frame."""
+        return replace(self, gaze=(0.0, 0.0), timestamp=0.0, acknowledged=0)
 
 
-def change(wish: Wish, text: str, models: Collection[str], videos: Collection[str]) -> Wish:
+def apply_message(
+    request: ViewerRequest, text: str, models: Collection[str], videos: Collection[str]
+) -> ViewerRequest:
     """Apply one message of a client: a JSON object of the fields to change.
 
     Args:
-        wish: the newest so far.
-        text: for example ``{"gaze": [0.2, 0.7], "stamp": 1234.5}``. Keys: those of
-            :class:`Wish` without its counts; ``density`` as on the command line; and the orders
-            ``{"step": true}``, ``{"reset": true}`` and ``{"seek": seconds}``.
+        request: the newest so far.
+        text: for example ``{"gaze": [0.2, 0.7], "timestamp": 1234.5}``. Keys: those of
+            :class:`ViewerRequest` without its counts; ``density`` as on the command line; and
+            the actions ``{"step": true}``, ``{"reset": true}`` and ``{"seek": seconds}``.
         models: names that may be asked for.
         videos: identifiers that may be asked for.
 
     Raises:
-        InputError: anything else; the wish then stays as it was.
+        InputError: the message is anything else; the request is then unchanged.
     """
     if len(text) > MAX_MESSAGE_BYTES:
-        raise _refusal("a message", len(text), f"at most {MAX_MESSAGE_BYTES} characters")
+        raise _input_error("a message", len(text), f"at most {MAX_MESSAGE_BYTES} characters")
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
-        raise _refusal("a message", text[:80], "JSON") from None
+        raise _input_error("a message", text[:80], "JSON") from None
     if not isinstance(values, dict) or not values:
-        raise _refusal("a message", text[:80], "a JSON object with the fields to change")
+        raise _input_error("a message", text[:80], "a JSON object with the fields to change")
     changes: dict[str, Any] = {}
     for key, value in values.items():
         if key == "step":
             _flag(key, value)
-            changes |= {"steps": wish.steps + 1, "playing": False}
+            changes |= {"steps": request.steps + 1, "playing": False}
         elif key == "reset":
             _flag(key, value)
-            changes["resets"] = wish.resets + 1
+            changes["resets"] = request.resets + 1
         elif key == "seek":
-            changes |= {"seeks": wish.seeks + 1, "seek_seconds": _number(0.0, 1e7)(key, value)}
+            changes |= {"seeks": request.seeks + 1, "seek_seconds": _number(0.0, 1e7)(key, value)}
         elif key == "model":
-            changes[key] = _one_of(models, key, value)
+            changes[key] = _known_name(models, key, value)
         elif key == "video":
-            changes[key] = _one_of(videos, key, value)
+            changes[key] = _known_name(videos, key, value)
         elif key in _CHECKS:
             changes[key] = _CHECKS[key](key, value)
         else:
             known = sorted([*_CHECKS, "model", "reset", "seek", "step", "video"])
-            raise _refusal("a key", key, f"one of {', '.join(known)}")
-    return replace(wish, **changes)
+            raise _input_error("a key", key, f"one of {', '.join(known)}")
+    return replace(request, **changes)
 
 
 def _number(least: float, most: float) -> Callable[[str, Any], float]:
     def check(key: str, value: Any) -> float:
         if type(value) in (int, float) and least <= value <= most:  # nan fails, infinity too
             return float(value)
-        raise _refusal(key, value, f"a number from {least:g} to {most:g}")
+        raise _input_error(key, value, f"a number from {least:g} to {most:g}")
 
     return check
 
@@ -106,30 +112,30 @@ def _number(least: float, most: float) -> Callable[[str, Any], float]:
 def _flag(key: str, value: Any) -> bool:
     if isinstance(value, bool):
         return value
-    raise _refusal(key, value, "true or false")
+    raise _input_error(key, value, "true or false")
 
 
-def _point(key: str, value: Any) -> tuple[float, float]:
+def _gaze(key: str, value: Any) -> tuple[float, float]:
     if not isinstance(value, list) or len(value) != 2:
-        raise _refusal(key, value, "two numbers")
+        raise _input_error(key, value, "two numbers")
     check = _number(-4.0, 5.0)  # a pointer may leave the frame
     return check(key, value[0]), check(key, value[1])
 
 
 def _density(key: str, value: Any) -> Density:
     if not isinstance(value, str):
-        raise _refusal(key, value, "text as for --density")
+        raise _input_error(key, value, "text as for --density")
     density = Density.parse(value[:200])
     numbers = (density.center, density.periphery, density.inner, density.outer)
     if not all(map(math.isfinite, numbers)) or density.outer > 1e6:
-        raise _refusal(key, value, "numbers of a display's size")
+        raise _input_error(key, value, "numbers of a display's size")
     return density
 
 
 def _views(key: str, value: Any) -> frozenset[str]:
     if isinstance(value, list) and value and all(view in VIEWS for view in value):
         return frozenset(value)
-    raise _refusal(key, value, f"some of {', '.join(VIEWS)}")
+    raise _input_error(key, value, f"some of {', '.join(VIEWS)}")
 
 
 def _track(key: str, value: Any) -> str | None:
@@ -138,27 +144,27 @@ def _track(key: str, value: Any) -> str | None:
     with contextlib.suppress(UnicodeEncodeError):  # half a surrogate pair
         if isinstance(value, str) and len(value.encode()) <= MAX_TRACK_BYTES:
             return value
-    raise _refusal(key, value, f"CSV text of at most {MAX_TRACK_BYTES} bytes, or null")
+    raise _input_error(key, value, f"CSV text of at most {MAX_TRACK_BYTES} bytes, or null")
 
 
-def _one_of(names: Collection[str], key: str, value: Any) -> str:
+def _known_name(names: Collection[str], key: str, value: Any) -> str:
     if isinstance(value, str) and value in names:
         return value
-    raise _refusal(key, value, "one that the server has named")
+    raise _input_error(key, value, "one that the server has named")
 
 
-def _shown(key: str, value: Any) -> int:
+def _acknowledged(key: str, value: Any) -> int:
     return int(_number(0, 2**53)(key, value))
 
 
-def _refusal(what: str, value: Any, expected: str) -> InputError:
+def _input_error(what: str, value: Any, expected: str) -> InputError:
     received = type(value).__name__ if isinstance(value, list | dict) else repr(value)[:80]
     return InputError(f"{what}: received {received}; expected {expected}")
 
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "gaze": _point,
-    "stamp": _number(0.0, 1e15),
+    "gaze": _gaze,
+    "timestamp": _number(0.0, 1e15),
     "playing": _flag,
     "speed": _number(0.0, 8.0),
     "density": _density,
@@ -166,5 +172,5 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "blue_noise": _flag,
     "views": _views,
     "track": _track,
-    "shown": _shown,
+    "acknowledged": _acknowledged,
 }

@@ -1,7 +1,7 @@
 """The page, the WebSocket and the upload.
 
-Nothing that a client sends names a file: the page's files are read once at the start, videos
-are asked for by identifiers, and what is dropped on the page gets a name of ours.
+A client never names a file: the page's files are read once at the start, videos are requested
+by identifier, and an uploaded video is stored under a random name.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from ..config import InputError
 from .player import Player
 from .request import MAX_MESSAGE_BYTES
-from .session import Offer, Session
+from .session import Catalog, Session
 
 STATIC = Path(__file__).parent / "static"
-SECURITY = {
+SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; object-src 'none'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -53,9 +53,9 @@ MALFORMED_ALLOWED = 20
 SEND_SECONDS = 20.0  # a client that takes no data for so long is gone
 TRY_AGAIN_LATER, POLICY_VIOLATION = 1013, 1008  # RFC 6455 and IANA's registry of close codes
 
-# Containers are told by their first bytes before FFmpeg sees them: a playlist (HLS, concat, SDP)
-# would make it open other files and hosts.
-SIGNATURES: tuple[tuple[int, bytes], ...] = (
+# The container is recognised by its first bytes before FFmpeg opens the file: a playlist (HLS,
+# concat, SDP) would make FFmpeg open other files and hosts.
+CONTAINER_SIGNATURES: tuple[tuple[int, bytes], ...] = (
     (4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (4, b"wide"), (4, b"free"),  # MP4, QuickTime
     (0, b"\x1aE\xdf\xa3"),  # Matroska, WebM
     (8, b"AVI "), (0, b"OggS"), (0, b"FLV\x01"), (0, b"GIF8"),
@@ -68,30 +68,31 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Client:
-    """One open page: its session and what it has dropped."""
+    """One open page: its session, and the folder of its uploads."""
 
     session: Session
     folder: Path
     uploading: bool = False
 
 
-def refusal(host: str | None, origin: str | None, bound: str) -> str | None:
-    """Why a request must not be answered; None if it may.
+def rejection_reason(host: str | None, origin: str | None, listen_host: str) -> str | None:
+    """Why a request must be refused; None if it is allowed.
 
-    A page of another site can point a browser here: by its own name that resolves to this
-    machine (the Host header then has that name), or across sites (the Origin then differs).
-    Numbers, ``localhost``, the host that was asked for and this machine's name are ours.
+    A page of another site could send a browser here: under its own name, which it lets resolve
+    to this machine (DNS rebinding; the Host header has that name), or across sites (the Origin
+    header differs). Allowed are IP addresses, ``localhost``, ``listen_host`` and this machine's
+    name.
 
     Args:
         host: the Host header.
         origin: the Origin header; programs that are not browsers send none.
-        bound: the host that the server was asked to listen on.
+        listen_host: the name or address that the server listens on.
     """
     name = urlsplit(f"//{host}").hostname if host else None
     if name is None:
         return "received no Host header"
-    ours = {"localhost", bound.lower(), socket.gethostname().lower()}
-    if name not in ours and not _is_address(name):
+    allowed = {"localhost", listen_host.lower(), socket.gethostname().lower()}
+    if name not in allowed and not _is_address(name):
         return f"received the host {name[:80]!r}, which is not this server's"
     if origin is not None and urlsplit(origin).netloc.lower() != (host or "").lower():
         return "received a request from another site's page"
@@ -105,19 +106,21 @@ def _is_address(name: str) -> bool:
     return False
 
 
-class Guard:
-    """Asks :func:`refusal` about every request, the WebSocket's too, and adds the headers."""
+class OriginCheckMiddleware:
+    """Answers 403 to requests that :func:`rejection_reason` refuses, WebSockets included."""
 
-    def __init__(self, app: ASGIApp, bound: str) -> None:
+    def __init__(self, app: ASGIApp, listen_host: str) -> None:
         self.app = app
-        self.bound = bound
+        self.listen_host = listen_host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] in ("http", "websocket"):
             headers = Headers(scope=scope)
             try:
-                reason = refusal(headers.get("host"), headers.get("origin"), self.bound)
+                reason = rejection_reason(
+                    headers.get("host"), headers.get("origin"), self.listen_host
+                )
             except ValueError:
                 reason = "received a malformed host"
             if reason and scope["type"] == "websocket":
@@ -130,7 +133,7 @@ class Guard:
 
 
 def make_app(
-    offer: Offer,
+    catalog: Catalog,
     uploads: Path,
     *,
     host: str = "127.0.0.1",
@@ -140,11 +143,11 @@ def make_app(
     """The application.
 
     Args:
-        offer: videos and models.
-        uploads: an existing folder for what is dropped; a client's is removed when it leaves.
-        host: that the server listens on.
-        max_clients: so many pages at once; a further one is told so.
-        max_upload_bytes: of one dropped video. A client has one at a time.
+        catalog: videos and models.
+        uploads: an existing folder for uploaded videos; a client's are removed when it leaves.
+        host: the name or address that the server listens on.
+        max_clients: pages open at once; one more is refused with a message.
+        max_upload_bytes: of one uploaded video. A client has one at a time.
     """
     clients: dict[str, Client] = {}
 
@@ -158,19 +161,19 @@ def make_app(
         token = secrets.token_urlsafe(18)
         lock, loop = asyncio.Lock(), asyncio.get_running_loop()
 
-        async def deliver(message: str | bytes) -> None:
+        async def send(message: str | bytes) -> None:
             async with lock:
                 if isinstance(message, str):
                     await websocket.send_text(message)
                 else:
                     await websocket.send_bytes(message)
 
-        session = Session(offer, _from_thread(deliver, loop))
+        session = Session(catalog, _blocking_sender(send, loop))
         clients[token] = client = Client(session, uploads / secrets.token_hex(8))
         hello = {
             "token": token,
-            "models": list(offer.models),
-            "videos": [{"id": key, "name": name} for key, (_, name) in offer.videos.items()],
+            "models": list(catalog.models),
+            "videos": [{"id": key, "name": name} for key, (_, name) in catalog.videos.items()],
             "max_upload_bytes": max_upload_bytes,
         }
 
@@ -183,57 +186,61 @@ def make_app(
 
         thread = threading.Thread(target=run, name="viewer", daemon=True)
         try:
-            await deliver(json.dumps({"hello": hello}))
+            await send(json.dumps({"hello": hello}))
             thread.start()
-            await _listen(websocket, session, deliver)
+            await _receive_messages(websocket, session, send)
         except (WebSocketDisconnect, RuntimeError, OSError):
             pass  # the client is gone
         finally:
             session.close()
             del clients[token]
             # The thread may still be busy with a frame, and cleaning up must not be cancelled.
-            threading.Thread(target=_clean, args=(thread, client.folder), daemon=True).start()
+            threading.Thread(
+                target=_remove_uploads, args=(thread, client.folder), daemon=True
+            ).start()
 
     async def upload(request: Request) -> Response:
         client = clients.get(request.query_params.get("token", ""))
         if client is None:
-            return _answer(403, "received an unknown token; reload the page")
+            return _json_error(403, "received an unknown token; reload the page")
         if client.uploading:
-            return _answer(429, "received a second video; wait for the first")
+            return _json_error(429, "received a second video; wait for the first")
         client.uploading = True
         identifier = secrets.token_hex(8)
         path = client.folder / identifier
         try:
             client.folder.mkdir(mode=0o700, exist_ok=True)
-            await _store(request, path, max_upload_bytes)
+            await _save_upload(request, path, max_upload_bytes)
             await run_in_threadpool(_check_video, path)
         except (InputError, OSError, ClientDisconnect) as error:
             path.unlink(missing_ok=True)
-            too_large = isinstance(error, TooLarge)
-            return _answer(413 if too_large else 400, str(error) or "the upload was cut short")
+            too_large = isinstance(error, UploadTooLarge)
+            return _json_error(413 if too_large else 400, str(error) or "the upload was cut short")
         finally:
             client.uploading = False
-        client.session.show(identifier, path, "dropped video")
+        client.session.add_video(identifier, path, "dropped video")
         for earlier in client.folder.iterdir():
             if earlier != path:
                 with contextlib.suppress(OSError):
                     earlier.unlink()
         return JSONResponse({"id": identifier})
 
-    routes = [Route(f"/{name}", _page(STATIC / name)) for name in _static_names()]
+    routes = [Route(f"/{name}", _static_endpoint(STATIC / name)) for name in _static_names()]
     app = Starlette(
         routes=[
-            Route("/", _page(STATIC / "index.html")),
+            Route("/", _static_endpoint(STATIC / "index.html")),
             *routes,
             Route("/upload", upload, methods=["POST"]),
             WebSocketRoute("/watch", watch),
         ]
     )
-    return Guard(app, host)
+    return OriginCheckMiddleware(app, host)
 
 
-async def _listen(websocket: WebSocket, session: Session, deliver: Callable[..., Any]) -> None:
-    """Hand messages on until the client leaves or misbehaves."""
+async def _receive_messages(
+    websocket: WebSocket, session: Session, send: Callable[..., Any]
+) -> None:
+    """Give messages to the session until the client leaves or breaks the limits."""
     allowance, before, malformed = float(MESSAGE_BURST), time.monotonic(), 0
     while True:
         event = await websocket.receive()
@@ -249,13 +256,13 @@ async def _listen(websocket: WebSocket, session: Session, deliver: Callable[...,
             text = event.get("text")
             if text is None:
                 raise InputError("a message: received bytes; expected JSON as text")
-            session.change(text)
+            session.apply_message(text)
         except InputError as error:
             malformed += 1
             if malformed > MALFORMED_ALLOWED:
                 await websocket.close(POLICY_VIOLATION, "too many malformed messages")
                 return
-            await deliver(json.dumps({"error": str(error)}))
+            await send(json.dumps({"error": str(error)}))
 
 
 async def _close(websocket: WebSocket) -> None:
@@ -263,10 +270,10 @@ async def _close(websocket: WebSocket) -> None:
         await websocket.close()
 
 
-def _from_thread(
+def _blocking_sender(
     deliver: Callable[[str | bytes], Any], loop: asyncio.AbstractEventLoop
 ) -> Callable[[str | bytes], None]:
-    """Send from a thread and wait: a slow client slows its own thread, and nothing piles up."""
+    """A function that sends from a thread and waits, so that a slow client slows only itself."""
 
     def send(message: str | bytes) -> None:
         coroutine = deliver(message)
@@ -284,19 +291,19 @@ def _from_thread(
     return send
 
 
-def _clean(thread: threading.Thread, folder: Path) -> None:
+def _remove_uploads(thread: threading.Thread, folder: Path) -> None:
     if thread.ident is not None:
         thread.join()
     shutil.rmtree(folder, ignore_errors=True)
 
 
-class TooLarge(InputError):
+class UploadTooLarge(InputError):
     """An upload beyond the limit."""
 
 
-async def _store(request: Request, path: Path, limit: int) -> None:
+async def _save_upload(request: Request, path: Path, limit: int) -> None:
     """Stream a request's body to a file; never more than ``limit`` bytes of it."""
-    too_large = TooLarge(f"received a video of more than {limit / 2**20:g} MiB; shorten it")
+    too_large = UploadTooLarge(f"received a video of more than {limit / 2**20:g} MiB; shorten it")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise too_large
@@ -312,14 +319,14 @@ async def _store(request: Request, path: Path, limit: int) -> None:
 
 
 def _has_signature(start: bytes) -> bool:
-    return any(start[at : at + len(magic)] == magic for at, magic in SIGNATURES)
+    return any(start[at : at + len(magic)] == magic for at, magic in CONTAINER_SIGNATURES)
 
 
 def _check_video(path: Path) -> None:
     Player(path, "the video").close()
 
 
-def _answer(status: int, message: str) -> Response:
+def _json_error(status: int, message: str) -> Response:
     return JSONResponse({"error": " ".join(message.splitlines())}, status_code=status)
 
 
@@ -328,16 +335,16 @@ def _static_names() -> list[str]:
                   ".js", ".svg"))  # fmt: skip
 
 
-def _page(path: Path) -> Callable[[Request], Response]:
+def _static_endpoint(path: Path) -> Callable[[Request], Response]:
     content = path.read_bytes()
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     if path.suffix == ".js":  # some systems' tables say otherwise, and modules are strict
         kind = "text/javascript"
-    return lambda _: Response(content, media_type=kind, headers=SECURITY)
+    return lambda _: Response(content, media_type=kind, headers=SECURITY_HEADERS)
 
 
 def serve(
-    offer: Offer,
+    catalog: Catalog,
     *,
     host: str,
     port: int,
@@ -348,7 +355,7 @@ def serve(
     """Serve until interrupted.
 
     Args:
-        offer: see :func:`make_app`, as for ``max_clients`` and ``max_upload_bytes``.
+        catalog: see :func:`make_app`, as for ``max_clients`` and ``max_upload_bytes``.
         host: name or address to listen on.
         port: 0 takes a free one.
         on_ready: called with the page's address once it can be opened.
@@ -373,7 +380,7 @@ def serve(
         tempfile.TemporaryDirectory(prefix="deepfovea-", ignore_cleanup_errors=True) as uploads,
     ):
         app = make_app(
-            offer,
+            catalog,
             Path(uploads),
             host=host,
             max_clients=max_clients,

@@ -1,7 +1,7 @@
-"""One viewer: wish -> frame -> samples -> reconstruction -> message, in a thread of its own.
+"""One viewer: request -> frame -> samples -> reconstruction -> message, in a thread of its own.
 
-The loop looks at the newest wish each time it can make a frame, and at most two frames are on
-their way to the eye: what is late is dropped, never queued.
+The loop reads the newest request each time it can make a frame, and at most two frames are sent
+and not yet painted. Frames are dropped when they are late, never queued.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from ..gaze import DisplayGeometry, GazeTrack, read_track
 from ..images import to_image
 from ..metrics.pixel import psnr
 from ..reconstructor import Model, Reconstructor
-from .batcher import Delay, Seen
+from .batcher import FrameBatcher, PendingFrame
 from .player import Player
-from .request import VIEWS, Wish, change
+from .request import VIEWS, ViewerRequest, apply_message
 
-IN_FLIGHT = 2
-MOST_STEPS = 100  # that were asked for while a frame was made
-DECODING_PATIENCE = 0.25  # seconds spent on frames that will not be shown
+MAX_IN_FLIGHT = 2
+MAX_STEPS_AT_ONCE = 100  # requested while one frame was made
+CATCH_UP_SECONDS = 0.25  # at most so long are frames decoded that will not be shown
 JPEG_QUALITY = 95  # 4:4:4; 3 ms for 768x1024 where WebP takes 25 and PNG 90
 
 _log = logging.getLogger(__name__)
@@ -45,73 +45,76 @@ Send = Callable[[str | bytes], None]
 """Hands a message to the client and returns when it is on its way; ConnectionError if gone."""
 
 
-class Loaded(NamedTuple):
-    """A generator and who runs it, as shown to people ("PyTorch, cpu")."""
+class LoadedModel(NamedTuple):
+    """A generator, and the engine and device that run it, as shown on the page."""
 
     model: Model
     engine: str
 
 
 @dataclass
-class Offer:
-    """What all viewers of a server share.
+class Catalog:
+    """The videos and models that all viewers of a server share.
 
-    videos: path and name by identifier; models: names, the first is the default; load: turns a
-    name into a model, called once for each.
+    Args:
+        videos: path and shown name, by identifier.
+        models: names; the first is the default.
+        load: loads the model of a name; called once for each.
+        inference_lock: one network runs at a time.
     """
 
     videos: Mapping[str, tuple[Path, str]]
     models: Sequence[str]
-    load: Callable[[str], Loaded]
-    turn: threading.Lock = field(default_factory=threading.Lock)
-    _loaded: dict[str, Loaded] = field(default_factory=dict)
+    load: Callable[[str], LoadedModel]
+    inference_lock: threading.Lock = field(default_factory=threading.Lock)
+    _loaded: dict[str, LoadedModel] = field(default_factory=dict)
 
-    def model(self, name: str) -> Loaded:
+    def model(self, name: str) -> LoadedModel:
         """A model, loaded on first use."""
-        with self.turn:
+        with self.inference_lock:
             if name not in self._loaded:
                 self._loaded[name] = self.load(name)
             return self._loaded[name]
 
 
 class Session:
-    """What one viewer sees. :meth:`run` is the thread; the other methods may be called from any.
+    """One viewer. :meth:`run` is its thread; the other methods may be called from any thread.
 
     Args:
-        offer: what there is to see.
-        send: takes a JSON text or a frame (:func:`pack`).
+        catalog: videos and models.
+        send: called with a JSON text or with a frame (:func:`pack`).
     """
 
-    def __init__(self, offer: Offer, send: Send) -> None:
-        self._offer = offer
+    def __init__(self, catalog: Catalog, send: Send) -> None:
+        self._catalog = catalog
         self._send = send
         self._condition = threading.Condition()
         self._closed = False
-        self._videos = dict(offer.videos)
-        self._wish = Wish(model=offer.models[0], video=next(iter(offer.videos)))
+        self._videos = dict(catalog.videos)
+        self._request = ViewerRequest(model=catalog.models[0], video=next(iter(catalog.videos)))
         # Below: the thread's own.
-        self._done: Wish | None = None
-        self._failed: Wish | None = None
+        self._applied: ViewerRequest | None = None
+        self._failed: ViewerRequest | None = None
         self._player: Player | None = None
         self._video = ""  # which the player has open
-        self._delay: Delay | None = None
-        self._model, self._engine = "", ""  # which the delay's reconstructor has
+        self._batcher: FrameBatcher | None = None
+        self._model, self._engine = "", ""  # which the batcher's reconstructor has
         self._track: GazeTrack | None = None
         self._track_text: str | None = None  # from which the track was read
         self._clock = (0.0, 0.0)  # at this perf_counter the video was at this second
-        self._sent = 0
+        self._sent_count = 0
 
-    def change(self, text: str) -> None:
-        """Take a client's message; InputError if it cannot be understood."""
+    def apply_message(self, text: str) -> None:
+        """Change the request; InputError if the message cannot be understood."""
         with self._condition:
-            self._wish = change(self._wish, text, self._offer.models, self._videos)
+            self._request = apply_message(self._request, text, self._catalog.models, self._videos)
             self._condition.notify()
 
-    def show(self, identifier: str, path: Path, name: str) -> None:
-        """Show a video that only this viewer may see; it takes the place of an earlier one."""
+    def add_video(self, identifier: str, path: Path, name: str) -> None:
+        """Show a video that only this viewer has; it replaces one added earlier."""
         with self._condition:
-            self._videos = {**self._offer.videos, identifier: (path, name)}
-            self._wish = replace(self._wish, video=identifier, track=None)
+            self._videos = {**self._catalog.videos, identifier: (path, name)}
+            self._request = replace(self._request, video=identifier, track=None)
             self._condition.notify()
 
     def close(self) -> None:
@@ -123,16 +126,16 @@ class Session:
     def run(self) -> None:
         """Make frames until closed, or until the client is gone."""
         try:
-            while (wish := self._next()) is not None:
+            while (request := self._next_request()) is not None:
                 try:
-                    wish, message = self._frame(wish)
+                    request, message = self._render(request)
                 except InputError as error:
-                    self._undo(wish)
+                    self._revert(request)
                     self._send(json.dumps({"error": " ".join(str(error).splitlines())}))
                 else:
-                    self._done, self._failed = wish, None
+                    self._applied, self._failed = request, None
                     if message is not None:
-                        self._sent += 1
+                        self._sent_count += 1
                         self._send(message)
         except ConnectionError:
             pass
@@ -143,178 +146,191 @@ class Session:
             if self._player:
                 self._player.close()
 
-    def _undo(self, wish: Wish) -> None:
-        """What could not be done is no longer wanted; the client is told what holds instead."""
-        if self._done is None:
-            self._failed = wish
+    def _revert(self, request: ViewerRequest) -> None:
+        """Go back to the last request that worked, and tell the client which that is."""
+        if self._applied is None:
+            self._failed = request
             return
         with self._condition:
-            now = self._wish
-            if _orders(now) == _orders(wish):  # else something newer is wanted already
-                self._wish = replace(self._done, gaze=now.gaze, stamp=now.stamp, shown=now.shown)
-        holds = {"model": self._done.model, "video": self._done.video}
-        self._send(json.dumps({"holds": holds | {"tracked": self._done.track is not None}}))
+            now = self._request
+            if now.settings() == request.settings():  # else there is a newer one to try
+                self._request = replace(
+                    self._applied,
+                    gaze=now.gaze,
+                    timestamp=now.timestamp,
+                    acknowledged=now.acknowledged,
+                )
+        current = {"model": self._applied.model, "video": self._applied.video}
+        self._send(json.dumps({"current": current | {"tracked": self._applied.track is not None}}))
 
-    def _next(self) -> Wish | None:
+    def _next_request(self) -> ViewerRequest | None:
         """Wait for the moment of the next frame; None when closed."""
         with self._condition:
             while not self._closed:
-                wait = self._wait_seconds(self._wish)
+                wait = self._wait_seconds(self._request)
                 if wait == 0.0:
-                    return self._wish
+                    return self._request
                 self._condition.wait(wait)
         return None
 
-    def _wait_seconds(self, wish: Wish) -> float | None:
-        """Until the next frame is due; None: not before something changes."""
-        done, player = self._done, self._player
-        if self._sent - min(wish.shown, self._sent) >= IN_FLIGHT:
+    def _wait_seconds(self, request: ViewerRequest) -> float | None:
+        """Seconds until the next frame is due; None: not before something changes."""
+        applied, player = self._applied, self._player
+        if self._sent_count - min(request.acknowledged, self._sent_count) >= MAX_IN_FLIGHT:
             return None
-        if self._failed is not None and _orders(wish) == _orders(self._failed):
+        if self._failed is not None and request.settings() == self._failed.settings():
             return None
-        if done is None or player is None or _orders(wish) != _orders(done):
+        if applied is None or player is None or request.settings() != applied.settings():
             return 0.0
-        if not wish.playing:
-            late = self._delay is not None and self._delay.late
-            return 0.0 if late or (wish.gaze != done.gaze and wish.track is None) else None
-        if wish.speed == 0.0:
+        if not request.playing:
+            late = self._batcher is not None and self._batcher.is_late
+            return 0.0 if late or (request.gaze != applied.gaze and request.track is None) else None
+        if request.speed == 0.0:
             return 0.0
         frame = player.frame.pts_seconds
-        due = player.ahead.pts_seconds if player.ahead else frame + player.interval
-        return max(0.0, (due - self._video_now(wish)) / wish.speed)
+        due = player.next_frame.pts_seconds if player.next_frame else frame + player.interval
+        return max(0.0, (due - self._video_seconds(request)) / request.speed)
 
-    def _video_now(self, wish: Wish) -> float:
+    def _video_seconds(self, request: ViewerRequest) -> float:
         wall, seconds = self._clock
-        return seconds + wish.speed * (time.perf_counter() - wall)
+        return seconds + request.speed * (time.perf_counter() - wall)
 
-    def _frame(self, wish: Wish) -> tuple[Wish, bytes | None]:
-        """The wish as it was done, and a frame; None where the network waits for more of them."""
-        player, delay = self._prepare(wish)
+    def _render(self, request: ViewerRequest) -> tuple[ViewerRequest, bytes | None]:
+        """The request as applied, and a frame; None while the network waits for more frames."""
+        player, batcher = self._prepare(request)
         started = time.perf_counter()
-        scale = delay.reconstructor.model.scale
+        scale = batcher.reconstructor.model.scale
         image = to_tensor(player.frame.image)
         low = downsample(pad(image, scale), scale)
-        with self._offer.turn:
-            wish = self._with_newest_gaze(wish)
-            made = delay(self._look(wish, player, image, low, scale))
-        if made is None:
-            return wish, None
-        seen, result, network = made
-        height, width = seen.image.shape[-2:]
+        with self._catalog.inference_lock:
+            request = self._with_newest_gaze(request)
+            finished = batcher(self._pending_frame(request, player, image, low, scale))
+        if finished is None:
+            return request, None
+        pending, result, network = finished
+        height, width = pending.image.shape[-2:]
         frame = result.frame[..., :height, :width].cpu()
-        pictures = {"reconstruction": frame, "samples": result.samples, "original": seen.image}
-        encoded = [(view, *_encode(view, pictures[view])) for view in VIEWS if view in wish.views]
-        inner, outer = _radii(seen.orders, scale)
+        pictures = {"reconstruction": frame, "samples": result.samples, "original": pending.image}
+        encoded = [
+            (view, *_encode(view, pictures[view])) for view in VIEWS if view in request.views
+        ]
+        inner, outer = _ring_radii(pending.settings, scale)
         header = {
-            "number": self._sent + 1,
+            "number": self._sent_count + 1,
             "scale": scale,
-            "frame": seen.number,
-            "seconds": seen.pts_seconds,
-            "gaze": seen.gaze,
-            "stamp": seen.stamp,
+            "frame": pending.number,
+            "seconds": pending.pts_seconds,
+            "gaze": pending.gaze,
+            "timestamp": pending.timestamp,
             "inner": inner / width,
             "outer": outer / width,
             "sampled": float(result.mask.mean()),
-            "psnr": float(psnr(frame, seen.image)),
-            "model": wish.model,
+            "psnr": float(psnr(frame, pending.image)),
+            "model": request.model,
             "engine": self._engine,
             "network_ms": 1e3 * network,
             "server_ms": 1e3 * (time.perf_counter() - started),
             "pictures": [[view, kind, len(data)] for view, kind, data in encoded],
         }
-        return wish, pack(header, [data for _, _, data in encoded])
+        return request, pack(header, [data for _, _, data in encoded])
 
-    def _with_newest_gaze(self, wish: Wish) -> Wish:
-        """Decoding, converting and waiting for the turn took their time, and the eye moved on."""
+    def _with_newest_gaze(self, request: ViewerRequest) -> ViewerRequest:
+        """The gaze may have moved while the frame was decoded and the lock was waited for."""
         with self._condition:
-            return replace(wish, gaze=self._wish.gaze, stamp=self._wish.stamp)
+            return replace(request, gaze=self._request.gaze, timestamp=self._request.timestamp)
 
-    def _look(self, wish: Wish, player: Player, image: Tensor, low: Tensor, scale: int) -> Seen:
-        """The player's frame, [3,H,W] and reduced, and where the wish or the track looks in it."""
+    def _pending_frame(
+        self, request: ViewerRequest, player: Player, image: Tensor, low: Tensor, scale: int
+    ) -> PendingFrame:
+        """The player's frame, [3,H,W] and downsampled, with the gaze of the request or track."""
         height, width = image.shape[-2:]
-        gaze, seconds = wish.gaze, player.frame.pts_seconds
+        gaze, seconds = request.gaze, player.frame.pts_seconds
         if self._track is not None:
-            x, y = self._track.at(self._track.frame_times([player.number], [seconds]))[0]
+            x, y = self._track.at(self._track.frame_times([player.frame_number], [seconds]))[0]
             gaze = (float(x), float(y))
         gaze_px = gaze[0] * width / scale - 0.5, gaze[1] * height / scale - 0.5
-        stamp = None if self._track is not None else wish.stamp
-        return Seen(image, low, gaze_px, gaze, stamp, player.number, seconds, _orders(wish))
+        timestamp = None if self._track is not None else request.timestamp
+        return PendingFrame(
+            image, low, gaze_px, gaze, timestamp, player.frame_number, seconds, request.settings()
+        )
 
-    def _prepare(self, wish: Wish) -> tuple[Player, Delay]:
-        """Bring position, state and clock to where the wish wants them."""
-        done, player, delay = self._done, self._player, self._delay
-        cut = done is None or wish.resets != done.resets
-        opened = opened_or_loaded = player is None or wish.video != self._video
+    def _prepare(self, request: ViewerRequest) -> tuple[Player, FrameBatcher]:
+        """Bring position, state and clock to what the request asks for."""
+        applied, player, batcher = self._applied, self._player, self._batcher
+        restart = applied is None or request.resets != applied.resets
+        opened = opened_or_loaded = player is None or request.video != self._video
         if player is None or opened:
-            if wish.video not in self._videos:  # another was dropped meanwhile
+            if request.video not in self._videos:  # a newer upload has replaced it
                 raise InputError("a video: received one that is gone; drop it again")
-            player = Player(*self._videos[wish.video])
+            player = Player(*self._videos[request.video])
             if self._player:
                 self._player.close()
-            self._player, self._video = player, wish.video
-            self._send(json.dumps({"video": _describe(wish.video, player)}))
-        if delay is None or wish.model != self._model:
-            loaded = self._offer.model(wish.model)
-            self._model, self._engine = wish.model, loaded.engine
-            self._delay = delay = Delay(Reconstructor(loaded.model))
+            self._player, self._video = player, request.video
+            self._send(json.dumps({"video": _describe(request.video, player)}))
+        if batcher is None or request.model != self._model:
+            loaded = self._catalog.model(request.model)
+            self._model, self._engine = request.model, loaded.engine
+            self._batcher = batcher = FrameBatcher(Reconstructor(loaded.model))
             opened_or_loaded = True
-        if opened or wish.track != self._track_text:
+        if opened or request.track != self._track_text:
             self._track = self._track_text = None
-            self._track = _parse_track(wish.track, player)
-            self._track_text = wish.track
-        if done is None or wish.playing != done.playing or wish.speed != done.speed:
-            self._anchor()
-        if done is not None and wish.seeks != done.seeks and not opened:
-            player.seek(wish.seek_seconds, lambda: not self._closed and self._seeks(wish))
-            self._anchor()
-            cut = True
-        elif done is not None and wish.steps != done.steps and not opened:
-            for _ in range(min(wish.steps - done.steps, MOST_STEPS)):
+            self._track = _parse_track(request.track, player)
+            self._track_text = request.track
+        if applied is None or request.playing != applied.playing or request.speed != applied.speed:
+            self._restart_clock()
+        if applied is not None and request.seeks != applied.seeks and not opened:
+            player.seek(
+                request.seek_seconds, lambda: not self._closed and self._is_newest_seek(request)
+            )
+            self._restart_clock()
+            restart = True
+        elif applied is not None and request.steps != applied.steps and not opened:
+            for _ in range(min(request.steps - applied.steps, MAX_STEPS_AT_ONCE)):
                 if not player.advance():
                     player.rewind()
-                    cut = True
-        elif wish.playing and not opened:
-            cut |= self._advance(wish, player)
+                    restart = True
+        elif request.playing and not opened:
+            restart |= self._advance(request, player)
         if opened_or_loaded:
-            _warm_up(player, delay.reconstructor, self._offer.turn)
-            self._anchor()  # the video does not run on meanwhile
-        if cut or opened_or_loaded:
-            delay.reset()
-        reconstructor = delay.reconstructor
-        reconstructor.density, reconstructor.blue_noise = wish.density, wish.blue_noise
-        reconstructor.geometry = _geometry(wish, player)
-        return player, delay
+            _warm_up(player, batcher.reconstructor, self._catalog.inference_lock)
+            self._restart_clock()  # the video does not run on meanwhile
+        if restart or opened_or_loaded:
+            batcher.reset()
+        reconstructor = batcher.reconstructor
+        reconstructor.density, reconstructor.blue_noise = request.density, request.blue_noise
+        reconstructor.geometry = _display_geometry(request, player)
+        return player, batcher
 
-    def _advance(self, wish: Wish, player: Player) -> bool:
+    def _advance(self, request: ViewerRequest, player: Player) -> bool:
         """Play on; True if the video began anew."""
-        now = self._video_now(wish)
-        if wish.speed == 0.0 and player.advance():
+        now = self._video_seconds(request)
+        if request.speed == 0.0 and player.advance():
             return False
-        if player.ahead is None and (
-            wish.speed == 0.0 or now >= player.frame.pts_seconds + player.interval
+        if player.next_frame is None and (
+            request.speed == 0.0 or now >= player.frame.pts_seconds + player.interval
         ):
             player.rewind()
-            self._anchor()
+            self._restart_clock()
             return True
-        player.catch_up(now, DECODING_PATIENCE)
-        if player.ahead is not None and player.ahead.pts_seconds <= now:
-            self._anchor()
+        player.catch_up(now, CATCH_UP_SECONDS)
+        if player.next_frame is not None and player.next_frame.pts_seconds <= now:
+            self._restart_clock()
         return False
 
-    def _anchor(self) -> None:
+    def _restart_clock(self) -> None:
         assert self._player
         self._clock = (time.perf_counter(), self._player.frame.pts_seconds)
 
-    def _seeks(self, wish: Wish) -> bool:
-        return self._wish.seeks == wish.seeks and self._wish.video == wish.video
+    def _is_newest_seek(self, request: ViewerRequest) -> bool:
+        return self._request.seeks == request.seeks and self._request.video == request.video
 
 
-def _warm_up(player: Player, reconstructor: Reconstructor, turn: threading.Lock) -> None:
+def _warm_up(player: Player, reconstructor: Reconstructor, inference_lock: threading.Lock) -> None:
     """Let an engine compile, which it does in its second step, before anything is shown."""
     if reconstructor.model.frames_per_step == 1:
         scale = reconstructor.model.scale
         low = downsample(pad(to_tensor(player.frame.image), scale), scale)
-        with turn:
+        with inference_lock:
             for _ in range(2):
                 next(reconstructor.stream([(low, (0.0, 0.0))]))
 
@@ -323,11 +339,6 @@ def pack(header: dict[str, Any], pictures: Sequence[bytes]) -> bytes:
     """One frame as one message: the header's length (uint32, little endian), JSON, pictures."""
     text = json.dumps(header).encode()
     return b"".join([struct.pack("<I", len(text)), text, *pictures])
-
-
-def _orders(wish: Wish) -> Wish:
-    """The wish without what changes from frame to frame."""
-    return replace(wish, gaze=(0.0, 0.0), stamp=0.0, shown=0)
 
 
 def _encode(view: str, picture: Tensor) -> tuple[str, bytes]:
@@ -340,20 +351,20 @@ def _encode(view: str, picture: Tensor) -> tuple[str, bytes]:
     return "image/jpeg", file.getvalue()
 
 
-def _geometry(wish: Wish, player: Player) -> DisplayGeometry:
+def _display_geometry(request: ViewerRequest, player: Player) -> DisplayGeometry:
     """The display on which the video has these pixels per degree."""
     width, height = player.reader.width, player.reader.height
-    distance_px = wish.pixels_per_degree / math.radians(1)
+    distance_px = request.pixels_per_degree / math.radians(1)
     fov_deg = 2 * math.degrees(math.atan(width / 2 / distance_px))
     return DisplayGeometry(fov_deg, width, height)
 
 
-def _radii(wish: Wish, scale: int) -> tuple[float, float]:
+def _ring_radii(request: ViewerRequest, scale: int) -> tuple[float, float]:
     """Where the fovea and the transition end, pixels of the video; 0 if all is equally dense."""
-    density = wish.density
+    density = request.density
     if density.center == density.periphery:
         return 0.0, 0.0
-    per_unit = wish.pixels_per_degree if density.unit == "deg" else scale
+    per_unit = request.pixels_per_degree if density.unit == "deg" else scale
     return density.inner * per_unit, density.outer * per_unit
 
 

@@ -8,11 +8,11 @@ const quantile = (sorted, q) => sorted[Math.min(sorted.length - 1, Math.floor(q 
 
 export class Figures {
   constructor(root) {
-    this.at = (id) => root.querySelector(`#${id}`);
-    this.plot = this.at("plot");
+    this.byId = (id) => root.querySelector(`#${id}`);
+    this.plot = this.byId("plot");
     this.painted = []; // [ms, frames per second up to there]
     this.latencies = []; // [ms, latency in ms]
-    this.lastStamp = 0;
+    this.lastTimestamp = 0;
     setInterval(() => this.refresh(), REFRESH_MS);
   }
 
@@ -23,14 +23,14 @@ export class Figures {
     const span = now - recent[0][0];
     const rate = span > 0 ? (1000 * (recent.length - 1)) / span : null;
     this.painted.push([now, rate]);
-    if (header.stamp && header.stamp !== this.lastStamp) {
-      this.latencies.push([now, now - header.stamp]);
+    if (header.timestamp && header.timestamp !== this.lastTimestamp) {
+      this.latencies.push([now, now - header.timestamp]);
     }
-    this.lastStamp = header.stamp;
+    this.lastTimestamp = header.timestamp;
     this.header = header;
   }
 
-  forget() {
+  clear() {
     this.painted = [];
     this.latencies = [];
   }
@@ -47,7 +47,7 @@ export class Figures {
     const last = this.painted.at(-1);
     const latency = this.latency();
     const text = (id, value) => {
-      if (this.at(id).textContent !== value) this.at(id).textContent = value;
+      if (this.byId(id).textContent !== value) this.byId(id).textContent = value;
     };
     const current = last && last[0] > now - RATE_MS ? last[1] : null;
     text("fps", current ? current.toFixed(1) : "–");
@@ -79,22 +79,22 @@ export class Figures {
     const colour = (name) => style.getPropertyValue(name).trim();
     const half = height / 2;
     const axis = (top, label, values, line, paint) => {
-      const most = Math.max(1, ...values.map(([, value]) => value)) * 1.15;
-      const floor = top + half - 8;
+      const largest = Math.max(1, ...values.map(([, value]) => value)) * 1.15;
+      const baseline = top + half - 8;
       const x = (time) => width * (1 - (now - time) / WINDOW_MS);
-      const y = (value) => floor - ((half - 26) * value) / most;
+      const y = (value) => baseline - ((half - 26) * value) / largest;
       context.strokeStyle = colour("--line");
       context.lineWidth = 1;
       context.beginPath();
-      context.moveTo(0, Math.round(floor) + 0.5);
-      context.lineTo(width, Math.round(floor) + 0.5);
+      context.moveTo(0, Math.round(baseline) + 0.5);
+      context.lineTo(width, Math.round(baseline) + 0.5);
       context.stroke();
       context.fillStyle = colour("--quiet");
       context.font = `11px ${style.fontFamily}`;
       context.textAlign = "left";
       context.fillText(label, 0, top + 11);
       context.textAlign = "right";
-      context.fillText(values.length ? `max ${(most / 1.15).toFixed(0)}` : "", width, top + 11);
+      context.fillText(values.length ? `max ${(largest / 1.15).toFixed(0)}` : "", width, top + 11);
       context.strokeStyle = context.fillStyle = line;
       context.lineWidth = 1.6;
       paint(x, y);

@@ -1,4 +1,4 @@
-// Wires the page: what a person does becomes a change of the wish, what comes back is shown.
+// Connects the page's parts: controls change the request, and received frames are shown.
 
 import { Connection } from "/connection.js";
 import { Figures } from "/figures.js";
@@ -9,39 +9,39 @@ import { acceptDrops, upload } from "/upload.js";
 const MAX_TRACK_BYTES = 2 ** 20;
 const GAZE_INTERVAL_MS = 4; // no pointer needs more, and the server allows 500 messages a second
 
-const at = (id) => document.getElementById(id);
+const byId = (id) => document.getElementById(id);
 const recorder = new Recorder();
 const figures = new Figures(document);
 let hello = null; // what the server has
 let video = null; // the one shown
-let dropped = null; // name of the one dropped
+let uploaded = null; // { id, name } of the video that this page has uploaded
 let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
 let scrubbing = false;
 
-// ---- out: the wish ----
+// ---- sent: changes of the request ----
 
-let waiting = null; // the newest gaze, not yet sent
-let gazeSent = 0;
+let pendingGaze = null; // the newest gaze, not yet sent
+let gazeSentAt = 0;
 
 function sendGaze() {
-  if (!waiting) return;
-  const wait = gazeSent + GAZE_INTERVAL_MS - performance.now();
+  if (!pendingGaze) return;
+  const wait = gazeSentAt + GAZE_INTERVAL_MS - performance.now();
   if (wait > 0) {
     setTimeout(sendGaze, wait);
     return;
   }
-  connection.send(waiting);
-  waiting = null;
-  gazeSent = performance.now();
+  connection.send(pendingGaze);
+  pendingGaze = null;
+  gazeSentAt = performance.now();
 }
 
-const stage = new Stage(at("stage"), {
-  onGaze(gaze, stamp) {
-    waiting = { gaze, stamp };
+const stage = new Stage(byId("stage"), {
+  onGaze(gaze, timestamp) {
+    pendingGaze = { gaze, timestamp };
     sendGaze();
   },
   onPaint(header, now) {
-    connection.send({ shown: header.number });
+    connection.send({ acknowledged: header.number });
     figures.add(header, now);
     recorder.add(header);
   },
@@ -55,9 +55,9 @@ function setPlaying(value) {
 }
 
 function showPlaying() {
-  at("play").classList.toggle("paused", !playing);
-  at("play").setAttribute("aria-label", playing ? "Pause" : "Play");
-  at("play").title = playing ? "Pause (space)" : "Play (space)";
+  byId("play").classList.toggle("paused", !playing);
+  byId("play").setAttribute("aria-label", playing ? "Pause" : "Play");
+  byId("play").title = playing ? "Pause (space)" : "Play (space)";
 }
 
 function step() {
@@ -66,108 +66,108 @@ function step() {
   connection.send({ step: true });
 }
 
-function density() {
-  const kind = at("density").value;
+function densityChanges() {
+  const kind = byId("density").value;
   for (const label of document.querySelectorAll("[data-density]")) {
     label.hidden = !label.dataset.density.split(" ").includes(kind);
   }
   const numbers = { budget: ["percent"], uniform: ["percent"], degrees: ["inner", "outer", "ppd"] };
-  at("outer").setCustomValidity(
-    Number(at("outer").value) > Number(at("inner").value) ? "" : "more than the fovea's");
-  if ((numbers[kind] ?? []).some((id) => !at(id).checkValidity())) return null;
+  byId("outer").setCustomValidity(
+    Number(byId("outer").value) > Number(byId("inner").value) ? "" : "more than the fovea's");
+  if ((numbers[kind] ?? []).some((id) => !byId(id).checkValidity())) return null;
   const text = {
     published: "published",
-    budget: `budget:${at("percent").value}`,
-    uniform: `uniform:${at("percent").value}`,
-    degrees: `0.98,0.15,${at("inner").value},${at("outer").value}deg`,
+    budget: `budget:${byId("percent").value}`,
+    uniform: `uniform:${byId("percent").value}`,
+    degrees: `0.98,0.15,${byId("inner").value},${byId("outer").value}deg`,
   }[kind];
   const changes = { density: text };
-  if (kind === "degrees") changes.pixels_per_degree = Number(at("ppd").value);
+  if (kind === "degrees") changes.pixels_per_degree = Number(byId("ppd").value);
   return changes;
 }
 
-// All that the page shows as chosen, for a server that does not know it yet.
-function everything() {
+// Everything that is chosen on the page, for a new connection.
+function allSettings() {
   return {
     playing,
-    speed: Number(at("speed").value),
-    blue_noise: at("blue-noise").checked,
+    speed: Number(byId("speed").value),
+    blue_noise: byId("blue-noise").checked,
     views: stage.views(),
     gaze: stage.gaze,
-    ...density(),
+    ...densityChanges(),
   };
 }
 
-// ---- in: texts and frames ----
+// ---- received: texts and frames ----
 
 const connection = new Connection({
   open() {
-    say("");
+    showStatus("");
   },
   text(message) {
-    if (message.error) say(message.error, true);
-    if (message.hello) greet(message.hello);
-    if (message.video) open(message.video);
-    if (message.holds) hold(message.holds);
+    if (message.error) showStatus(message.error, true);
+    if (message.hello) start(message.hello);
+    if (message.video) openVideo(message.video);
+    if (message.current) showCurrent(message.current);
   },
   frame(header, pictures) {
-    at("notice").hidden = true;
+    byId("notice").hidden = true;
     showPosition(header.seconds);
     stage.show(header, pictures);
   },
   closed(reason) {
-    notice(at("status").classList.contains("alarm") ? at("status").textContent
+    showNotice(byId("status").classList.contains("alarm") ? byId("status").textContent
       : `No connection to the server${reason ? `: ${reason}` : ""}. It is tried again while this page is open.`);
-    figures.forget();
+    figures.clear();
   },
 });
 
-function greet(greeting) {
+function start(greeting) {
   hello = greeting;
   const options = (names) => names.map(([value, text]) => new Option(text, value));
-  at("model").replaceChildren(...options(hello.models.map((name) => [name, name])));
-  at("video").replaceChildren(...options(hello.videos.map(({ id, name }) => [id, name])));
-  at("video-label").hidden = hello.videos.length < 2;
-  following(false);
-  connection.send(everything());
-  notice("Loading …");
+  byId("model").replaceChildren(...options(hello.models.map((name) => [name, name])));
+  byId("video").replaceChildren(...options(hello.videos.map(({ id, name }) => [id, name])));
+  byId("video-label").hidden = hello.videos.length < 2;
+  showTrackControls(false);
+  connection.send(allSettings());
+  showNotice("Loading …");
 }
 
-function open(opened) {
+function openVideo(opened) {
   video = opened;
   stage.size = [video.width, video.height];
   stage.layout();
-  const name = video.id === dropped?.id ? dropped.name : video.name;
+  const name = video.id === uploaded?.id ? uploaded.name : video.name;
   if (![...at("video").options].some((option) => option.value === video.id)) {
-    // A client keeps one dropped video; the one before is gone.
+    // A client keeps one uploaded video; the one before is gone.
     const known = new Set(hello.videos.map(({ id }) => id));
     for (const option of [...at("video").options]) if (!known.has(option.value)) option.remove();
-    at("video").add(new Option(name, video.id));
+    byId("video").add(new Option(name, video.id));
   }
-  at("video").value = video.id;
-  at("video-label").hidden = at("video").options.length < 2;
-  at("title").textContent = name;
-  at("size").textContent = `${video.width} × ${video.height}, ${+video.frame_rate.toFixed(2)}/s`;
-  at("position").max = video.seconds ?? 1;
-  at("position").disabled = video.seconds === null;
-  figures.forget();
+  byId("video").value = video.id;
+  byId("video-label").hidden = byId("video").options.length < 2;
+  byId("title").textContent = name;
+  byId("size").textContent = `${video.width} × ${video.height}, ${+video.frame_rate.toFixed(2)}/s`;
+  byId("position").max = video.seconds ?? 1;
+  byId("position").disabled = video.seconds === null;
+  figures.clear();
 }
 
-// Something could not be done: show what holds instead.
-function hold(holds) {
-  at("model").value = holds.model;
-  at("video").value = holds.video;
-  following(holds.tracked);
+// A request could not be followed: show what is in use instead.
+function showCurrent(current) {
+  byId("model").value = current.model;
+  byId("video").value = current.video;
+  showTrackControls(current.tracked);
 }
 
-function say(text, alarm = false) {
-  at("status").textContent = text;
-  at("status").classList.toggle("alarm", alarm);
+function showStatus(text, alarm = false) {
+  byId("status").textContent = text;
+  byId("status").classList.toggle("alarm", alarm);
 }
 
-function notice(text) {
-  at("notice").textContent = text;
-  at("notice").hidden = false;
+function showNotice(text) {
+  byId("notice").textContent = text;
+  byId("notice").hidden = false;
 }
 
 const minutes = (seconds) =>
@@ -175,34 +175,34 @@ const minutes = (seconds) =>
 
 function showPosition(seconds) {
   const of = video.seconds === null ? "" : ` / ${minutes(video.seconds)}`;
-  at("clock").textContent = minutes(seconds) + of;
+  byId("clock").textContent = minutes(seconds) + of;
   if (scrubbing) return;
-  at("position").value = seconds;
-  at("position").setAttribute("aria-valuetext", minutes(seconds) + of);
+  byId("position").value = seconds;
+  byId("position").setAttribute("aria-valuetext", minutes(seconds) + of);
 }
 
 // ---- controls ----
 
-at("play").onclick = () => setPlaying(!playing);
-at("step").onclick = step;
-at("reset").onclick = () => connection.send({ reset: true });
-at("speed").onchange = () => connection.send({ speed: Number(at("speed").value) });
-at("model").onchange = () => connection.send({ model: at("model").value });
-at("video").onchange = () => connection.send({ video: at("video").value, track: null });
-at("blue-noise").onchange = () => connection.send({ blue_noise: at("blue-noise").checked });
+byId("play").onclick = () => setPlaying(!playing);
+byId("step").onclick = step;
+byId("reset").onclick = () => connection.send({ reset: true });
+byId("speed").onchange = () => connection.send({ speed: Number(byId("speed").value) });
+byId("model").onchange = () => connection.send({ model: byId("model").value });
+byId("video").onchange = () => connection.send({ video: byId("video").value, track: null });
+byId("blue-noise").onchange = () => connection.send({ blue_noise: byId("blue-noise").checked });
 for (const id of ["density", "percent", "inner", "outer", "ppd"]) {
-  at(id).addEventListener("input", () => {
-    const changes = density();
+  byId(id).addEventListener("input", () => {
+    const changes = densityChanges();
     if (changes) connection.send(changes);
   });
 }
-at("position").oninput = () => {
+byId("position").oninput = () => {
   scrubbing = true;
-  connection.send({ seek: Number(at("position").value) });
+  connection.send({ seek: Number(byId("position").value) });
 };
-at("position").onchange = () => { scrubbing = false; };
-at("ring").onchange = () => {
-  stage.ring = at("ring").checked;
+byId("position").onchange = () => { scrubbing = false; };
+byId("ring").onchange = () => {
+  stage.ring = byId("ring").checked;
   stage.paintSoon();
 };
 
@@ -210,43 +210,43 @@ const arrangements = [...document.querySelectorAll("input[name=arrangement]")];
 
 function arrange(name = arrangements.find((input) => input.checked).value) {
   for (const input of arrangements) input.checked = input.value === name;
-  at("first-label").hidden = name === "beside";
-  at("first-label").firstElementChild.textContent = name === "wipe" ? "Left" : "Picture";
-  at("second-label").hidden = name !== "wipe";
-  stage.arrange({ arrangement: name, first: at("first").value, second: at("second").value });
+  byId("first-label").hidden = name === "beside";
+  byId("first-label").firstElementChild.textContent = name === "wipe" ? "Left" : "Picture";
+  byId("second-label").hidden = name !== "wipe";
+  stage.arrange({ arrangement: name, first: byId("first").value, second: byId("second").value });
 }
 
-for (const input of [...arrangements, at("first"), at("second")]) input.onchange = () => arrange();
+for (const input of [...arrangements, byId("first"), byId("second")]) input.onchange = () => arrange();
 
 // Full screen is the reconstruction alone; what was arranged before comes back afterwards.
-let before = null;
+let arrangementBefore = null;
 
 async function toggleFull() {
-  if (before) {
+  if (arrangementBefore) {
     if (document.fullscreenElement) await document.exitFullscreen();
     else leaveFull();
     return;
   }
-  before = stage.arrangement;
+  arrangementBefore = stage.arrangement;
   stage.arrange({ arrangement: "alone", first: "reconstruction" });
   try {
-    await at("stage").requestFullscreen();
+    await byId("stage").requestFullscreen();
   } catch {
-    at("stage").classList.add("covering"); // where it is not allowed: the whole window
+    byId("stage").classList.add("covering"); // where it is not allowed: the whole window
   }
-  at("stage").focus();
+  byId("stage").focus();
 }
 
 function leaveFull() {
-  at("stage").classList.remove("covering");
-  const name = before;
-  before = null;
+  byId("stage").classList.remove("covering");
+  const name = arrangementBefore;
+  arrangementBefore = null;
   arrange(name);
 }
 
-at("full").onclick = toggleFull;
+byId("full").onclick = toggleFull;
 document.addEventListener("fullscreenchange", () => {
-  if (!document.fullscreenElement && before) leaveFull();
+  if (!document.fullscreenElement && arrangementBefore) leaveFull();
 });
 
 addEventListener("keydown", (event) => {
@@ -257,11 +257,11 @@ addEventListener("keydown", (event) => {
     " ": () => setPlaying(!playing),
     ".": step,
     f: toggleFull,
-    r: () => at("reset").click(),
+    r: () => byId("reset").click(),
     1: () => arrange("wipe"),
     2: () => arrange("beside"),
     3: () => arrange("alone"),
-    Escape: () => before && !document.fullscreenElement && leaveFull(),
+    Escape: () => arrangementBefore && !document.fullscreenElement && leaveFull(),
   };
   if (!actions[event.key]) return;
   event.preventDefault();
@@ -270,72 +270,72 @@ addEventListener("keydown", (event) => {
 
 // ---- gaze tracks ----
 
-at("record").onclick = () => {
+byId("record").onclick = () => {
   const recording = recorder.rows !== null;
-  at("record").setAttribute("aria-pressed", String(!recording));
-  at("record").textContent = recording ? "Record gaze" : "Stop, save CSV";
+  byId("record").setAttribute("aria-pressed", String(!recording));
+  byId("record").textContent = recording ? "Record gaze" : "Stop, save CSV";
   if (!recording) {
     recorder.start();
-    say("Recording the gaze");
+    showStatus("Recording the gaze");
     return;
   }
   const csv = recorder.stop(video);
-  say(csv ? "" : "Nothing was shown while recording", !csv);
+  showStatus(csv ? "" : "Nothing was shown while recording", !csv);
   if (csv) download(csv, "gaze.csv");
 };
 
-at("track").onchange = async () => {
-  const [file] = at("track").files;
-  at("track").value = ""; // the same file may be chosen again
+byId("track").onchange = async () => {
+  const [file] = byId("track").files;
+  byId("track").value = ""; // the same file may be chosen again
   if (!file) return;
   if (file.size > MAX_TRACK_BYTES) {
-    say(`${file.name} is larger than 1 MiB`, true);
+    showStatus(`${file.name} is larger than 1 MiB`, true);
     return;
   }
   const track = await file.text();
-  say("");
-  following(true);
+  showStatus("");
+  showTrackControls(true);
   connection.send({ track, seek: 0 });
 };
 
-at("untrack").onclick = () => {
-  following(false);
+byId("untrack").onclick = () => {
+  showTrackControls(false);
   connection.send({ track: null });
 };
 
-function following(track) {
-  at("untrack").hidden = !track;
-  at("track-label").hidden = track;
+function showTrackControls(track) {
+  byId("untrack").hidden = !track;
+  byId("track-label").hidden = track;
 }
 
 // ---- videos ----
 
-async function take(file) {
+async function uploadFile(file) {
   if (!hello) return;
   if (file.size > hello.max_upload_bytes) {
-    say(`${file.name} is larger than ${hello.max_upload_bytes / 2 ** 20} MiB`, true);
+    showStatus(`${file.name} is larger than ${hello.max_upload_bytes / 2 ** 20} MiB`, true);
     return;
   }
-  const progress = at("progress");
+  const progress = byId("progress");
   progress.hidden = false;
-  say(`Sending ${file.name}`);
+  showStatus(`Sending ${file.name}`);
   try {
-    dropped = { name: file.name };
-    dropped.id = await upload(file, hello.token, (share) => { progress.value = share; });
-    if (video?.id === dropped.id) open(video);
-    say("");
+    uploaded = { name: file.name };
+    uploaded.id = await upload(file, hello.token, (share) => { progress.value = share; });
+    if (video?.id === uploaded.id) openVideo(video);
+    showStatus("");
   } catch (error) {
-    say(error.message, true);
+    showStatus(error.message, true);
   }
   progress.hidden = true;
 }
 
-at("upload").onchange = () => {
-  const [file] = at("upload").files;
-  at("upload").value = "";
-  if (file) take(file);
+byId("upload").onchange = () => {
+  const [file] = byId("upload").files;
+  byId("upload").value = "";
+  if (file) uploadFile(file);
 };
-acceptDrops(at("drop"), take);
+acceptDrops(byId("drop"), uploadFile);
 
 showPlaying();
 arrange();

@@ -1,13 +1,13 @@
-// What is seen: the pictures of one frame in one canvas, the wipe, the ring, and the pointer.
+// Draws the pictures of one frame on a canvas, with wipe and ring, and reads the pointer.
 
-const NAMES = ["samples", "reconstruction", "original"];
+const VIEWS = ["samples", "reconstruction", "original"];
 const KEY_STEP = 0.02; // of the frame's width
-const KEY_STRIDE = 0.1;
+const KEY_STEP_LARGE = 0.1;
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const clamp = (value) => Math.min(1, Math.max(0, value));
 
 export class Stage {
-  // onGaze([x, y] normalised, stamp ms); onPaint(header, painted ms); onViews([names])
+  // onGaze([x, y] normalised, timestamp ms); onPaint(header, painted ms); onViews([names])
   constructor(root, { onGaze, onPaint, onViews }) {
     this.root = root;
     this.canvas = root.querySelector("#picture");
@@ -23,8 +23,8 @@ export class Stage {
     this.size = [4, 3];
     this.gaze = [0.5, 0.5];
     this.frame = null; // { header, pictures }, the one shown
-    this.next = null; // decoded and not yet painted
-    this.painting = 0;
+    this.pending = null; // decoded and not yet painted
+    this.animationFrame = 0;
     this.listen();
     new ResizeObserver(() => this.layout()).observe(root);
   }
@@ -36,29 +36,29 @@ export class Stage {
   }
 
   views() {
-    if (this.arrangement === "beside") return NAMES;
+    if (this.arrangement === "beside") return VIEWS;
     if (this.arrangement === "alone") return [this.first];
     return [...new Set([this.first, this.second])];
   }
 
   show(header, pictures) {
-    if (this.next) for (const bitmap of Object.values(this.next.pictures)) bitmap.close();
-    this.next = { header, pictures };
+    if (this.pending) for (const bitmap of Object.values(this.pending.pictures)) bitmap.close();
+    this.pending = { header, pictures };
     this.paintSoon();
   }
 
   paintSoon() {
-    this.painting ||= requestAnimationFrame(() => {
-      this.painting = 0;
-      const fresh = this.next;
-      if (fresh) {
+    this.animationFrame ||= requestAnimationFrame(() => {
+      this.animationFrame = 0;
+      const newFrame = this.pending;
+      if (newFrame) {
         if (this.frame) for (const b of Object.values(this.frame.pictures)) b.close();
-        this.frame = fresh;
-        this.next = null;
+        this.frame = newFrame;
+        this.pending = null;
       }
       this.draw();
       // The callback of the next refresh comes after this frame has been handed to the screen.
-      if (fresh) requestAnimationFrame((now) => this.onPaint(fresh.header, now));
+      if (newFrame) requestAnimationFrame((now) => this.onPaint(newFrame.header, now));
     });
   }
 
@@ -73,7 +73,7 @@ export class Stage {
     const ratio = this.size[0] / this.size[1];
     const w = Math.min(room[0], room[1] * ratio);
     const h = w / ratio;
-    return (beside ? NAMES : [null]).map((view, i) => ({
+    return (beside ? VIEWS : [null]).map((view, i) => ({
       view,
       x: (columns > 1 ? i : 0) * (room[0] + gap) + (room[0] - w) / 2,
       y: (rows > 1 ? i : 0) * (room[1] + gap) + (room[1] - h) / 2,
@@ -200,8 +200,8 @@ export class Stage {
       const at = [event.clientX - box.left, event.clientY - box.top];
       const panes = this.panes();
       // The pane under the pointer, or the nearest one.
-      const far = (p) => Math.max(p.x - at[0], at[0] - p.x - p.w, p.y - at[1], at[1] - p.y - p.h);
-      const pane = panes.reduce((best, p) => (far(p) < far(best) ? p : best));
+      const distance = (p) => Math.max(p.x - at[0], at[0] - p.x - p.w, p.y - at[1], at[1] - p.y - p.h);
+      const pane = panes.reduce((best, p) => (distance(p) < distance(best) ? p : best));
       this.look([(at[0] - pane.x) / pane.w, (at[1] - pane.y) / pane.h], event.timeStamp);
     };
     root.addEventListener("pointermove", look);
@@ -210,7 +210,7 @@ export class Stage {
       const arrow = ARROWS[event.key];
       if (!arrow || event.target === handle || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
-      const step = event.shiftKey ? KEY_STRIDE : KEY_STEP;
+      const step = event.shiftKey ? KEY_STEP_LARGE : KEY_STEP;
       const ratio = this.size[0] / this.size[1];
       this.look(
         [this.gaze[0] + step * arrow[0], this.gaze[1] + step * ratio * arrow[1]], event.timeStamp);
@@ -220,7 +220,7 @@ export class Stage {
       const pane = this.panes()[0];
       const box = root.getBoundingClientRect();
       this.moveWipe((event.clientX - box.left - pane.x) / pane.w);
-      event.stopPropagation(); // the hand moves, the gaze stays
+      event.stopPropagation(); // moving the wipe does not move the gaze
     };
     handle.addEventListener("pointerdown", (event) => {
       handle.setPointerCapture(event.pointerId);
@@ -241,9 +241,9 @@ export class Stage {
     });
   }
 
-  look(gaze, stamp) {
+  look(gaze, timestamp) {
     this.gaze = gaze.map(clamp);
-    this.onGaze(this.gaze, stamp);
+    this.onGaze(this.gaze, timestamp);
   }
 
   moveWipe(to) {

@@ -15,21 +15,21 @@ export function upload(file, token, onProgress) {
   });
 }
 
-// Calls take(file) for what is dropped anywhere; `curtain` is shown while something hovers.
-export function acceptDrops(curtain, take) {
+// Calls onFile(file) for what is dropped anywhere; `overlay` is shown while something hovers.
+export function acceptDrops(overlay, onFile) {
   let depth = 0; // the events of elements inside each other
-  const hovering = (event) => [...event.dataTransfer.types].includes("Files");
-  const shift = (by) => {
+  const hasFiles = (event) => [...event.dataTransfer.types].includes("Files");
+  const count = (by) => {
     depth = by ? depth + by : 0;
-    curtain.hidden = depth <= 0;
+    overlay.hidden = depth <= 0;
   };
-  addEventListener("dragenter", (event) => hovering(event) && shift(1));
-  addEventListener("dragleave", (event) => hovering(event) && shift(-1));
-  addEventListener("dragover", (event) => hovering(event) && event.preventDefault());
+  addEventListener("dragenter", (event) => hasFiles(event) && count(1));
+  addEventListener("dragleave", (event) => hasFiles(event) && count(-1));
+  addEventListener("dragover", (event) => hasFiles(event) && event.preventDefault());
   addEventListener("drop", (event) => {
-    if (!hovering(event)) return;
+    if (!hasFiles(event)) return;
     event.preventDefault();
-    shift(0);
-    if (event.dataTransfer.files.length) take(event.dataTransfer.files[0]);
+    count(0);
+    if (event.dataTransfer.files.length) onFile(event.dataTransfer.files[0]);
   });
 }
