@@ -19,10 +19,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deepfovea.cli import main as deepfovea
-from deepfovea.cli.options import Parser
+from deepfovea.cli.options import Parser, positive
 
 RUNS = Path("runs")
 PUBLISHED_BATCH = 2  # items, over all devices
+FORWARDED = ("epochs", "steps", "perceptual_backbone", "perceptual_weights", "flow_weights")
+"""What deepfovea train knows by the same name."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,10 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--cuda_devices: received {options.cuda_devices}, of which {usable} usable")
     if not usable:
         print("main.py: no CUDA device can be used; going on without", file=sys.stderr)
-    run = RUNS / time.strftime("%Y-%m-%d_%H-%M-%S")
+    run = Path(options.resume) if options.resume else RUNS / time.strftime("%Y-%m-%d_%H-%M-%S")
     run.mkdir(parents=True, exist_ok=True)
     code = 0
     for words in commands(options, run):
+        if words[0] == "train":
+            print(
+                "main.py: this is the published training; 'deepfovea train' has recipes that take "
+                "a small part of its time (docs/training.md)",
+                file=sys.stderr,
+            )
         if words[0] == "train" and options.data_parallel:
             torchrun = [sys.executable, "-m", "torch.distributed.run"]
             torchrun += [f"--nproc_per_node={processes(options)}", "-m", "deepfovea", "--"]
@@ -50,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             code = deepfovea(words)
         if code:
+            if words[0] == "train" and (run / "checkpoints").is_dir():
+                print(f"main.py: --resume {run} goes on with this run", file=sys.stderr)
             break
     with contextlib.suppress(OSError):  # it is not empty
         run.rmdir()
@@ -57,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def published_parser() -> Parser:
-    """The published arguments, and --data."""
+    """The published arguments, and those that a run of weeks needs."""
     parser = Parser(prog="main.py", description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--train", action="store_true", help="train on the train videos of --data")
     parser.add_argument("--val", action="store_true", help="the table on the val videos")
@@ -68,8 +78,24 @@ def published_parser() -> Parser:
         "--cuda_devices", default="0", help="indices with commas between them, default 0"
     )
     parser.add_argument("--data_parallel", action="store_true", help="train on all of these")
-    parser.add_argument("--load_model", default="", help="path of a model.safetensors")
+    parser.add_argument(
+        "--load_model", default="", help="path of a model, or of any checkpoint of a run"
+    )
     parser.add_argument("--data", default="", help="folder of REDS, or of videos")
+    more = parser.add_argument_group("not published")
+    more.add_argument("--epochs", type=positive, metavar="N", help="of --train (published: 16)")
+    more.add_argument("--steps", type=positive, metavar="N", help="of --train, instead of --epochs")
+    more.add_argument("--resume", default="", metavar="RUN", help="go on with the run of a folder")
+    more.add_argument(
+        "--state",
+        choices=["reset", "carry"],
+        default="reset",
+        help="of the network before a new video: the two published settings",
+    )
+    more.add_argument("--perceptual-backbone", default="", help="vgg19 or efficientnet-lite0")
+    more.add_argument("--perceptual-weights", default="", metavar="FILE", help="of its weights")
+    more.add_argument("--flow-weights", default="", metavar="FILE", help="of PWC-Net")
+    more.add_argument("--device", default="", help="auto | cpu | cuda | cuda:N | mps")
     return parser
 
 
@@ -82,6 +108,10 @@ def contradiction(options: argparse.Namespace) -> str:
         return "--data: received none, expected the folder of REDS"
     if options.inference and not options.inference_data:
         return "--inference_data: received none, expected a folder of videos"
+    if options.resume and not (options.train and Path(options.resume).is_dir()):
+        return f"--resume: received {options.resume!r:.100}, expected --train and a run's folder"
+    if options.epochs and options.steps:
+        return "--epochs, --steps: received both, expected one"
     if not options.train and not options.load_model:
         return "--load_model: received none, expected a model.safetensors, as --train writes it"
     if not all(index.isdecimal() for index in options.cuda_devices.split(",")):
@@ -93,22 +123,36 @@ def commands(options: argparse.Namespace, run: Path) -> list[list[str]]:
     """The command lines of ``deepfovea`` that do what was asked, in the published order."""
     words = []
     model = options.load_model
+    device = [f"--device={options.device}"] if options.device else []
     if options.train:
         train = ["train", f"--data={options.data}", f"--run={run}", f"--cache={RUNS / 'frames'}"]
-        train += ["--model=paper", "--preprocessing=published"]
+        if options.resume:
+            train += ["--resume"]
+        else:
+            train += ["--model=paper", "--preprocessing=published", f"--state={options.state}"]
+        train += ["--validate"]
+        given = {
+            name: value for name, value in vars(options).items() if name in FORWARDED and value
+        }
+        train += [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+        if options.flow_weights:
+            train += ["--flow-estimator=pwcnet"]
+        train += device
         if options.data_parallel:
             train += [f"--batch={max(1, PUBLISHED_BATCH // processes(options))}"]
         if model:
             train += [f"--start-from={model}"]
         words.append(train)
         model = str(run / "model.safetensors")
-    for verb, wanted in (("validate", options.val), ("test", options.test)):
+    for name, wanted in (("validate", options.val), ("test", options.test)):
         if wanted:
-            files = [f"--json={run / verb}.json", f"--markdown={run / verb}.md"]
-            words.append([verb, f"--data={options.data}", f"--model={model}", *files])
+            files = [f"--json={run / name}.json", f"--markdown={run / name}.md"]
+            scored = [name, f"--data={options.data}", f"--model={model}", *files]
+            words.append([*scored, f"--state={options.state}", *device])
     if options.inference:
         output = f"--output={run / 'inference'}"
         words.append(["infer", options.inference_data, output, f"--model={model}", "--gaze=random"])
+        words[-1] += device
     return words
 
 

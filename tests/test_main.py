@@ -1,9 +1,11 @@
 """Claims about main.py: the published command line, translated into commands of deepfovea."""
 
+import dataclasses
 import importlib.util
 import json
 import os
 import re
+import signal
 from pathlib import Path
 
 import media
@@ -11,9 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from deepfovea.checkpoint import save_model
+from deepfovea import checkpoint
+from deepfovea.checkpoint import PRESETS, save_model
+from deepfovea.cli import train as cli_train
 from deepfovea.config import PUBLISHED_TRAINING
 from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
+from deepfovea.reds import validate as validation
 from deepfovea.training import train as training
 from deepfovea.video import VideoReader, VideoWriter
 
@@ -29,6 +34,18 @@ DEFAULTS = {
     "load_model": "",
 }
 """The table of the published README."""
+
+ADDED = {
+    "data": "",
+    "epochs": None,
+    "steps": None,
+    "resume": "",
+    "state": "reset",
+    "perceptual_backbone": "",
+    "perceptual_weights": "",
+    "flow_weights": "",
+    "device": "",
+}
 
 RUN = Path("runs/now")
 PARALLEL = ["--train", "--data", "REDS", "--data_parallel", "--cuda_devices", "0,1"]
@@ -56,17 +73,17 @@ def commands(main_py, line):
 
 def test_the_arguments_and_defaults_are_the_published_ones(main_py):
     parser = main_py.published_parser()
-    assert vars(parser.parse_args([])) == DEFAULTS | {"data": ""}
-    options = {action.option_strings[0] for action in parser._actions} - {"-h"}
-    assert options == {f"--{name}" for name in (*DEFAULTS, "data")}
+    assert vars(parser.parse_args([])) == DEFAULTS | ADDED
+    options = {action.dest for action in parser._actions} - {"help"}
+    assert options == {*DEFAULTS, *ADDED}
     for name, default in DEFAULTS.items():
         words, value = ([f"--{name}"], True) if default is False else ([f"--{name}", "x"], "x")
-        assert vars(parser.parse_args(words)) == DEFAULTS | {"data": "", name: value}
+        assert vars(parser.parse_args(words)) == DEFAULTS | ADDED | {name: value}
 
 
 def test_train(main_py):
     train = f"train --data=REDS --run={RUN} --cache=runs/frames --model=paper"
-    train += " --preprocessing=published"
+    train += " --preprocessing=published --state=reset --validate"
     assert commands(main_py, "--train --data REDS") == [train.split()]
     # --load_model: what is trained begins with these weights
     loaded = commands(main_py, "--train --data REDS --load_model old.safetensors")
@@ -84,7 +101,9 @@ def test_val_test_and_inference_use_the_model_that_was_loaded_or_trained(main_py
         *_, val, test, infer = commands(main_py, f"{line} {before}")
         for verb, words in (("validate", val), ("test", test)):
             files = f"--json={RUN}/{verb}.json --markdown={RUN}/{verb}.md"
-            assert words == [verb, "--data=REDS", f"--model={model}", *files.split()]
+            assert words == [
+                *(verb, "--data=REDS", f"--model={model}", *files.split(), "--state=reset")
+            ]
         expected = f"infer videos --output={RUN}/inference --model={model} --gaze=random"
         assert infer == expected.split()
 
@@ -108,7 +127,9 @@ def test_the_lines_of_the_readme_are_understood(main_py):
         ("--train --data REDS --cuda_devices gpu", "--cuda_devices: received 'gpu'"),
         ("--train --data REDS --cuda_devices 0,", "--cuda_devices: received '0,'"),
         ("--inf --load_model m", "unrecognized arguments: --inf"),
-        ("--train --data REDS --epochs 3", "unrecognized arguments: --epochs 3"),
+        ("--train --data REDS --epochs 3 --steps 4", "--epochs, --steps: received both"),
+        ("--train --data REDS --resume none", "--resume: received 'none'"),
+        ("--val --data REDS --load_model m --resume .", "--resume: received '.', expected --train"),
     ],
 )
 def test_what_is_missing_is_said_in_one_line(main_py, capsys, line, complaint):
@@ -201,3 +222,54 @@ def test_their_checkpoint_is_pointed_to_convert(main_py, reds, capsys):
     error = capsys.readouterr().err
     assert "deepfovea convert generator_network_15.pt -o model.safetensors" in error
     assert "a generator of the authors of DeepFovea++" in error
+
+
+def test_train_interrupt_resume_validate_and_infer(main_py, tmp_path, monkeypatch, capsys):
+    """As a person does it: two tiny epochs, Ctrl-C in the first, --resume, and the models used."""
+    for split in ("train", "val"):
+        for number in ("000", "001"):
+            folder = tmp_path / "REDS" / split / f"{split}_sharp" / number
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with VideoWriter(folder, frame_rate=24) as writer:
+                for t, image in enumerate(media.moving(10, 64, 96)):
+                    writer.write(image, t / 24)
+    tiny = UNetConfig(6, False, True, (2,) * 5, (2,) * 4, (2, 18))
+    monkeypatch.setitem(PRESETS, "paper", tiny)
+    small = dataclasses.replace(
+        PUBLISHED_TRAINING,
+        losses=("supervised", "perceptual", "flow"),
+        size=(64, 96),
+        workers=0,
+        picture_steps=1,
+    )
+    monkeypatch.setattr(cli_train, "PUBLISHED_TRAINING", small)
+    step = training.train_step
+
+    def struck(*arguments):
+        result = step(*arguments)
+        if arguments[0].step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return result
+
+    line = ["--train", "--data", "REDS", "--epochs", "2", "--device", "cpu"]
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train_step", struck)
+        code = main_py.main([*line, "--perceptual-backbone", "efficientnet-lite0"])
+    said = capsys.readouterr().err
+    assert code == 130
+    (run,) = (path for path in Path("runs").iterdir() if path.name != "frames")
+    assert "'deepfovea train' has recipes" in said and f"--resume {run} goes on" in said
+    last = run / "checkpoints" / "last.safetensors"
+    interrupted = ["--val", "--data", "REDS", "--load_model", str(last)]
+    monkeypatch.setattr(validation, "SIZE", (64, 96))
+    assert main_py.main(interrupted) == 0  # a checkpoint is a model too
+    assert main_py.main([*line, "--resume", str(run)]) == 0
+    shown = capsys.readouterr().out
+    # Two videos of two items each, two at a time: two steps an epoch.
+    assert checkpoint.read(last)[1]["step"] == 4
+    for epoch in ("01", "02"):
+        assert (run / "models" / f"epoch-{epoch}.safetensors").is_file()
+        assert (run / "validation" / f"epoch-{epoch}.md").read_text() in shown
+    assert len(list((run / "pictures").iterdir())) == 4
+    videos = "--inference --inference_data REDS/val/val_sharp --load_model"
+    assert main_py.main([*videos.split(), str(run / "model.safetensors")]) == 0

@@ -103,10 +103,12 @@ def load_with_provenance(model: str | Path) -> tuple[Generator, dict[str, Any]]:
     """As :func:`load`, with what the file says of its making (empty where it says nothing)."""
     path = resolve_path(model)
     tensors, metadata = read(path)
+    if metadata.get("kind") == "training" and isinstance(metadata.get("generator"), dict):
+        tensors, metadata = _averaged_generator(tensors, metadata)
     if metadata.get("kind") != "generator":
         raise InputError(
-            f"{path}: received a file of kind {metadata.get('kind')!r:.100}; expected 'generator', "
-            "as written at the end of a training run (model.safetensors)"
+            f"{path}: received a file of kind {metadata.get('kind')!r:.100}; expected a "
+            "model, or a checkpoint of a training run"
         )
     config_type = {"stream": StreamConfig, "unet": UNetConfig}.get(str(metadata.get("network")))
     if config_type is None:
@@ -135,6 +137,15 @@ def load_with_provenance(model: str | Path) -> tuple[Generator, dict[str, Any]]:
         ) from None
     provenance = metadata.get("provenance")
     return network, provenance if isinstance(provenance, dict) else {}
+
+
+def _averaged_generator(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Of a checkpoint of a training run, its averaged weights as a model."""
+    weights = {name[4:]: tensor for name, tensor in tensors.items() if name.startswith("ema.")}
+    provenance = {"steps": metadata.get("step"), "checkpoint of a run": True}
+    return weights, {**metadata["generator"], "kind": "generator", "provenance": provenance}
 
 
 def describe(model: str | Path, height: int = 192, width: int = 256) -> dict[str, Any]:
@@ -200,6 +211,12 @@ def resolve_path(model: str | Path) -> Path:
     raise InputError(f"unknown model {str(model)[:80]!r}: {hint}")
 
 
+def architecture(network: Generator) -> dict[str, Any]:
+    """What a file says of a network beside its weights: its type and its configuration."""
+    kind = "stream" if isinstance(network, StreamNet) else "unet"
+    return {"network": kind, "config": asdict(network.config)}
+
+
 def save_model(
     path: Path,
     network: Generator,
@@ -220,8 +237,7 @@ def save_model(
         tensors,
         {
             "kind": "generator",
-            "network": "stream" if isinstance(network, StreamNet) else "unet",
-            "config": asdict(network.config),
+            **architecture(network),
             "provenance": dict(provenance),
         },
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import threading
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -18,6 +19,7 @@ from .options import (
     local_path,
     protect_inputs,
     size,
+    write_text,
 )
 
 DESCRIPTION = (
@@ -65,6 +67,12 @@ def add(subcommands: Subcommands) -> None:
         type=Path,
         metavar="FOLDER",
         help="of decoded frames, shared by runs (default: RUN/frames)",
+    )
+    parser.add_argument(
+        "--validate",
+        action="store_true",
+        help="after every pass over the published items, the published table on the validation "
+        "videos of --data",
     )
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--skip-unreadable", action="store_true", help=SKIP_HELP)
@@ -143,9 +151,33 @@ def _train(options: argparse.Namespace) -> None:
         options.start_from,
         options.device,
         options.skip_unreadable,
+        functools.partial(_validate, options) if options.validate else None,
     )
     if model:  # not in the other processes of this training
         print(f"{model}: trained; 'deepfovea reconstruct --model {model}' uses it")
+
+
+def _validate(options: argparse.Namespace, epoch: int, model: Path) -> None:
+    """The published table on the validation videos, printed and written into the run."""
+    from ..checkpoint import load
+    from ..reds.validate import to_json, to_markdown, validate
+    from ..runtime.device import pick_device
+    from ..training.state import read_config
+
+    config = read_config(options.run / "config.json")
+    rows = validate(
+        options.data,
+        load(model, pick_device(options.device)),
+        state=config.state,
+        size=config.size,
+        skip_unreadable=options.skip_unreadable,
+    )
+    table = to_markdown(rows, f"epoch {epoch}, state {config.state}")
+    print(table, flush=True)
+    protocol = {"epoch": epoch, "split": "val", "state": config.state, "size": config.size}
+    folder = options.run / "validation"
+    write_text(folder / f"epoch-{epoch:02d}.md", table + "\n")
+    write_text(folder / f"epoch-{epoch:02d}.json", to_json(rows, protocol) + "\n")
 
 
 def _protect_inputs(options: argparse.Namespace) -> None:

@@ -187,6 +187,7 @@ def save_checkpoint(
         everything["rng.cuda"] = torch.cuda.get_rng_state()
     about = {
         "kind": "training",
+        "generator": checkpoint.architecture(training.net),
         "config": asdict(config),
         "step": training.step,
         "next_clip": training.position.clip,

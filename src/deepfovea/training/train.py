@@ -7,10 +7,12 @@ back-propagation through time: the state runs through the whole clip, gradients 
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -47,6 +49,7 @@ def train(
     start_from: str | Path | None = None,
     device: str = "auto",
     skip_unreadable: bool = False,
+    on_epoch: Callable[[int, Path], None] | None = None,
 ) -> Path | None:
     """Train a generator; the run folder holds everything.
 
@@ -65,6 +68,8 @@ def train(
         start_from: a model, by name or path, whose weights a new run begins with.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         skip_unreadable: leave out frames that cannot be read, with a warning.
+        on_epoch: called in the main process after every pass over the published items, with its
+            number from 1 on and the model ``models/epoch-NN.safetensors``.
 
     Returns:
         The model's file; None in all processes but the main one.
@@ -96,6 +101,9 @@ def train(
     dataset: ClipDataset | PublishedItems
     if config.preprocessing == "published":
         dataset = PublishedItems(sources, config.seed, config.size)
+        if config.epochs:
+            batches = math.ceil(config.epochs * len(dataset) / (config.batch * world_size))
+            config = replace(config, steps=batches * (config.clip // config.chunk))
     else:
         dataset = ClipDataset(
             sources,
@@ -124,6 +132,9 @@ def train(
 
     started = saved = kept = time.monotonic()
     hours = training.hours
+    epochs_done = 0
+    if isinstance(dataset, PublishedItems):
+        epochs_done = training.position.clip // len(dataset)
     feed = iter_chunks(dataset, config, torch_device, training.position, rank, world_size)
     with (
         closing(log) if log else nullcontext(),
@@ -149,6 +160,16 @@ def train(
                 samples = target.low * chunk.valid_region.crop(chunk.mask, SCALE)
                 log.picture(training.step, samples[0], output.frames[0], target.frames[0])
             progress.update(training.step, {name: values[name] for name in terms})
+            if isinstance(dataset, PublishedItems) and log:
+                epoch = training.position.clip // len(dataset)
+                if epoch > epochs_done:
+                    epochs_done = epoch
+                    model = run / "models" / f"epoch-{epoch:02d}.safetensors"
+                    with explained_write_errors(run):
+                        model.parent.mkdir(exist_ok=True)
+                    save_ema(model, training, config, notes)
+                    if on_epoch:
+                        on_epoch(epoch, model)
             now = time.monotonic()
             # The first step is saved at once, so that a run that was begun can always go on.
             save_due = training.step == 1 or now - saved > 60 * config.save_minutes
