@@ -127,7 +127,10 @@ def test_python_blocks(desk):
     gaze = torch.tensor([[[16.0, 12.0]] * 4])
     pairs = [(frame, (16.0, 12.0)) for frame in frames[0]]
     names = {"frames": frames, "gaze": gaze, "state": None, "frames_and_gaze": pairs}
-    first, second = blocks("python")
+    call, first, second = blocks("python")
+    exec(call, names)
+    with VideoReader("reconstructed.mp4") as reader:
+        assert (reader.width, reader.height) == (336, 192)
     exec(first, names)
     assert names["shown"].shape == (3, 96, 128)
     exec(second, names)
