@@ -1,5 +1,6 @@
 """Claims about the viewer's server: what it shows, what it refuses, what it forgets."""
 
+import contextlib
 import json
 import queue
 import socket
@@ -311,7 +312,7 @@ def test_a_bad_track_is_refused_and_the_video_goes_on(catalog, track, complaint)
         assert one.frame()[0]["timestamp"] is not None
 
 
-def test_a_refused_wish_leaves_nothing_of_itself(catalog):
+def test_a_refused_request_leaves_nothing_of_itself(catalog):
     with viewer(catalog, playing=False) as one:
         one.frame()
         one.say(video="1", track="time,left\n0,1\n")  # the video opens, the track does not
@@ -320,6 +321,85 @@ def test_a_refused_wish_leaves_nothing_of_itself(catalog):
         header, pictures = one.frame()
         first = originals(catalog.videos["0"][0])
         assert np.abs(pictures["original"] - first[header["frame"]].astype(int)).mean() < 3.0
+
+
+# ---- every order of every change ----
+
+SIZES = {"0": (40, 56), "1": (64, 96), "2": (50, 34)}
+CHANGES = st.sampled_from(
+    [
+        *({"video": video} for video in (*SIZES, "damaged")),
+        *({"video": "1", "seek": 0.2, "model": model} for model in ("six", "missing")),
+        *({"model": model} for model in ("tiny", "six", "missing")),
+        *({"density": density} for density in ("published", "uniform:30", "1,0,2,3deg")),
+        {"pixels_per_degree": 3},
+        {"blue_noise": True},
+        {"track": "time,x,y\n0,10,10\n"},
+        {"video": "2", "track": "time,left\n0,1\n"},
+        {"track": None},
+        {"gaze": [0.1, 0.9]},
+        {"playing": True},
+        {"speed": 0},
+        {"step": True},
+        {"seek": 0.1},
+        {"reset": True},
+    ]
+)
+
+
+@pytest.fixture(scope="module")
+def sizes(tmp_path_factory, six):
+    """Videos of three sizes and a damaged one; two networks and one that cannot be loaded."""
+    folder = tmp_path_factory.mktemp("sizes")
+    tiny = make_catalog(folder).model("tiny").model
+    videos = {"damaged": (folder / "damaged.mp4", "damaged.mp4")}
+    videos["damaged"][0].write_bytes(b"\x00\x00\x00\x18ftypisom" + b"\x00" * 100)
+    for name, (height, width) in SIZES.items():
+        images = media.moving(8, height, width, seed=int(name))
+        videos[name] = (media.write_video(folder / f"size{name}.mp4", images), name)
+
+    def load_model(name):
+        if name == "missing":
+            raise InputError("missing: received no weights; expected a file")
+        return LoadedModel(tiny if name == "tiny" else six.model("six").model, name)
+
+    videos = {name: videos[name] for name in (*SIZES, "damaged")}
+    return Catalog(videos, ["tiny", "six", "missing"], load_model)
+
+
+@pytest.mark.parametrize("model", ["tiny", "six"])
+@settings(max_examples=12, deadline=None, database=None)
+@given(
+    changes=st.lists(st.tuples(CHANGES, st.booleans()), min_size=1, max_size=6),
+    video=st.sampled_from(sorted(SIZES)),
+)
+def test_whatever_was_asked_before_a_reset_shows_what_a_new_viewer_sees(
+    sizes, model, changes, video
+):
+    final = {"model": model, "video": video, "density": "uniform:40", "track": None}
+    final |= {"playing": False, "gaze": [0.5, 0.5], "seek": 0.1, "blue_noise": False}
+    with viewer(sizes, **final) as new:
+        expected, shown = new.frame()
+
+    def same(header, pictures):
+        keys = ("model", "frame", "gaze", "sampled", "inner", "outer", "psnr")
+        return all(header[key] == pytest.approx(expected[key]) for key in keys) and np.array_equal(
+            pictures["samples"], shown["samples"]
+        )
+
+    with viewer(sizes) as one:
+        for change, wait in changes:
+            one.say(**change)
+            if wait:  # else the next change may come while this one is being applied
+                with contextlib.suppress(queue.Empty):
+                    message = one.got.get(timeout=0.2)
+                    if isinstance(message, bytes):
+                        one.say(acknowledged=unpack(message)[0]["number"])
+        one.say(**final, reset=True, acknowledged=2**40)
+        while True:  # frames of earlier changes, and refusals, may still be on their way
+            message = one.got.get(timeout=PATIENCE)
+            if isinstance(message, bytes) and same(*unpack(message)):
+                break
 
 
 # ---- what a client may say ----

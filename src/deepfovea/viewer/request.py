@@ -46,6 +46,7 @@ class ViewerRequest:
     resets: int = 0
     seeks: int = 0
     seek_seconds: float = 0.0
+    """Where the last seek went, s; a video that is opened starts there."""
     acknowledged: int = 0
     """Number of the last frame that the client has painted."""
 
@@ -97,6 +98,8 @@ def apply_message(
         else:
             known = sorted([*_CHECKS, "model", "reset", "seek", "step", "video"])
             raise _input_error("a key", key, f"one of {', '.join(known)}")
+    if "seek" not in values and changes.get("video", request.video) != request.video:
+        changes["seek_seconds"] = 0.0  # another video starts at its beginning
     return replace(request, **changes)
 
 

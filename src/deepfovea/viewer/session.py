@@ -114,7 +114,7 @@ class Session:
         """Show a video that only this viewer has; it replaces one added earlier."""
         with self._condition:
             self._videos = {**self._catalog.videos, identifier: (path, name)}
-            self._request = replace(self._request, video=identifier, track=None)
+            self._request = replace(self._request, video=identifier, track=None, seek_seconds=0.0)
             self._condition.notify()
 
     def close(self) -> None:
@@ -256,50 +256,60 @@ class Session:
 
     def _prepare(self, request: ViewerRequest) -> tuple[Player, FrameBatcher]:
         """Bring position, state and clock to what the request asks for."""
-        applied, player, batcher = self._applied, self._player, self._batcher
+        applied = self._applied
+        player, opened = self._open(request)
         restart = applied is None or request.resets != applied.resets
-        opened = opened_or_loaded = player is None or request.video != self._video
-        if player is None or opened:
-            if request.video not in self._videos:  # a newer upload has replaced it
-                raise InputError("a video: received one that is gone; drop it again")
-            player = Player(*self._videos[request.video])
-            if self._player:
-                self._player.close()
-            self._player, self._video = player, request.video
-            self._send(json.dumps({"video": _describe(request.video, player)}))
-        if batcher is None or request.model != self._model:
-            loaded = self._catalog.model(request.model)
-            self._model, self._engine = request.model, loaded.engine
-            self._batcher = batcher = FrameBatcher(Reconstructor(loaded.model))
-            opened_or_loaded = True
         if opened or request.track != self._track_text:
             self._track = self._track_text = None
             self._track = _parse_track(request.track, player)
             self._track_text = request.track
         if applied is None or request.playing != applied.playing or request.speed != applied.speed:
             self._restart_clock()
-        if applied is not None and request.seeks != applied.seeks and not opened:
+        if opened or (applied is not None and request.seeks != applied.seeks):
             player.seek(
                 request.seek_seconds, lambda: not self._closed and self._is_newest_seek(request)
             )
             self._restart_clock()
             restart = True
-        elif applied is not None and request.steps != applied.steps and not opened:
+        elif applied is not None and request.steps != applied.steps:
             for _ in range(min(request.steps - applied.steps, MAX_STEPS_AT_ONCE)):
                 if not player.advance():
                     player.rewind()
                     restart = True
-        elif request.playing and not opened:
+        elif request.playing:
             restart |= self._advance(request, player)
-        if opened_or_loaded:
-            _warm_up(player, batcher.reconstructor, self._catalog.inference_lock)
-            self._restart_clock()  # the video does not run on meanwhile
-        if restart or opened_or_loaded:
+        batcher = self._load(request, player)
+        if restart:
             batcher.reset()
         reconstructor = batcher.reconstructor
         reconstructor.density, reconstructor.blue_noise = request.density, request.blue_noise
         reconstructor.geometry = _display_geometry(request, player)
         return player, batcher
+
+    def _open(self, request: ViewerRequest) -> tuple[Player, bool]:
+        """The player of the requested video, and whether it was opened just now."""
+        if self._player is not None and request.video == self._video:
+            return self._player, False
+        if request.video not in self._videos:  # a newer upload has replaced it
+            raise InputError("a video: received one that is gone; drop it again")
+        player = Player(*self._videos[request.video])
+        if self._player:
+            self._player.close()
+        self._player, self._video = player, request.video
+        self._batcher = None  # its state, and the frames that wait in it, are of another video
+        self._send(json.dumps({"video": _describe(request.video, player)}))
+        return player, True
+
+    def _load(self, request: ViewerRequest, player: Player) -> FrameBatcher:
+        """A batcher with the requested model; new, and warmed up, for each model and video."""
+        if self._batcher is None or request.model != self._model:
+            loaded = self._catalog.model(request.model)
+            batcher = FrameBatcher(Reconstructor(loaded.model))
+            _warm_up(player, batcher.reconstructor, self._catalog.inference_lock)
+            batcher.reset()
+            self._batcher, self._model, self._engine = batcher, request.model, loaded.engine
+            self._restart_clock()  # the video does not run on meanwhile
+        return self._batcher
 
     def _advance(self, request: ViewerRequest, player: Player) -> bool:
         """Play on; True if the video began anew."""
