@@ -29,7 +29,7 @@ from deepfovea.config import PUBLISHED_TRAINING
 from deepfovea.fovea import downsample
 from deepfovea.losses.flow import flow_estimator
 from deepfovea.losses.perceptual import PerceptualLoss, load_backbone
-from deepfovea.losses.terms import make_terms
+from deepfovea.losses.terms import loss_weights, make_terms
 from deepfovea.training.chunks import Chunk, Position, Region
 from deepfovea.training.state import init_run
 from deepfovea.training.step import (
@@ -58,7 +58,7 @@ def four(training, terms, chunk, config):
         output, target = crop_to_valid(output, chunk, training.net.scale)
         chosen = {name: terms[name] for name in group}
         _, leaves = output_gradients(
-            chosen, config.loss_weights(), output, target, parameters, config, training.scaler
+            chosen, loss_weights(config.losses), output, target, parameters, config, training.scaler
         )
         backward(output, leaves)
         generator.step()
@@ -71,7 +71,7 @@ def summed(training, terms, chunk, config):
         optimizer.zero_grad()
     output, _ = forward(training.net, training.heads, chunk, None)
     output, target = crop_to_valid(output, chunk, training.net.scale)
-    weights = config.loss_weights()
+    weights = loss_weights(config.losses)
     total = sum(weights[name] * term(output, target) for name, term in terms.items())
     generator = training.optimizers["generator"]
     torch.autograd.backward(total, inputs=generator.param_groups[0]["params"])
@@ -89,7 +89,7 @@ def measure(way, height, width, batch, repeats):
     training = init_run(config, torch.device("cpu"))
     backbone = load_backbone("efficientnet-lite0")
     terms = make_terms(
-        config.loss_weights(),
+        loss_weights(config.losses),
         training.loss_modules,
         perceptual=PerceptualLoss(backbone),
         flow=flow_estimator("dis"),

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from deepfovea.checkpoint import PRESETS
-from deepfovea.config import LOSS_WEIGHTS, PUBLISHED_LOSSES, InputError, TrainConfig
+from deepfovea.config import PUBLISHED_LOSSES, InputError, TrainConfig
 from deepfovea.flow import dis_flow
 from deepfovea.fovea import downsample
 from deepfovea.generators.stream.net import StreamConfig, StreamNet
@@ -16,12 +16,14 @@ from deepfovea.losses.adversarial import r1_penalty
 from deepfovea.losses.perceptual import Backbone, PerceptualLoss
 from deepfovea.losses.terms import (
     DISCRIMINATORS,
+    LOSSES,
     Output,
     Target,
     charbonnier,
     check_finite,
     deviations_from_published,
     discriminator_loss,
+    loss_weights,
     make_loss_modules,
     make_terms,
     random_crop,
@@ -75,7 +77,7 @@ def chunk_of(frames, **changes):
 
 
 def test_the_published_weights():
-    weights = TrainConfig(losses=PUBLISHED_LOSSES).loss_weights()
+    weights = loss_weights(PUBLISHED_LOSSES)
     assert weights == {
         "supervised": 5.0,
         "perceptual": 1.0,
@@ -83,18 +85,18 @@ def test_the_published_weights():
         "adversarial": 0.01,
         "adversarial-fft": 0.01,
     }
-    chosen = TrainConfig(losses=("supervised=3", "motion=0.7")).loss_weights()
+    chosen = loss_weights(("supervised=3", "motion=0.7"))
     assert chosen == {"supervised": 3.0, "motion": 0.7}
 
 
 def test_terms_come_in_the_order_of_their_names():
-    names = list(reversed(LOSS_WEIGHTS))
+    names = list(reversed(LOSSES))
     terms = terms_of(names, make_loss_modules(names, CHANNELS))
     assert list(terms) == names
 
 
 def test_what_is_learned_beside_the_generator():
-    loss_modules = make_loss_modules(LOSS_WEIGHTS, CHANNELS)
+    loss_modules = make_loss_modules(LOSSES, CHANNELS)
     assert list(loss_modules) == ["supervised", "adversarial", "adversarial-fft", "multiresolution"]
     for name, kind in DISCRIMINATORS.items():
         assert type(loss_modules[name]) is kind
@@ -104,7 +106,7 @@ def test_what_is_learned_beside_the_generator():
     assert len(make_loss_modules(["charbonnier", "motion", "flow"])) == 0
 
 
-@pytest.mark.parametrize("name", LOSS_WEIGHTS)
+@pytest.mark.parametrize("name", LOSSES)
 def test_a_term_of_a_batch_is_the_mean_of_its_parts(name):
     """What lets several processes each take a part of the batch."""
     frames, noise = torch.rand(2, 2, 2, 3, 64, 64).unbind(0)
@@ -251,7 +253,7 @@ def weighted_sum_gradients(training, terms, config, chunk):
     """The gradients by one graph that holds everything."""
     output, _ = forward(training.net, training.heads, chunk, None)
     output, target = crop_to_valid(output, chunk, training.net.scale)
-    weights = config.loss_weights()
+    weights = loss_weights(config.losses)
     total = sum(weights[name] * term(output, target) for name, term in terms.items())
     parameters = training.optimizers["generator"].param_groups[0]["params"]
     return torch.autograd.grad(total, parameters, allow_unused=True)
@@ -261,7 +263,7 @@ CASES = {
     "published": (UNET, [f"{name}=1" for name in PUBLISHED_LOSSES]),
     "multiresolution": (UNET, ["supervised", "multiresolution", "adversarial"]),
     "stream": (STREAM, ["charbonnier", "motion"]),
-    "stream, all": (STREAM, [f"{n}=1" for n in LOSS_WEIGHTS if n != "multiresolution"]),
+    "stream, all": (STREAM, [f"{n}=1" for n in LOSSES if n != "multiresolution"]),
 }
 
 
@@ -273,7 +275,7 @@ def test_one_pass_has_the_gradient_of_the_weighted_sum(case, monkeypatch):
         losses=tuple(losses), clip=2, chunk=2, batch=2, discriminator_channels=CHANNELS
     )
     training = init_run(config, torch.device("cpu"))
-    terms = terms_of(config.loss_weights(), training.loss_modules)
+    terms = terms_of(loss_weights(config.losses), training.loss_modules)
     frames = torch.rand(2, 2, 3, 64, 96)
     frames[:, 1] = frames[:, 0].roll(2, -1)
     # Some of the frames is padding, and the clip goes on from another frame.
@@ -288,7 +290,7 @@ def test_one_pass_has_the_gradient_of_the_weighted_sum(case, monkeypatch):
     output, _ = forward(training.net, training.heads, chunk, None)
     output, target = crop_to_valid(output, chunk, training.net.scale)
     _, leaves = output_gradients(
-        terms, config.loss_weights(), output, target, parameters, config, training.scaler
+        terms, loss_weights(config.losses), output, target, parameters, config, training.scaler
     )
     backward(output, leaves)
     for parameter, gradient in zip(parameters, expected, strict=True):
@@ -352,7 +354,7 @@ def test_what_is_no_number_is_not_learned_from(monkeypatch):
     monkeypatch.setitem(PRESETS, "stream", STREAM)
     config = TrainConfig(losses=("supervised", "adversarial"), discriminator_channels=CHANNELS)
     training = init_run(config, torch.device("cpu"))
-    terms = terms_of(config.loss_weights(), training.loss_modules)
+    terms = terms_of(loss_weights(config.losses), training.loss_modules)
     supervised = terms["supervised"]
     before = {name: p.detach().clone() for name, p in training.net.named_parameters()}
     for broken in (math.nan, math.inf):
@@ -379,7 +381,7 @@ def test_what_is_no_number_is_not_learned_from(monkeypatch):
 )
 def test_losses_that_do_not_exist_are_refused(losses, complaint):
     with pytest.raises(InputError, match=complaint):
-        TrainConfig(losses=losses)
+        loss_weights(losses)
 
 
 def test_terms_for_other_networks_say_so():
@@ -402,3 +404,18 @@ def test_windows_are_the_same_random_part_of_all_clips():
     assert len(seen) == 16  # every place relative to strides of four
     assert random_crop(100, places)[0].shape == (1, 32, 32)
     assert random_crop(0, places)[0].shape == places.shape
+
+
+def test_the_command_line_lists_the_terms_and_the_metrics(capsys):
+    from deepfovea.cli import main
+    from deepfovea.metrics import METRICS
+
+    for words, names in (
+        (["train", "--list-losses"], list(LOSSES)),
+        (["evaluate", "--list-metrics"], [metric.asked_by for metric in METRICS.values()]),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(words)
+        assert stopped.value.code == 0
+        lines = [line for line in capsys.readouterr().out.splitlines() if line[0] != " "]
+        assert [line.split(":")[0] for line in lines] == names

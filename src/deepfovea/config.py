@@ -96,26 +96,6 @@ PUBLISHED_DENSITY = Density()
 """0.98 within 20 px, 0.15 beyond 40 px: about 20 % of a 192x256 frame."""
 
 
-LOSS_WEIGHTS = {
-    "charbonnier": 1.0,
-    "motion": 0.1,
-    "endpoint": 0.02,
-    "texture": 1.0,
-    "imprint": 0.01,
-    "supervised": 5.0,
-    "perceptual": 1.0,
-    "flow": 2.0,
-    "adversarial": 0.01,
-    "adversarial-fft": 0.01,
-    "multiresolution": 5.0,
-}
-"""The terms of the objective (:mod:`deepfovea.losses.terms`) and their default weights.
-
-Those from ``supervised`` to ``adversarial-fft`` are the published objective with its weights
-(Reich, Memmel, Grebe 2020); ``charbonnier``, ``motion`` and ``endpoint`` train ``stream``, with
-``texture`` for the eye and ``imprint`` against dots.
-"""
-
 PUBLISHED_LOSSES = ("supervised", "perceptual", "flow", "adversarial", "adversarial-fft")
 
 
@@ -222,7 +202,7 @@ class TrainConfig:
     )
     losses: tuple[str, ...] = option(
         ("charbonnier", "motion", "endpoint"),
-        "terms, NAME or NAME=WEIGHT, of " + ", ".join(LOSS_WEIGHTS),
+        "terms, NAME or NAME=WEIGHT; --list-losses says what there is",
         group=OBJECTIVE,
     )
     adversarial_loss: Literal["logistic", "wasserstein"] = option(
@@ -362,31 +342,8 @@ class TrainConfig:
                 "--state carry: the clips of modern preprocessing are of independent videos; "
                 "add --preprocessing published"
             )
-        if "flow" in self.loss_weights() and self.chunk < 2:
+        if self.chunk < 2 and any(text.partition("=")[0] == "flow" for text in self.losses):
             raise InputError("--losses flow: compares neighbouring frames; raise --chunk to 2")
-
-    def loss_weights(self) -> dict[str, float]:
-        """The chosen terms and their weights.
-
-        Raises:
-            InputError: an unknown or repeated name, or no weight from 0 on.
-        """
-        weights: dict[str, float] = {}
-        for text in self.losses:
-            name, equals, number = text.partition("=")
-            if name not in LOSS_WEIGHTS or name in weights:
-                raise InputError(
-                    f"--losses: received {text!r}, {expected_one_of(name, LOSS_WEIGHTS)}"
-                )
-            try:
-                weights[name] = float(number) if equals else LOSS_WEIGHTS[name]
-            except ValueError:
-                weights[name] = -1.0
-            if not 0.0 <= weights[name] < float("inf"):
-                raise InputError(f"--losses: received {text!r}, expected NAME=WEIGHT from 0 on")
-        if not weights:
-            raise InputError("--losses: received none, expected at least one")
-        return weights
 
 
 PUBLISHED_TRAINING = TrainConfig(

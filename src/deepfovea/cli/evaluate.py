@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from .options import (
     DEVICE_HELP,
     GAZE_HELP,
     MODEL_HELP,
+    PrintAndExit,
     Subcommands,
     add_gaze_offset,
     comma_separated,
@@ -115,7 +117,10 @@ def add(subcommands: Subcommands) -> None:
         ),
     ]
     parser.add_argument(
-        "--list-metrics", action=_ListMetrics, nargs=0, help="print the metrics and exit"
+        "--list-metrics",
+        action=PrintAndExit,
+        lines=_metric_lines,
+        help="print them and exit",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="everything, to render again")
     parser.add_argument(
@@ -134,18 +139,14 @@ def add(subcommands: Subcommands) -> None:
     )
 
 
-class _ListMetrics(argparse.Action):
-    """Prints the table of metrics, as ``--version`` prints a version."""
+def _metric_lines() -> Iterator[str]:
+    from ..metrics import METRICS, Settings
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from ..metrics import METRICS, Settings
-
-        for metric in METRICS.values():
-            missing = metric.unavailable(Settings())
-            print(f"{metric.asked_by}: {metric.heading}, per {metric.scope}: {metric.definition}")
-            if missing:
-                print(f"    unavailable: {missing}")
-        parser.exit()
+    for metric in METRICS.values():
+        yield f"{metric.asked_by}: {metric.heading}, per {metric.scope}: {metric.definition}"
+        missing = metric.unavailable(Settings())
+        if missing:
+            yield f"    unavailable: {missing}"
 
 
 def _evaluate(options: argparse.Namespace) -> int:

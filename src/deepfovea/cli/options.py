@@ -8,7 +8,7 @@ import difflib
 import math
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
@@ -74,6 +74,19 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exit with code 2."""
         self.exit(2, f"{self.prog}: {one_line(message)}; see '{self.prog} --help'\n")
+
+
+class PrintAndExit(argparse.Action):
+    """Prints lines instead of running the subcommand, as ``--version`` prints a version."""
+
+    def __init__(self, *args: Any, lines: Callable[[], Iterable[str]], **options: Any) -> None:
+        super().__init__(*args, **{**options, "nargs": 0})
+        self.lines = lines
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print the lines; exit with code 0."""
+        print("\n".join(self.lines()))
+        parser.exit()
 
 
 Subcommands: TypeAlias = "argparse._SubParsersAction[Parser]"

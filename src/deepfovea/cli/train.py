@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import functools
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -14,6 +15,7 @@ from ..io.outputs import refuse_overlap
 from .options import (
     DEVICE_HELP,
     SKIP_HELP,
+    PrintAndExit,
     Subcommands,
     comma_separated,
     local_path,
@@ -55,6 +57,9 @@ def add(subcommands: Subcommands) -> None:
         metavar="FOLDER",
         help="gets checkpoints, metrics, pictures and the model",
     )
+    parser.add_argument(
+        "--list-losses", action=PrintAndExit, lines=_loss_lines, help="print the terms and exit"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument(
         "--config", type=local_path, metavar="FILE", help="a config.json with the defaults instead"
@@ -89,6 +94,13 @@ def add(subcommands: Subcommands) -> None:
             **_argument_type(field.name, hints[field.name]),
         )
     parser.set_defaults(handler=_train)
+
+
+def _loss_lines() -> Iterator[str]:
+    from ..losses.terms import LOSSES
+
+    for name, loss in LOSSES.items():
+        yield f"{name}: weight {loss.weight:g}: {loss.definition}"
 
 
 def _argument_type(name: str, hint: Any) -> dict[str, Any]:

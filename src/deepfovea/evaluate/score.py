@@ -62,8 +62,12 @@ def score_clip(
 
     def reference(scope: Scope, start: int, end: int) -> Reference:
         truth = torch.from_numpy(clip.frames[start:end]).permute(0, 3, 1, 2)
+        if scope != "clip":
+            truth = truth.float() / 255.0
+        if scope == "item":  # summed in this order, on which the last digits depend
+            truth = truth.contiguous()
         return Reference(
-            frames=truth if scope == "clip" else truth.float() / 255.0,
+            frames=truth,
             mask=mask[start:end],
             gaze_px=gaze_px[start:end],
             eccentricity=eccentricity_map(gaze_px[start:end], h, w, protocol.density, geometry),

@@ -1,21 +1,10 @@
 """The objective: a weighted sum of named terms, each a function of output and target.
 
-=================  ==============================================================================
-supervised         L_sv, the adaptive robust loss (Barron 2019), with learned α and c
-perceptual         L_LPIPS of the paper: distance of ImageNet features, see ``perceptual.py``
-flow               L_flow: neighbouring frames agree along the optical flow of the truth
-adversarial        L_adv: what the 3-D discriminator says of the output
-adversarial-fft    L_adv,fft: what the discriminator of the 3-D spectrum says of it
-multiresolution    L_sv of the coarser stages, tried and dropped by the authors
-charbonnier        L1 with a rounded tip, which trains ``stream``
-motion             photometric loss on the motion that ``stream`` found
-endpoint           distance of that motion from the optical flow of the truth
-texture            distance of local texture statistics, see ``texture.py``
-imprint            whether samples stand out from their neighbours, see ``imprint.py``
-=================  ==============================================================================
+:data:`LOSSES` is the table of them. To add one, write a function of output, target and context in
+a file beside this one and name it there; see ``docs/extending.md``.
 
 Source: Reich, Memmel, Grebe 2020 (DeepFovea++), L = 5·L_sv + L_LPIPS + 2·L_flow + 0.01·L_adv +
-0.01·L_adv,fft; the last five are ours. Every term is a mean over the clips of a batch, so that
+0.01·L_adv,fft; the others are ours. Every term is a mean over the clips of a batch, so that
 several processes, each with a part of the batch, need only average.
 
 Legend: B batch, T time, H, W high resolution, h, w low resolution.
@@ -25,13 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import PUBLISHED_LOSSES, InputError
+from ..config import PUBLISHED_LOSSES, InputError, expected_one_of
 from ..flow import FlowEstimator, backward_warp
 from .adversarial import (
     DISCRIMINATOR_CHANNELS,
@@ -86,8 +76,64 @@ class Target(NamedTuple):
     fresh: Tensor | None = None
 
 
+class LossContext(NamedTuple):
+    """What a term may use besides output and target.
+
+    modules: what :func:`make_loss_modules` made; perceptual: the loss with its backbone, None if
+    no term needs it; flow: the estimator of the true flow, likewise; adversarial: the kind of the
+    generator's adversarial loss; shift: of what the losses of perception and texture and the
+    discriminators see, see :func:`random_crop`.
+    """
+
+    modules: nn.ModuleDict
+    perceptual: PerceptualLoss | None = None
+    flow: FlowEstimator | None = None
+    adversarial: AdversarialLoss = "logistic"
+    shift: int = 0
+
+
 Term = Callable[[Output, Target], Tensor]
-"""One term of the objective: a scalar to be minimised."""
+"""One term of the objective with its context: a scalar to be minimised."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One entry of :data:`LOSSES`."""
+
+    weight: float
+    """Unless ``--losses NAME=WEIGHT`` says another."""
+    definition: str
+    function: Callable[[Output, Target, LossContext], Tensor]
+    """Returns a scalar, the mean over the clips of a batch."""
+    module: Callable[[Sequence[int]], nn.Module] | None = None
+    """Makes what learns beside the generator, from the channels of the discriminators."""
+    needs: tuple[Literal["perceptual", "flow"], ...] = ()
+    """What of the context has to be loaded."""
+
+
+def loss_weights(losses: Iterable[str]) -> dict[str, float]:
+    """The chosen terms and their weights.
+
+    Args:
+        losses: NAME or NAME=WEIGHT, see :attr:`deepfovea.config.TrainConfig.losses`.
+
+    Raises:
+        InputError: an unknown or repeated name, a weight that is not finite or below 0, or none.
+    """
+    weights: dict[str, float] = {}
+    for text in losses:
+        name, equals, number = text.partition("=")
+        if name not in LOSSES or name in weights:
+            raise InputError(f"--losses: received {text!r}, {expected_one_of(name, LOSSES)}")
+        try:
+            weights[name] = float(number) if equals else LOSSES[name].weight
+        except ValueError:
+            weights[name] = -1.0
+        if not 0.0 <= weights[name] < math.inf:
+            raise InputError(f"--losses: received {text!r}, expected NAME=WEIGHT from 0 on")
+    if not weights:
+        raise InputError("--losses: received none, expected at least one")
+    return weights
 
 
 def make_loss_modules(
@@ -104,10 +150,9 @@ def make_loss_modules(
     """
     modules = nn.ModuleDict()
     for name in names:
-        if name in ("supervised", "multiresolution"):
-            modules[name] = AdaptiveRobustLoss()
-        elif name in DISCRIMINATORS:
-            modules[name] = DISCRIMINATORS[name](channels)
+        make = LOSSES[name].module
+        if make is not None:
+            modules[name] = make(channels)
     return modules
 
 
@@ -120,43 +165,13 @@ def make_terms(
     adversarial: AdversarialLoss = "logistic",
     shift: int = 0,
 ) -> dict[str, Term]:
-    """The terms of those names.
+    """The terms of those names; the other arguments are those of :class:`LossContext`."""
+    context = LossContext(loss_modules, perceptual, flow, adversarial, shift)
 
-    Args:
-        names: from the table above.
-        loss_modules: what :func:`make_loss_modules` made for the same names.
-        perceptual: the loss with its backbone; needed by ``perceptual``.
-        flow: the estimator; needed by ``flow``.
-        adversarial: the kind of the generator's adversarial loss.
-        shift: of what the losses of perception and texture and the discriminators see, see
-            :func:`random_crop`.
-    """
-    known: dict[str, Term] = {
-        "charbonnier": lambda output, target: charbonnier(output.frames - target.frames),
-        "motion": _motion,
-        "endpoint": _endpoint,
-        "imprint": _imprint,
-        "texture": lambda output, target: texture_distance(
-            *random_crop(shift, output.frames, target.frames)
-        ),
-        "supervised": lambda output, target: loss_modules["supervised"](
-            output.frames, target.frames
-        ),
-        "multiresolution": lambda output, target: _multiresolution(
-            loss_modules["multiresolution"], output, target
-        ),
-    }
-    if perceptual is not None:
-        known["perceptual"] = lambda output, target: perceptual(
-            *random_crop(shift, output.frames, target.frames)
-        )
-    if flow is not None:
-        known["flow"] = lambda output, target: flow_loss(
-            output.frames, *clip_flow(target.frames, flow)
-        )
-    for name in DISCRIMINATORS:
-        known[name] = _adversarial(loss_modules, name, adversarial, shift)
-    return {name: known[name] for name in names}
+    def with_context(function: Callable[[Output, Target, LossContext], Tensor]) -> Term:
+        return lambda output, target: function(output, target, context)
+
+    return {name: with_context(LOSSES[name].function) for name in names}
 
 
 def charbonnier(difference: Tensor) -> Tensor:
@@ -164,7 +179,31 @@ def charbonnier(difference: Tensor) -> Tensor:
     return (difference.square() + 1e-6).sqrt().mean()
 
 
-def _motion(output: Output, target: Target) -> Tensor:
+def _charbonnier(output: Output, target: Target, context: LossContext) -> Tensor:
+    return charbonnier(output.frames - target.frames)
+
+
+def _supervised(output: Output, target: Target, context: LossContext) -> Tensor:
+    value: Tensor = context.modules["supervised"](output.frames, target.frames)
+    return value
+
+
+def _texture(output: Output, target: Target, context: LossContext) -> Tensor:
+    return texture_distance(*random_crop(context.shift, output.frames, target.frames))
+
+
+def _perceptual(output: Output, target: Target, context: LossContext) -> Tensor:
+    assert context.perceptual is not None
+    value: Tensor = context.perceptual(*random_crop(context.shift, output.frames, target.frames))
+    return value
+
+
+def _flow(output: Output, target: Target, context: LossContext) -> Tensor:
+    assert context.flow is not None
+    return flow_loss(output.frames, *clip_flow(target.frames, context.flow))
+
+
+def _motion(output: Output, target: Target, context: LossContext) -> Tensor:
     """How well the motion warps the last true low-resolution frame into this one.
 
     It guides the motion where the image loss cannot yet see it.
@@ -180,7 +219,7 @@ def _motion(output: Output, target: Target) -> Tensor:
     return charbonnier(warped - low.flatten(0, 1))
 
 
-def _endpoint(output: Output, target: Target) -> Tensor:
+def _endpoint(output: Output, target: Target, context: LossContext) -> Tensor:
     """Endpoint error of the motion, low-resolution pixels, where the true one is trusted.
 
     It tells the motion where to go from far away, where the photometric loss has no gradient.
@@ -195,7 +234,7 @@ def _endpoint(output: Output, target: Target) -> Tensor:
     return (target.motion_trust * distance).clamp(max=20.0).mean()
 
 
-def _imprint(output: Output, target: Target) -> Tensor:
+def _imprint(output: Output, target: Target, context: LossContext) -> Tensor:
     if target.fresh is None or target.fresh.shape[-1] * 2 != output.frames.shape[-1]:
         raise InputError("--losses imprint: this network does not enlarge by four; leave it out")
     return imprint_loss(output.frames, target.frames, target.fresh)
@@ -207,7 +246,7 @@ def _require_motion(output: Output, term: str) -> Tensor:
     return output.motion
 
 
-def _multiresolution(loss: nn.Module, output: Output, target: Target) -> Tensor:
+def _multiresolution(output: Output, target: Target, context: LossContext) -> Tensor:
     """The supervised loss of every coarser stage, their mean; the truth is averaged to its size."""
     if not output.stages:
         raise InputError(
@@ -217,7 +256,7 @@ def _multiresolution(loss: nn.Module, output: Output, target: Target) -> Tensor:
     for stage in output.stages:
         factor = target.frames.shape[-1] // stage.shape[-1]
         truth = F.avg_pool2d(target.frames.flatten(0, 1), factor).view_as(stage)
-        losses.append(loss(stage, truth))
+        losses.append(context.modules["multiresolution"](stage, truth))
     return torch.stack(losses).mean()
 
 
@@ -234,14 +273,64 @@ def random_crop(shift: int, *clips: Tensor) -> tuple[Tensor, ...]:
     return tuple(clip[..., rows, columns].contiguous() for clip in clips)
 
 
-def _adversarial(loss_modules: nn.ModuleDict, name: str, kind: AdversarialLoss, shift: int) -> Term:
+def _adversarial(output: Output, context: LossContext, name: str) -> Tensor:
+    kind = context.adversarial
     loss = logistic_generator_loss if kind == "logistic" else wasserstein_generator_loss
+    # In evaluation mode the spectral normalisation stays as the discriminator learned it.
+    return loss(context.modules[name].eval()(*random_crop(context.shift, output.frames)))
 
-    def term(output: Output, target: Target) -> Tensor:
-        # In evaluation mode the spectral normalisation stays as the discriminator learned it.
-        return loss(loss_modules[name].eval()(*random_crop(shift, output.frames)))
 
-    return term
+LOSSES: dict[str, Loss] = {
+    "charbonnier": Loss(1.0, "L1 with a rounded tip, which trains stream", _charbonnier),
+    "motion": Loss(0.1, "photometric loss on the motion that stream found", _motion),
+    "endpoint": Loss(0.02, "distance of that motion from the true one", _endpoint),
+    "texture": Loss(1.0, "distance of local texture statistics, see texture.py", _texture),
+    "imprint": Loss(
+        0.01, "whether samples stand out from their neighbours, see imprint.py", _imprint
+    ),
+    "supervised": Loss(
+        5.0,
+        "L_sv: the adaptive robust loss (Barron 2019), with learned α and c",
+        _supervised,
+        module=lambda channels: AdaptiveRobustLoss(),
+    ),
+    "perceptual": Loss(
+        1.0,
+        "L_LPIPS of the paper: distance of ImageNet features, see perceptual.py",
+        _perceptual,
+        needs=("perceptual",),
+    ),
+    "flow": Loss(
+        2.0,
+        "L_flow: neighbouring frames agree along the optical flow of the truth",
+        _flow,
+        needs=("flow",),
+    ),
+    "adversarial": Loss(
+        0.01,
+        "L_adv: what the 3-D discriminator says of the output",
+        lambda output, target, context: _adversarial(output, context, "adversarial"),
+        module=VideoDiscriminator,
+    ),
+    "adversarial-fft": Loss(
+        0.01,
+        "L_adv,fft: what the discriminator of the 3-D spectrum says of it",
+        lambda output, target, context: _adversarial(output, context, "adversarial-fft"),
+        module=SpectrumDiscriminator,
+    ),
+    "multiresolution": Loss(
+        5.0,
+        "L_sv of the coarser stages, tried and dropped by the authors",
+        _multiresolution,
+        module=lambda channels: AdaptiveRobustLoss(),
+    ),
+}
+"""Every term by its name, with its default weight.
+
+Those from ``supervised`` to ``adversarial-fft`` are the published objective with its weights
+(Reich, Memmel, Grebe 2020); ``charbonnier``, ``motion`` and ``endpoint`` train ``stream``, with
+``texture`` for the eye and ``imprint`` against dots.
+"""
 
 
 def discriminator_loss(

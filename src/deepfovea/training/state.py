@@ -18,7 +18,7 @@ from ..config import FIXED_ON_RESUME, InputError, TrainConfig, expected_one_of, 
 from ..generators.stream.net import StreamState
 from ..generators.unet.blocks import ModulatedDeformConv
 from ..generators.unet.net import DeepFoveaState, RecurrentUNet, UNetState
-from ..losses.terms import DISCRIMINATORS, make_loss_modules
+from ..losses.terms import DISCRIMINATORS, loss_weights, make_loss_modules
 from .chunks import START, Position
 from .muon import Muon
 
@@ -91,7 +91,7 @@ def init_run(
         if new:
             _log.warning("--start-from %s: it lacks %s, which begin untrained", start_from, new)
         net.load_state_dict(weights, strict=False)
-    names = config.loss_weights()
+    names = loss_weights(config.losses)
     loss_modules = make_loss_modules(names, config.discriminator_channels)
     heads = _multiresolution_heads(net) if "multiresolution" in names else nn.ModuleList()
     for module in (net, loss_modules, heads):
@@ -221,7 +221,7 @@ def restore_checkpoint(
     for name in FIXED_ON_RESUME:
         old, new = getattr(before, name), getattr(config, name)
         if name == "losses":
-            old, new = tuple(before.loss_weights()), tuple(config.loss_weights())
+            old, new = tuple(loss_weights(before.losses)), tuple(loss_weights(config.losses))
         if old != new:
             raise InputError(
                 f"--{name.replace('_', '-')}: received {new!r}, but {path} is of a run with "

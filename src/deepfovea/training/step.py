@@ -20,7 +20,15 @@ from ..config import TrainConfig
 from ..generators.stream.net import StreamNet, StreamState
 from ..generators.unet.net import RecurrentUNet
 from ..losses.imprint import fresh_cells
-from ..losses.terms import DISCRIMINATORS, Output, Target, Term, check_finite, discriminator_loss
+from ..losses.terms import (
+    DISCRIMINATORS,
+    Output,
+    Target,
+    Term,
+    check_finite,
+    discriminator_loss,
+    loss_weights,
+)
 from ..metrics.pixel import psnr
 from .chunks import Chunk
 from .state import State, TrainingState, learning_rates, parameters_of
@@ -68,7 +76,7 @@ def train_step(
     generator = training.optimizers["generator"]
     parameters = parameters_of(generator)
     losses, leaves = output_gradients(
-        terms, config.loss_weights(), output, target, parameters, config, training.scaler
+        terms, loss_weights(config.losses), output, target, parameters, config, training.scaler
     )
     backward(output, leaves)
     training.state = type(state)(*(tensor.detach() for tensor in state))

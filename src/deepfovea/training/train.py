@@ -25,7 +25,7 @@ from ..io.atomic import atomic_write
 from ..io.decoded_cache import open_sources
 from ..losses.flow import flow_estimator
 from ..losses.perceptual import PerceptualLoss, load_backbone
-from ..losses.terms import Term, deviations_from_published, make_terms
+from ..losses.terms import LOSSES, Term, deviations_from_published, loss_weights, make_terms
 from ..reds.items import PublishedItems
 from ..reds.splits import split_folder
 from ..runtime.device import pick_device
@@ -216,17 +216,18 @@ def _make_objective(
     config: TrainConfig, training: TrainingState, device: torch.device
 ) -> tuple[dict[str, Term], dict[str, str]]:
     """The terms, and the names under which those with a stand-in are logged."""
-    names = config.loss_weights()
+    names = loss_weights(config.losses)
+    needed = {need for name in names for need in LOSSES[name].needs}
     perceptual = flow = None
     logged_names = {}
-    if "perceptual" in names:
+    if "perceptual" in needed:
         path = Path(config.perceptual_weights) if config.perceptual_weights else None
         backbone = load_backbone(config.perceptual_backbone, path).to(device)
         perceptual = PerceptualLoss(backbone, config.perceptual_resolution)
         logged_names["perceptual"] = f"perceptual/{perceptual.name}"
     if {"flow", "endpoint"} & set(names):
         logged_names |= {name: f"{name}/{config.flow_estimator}" for name in ("flow", "endpoint")}
-    if "flow" in names:
+    if "flow" in needed:
         flow = _flow_estimator(config)
     terms = make_terms(
         names,
@@ -245,7 +246,7 @@ def _flow_estimator(config: TrainConfig) -> FlowEstimator:
 
 
 def _needs_motion(config: TrainConfig) -> bool:
-    return "endpoint" in config.loss_weights() or config.motion_given > 0
+    return "endpoint" in loss_weights(config.losses) or config.motion_given > 0
 
 
 def _open_run(
