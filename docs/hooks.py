@@ -12,7 +12,8 @@ from mkdocs.structure.files import File, InclusionLevel
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md"]
-PICTURES = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("benchmarks/*.png")]
+OTHERS = ["Dockerfile"]
+OTHERS += [path.relative_to(ROOT).as_posix() for path in ROOT.glob("benchmarks/*.png")]
 
 
 def in_site(path):
@@ -22,7 +23,7 @@ def in_site(path):
 
 def on_files(files, config):
     """Add the files from outside docs/."""
-    for path in OUTSIDE + PICTURES:
+    for path in OUTSIDE + OTHERS:
         source = str(ROOT / path)
         level = InclusionLevel.INCLUDED
         files.append(File.generated(config, in_site(path), abs_src_path=source, inclusion=level))

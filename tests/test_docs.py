@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -129,3 +130,8 @@ def test_the_site_builds_without_a_warning(tmp_path):
         assert (tmp_path / "site" / page).is_file()
     reference = (tmp_path / "site" / "reference" / "index.html").read_text()
     assert 'id="deepfovea.Reconstructor"' in reference
+    site = tmp_path / "site"
+    for page in site.rglob("*.html"):  # MkDocs lets links to unknown files pass
+        for link in re.findall(r"(?:href|src)=\"([^\"#?]+)", page.read_text()):
+            if not re.match(r"[a-z]+:|/", link):
+                assert (page.parent / unquote(link)).exists(), f"{page.relative_to(site)}: {link}"
