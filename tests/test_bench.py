@@ -50,7 +50,9 @@ def test_the_fastest_of_several_rounds_counts(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="memory is not told there")
 def test_the_memory_of_a_process_is_not_that_of_the_one_that_started_it():
     ballast = np.ones(2**27)
-    script = "from deepfovea.runtime import bench; print(bench._peak_mib('cpu'))"
+    script = (
+        "from deepfovea.runtime import fresh_process; print(fresh_process.peak_memory_mib('cpu'))"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     assert 50 < float(done.stdout) < ballast.nbytes / 2**20
 

@@ -6,16 +6,9 @@ memory. Unlike the quality figures these vary from run to run and from machine t
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import json
-import os
 import statistics
-import subprocess
-import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +16,7 @@ import torch.nn.functional as F
 
 from ..fovea import sample
 from ..runtime.engine import CompiledGenerator, load_engine
+from ..runtime.fresh_process import call_in_fresh_process, peak_memory_mib, reset_peak_memory
 from .methods import BASELINES, run_method
 from .result import Cost
 
@@ -45,30 +39,11 @@ def measure(
     Raises:
         RuntimeError: the process failed; with its last line.
     """
-    code = "import sys; from deepfovea.evaluate import profile; profile.main(*sys.argv[1:])"
-    # It is alone, even if this process is one of several that share the clips.
-    alone = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
-    package = str(Path(__file__).parents[2])
-    alone["PYTHONPATH"] = os.pathsep.join(filter(None, [package, alone.get("PYTHONPATH")]))
-    alone["OMP_NUM_THREADS"] = str(torch.get_num_threads())
-    done = subprocess.run(
-        [sys.executable, "-c", code, name, device, engine, str(seconds)],
-        env=alone,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise RuntimeError((done.stderr.strip().splitlines() or ["no reason given"])[-1])
-    return Cost(**json.loads(done.stdout.splitlines()[-1]))
+    return Cost(**call_in_fresh_process(measure_here, name, device, engine, seconds))
 
 
-def main(name: str, device: str, engine: str, seconds: str) -> None:
-    """Measure here and print a line of JSON."""
-    print(json.dumps(asdict(measure_here(name, device, engine, float(seconds)))))
-
-
-def measure_here(name: str, device: str, engine: str, seconds: float) -> Cost:
-    """As :func:`measure`, in this process."""
+def measure_here(name: str, device: str, engine: str, seconds: float) -> dict[str, Any]:
+    """As :func:`measure`, in this process and as a dictionary."""
     method: Any = BASELINES[name] if name in BASELINES else load_engine(name, engine, device)
     compiles = isinstance(method, CompiledGenerator)
     network = method.network if compiles else method
@@ -80,8 +55,7 @@ def measure_here(name: str, device: str, engine: str, seconds: float) -> Cost:
     low = torch.stack([still.roll(2 * t, -1) for t in range((CALLS + first) * group)])
     gaze = torch.tensor([(WIDTH - 1) / 2, (HEIGHT - 1) / 2]).expand(1, len(low), 2)
     _, mask = sample(low[None], gaze)
-    _reset_peak_memory(device)
-    before = _memory_kib("VmRSS")
+    before = reset_peak_memory(device)
     frames = run_method(method, low, mask[0], device)
     wall: list[float] = []
     processor: list[float] = []
@@ -91,32 +65,11 @@ def measure_here(name: str, device: str, engine: str, seconds: float) -> Cost:
             next(frames)
         wall.append(time.perf_counter() - start)
         processor.append(time.process_time() - begun)
-    if torch.device(device).type == "cuda":
-        peak: float | None = torch.cuda.max_memory_allocated() / 2**20
-    else:
-        most = _memory_kib("VmHWM")
-        peak = None if most is None or before is None else (most - before) / 2**10
+    peak = None if before is None else peak_memory_mib(device)
+    if peak is not None and before is not None:
+        peak = round(peak - before, 1)
     parameters = sum(p.numel() for p in network.parameters()) if hasattr(network, "scale") else 0
     wall_ms, processor_ms = (
         round(1e3 * statistics.median(times[first:]) / group, 1) for times in (wall, processor)
     )
-    peak = None if peak is None else round(peak, 1)
-    return Cost(wall_ms, processor_ms, peak, parameters, torch.get_num_threads())
-
-
-def _reset_peak_memory(device: str) -> None:
-    """What was freed so far goes back to the system; from here on the peak is counted anew."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    with contextlib.suppress(OSError, AttributeError):  # glibc on Linux
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _memory_kib(name: str) -> int | None:
-    """Memory of this process in KiB by Linux's name for it, None elsewhere."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(name + ":"):
-                return int(line.split()[1])
-    return None
+    return asdict(Cost(wall_ms, processor_ms, peak, parameters, torch.get_num_threads()))

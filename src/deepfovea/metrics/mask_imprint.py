@@ -15,23 +15,13 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ..losses.imprint import detail
 from .base import Metric, Reference
 
 FIRST_FRAME = 9
 """Frames before this one, from 0, are not judged: the start of a video has other faults."""
-
-
-def laplacian(frames: Tensor) -> Tensor:
-    """|Laplacian| of the grey frames on the cells: [T, 3, H, W] -> [T, 1, H/2, W/2]."""
-    gray = frames.mean(1, keepdim=True)
-    # Padding is not counted: the last cell is the last pixel alone.
-    cells = F.avg_pool2d(gray, 2, padding=1, count_include_pad=False)[..., 1:, 1:]
-    x = F.pad(cells, (1, 1, 1, 1), mode="replicate")
-    around = x[..., 1:-1, 2:] + x[..., 1:-1, :-2] + x[..., 2:, 1:-1] + x[..., :-2, 1:-1]
-    return (around - 4.0 * cells).abs()
 
 
 def at_samples(cells: Tensor, jitter: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -70,13 +60,13 @@ def mask_imprint(prediction: Tensor, reference: Reference) -> float:
     """
     if reference.frame_number < FIRST_FRAME:
         return math.nan
-    cells = laplacian(prediction.clamp(0.0, 1.0))[0, 0].double()
+    cells = detail(prediction.clamp(0.0, 1.0)[None])[0, 0, 0].double()
     jitter = None if reference.jitter is None else reference.jitter[0]
-    detail, inside = at_samples(cells, jitter)
+    values, inside = at_samples(cells, jitter)
     sampled = reference.mask[0, 0] > 0
     counted = inside & (reference.eccentricity[0] >= reference.density.outer)
-    others = float(detail[counted & ~sampled].mean())  # nan, as of nothing, where all are sampled
-    return float(detail[counted & sampled].mean()) / others if others else math.nan
+    others = float(values[counted & ~sampled].mean())  # nan, as of nothing, where all are sampled
+    return float(values[counted & sampled].mean()) / others if others else math.nan
 
 
 MASK_IMPRINT = Metric(

@@ -7,14 +7,10 @@ earlier one left, threads or caches, helps or harms.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import platform
-import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +20,7 @@ from ..checkpoint import PRESETS, Generator, build, bundled_models, load, multip
 from ..config import InputError
 from ..fovea import sample
 from .engine import engine_of, load_engine
+from .fresh_process import call_in_fresh_process, peak_memory_mib
 
 WARM_UP = 3
 """Steps that are not counted; engines compile in the second."""
@@ -94,9 +91,8 @@ def bench(
         rate = max(rate, matmul_rate())
         for model in models:
             for engine in engines:
-                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-                    arguments = (model, engine, size, frames, str(device), threads)
-                    row = process.submit(_measure, *arguments).result()
+                measured = call_in_fresh_process(measure, model, engine, size, frames, str(device))
+                row = Row(**measured)
                 if (model, engine) not in best or row.ms_p50 < best[model, engine].ms_p50:
                     best[model, engine] = row
                 if on_row:
@@ -136,15 +132,10 @@ def _network(model: str) -> Generator:
     return load(model)
 
 
-def _measure(
-    model: str,
-    engine: str,
-    size: tuple[int, int],
-    frames: int,
-    device: str,
-    threads: int,
-) -> Row:
-    torch.set_num_threads(threads)
+def measure(
+    model: str, engine: str, size: tuple[int, int], frames: int, device: str
+) -> dict[str, Any]:
+    """One row, as a dictionary, measured in this process."""
     network = _network(model)
     gmac = multiply_adds(network, *size) / 1e9
     params = sum(parameter.numel() for parameter in network.parameters())
@@ -165,32 +156,19 @@ def _measure(
             torch.cuda.synchronize()
         times.append(1e3 * (time.perf_counter() - started) / group)
     timed = np.array(times[WARM_UP:])
-    return Row(
+    row = Row(
         model=model,
         engine=engine_of(runner),
         device=device,
         height=height,
         width=width,
-        threads=threads,
+        threads=torch.get_num_threads(),
         ms_p50=float(np.median(timed)),
         ms_p95=float(np.percentile(timed, 95)),
         frames_per_second=float(1e3 / timed.mean()),
-        peak_mib=_peak_mib(device),
+        peak_mib=peak_memory_mib(device),
         gmac=gmac,
         params=params,
         matmul_share=None,
     )
-
-
-def _peak_mib(device: str) -> float | None:
-    if torch.device(device).type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    if sys.platform == "win32":
-        return None  # which does not tell without another package
-    if sys.platform == "linux":  # whose ru_maxrss begins with that of the process that started it
-        status = Path("/proc/self/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    return asdict(row)

@@ -1,0 +1,89 @@
+"""Measurements in a process of their own: nothing that ran before warms, fills or slows it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_CODE = """
+import json, sys
+from importlib import import_module
+module, name, arguments = sys.argv[1:]
+print(json.dumps(getattr(import_module(module), name)(*json.loads(arguments))))
+"""
+
+
+def call_in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """``function(*arguments)`` in a new Python with as many CPU threads as this one has.
+
+    Args:
+        function: of a module, found there by its name.
+        arguments: what JSON can hold, as must be the result.
+
+    Returns:
+        The result, as it comes out of JSON.
+
+    Raises:
+        RuntimeError: the process failed; with its last line.
+    """
+    # It is alone, even if this process is one of several that share the work.
+    alone = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    package = str(Path(__file__).parents[2])
+    alone["PYTHONPATH"] = os.pathsep.join(filter(None, [package, alone.get("PYTHONPATH")]))
+    alone["OMP_NUM_THREADS"] = str(torch.get_num_threads())
+    what = (function.__module__, function.__name__, json.dumps(arguments))
+    done = subprocess.run(
+        [sys.executable, "-c", _CODE, *what], env=alone, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["no reason given"])[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def peak_memory_mib(device: str) -> float | None:
+    """The most memory that this process has held, MiB; on CUDA, what PyTorch allocated there.
+
+    None where the system does not tell without another package (Windows).
+    """
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    if sys.platform == "win32":
+        return None
+    if sys.platform == "linux":  # whose ru_maxrss begins with that of the process that started it
+        return _status_mib("VmHWM")
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def reset_peak_memory(device: str) -> float | None:
+    """Give freed memory back to the system and count the peak anew.
+
+    Returns:
+        The memory that the process holds from now on, MiB (0 on CUDA, where only what is
+        allocated later counts as the peak); None where the peak of a CPU cannot be reset.
+    """
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return 0.0
+    with contextlib.suppress(OSError, AttributeError):  # glibc on Linux
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+        return _status_mib("VmRSS")
+    return None
+
+
+def _status_mib(name: str) -> float:
+    """An entry of Linux's status of this process, MiB."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition(f"{name}:")[2].split()[0]) / 2**10
