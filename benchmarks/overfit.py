@@ -21,8 +21,8 @@ from PIL import Image
 
 import deepfovea
 from deepfovea.cli import main as command_line
+from deepfovea.config import SCALE
 from deepfovea.metrics.pixel import psnr
-from deepfovea.training.dataset import SCALE
 from deepfovea.video import read_clip
 
 FRAMES, SIDE = 6, 128

@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import pytest
 import torch
 
 
@@ -7,3 +8,11 @@ def pytest_sessionstart():
     # The tensors here are too small to share, and where something else runs on the machine
     # threads that wait for a busy core are many times slower than one.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_engines(tmp_path_factory):
+    """What engines compile does not go into the cache of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("user-cache")))
+        yield

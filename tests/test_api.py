@@ -223,7 +223,7 @@ def test_a_track_may_be_lost():
 
 def test_load_takes_device_and_engine():
     assert next(deepfovea.load("stream", "cpu").parameters()).device.type == "cpu"
-    assert deepfovea.load("stream", engine="onnxruntime", device="cpu").engine == "onnxruntime"
+    assert deepfovea.load("stream", engine="onnxruntime", device="cpu").name == "onnxruntime"
     with pytest.raises(InputError, match="--engine: received 'fastest'"):
         deepfovea.load("stream", engine="fastest")
     with pytest.raises(InputError, match="expected auto, cpu"):

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from presets import preset_of
 from safetensors.torch import save_file
 
 import deepfovea
 from deepfovea import checkpoint
 from deepfovea.checkpoint import (
-    PRESETS,
-    build,
     bundled_models,
     describe,
     load,
@@ -26,6 +25,7 @@ from deepfovea.checkpoint import (
     write,
 )
 from deepfovea.config import InputError
+from deepfovea.generators import PRESETS
 from deepfovea.generators.stream.net import StreamConfig
 from deepfovea.generators.unet.net import UNetConfig
 
@@ -53,7 +53,7 @@ def repeatable():
 @pytest.fixture
 def model(tmp_path):
     path = tmp_path / "model.safetensors"
-    save_model(path, build(TINY), PROVENANCE)
+    save_model(path, preset_of(TINY).build(), PROVENANCE)
     return path
 
 
@@ -95,7 +95,7 @@ def describing(path, about):
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 def test_a_network_comes_back(tmp_path, config):
-    path, network = tmp_path / "model.safetensors", build(config)
+    path, network = tmp_path / "model.safetensors", preset_of(config).build()
     save_model(path, network, PROVENANCE)
     again, provenance = load_with_provenance(path)
     assert type(again) is type(network)
@@ -105,7 +105,7 @@ def test_a_network_comes_back(tmp_path, config):
     assert loaded.keys() == saved.keys()
     for name, tensor in saved.items():
         assert torch.equal(loaded[name], tensor.half().float())
-    rounded = build(config).eval()
+    rounded = preset_of(config).build().eval()
     rounded.load_state_dict({name: tensor.half().float() for name, tensor in saved.items()})
     samples = torch.rand(1, config_frames(config), 3, 32, 32)
     with torch.no_grad():
@@ -126,7 +126,7 @@ def test_a_loaded_network_is_ready_to_use(model):
 
 
 def test_a_file_is_about_two_bytes_for_each_parameter(tmp_path):
-    network = build(StreamConfig(channels=64))
+    network = preset_of(StreamConfig(channels=64)).build()
     save_model(tmp_path / "model.safetensors", network, {})
     parameters = sum(p.numel() for p in network.parameters())
     size = (tmp_path / "model.safetensors").stat().st_size
@@ -232,7 +232,7 @@ def test_a_pickle_is_refused_and_not_run(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(pickle.dumps(Payload()))
     refused(load, path)
-    torch.save({"state": build(TINY).state_dict(), "payload": Payload()}, path)
+    torch.save({"state": preset_of(TINY).build().state_dict(), "payload": Payload()}, path)
     refused(load, path)
     assert not (tmp_path / "was run").exists()
 
@@ -413,6 +413,7 @@ def shelf(tmp_path, monkeypatch, model):
     folder.mkdir()
     model.rename(folder / "tiny.safetensors")
     monkeypatch.setattr(checkpoint, "WEIGHTS", folder)
+    monkeypatch.setitem(PRESETS, "tiny", preset_of(TINY, "tiny.safetensors"))
     return folder
 
 
@@ -454,7 +455,7 @@ def test_a_name_that_no_file_can_have_is_refused(shelf):
 @pytest.mark.parametrize("name", bundled_models())
 def test_what_ships_can_be_loaded(name):
     network, provenance = load_with_provenance(name)
-    assert network.config == PRESETS[name.partition("-")[0]]
+    assert network.config == PRESETS[name].config
     assert provenance
     assert all(tensor.isfinite().all() for tensor in network.state_dict().values())
     assert resolve_path(name).stat().st_size <= (4e6 if name == "stream" else 7e6)
@@ -538,7 +539,7 @@ def cost(about):
 
 def test_describe_counts_parameters_and_multiply_adds(tmp_path):
     config = StreamConfig()
-    path, network = tmp_path / "stream.safetensors", build(config)
+    path, network = tmp_path / "stream.safetensors", preset_of(config).build()
     save_model(path, network, PROVENANCE)
     about = describe(path, 64, 96)
 
@@ -573,7 +574,7 @@ def test_describe_counts_parameters_and_multiply_adds(tmp_path):
 
 def test_the_cost_grows_with_the_pixels_and_is_that_of_one_frame(tmp_path):
     path = tmp_path / "unet.safetensors"
-    save_model(path, build(CONFIGS["2019"]), {})
+    save_model(path, preset_of(CONFIGS["2019"]).build(), {})
 
     def conv(i, o, k, size):
         return i * o * k * k * (32 * 64 * 64 // 2 ** (2 * size))

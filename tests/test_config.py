@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepfovea.checkpoint import PRESETS
 from deepfovea.config import PUBLISHED_DENSITY, Density, InputError, TrainConfig, from_json, to_json
+from deepfovea.generators import PRESETS
 from deepfovea.generators.stream.net import StreamConfig
 from deepfovea.generators.unet.net import UNetConfig
 
@@ -130,7 +130,9 @@ def test_densities_survive_json(density):
     assert from_json(Density, json.loads(to_json(density))) == density
 
 
-@pytest.mark.parametrize("config", [*PRESETS.values(), TrainConfig(), TrainConfig(steps=7)])
+@pytest.mark.parametrize(
+    "config", [*(preset.config for preset in PRESETS.values()), TrainConfig(), TrainConfig(steps=7)]
+)
 def test_configs_survive_json(config):
     again = from_json(type(config), json.loads(to_json(config)))
     assert again == config
@@ -200,7 +202,7 @@ def test_a_missing_value_without_default_is_named():
 
 def test_a_config_that_contradicts_itself_is_refused():
     refused(from_json, Density, {"center": 0.1, "periphery": 0.9})
-    paper = json.loads(to_json(PRESETS["paper"]))
+    paper = json.loads(to_json(PRESETS["paper"].config))
     assert "3 decoder levels" in refused(from_json, UNetConfig, {**paper, "decoder": [128, 64, 16]})
 
 
@@ -219,7 +221,7 @@ def test_a_number_too_large_for_a_float_is_refused():
 
 
 def test_channels_that_are_no_list_are_refused():
-    paper = json.loads(to_json(PRESETS["paper"]))
+    paper = json.loads(to_json(PRESETS["paper"].config))
     refused(from_json, UNetConfig, {**paper, "decoder": "abcd"})
 
 

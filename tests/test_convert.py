@@ -11,14 +11,16 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
+from presets import preset_of
 from safetensors.torch import save_file
 from torchvision.ops import deform_conv2d
 
 import deepfovea
-from deepfovea.checkpoint import PRESETS, build, load_with_provenance
+from deepfovea.checkpoint import load_with_provenance
 from deepfovea.cli import main
 from deepfovea.config import InputError
 from deepfovea.convert import convert
+from deepfovea.generators import PRESETS
 from deepfovea.generators.unet.net import PAPER, PAPER_RELEASED, RecurrentUNet
 
 ENCODER = [(18, 32), (32, 64), (64, 128), (128, 128), (128, 128)]
@@ -207,12 +209,12 @@ def test_the_documented_shapes_are_the_preset():
     documented = shapes((192, 256))
     count = sum(torch.Size(shape).numel() for shape in documented.values())
     with torch.device("meta"):
-        preset = build(PRESETS["paper-released"])
+        preset = PRESETS["paper-released"].build()
     assert count == sum(p.numel() for p in preset.parameters()) == 3_322_554
     plain = sum(torch.Size(shape).numel() for shape in shapes().values())
     assert plain == 2_290_362
     network, _ = convert_state({name: torch.ones(shape) for name, shape in documented.items()})
-    assert network.config == PRESETS["paper-released"] == PAPER_RELEASED
+    assert network.config == PRESETS["paper-released"].config == PAPER_RELEASED
     assert {name: t.shape for name, t in network.state_dict().items()} == {
         name: t.shape for name, t in preset.state_dict().items()
     }
@@ -247,7 +249,7 @@ def test_wrapped_state_dicts_and_safetensors_are_read(tmp_path):
 
 def test_the_first_state_is_seeded_noise_and_the_same_every_time():
     with torch.device("meta"):
-        network = build(PRESETS["paper-released"])
+        network = PRESETS["paper-released"].build()
     samples = torch.zeros(2, 6, 3, 192, 256)
     state = network.initial_state(samples)
     for tensor, again in zip(state, network.initial_state(samples), strict=True):
@@ -261,7 +263,7 @@ def test_the_first_state_is_seeded_noise_and_the_same_every_time():
     assert torch.equal(network.initial_state(samples).r4, state.r4)
     assert torch.equal(torch.random.get_rng_state(), before)
     with torch.device("meta"):
-        other = build(dataclasses.replace(PAPER_RELEASED, first_state_seed=1))
+        other = preset_of(dataclasses.replace(PAPER_RELEASED, first_state_seed=1)).build()
     assert not torch.equal(other.initial_state(samples).r1, state.r1)
 
 

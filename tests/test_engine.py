@@ -1,5 +1,8 @@
 """Claims about engines: they are called like the generator and return what it returns."""
 
+import io
+import threading
+from collections import Counter
 from copy import deepcopy
 
 import pytest
@@ -12,9 +15,15 @@ from deepfovea.generators.stream.net import StreamConfig, StreamNet
 from deepfovea.generators.unet.blocks import ModulatedDeformConv
 from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
 from deepfovea.reconstructor import Reconstructor
+from deepfovea.resample import downsample_2x, upsample_bilinear
 from deepfovea.runtime import engine
-from deepfovea.runtime.engine import load_engine
+from deepfovea.runtime.engine import Engine, load_engine
 from deepfovea.runtime.export import Step, trace
+from deepfovea.runtime.openvino import (
+    openvino_core,
+    sample_grids,
+    wide_convolutions_in_bfloat16,
+)
 from deepfovea.video import to_yuv420
 
 TOLERANCE = 1e-4
@@ -79,7 +88,7 @@ def test_equals_the_generator(request, name, which, steps, batch):
     assert_near(frames, expected)
     assert type(state) is type(end)
     assert_near(tuple(state), tuple(end))
-    assert len(compiled._runs) == 1  # and not PyTorch all the way
+    assert compiled.frames_by[name] == len(samples[0]) - network.frames_per_step
 
     # Step by step, the state handed back, and what was returned stays what it was.
     parts, state = [], None
@@ -132,7 +141,7 @@ def test_planes_are_those_of_the_frames(stream, name, size):
     compiled = load_engine(stream, name, bfloat16=False)
     with torch.inference_mode():
         frames, end = stream(samples, mask)
-    planes, state = compiled.planes(samples, mask)
+    planes, state = compiled.yuv420(samples, mask)
     assert_near(tuple(state), tuple(end))
     for received, expected in zip(planes, to_yuv420(frames, 6), strict=True):
         assert received.shape == expected.shape
@@ -144,17 +153,17 @@ def test_planes_are_those_of_the_frames(stream, name, size):
 def test_planes_of_several_frames_at_a_time(six):
     samples, mask = clip(12)
     frames, _ = six(samples, mask)
-    planes, _ = load_engine(six, "openvino").planes(samples, mask)
+    planes, _ = load_engine(six, "openvino").yuv420(samples, mask)
     for received, expected in zip(planes, to_yuv420(frames, 6), strict=True):
         assert received.shape == expected.shape
         assert (received.int() - expected.int()).abs().max() <= 1
 
 
 def test_only_the_wide_convolutions_are_in_bfloat16(stream):
-    core, step = engine._openvino_core(), Step(stream)
+    core, step = openvino_core(), Step(stream)
     samples, mask = (tensor[:, 0] for tensor in clip(1, 16, 24))
-    model = core.read_model(trace(step, samples, mask, step.initial_state(samples), by_grid=True))
-    engine._wide_convolutions_in_bfloat16(model)
+    model = core.read_model(trace(step, samples, mask, step.initial_state(1, 16, 24)))
+    wide_convolutions_in_bfloat16(model)
     types = {}
     for node in model.get_ordered_ops():
         if node.get_type_name() == "Convolution":
@@ -164,23 +173,126 @@ def test_only_the_wide_convolutions_are_in_bfloat16(stream):
     assert {port.get_element_type().to_string() for port in model.outputs} == {"f32"}
 
 
-def test_only_openvino_and_only_for_stream_computes_in_bfloat16(stream, six):
+def test_only_what_bears_it_is_computed_in_bfloat16(stream, six):
     assert load_engine(stream, "openvino").bfloat16
     assert not load_engine(stream, "openvino", bfloat16=False).bfloat16
     assert not load_engine(six, "openvino").bfloat16
 
 
+def operators(model):
+    return Counter(node.get_type_name() for node in model.get_ordered_ops())
+
+
+@pytest.mark.parametrize("size", [(16, 24), (72, 200)])
+def test_openvino_samples_grids_where_channels_are_few(stream, size):
+    """All but the resizing of many channels and the means of overlapping windows."""
+    step = Step(stream)
+    samples, mask = (tensor[:, 0] for tensor in clip(1, *size))
+    model = openvino_core().read_model(trace(step, samples, mask, step.initial_state(1, *size)))
+    before = operators(model)
+    few = [
+        node
+        for node in model.get_ordered_ops()
+        if node.get_type_name() in ("Interpolate", "AvgPool")
+        and node.input_value(0).shape[1] < 16
+        and list(node.get_attributes().get("strides", [2, 2])) == [2, 2]
+    ]
+    sample_grids(model)
+    after = operators(model)
+    assert after["GridSample"] == before["GridSample"] + len(few)
+    assert sum(before[kind] - after[kind] for kind in ("Interpolate", "AvgPool")) == len(few) > 50
+    # A Slice behind the one padded mean is all that is left of resizing.
+    kept = [n for n in model.get_ordered_ops() if n.get_type_name() == "Interpolate"]
+    assert all(node.input_value(0).shape[1] >= 16 for node in kept)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 14), (37, 120)])
+@pytest.mark.parametrize("shift", [0, 1])
+def test_a_grid_resamples_alike(size, shift):
+    openvino = pytest.importorskip("openvino")
+    size = tuple(2 * (side // 2) for side in size) if shift else size
+    x = torch.rand(2, 3, *size)
+
+    class Resampled(torch.nn.Module):
+        def forward(self, x):
+            return upsample_bilinear(x, 2), upsample_bilinear(x, 8), downsample_2x(x, shift)
+
+    file = io.BytesIO()
+    torch.onnx.export(Resampled(), (x,), file, dynamo=False, opset_version=16)
+    model = openvino_core().read_model(file.getvalue())
+    sample_grids(model)
+    assert operators(model)["GridSample"] == 3
+    compiled = openvino_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for received, expected in zip(compiled(x.numpy()).values(), Resampled()(x), strict=True):
+        assert torch.allclose(torch.from_numpy(received), expected, atol=1e-5)
+    assert openvino
+
+
+def test_frames_flow_while_it_compiles(stream, monkeypatch):
+    """By PyTorch until the other is ready, and from then on by the other; the same frames."""
+    pytest.importorskip("openvino")
+    may_end = threading.Event()
+    make = Engine._make
+
+    def waiting(*arguments):
+        assert may_end.wait(60)
+        return make(*arguments)
+
+    monkeypatch.setattr(Engine, "_make", waiting)
+    ours = load_engine(stream, "auto", bfloat16=False)
+    samples, mask = clip(6)
+    with torch.inference_mode():
+        expected, _ = stream(samples, mask)
+    first, state = ours(samples[:, :4], mask[:, :4])
+    assert ours.summary() == "PyTorch"
+    may_end.set()
+    (future,) = ours._runs.values()
+    future.result(60)
+    last, _ = ours(samples[:, 4:], mask[:, 4:], state)
+    assert_near(torch.cat([first, last], 1), expected)
+    assert ours.frames_by == {"torch": 4, "openvino": 2}
+    assert ours.summary() == "PyTorch 4, OpenVINO 2"
+
+
+def test_what_is_compiled_is_kept_by_weights(stream, six, monkeypatch, tmp_path):
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
+    load_engine(stream, "openvino")(*clip(2))
+    (folder,) = (tmp_path / "deepfovea" / "openvino").iterdir()
+    kept = sorted(folder.iterdir())
+    assert kept
+    load_engine(stream, "openvino")(*clip(2))  # and is found again
+    assert sorted(folder.iterdir()) == kept
+    other = deepcopy(stream)
+    with torch.no_grad():
+        next(other.parameters()).add_(1e-3)
+    load_engine(other, "openvino")(*clip(2))
+    assert len(list(folder.parent.iterdir())) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(stream, monkeypatch, tmp_path):
+    pytest.importorskip("openvino")
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    frames, _ = load_engine(stream, "openvino")(*clip(2))
+    assert frames.isfinite().all()
+
+
 def test_by_name_or_file_and_the_fastest_that_is_there(stream, six, tmp_path, monkeypatch):
     save_model(tmp_path / "model.safetensors", stream, {})
-    assert isinstance(load_engine(tmp_path / "model.safetensors", "torch"), StreamNet)
-    assert load_engine(tmp_path / "model.safetensors").engine == "openvino"
-    assert load_engine(six) is six  # whose own kernels are faster
-    assert isinstance(load_engine(deepcopy(stream), device="meta"), StreamNet)
+    path = tmp_path / "model.safetensors"
+    assert load_engine(path, "torch").name == "torch"
+    assert load_engine(path).name == "openvino"
+    assert load_engine(path, frames=24).name == "torch"  # over before another one is compiled
+    assert load_engine(path, frames=1000).name == "openvino"
+    assert load_engine(six).name == "torch"  # whose own kernels are faster
+    assert load_engine(deepcopy(stream), device="meta").name == "torch"
     there = {"onnx", "onnxruntime"}
     monkeypatch.setattr(engine, "find_spec", lambda name: name in there or None)
-    assert load_engine(tmp_path / "model.safetensors").engine == "onnxruntime"
+    assert load_engine(path).name == "onnxruntime"
     there.clear()
-    assert isinstance(load_engine(tmp_path / "model.safetensors"), StreamNet)
+    assert load_engine(path).name == "torch"
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
 from deepfovea.losses.flow import clip_flow
 from deepfovea.losses.perceptual import PerceptualLoss, load_backbone
 from deepfovea.metrics.temporal import farneback_flow
-from deepfovea.runtime.engine import CompiledGenerator
+from deepfovea.runtime.engine import Engine
 from deepfovea.video import VideoReader, VideoWriter
 
 BASELINES = ["fill", "accumulate", "bicubic-all"]
@@ -451,9 +451,9 @@ def test_engines_give_the_same_figures_and_are_named(root, networks, tmp_path, m
 def test_the_cost_is_that_of_the_engine(networks, monkeypatch):
     pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed (extra export)")
     steps = []
-    step = CompiledGenerator._one_step
+    step = Engine._by_run
     monkeypatch.setattr(
-        CompiledGenerator, "_one_step", lambda self, *x: steps.append(self.engine) or step(self, *x)
+        Engine, "_by_run", lambda self, *x: steps.append(self.name) or step(self, *x)
     )
     model = next(iter(networks))
     found = profile.measure_here(model, "cpu", "onnxruntime", seconds=0.0)

@@ -312,7 +312,7 @@ def test_the_page_names_every_tensor():
 class Different(StreamNet):
     """Computes something else under the tracer."""
 
-    def step(self, samples, mask, state):
+    def step(self, samples, mask, state, motion=None, jitter=None):
         frame, state = super().step(samples, mask, state)
         return frame + (1e-3 if torch.jit.is_tracing() else 0.0), state
 

@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
+from presets import preset_of
 from torch import nn
 
-from deepfovea.checkpoint import PRESETS
 from deepfovea.config import PUBLISHED_LOSSES, InputError, TrainConfig
 from deepfovea.flow import dis_flow
 from deepfovea.fovea import downsample
+from deepfovea.generators import PRESETS
 from deepfovea.generators.stream.net import StreamConfig, StreamNet
 from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
 from deepfovea.losses.adversarial import r1_penalty
@@ -270,7 +271,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_one_pass_has_the_gradient_of_the_weighted_sum(case, monkeypatch):
     net, losses = CASES[case]
-    monkeypatch.setitem(PRESETS, "stream", net)  # under the default name
+    monkeypatch.setitem(PRESETS, "stream", preset_of(net))  # under the default name
     config = TrainConfig(
         losses=tuple(losses), clip=2, chunk=2, batch=2, discriminator_channels=CHANNELS
     )
@@ -307,8 +308,8 @@ def test_one_pass_has_the_gradient_of_the_weighted_sum(case, monkeypatch):
 
 @pytest.mark.parametrize("model", ["stream", "paper"])
 def test_a_step_runs_the_generator_once(model, monkeypatch):
-    monkeypatch.setitem(PRESETS, "stream", STREAM)
-    monkeypatch.setitem(PRESETS, "paper", UNET)
+    monkeypatch.setitem(PRESETS, "stream", preset_of(STREAM))
+    monkeypatch.setitem(PRESETS, "paper", preset_of(UNET))
     config = TrainConfig(
         model=model, losses=PUBLISHED_LOSSES, clip=2, chunk=2, discriminator_channels=CHANNELS
     )
@@ -351,7 +352,7 @@ def test_padding_is_not_scored():
 
 
 def test_what_is_no_number_is_not_learned_from(monkeypatch):
-    monkeypatch.setitem(PRESETS, "stream", STREAM)
+    monkeypatch.setitem(PRESETS, "stream", preset_of(STREAM))
     config = TrainConfig(losses=("supervised", "adversarial"), discriminator_channels=CHANNELS)
     training = init_run(config, torch.device("cpu"))
     terms = terms_of(loss_weights(config.losses), training.loss_modules)

@@ -12,11 +12,13 @@ import media
 import numpy as np
 import pytest
 import torch
+from presets import preset_of
 
 from deepfovea import checkpoint
-from deepfovea.checkpoint import PRESETS, save_model
+from deepfovea.checkpoint import save_model
 from deepfovea.cli import train as cli_train
 from deepfovea.config import PUBLISHED_TRAINING
+from deepfovea.generators import PRESETS
 from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
 from deepfovea.reds import validate as validation
 from deepfovea.training import train as training
@@ -234,7 +236,7 @@ def test_train_interrupt_resume_validate_and_infer(main_py, tmp_path, monkeypatc
                 for t, image in enumerate(media.moving(10, 64, 96)):
                     writer.write(image, t / 24)
     tiny = UNetConfig(6, False, True, (2,) * 5, (2,) * 4, (2, 18))
-    monkeypatch.setitem(PRESETS, "paper", tiny)
+    monkeypatch.setitem(PRESETS, "paper", preset_of(tiny))
     small = dataclasses.replace(
         PUBLISHED_TRAINING,
         losses=("supervised", "perceptual", "flow"),

@@ -204,15 +204,14 @@ def test_the_frames_teach_all_but_the_motion():
 
 def test_every_parameter_receives_gradient():
     net = lively()
-    net.task_flow = True
     large = texture(24, 64)
     parts = [(0, 0), (1, 3), (2, 6)]  # of the upper half and the lower, which move apart
     moving = [
         torch.cat([large[..., :12, a : a + 32], large[..., 12:, b : b + 32]], 2) for a, b in parts
     ]
     mask = draw_mask(torch.full((1, 3, 1, 24, 32), 0.5))
-    frames, _ = net(torch.stack(moving, 1) * mask, mask)
-    frames.square().sum().backward()
+    frames, motion, _, _ = net.forward_with_aux(torch.stack(moving, 1) * mask, mask)
+    (frames.square().sum() + motion.square().sum()).backward()
     dead = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
     assert dead == []
     assert all(p.grad.isfinite().all() for p in net.parameters())

@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from presets import preset_of
 from torch.utils.data import DataLoader
 
 import deepfovea
 from deepfovea import checkpoint
-from deepfovea.checkpoint import PRESETS
 from deepfovea.cli import main
 from deepfovea.config import PUBLISHED_LOSSES, InputError, TrainConfig
+from deepfovea.generators import PRESETS
 from deepfovea.generators.stream.net import StreamConfig, StreamNet
 from deepfovea.generators.unet.net import UNetConfig
 from deepfovea.io.decoded_cache import Source, open_sources
@@ -99,8 +100,8 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setitem(PRESETS, "stream", SMALL)
-    monkeypatch.setitem(PRESETS, "paper", UNET)
+    monkeypatch.setitem(PRESETS, "stream", preset_of(SMALL))
+    monkeypatch.setitem(PRESETS, "paper", preset_of(UNET))
 
 
 def contents(run):
@@ -249,7 +250,7 @@ def test_only_the_clips_that_start_get_a_new_state():
     torch.manual_seed(0)
     noisy = dataclasses.replace(UNET, first_state_std=0.5)
     for config, time in ((SMALL, 1), (UNET, 2), (noisy, 2)):
-        net = checkpoint.build(config)
+        net = preset_of(config).build()
         samples, mask = torch.rand(2, 2, time, 3, 32, 32), torch.ones(2, 2, time, 1, 32, 32)
         with torch.no_grad():
             _, state = net(samples[0], mask[0])
@@ -448,15 +449,15 @@ def test_a_stand_in_is_named_wherever_its_value_appears(data, cache, tmp_path, s
 @pytest.mark.parametrize("model", ["stream", "paper", "deepfovea"])
 def test_every_network_can_be_trained_with_every_loss(data, cache, tmp_path, monkeypatch, model):
     shrunk = {"encoder": (4, 4, 4, 4, 4), "decoder": (4, 4, 4, 4, 4)}
-    monkeypatch.setitem(PRESETS, "stream", SMALL)
-    monkeypatch.setitem(PRESETS, "paper", UNET)
-    ancestor = dataclasses.replace(PRESETS["deepfovea"], **shrunk)
-    monkeypatch.setitem(PRESETS, "deepfovea", ancestor)
+    monkeypatch.setitem(PRESETS, "stream", preset_of(SMALL))
+    monkeypatch.setitem(PRESETS, "paper", preset_of(UNET))
+    ancestor = dataclasses.replace(PRESETS["deepfovea"].config, **shrunk)
+    monkeypatch.setitem(PRESETS, "deepfovea", preset_of(ancestor))
     extra = {"stream": ("charbonnier", "motion"), "paper": ("multiresolution",), "deepfovea": ()}
     losses = (*PUBLISHED_LOSSES, *extra[model])
     config = dataclasses.replace(ADVERSARIAL, model=model, steps=1, crop=128, losses=losses, r1=1.0)
     path = train(data, tmp_path / model, config, cache=cache)
-    assert deepfovea.load(path).config == PRESETS[model]
+    assert deepfovea.load(path).config == PRESETS[model].config
 
 
 def test_a_loss_that_is_not_finite_stops_with_one_line(

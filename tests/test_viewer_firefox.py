@@ -24,7 +24,7 @@ from noise import (
 from viewing import running_viewer
 
 from deepfovea.gaze import read_track
-from deepfovea.runtime.engine import ENGINE_NAMES, engine_of, load_engine
+from deepfovea.runtime.engine import BACKENDS, load_engine
 
 pytest.importorskip("websockets", reason="websockets is not installed (it is in the extra viewer)")
 pytestmark = pytest.mark.skipif(
@@ -274,8 +274,8 @@ def test_live_figures(page, folder):
     assert 0 < float(text(page, "#latency")) <= float(text(page, "#latency95"))
     assert 5 < float(text(page, "#psnr")) < 60
     assert text(page, "#model-name") == "tiny.safetensors"
-    fastest = engine_of(load_engine(folder / "tiny.safetensors", "auto", "cpu"))
-    assert text(page, "#engine") == f"{ENGINE_NAMES[fastest]}, cpu"
+    fastest = load_engine(folder / "tiny.safetensors", "auto", "cpu").name
+    assert text(page, "#engine") == f"{BACKENDS[fastest].title}, cpu"
 
 
 def test_at_phone_width_in_the_dark(page):

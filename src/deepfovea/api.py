@@ -15,16 +15,17 @@ from PIL import Image
 from torch import Tensor
 
 from .arrays import Frame, like, to_tensor
-from .checkpoint import Generator
+from .checkpoint import load as load_network
 from .config import PUBLISHED_DENSITY, Density, InputError
 from .files_to_files import pad, reconstruct_file
 from .fovea import downsample
 from .gaze import GazeTrack, center, from_pixels
+from .generators import Network
 from .images import to_image
 from .io.outputs import ensure_folder
-from .reconstructor import Gaze, Reconstructor
+from .reconstructor import Gaze, Model, Reconstructor
 from .runtime.device import pick_device
-from .runtime.engine import CompiledGenerator, load_engine
+from .runtime.engine import Engine, load_engine
 from .video import VideoReader, VideoWriter
 
 FRAME_RATE = 24
@@ -33,14 +34,14 @@ FRAME_RATE = 24
 
 def load(
     model: str | Path, device: str | torch.device = "auto", engine: str = "torch"
-) -> Generator | CompiledGenerator:
+) -> Network | Engine:
     """A trained generator, ready to use (evaluation mode, float32).
 
     Args:
         model: a name of a bundled model, or the path of a ``.safetensors`` file.
         device: ``auto`` (CUDA, else MPS, else the CPU), or a device.
-        engine: what runs it: ``torch``; or ``onnxruntime``, ``openvino`` or ``auto``, which give
-            the same frames faster on a CPU.
+        engine: what runs it: ``torch``, the network itself; or an engine around it,
+            ``onnxruntime``, ``openvino`` or ``auto``, which gives the same frames faster on a CPU.
 
     Returns:
         ``frames, state = model(samples, mask, state)``.
@@ -49,14 +50,15 @@ def load(
         InputError: unknown name, no such file, damaged or foreign file; an unknown device or
             engine, or one that cannot be used here.
     """
-    return load_engine(model, engine, pick_device(str(device)))
+    picked = pick_device(str(device))
+    return load_network(model, picked) if engine == "torch" else load_engine(model, engine, picked)
 
 
 def reconstruct(
     source: Any,
     output: str | Path | None = None,
     *,
-    model: str | Path | Generator | CompiledGenerator = "stream",
+    model: str | Path | Model = "stream",
     gaze: GazeTrack | Gaze | Sequence[Gaze] | np.ndarray | Tensor | None = None,
     simulate: bool = False,
     density: Density = PUBLISHED_DENSITY,
@@ -184,7 +186,7 @@ def _frames(
     times: Iterable[float],
 ) -> Iterator[Any]:
     """Frame after frame, each of the type of the one it was made from."""
-    scale = reconstructor.model.scale
+    scale = reconstructor.engine.scale
     waiting: list[tuple[Frame, int, int]] = []
 
     def pairs() -> Iterator[tuple[Tensor, Gaze]]:

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 from safetensors import SafetensorError
@@ -23,26 +23,11 @@ from torch.overrides import TorchFunctionMode
 
 from .config import InputError, from_json
 from .foreign import refuse
-from .generators.stream.net import StreamConfig, StreamNet
-from .generators.unet.net import (
-    DEEPFOVEA_2019,
-    PAPER,
-    PAPER_RELEASED,
-    RecurrentUNet,
-    UNetConfig,
-)
+from .generators import NETWORKS, PRESETS, Config, Network, Preset
 from .io.atomic import atomic_write
 
 FORMAT = 1
 WEIGHTS = Path(__file__).parent / "weights"
-
-PRESETS: dict[str, StreamConfig | UNetConfig] = {
-    "stream": StreamConfig(),
-    "paper": PAPER,
-    "paper-released": PAPER_RELEASED,
-    "deepfovea": DEEPFOVEA_2019,
-}
-"""Names of networks and their numbers."""
 
 _MAX_HEADER_BYTES = 2**20  # the longest that training writes has 94 kB
 _MAX_AXES = 8
@@ -60,20 +45,19 @@ _UNREADABLE = (
     OSError,
 )
 
-Generator = StreamNet | RecurrentUNet
-
-
-def build(config: StreamConfig | UNetConfig) -> Generator:
-    """The untrained network of a configuration."""
-    return StreamNet(config) if isinstance(config, StreamConfig) else RecurrentUNet(config)
-
 
 def bundled_models() -> list[str]:
-    """Names of the networks whose trained weights come with the package."""
-    return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
+    """Names of the presets whose trained weights come with the package."""
+    return [
+        name for name, preset in PRESETS.items() if (path := _weights(preset)) and path.is_file()
+    ]
 
 
-def load(model: str | Path, device: str | torch.device = "cpu") -> Generator:
+def _weights(preset: Preset) -> Path | None:
+    return WEIGHTS / preset.weights if preset.weights else None
+
+
+def load(model: str | Path, device: str | torch.device = "cpu") -> Network:
     """A trained generator, ready to use (evaluation mode, float32).
 
     Args:
@@ -87,8 +71,11 @@ def load(model: str | Path, device: str | torch.device = "cpu") -> Generator:
     return network.to(device).eval()
 
 
-class _Unfilled(TorchFunctionMode):
-    """Without initial values, for which PyTorch up to 2.10 imports SymPy first (2 s)."""
+class _SkipInit(TorchFunctionMode):
+    """Leaves out the initial values of parameters, which a check of shapes does not need.
+
+    On the device "meta" PyTorch would import SymPy for them, which takes two seconds.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -99,7 +86,7 @@ class _Unfilled(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def load_with_provenance(model: str | Path) -> tuple[Generator, dict[str, Any]]:
+def load_with_provenance(model: str | Path) -> tuple[Network, dict[str, Any]]:
     """As :func:`load`, with what the file says of its making (empty where it says nothing)."""
     path = resolve_path(model)
     tensors, metadata = read(path)
@@ -110,22 +97,24 @@ def load_with_provenance(model: str | Path) -> tuple[Generator, dict[str, Any]]:
             f"{path}: received a file of kind {metadata.get('kind')!r:.100}; expected a "
             "model, or a checkpoint of a training run"
         )
-    config_type = {"stream": StreamConfig, "unet": UNetConfig}.get(str(metadata.get("network")))
-    if config_type is None:
+    kind = metadata.get("network")
+    network_type = NETWORKS.get(kind) if isinstance(kind, str) else None
+    if network_type is None:
         raise InputError(
-            f"{path}: received a network of type {metadata.get('network')!r:.100}; expected "
-            "'stream' or 'unet'; a newer deepfovea may know it"
+            f"{path}: received a network of type {kind!r:.100}; expected "
+            f"{' or '.join(map(repr, NETWORKS))}; a newer deepfovea may know it"
         )
-    config: StreamConfig | UNetConfig = from_json(
-        config_type, metadata.get("config"), source=str(path)
+    config = cast(
+        Config, from_json(network_type.config_type, metadata.get("config"), source=str(path))
     )
+    preset = Preset(network_type, config, None, str(path))
     try:
         # Built without memory first: numbers that do not fit the weights allocate nothing.
-        with torch.device("meta"), _Unfilled():
-            shapes = {name: t.shape for name, t in build(config).state_dict().items()}
+        with torch.device("meta"), _SkipInit():
+            shapes = {name: t.shape for name, t in preset.build().state_dict().items()}
         if shapes != {name: t.shape for name, t in tensors.items()}:
             raise RuntimeError("other names or shapes")
-        network = build(config)
+        network = preset.build()
         network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except InputError:
         raise
@@ -156,14 +145,17 @@ def describe(model: str | Path, height: int = 192, width: int = 256) -> dict[str
         height: h of the low-resolution frame for which the cost is counted; ``width`` likewise.
 
     Returns:
-        Names and values: file, network, parameters, scale, frames per step, multiply-adds per
-        frame (convolutions and matrix products, counted by PyTorch), configuration, provenance.
+        Names and values: for a preset what it is and its source; file, network, parameters,
+        scale, frames per step, multiply-adds per frame (convolutions and matrix products, counted
+        by PyTorch), configuration, provenance.
     """
     network, provenance = load_with_provenance(model)
     path = resolve_path(model)
     scale = network.scale
     macs = multiply_adds(network, height, width)
+    preset = PRESETS.get(str(model))
     return {
+        **({"summary": preset.summary, "source": preset.source} if preset else {}),
         "file": f"{path} ({path.stat().st_size / 2**20:.2f} MiB)",
         "network": type(network).__name__,
         "parameters": sum(p.numel() for p in network.parameters()),
@@ -177,7 +169,7 @@ def describe(model: str | Path, height: int = 192, width: int = 256) -> dict[str
     }
 
 
-def multiply_adds(network: Generator, height: int, width: int) -> float:
+def multiply_adds(network: Network, height: int, width: int) -> float:
     """Multiply-adds per frame h × w: convolutions and matrix products, counted by PyTorch."""
     from torch.utils.flop_counter import FlopCounterMode  # which imports Triton
 
@@ -191,9 +183,8 @@ def multiply_adds(network: Generator, height: int, width: int) -> float:
 
 def resolve_path(model: str | Path) -> Path:
     """The file of a model's name or path."""
-    named = WEIGHTS / f"{model}.safetensors"
     if str(model) in bundled_models():
-        return named
+        return WEIGHTS / str(PRESETS[str(model)].weights)
     path = Path(model)
     with contextlib.suppress(OSError):  # a name too long for a path
         if path.is_file():
@@ -203,7 +194,7 @@ def resolve_path(model: str | Path) -> Path:
             f"{path}: no such file; expected a .safetensors file or one of {bundled_models()}"
         )
     hint = (
-        f"it is a known network whose weights are not shipped: train it with "
+        f"its weights do not come with the package: train it with "
         f"'deepfovea train --model {model}' and give the path of its model.safetensors"
         if str(model) in PRESETS
         else f"expected one of {bundled_models()} or the path of a .safetensors file"
@@ -211,15 +202,14 @@ def resolve_path(model: str | Path) -> Path:
     raise InputError(f"unknown model {str(model)[:80]!r}: {hint}")
 
 
-def architecture(network: Generator) -> dict[str, Any]:
+def architecture(network: Network) -> dict[str, Any]:
     """What a file says of a network beside its weights: its type and its configuration."""
-    kind = "stream" if isinstance(network, StreamNet) else "unet"
-    return {"network": kind, "config": asdict(network.config)}
+    return {"network": network.kind, "config": asdict(network.config)}
 
 
 def save_model(
     path: Path,
-    network: Generator,
+    network: Network,
     provenance: Mapping[str, Any],
     dtype: torch.dtype = torch.float16,
 ) -> None:

@@ -14,6 +14,12 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+SCALE = 4
+"""Output size over low-resolution size, as published, in simulation, training and evaluation."""
+
+LARGEST_SIDE = 4096
+"""Of h and w; the sides of the output, four times as long, are then the longest of H.264."""
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used.

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .config import PUBLISHED_DENSITY, Density, InputError
+from .config import LARGEST_SIDE, PUBLISHED_DENSITY, Density, InputError
 from .fill import pull_push
 from .fovea import downsample, sample
 from .gaze import DisplayGeometry, GazeTrack, center
@@ -29,9 +29,6 @@ from .resample import upsample_bicubic
 from .video import ALPHA_SUFFIXES, VideoReader, VideoWriter
 
 _log = logging.getLogger(__name__)
-
-LARGEST_SIDE = 4096
-"""Of h and w; the sides of the output, four times as long, are then the longest of H.264."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ def reconstruct_file(
     gaze = gaze or center()
     if not isinstance(reconstructor, Reconstructor):
         reconstructor = Reconstructor(reconstructor)
-    scale = reconstructor.model.scale
+    scale = reconstructor.engine.scale
     reconstructor.reset()
     frames, sampled, quality, baseline = 0, 0.0, 0.0, 0.0
     started = time.perf_counter()

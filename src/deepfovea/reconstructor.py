@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing
 from itertools import islice
 from math import isfinite
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,29 +17,16 @@ from .checkpoint import load
 from .config import PUBLISHED_DENSITY, Density, InputError
 from .fovea import sample
 from .gaze import DisplayGeometry
+from .generators import Network
 from .io.prefetch import few_processors, prefetch, prefetch_map
-from .video import YUV420, colorspace_of, to_yuv420
+from .runtime.engine import Engine
+from .video import YUV420
 
 Result = TypeVar("Result")
 
 
-class State(Protocol):
-    """What a generator leaves for its next call: a NamedTuple of tensors."""
-
-
-class Model(Protocol):
-    """What the loop asks of a generator.
-
-    See :class:`deepfovea.generators.stream.net.StreamNet`.
-    """
-
-    scale: int
-    frames_per_step: int
-
-    def __call__(self, samples: Tensor, mask: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """Samples [B,T,3,h,w] and mask [B,T,1,h,w] to frames [B,T,3,s·h,s·w] and state."""
-        ...
-
+Model = Network | Engine
+"""What can be reconstructed with."""
 
 Gaze = tuple[float, float]
 """(x, y) in low-resolution pixels."""
@@ -77,7 +64,8 @@ class Reconstructor:
             shown = reconstructor(frame, gaze_px)  # four times larger, of the type of frame
 
     Args:
-        model: a generator, which is used on the device where it is; or its name or path.
+        model: a generator, which is used on the device where it is, or an engine that runs one;
+            or the name or path of a generator.
         density: how densely to sample, by distance from the gaze.
         seed: of the random draws.
         blue_noise: even rather than independent draws.
@@ -93,24 +81,22 @@ class Reconstructor:
         blue_noise: bool = False,
         geometry: DisplayGeometry | None = None,
     ) -> None:
-        self.model: Model = load(model) if isinstance(model, str | Path) else model
-        if not hasattr(self.model, "scale") or not hasattr(self.model, "frames_per_step"):
+        model = load(model) if isinstance(model, str | Path) else model
+        if not hasattr(model, "scale") or not hasattr(model, "frames_per_step"):
             raise InputError(
                 f"model: received {type(model).__name__}, expected a generator, as "
                 "deepfovea.load('stream') returns it, or its name"
             )
+        self.engine = model if isinstance(model, Engine) else Engine(model)
         self.density = density
         self.seed = seed
         self.blue_noise = blue_noise
         self.geometry = geometry
-        network = self.model if isinstance(self.model, torch.nn.Module) else torch.nn.Module()
-        parameter = next(network.parameters(), None)
-        self.device = torch.device("cpu") if parameter is None else parameter.device
         self.reset()
 
     def reset(self) -> None:
         """Begin a new video."""
-        self.state: State | None = None
+        self.state: Any = None
         self.frames_seen = 0
         self.size: tuple[int, int] | None = None
 
@@ -131,9 +117,9 @@ class Reconstructor:
                 video, no gaze where one is needed, or one that is not finite.
             ValueError: the generator needs several frames at once (use :meth:`stream`).
         """
-        if self.model.frames_per_step != 1:
+        if self.engine.frames_per_step != 1:
             raise ValueError(
-                f"this generator takes {self.model.frames_per_step} frames at a time; use stream()"
+                f"this generator takes {self.engine.frames_per_step} frames at a time; use stream()"
             )
         return like(next(self.stream([(to_tensor(frame), gaze_px)])).frame, frame)
 
@@ -171,7 +157,7 @@ class Reconstructor:
         generate: Callable[[Sampled], list[Result]],
     ) -> Generator[Result, None, None]:
         with ExitStack() as stack:
-            if self.device.type == "cpu" and few_processors():
+            if self.engine.device.type == "cpu" and few_processors():
                 # Threads that wake up often would make those of the generator wait.
                 sampled: Iterable[Sampled] = self._sampled(frames)
             else:
@@ -181,7 +167,7 @@ class Reconstructor:
                 yield from results
 
     def _sampled(self, frames: Iterable[tuple[Tensor, Gaze | None]]) -> Iterator[Sampled]:
-        group = self.model.frames_per_step
+        group = self.engine.frames_per_step
         source = iter(frames)
         while pairs := list(islice(source, group)):
             count = len(pairs)
@@ -195,7 +181,7 @@ class Reconstructor:
     def _reconstructed(self, group: Sampled) -> list[Reconstructed]:
         samples, mask, gaze = group
         with torch.inference_mode():
-            output, self.state = self.model(samples, mask, self.state)
+            output, self.state = self.engine(samples, mask, self.state)
             frames = _clamped(output[0])
         return [
             Reconstructed(frames[t], samples[0, t], mask[0, t], gaze_px)
@@ -205,15 +191,9 @@ class Reconstructor:
     def _to_yuv(self, group: Sampled) -> list[YuvFrame]:
         samples, mask, gaze = group
         with torch.inference_mode():
-            # Compiled generators make them in their graph.
-            planes_of = getattr(self.model, "planes", self._planes)
-            (luma, chroma), self.state = planes_of(samples, mask, self.state)
+            (luma, chroma), self.state = self.engine.yuv420(samples, mask, self.state)
         times = range(len(gaze))
         return [YuvFrame(YUV420(luma[0, t], chroma[0, t]), mask[0, t]) for t in times]
-
-    def _planes(self, samples: Tensor, mask: Tensor, state: State | None) -> tuple[YUV420, State]:
-        frames, state = self.model(samples, mask, state)
-        return to_yuv420(frames, colorspace_of(frames.shape[-1], frames.shape[-2])), state
 
     def _check(self, frame: Tensor, gaze_px: Gaze | None) -> None:
         """Refuse what would be nonsense further on.
@@ -245,7 +225,7 @@ class Reconstructor:
     def _sample(self, pairs: list[tuple[Tensor, Gaze | None]]) -> tuple[Tensor, Tensor]:
         # A single one is not copied, which would be work for PyTorch's threads: see fovea.
         images = [frame[None, None] for frame, _ in pairs]
-        frames = (torch.cat(images, 1) if len(images) > 1 else images[0]).to(self.device)
+        frames = (torch.cat(images, 1) if len(images) > 1 else images[0]).to(self.engine.device)
         if frames.shape[2] == 4:
             mask = (frames[:, :, 3:] > 0).to(frames.dtype)
             return frames[:, :, :3] * mask, mask

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,29 +14,9 @@ def upsample_bicubic(frames: Tensor, scale: int = 4) -> Tensor:
     return large.reshape(*frames.shape[:-2], *large.shape[-2:]).clamp(0.0, 1.0)
 
 
-_by_grid: ContextVar[bool] = ContextVar("by_grid", default=False)
-
-
-@contextmanager
-def resampled_by_grid() -> Iterator[None]:
-    """Within it :func:`upsample_bilinear` and :func:`downsample_2x` sample a grid for few channels.
-
-    The result is the same up to rounding. OpenVINO takes a quarter of the time for it; PyTorch
-    and ONNX Runtime would take longer.
-    """
-    token = _by_grid.set(True)
-    try:
-        yield
-    finally:
-        _by_grid.reset(token)
-
-
 def upsample_bilinear(x: Tensor, factor: int) -> Tensor:
     """Bilinear (``align_corners=False``): [B, C, h, w] to [B, C, factor·h, factor·w]."""
-    if not _grid_is_faster(x):
-        return F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)
-    height, width = x.shape[-2:]
-    return bilinear_sample((pixel_grid(x, factor * height, factor * width) + 0.5) / factor - 0.5, x)
+    return F.interpolate(x, scale_factor=float(factor), mode="bilinear", align_corners=False)
 
 
 def downsample_2x(x: Tensor, shift: int = 0) -> Tensor:
@@ -48,22 +24,14 @@ def downsample_2x(x: Tensor, shift: int = 0) -> Tensor:
 
     With ``shift`` 1, for even sides, of the pixels 2i+1 and 2i+2, the last ones repeated.
     """
-    if not _grid_is_faster(x):
-        # Padding is not counted: the last mean is that of the last pixel alone.
-        means = F.avg_pool2d(x, 2, padding=shift, count_include_pad=False)
-        return means[..., shift:, shift:]
-    height, width = x.shape[-2:]
-    # The bilinear value in the middle of the four.
-    return bilinear_sample(2.0 * pixel_grid(x, height // 2, width // 2) + (0.5 + shift), x)
+    # Padding is not counted: the last mean is that of the last pixel alone.
+    means = F.avg_pool2d(x, 2, padding=shift, count_include_pad=False)
+    return means[..., shift:, shift:]
 
 
 def avg_pool_8(x: Tensor) -> Tensor:
     """Means of 8×8 pixels: [B, C, h, w] to [B, C, h/8, w/8]."""
     return downsample_2x(downsample_2x(downsample_2x(x)))
-
-
-def _grid_is_faster(x: Tensor) -> bool:
-    return _by_grid.get() and x.shape[1] < 16
 
 
 def pixel_grid(like: Tensor, height: int, width: int) -> Tensor:

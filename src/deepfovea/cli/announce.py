@@ -75,8 +75,8 @@ def announce(
     total: int | None,
 ) -> None:
     """Print sizes, number of frames and, where it takes a while, an estimate of the time."""
-    model = reconstructor.model
-    scale = model.scale
+    engine = reconstructor.engine
+    scale = engine.scale
     height, width = reader.height, reader.width
     low = [-(-side // scale) if options.simulate else side for side in (height, width)]
     large = (height, width) if options.simulate else (scale * height, scale * width)
@@ -86,7 +86,7 @@ def announce(
         f"{output}: {large[1]}x{large[0]}"
     )
     if total and total * low[0] * low[1] > SHORT_WORK:
-        line += f"; about {_estimate(model, low[0], low[1], total, reconstructor.device)} or less"
+        line += f"; about {_estimate(engine.network, low[0], low[1], total, engine.device)} or less"
     print(one_line(line), file=sys.stderr, flush=True)
     if not options.simulate and not reader.has_alpha and low[0] * low[1] > LARGEST_USUAL_LOW:
         print(

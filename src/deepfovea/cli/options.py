@@ -338,14 +338,15 @@ def frame_total(reader: Any, frames: int | None) -> int | None:
 
 
 def make_reconstructor(
-    options: argparse.Namespace, geometry: DisplayGeometry | None
+    options: argparse.Namespace, geometry: DisplayGeometry | None, frames: int | None = None
 ) -> Reconstructor:
-    """The model with the sampling that was asked for."""
+    """The model with the sampling that was asked for; ``frames``: how many, where it is known."""
     from ..reconstructor import Reconstructor
     from ..runtime.device import pick_device
     from ..runtime.engine import load_engine
 
-    model = load_engine(options.model, options.engine, pick_device(options.device))
+    device = pick_device(options.device)
+    model = load_engine(options.model, options.engine, device, frames=frames)
     return Reconstructor(
         model, options.density, seed=options.seed, blue_noise=options.blue_noise, geometry=geometry
     )

@@ -61,7 +61,7 @@ def _reconstruct(options: argparse.Namespace) -> None:
     refuse_folder_of_videos(options.input)
     with VideoReader(options.input, frame_rate=options.frame_rate) as reader:
         gaze, geometry, total = gaze_and_display(options, reader)
-        reconstructor = make_reconstructor(options, geometry)
+        reconstructor = make_reconstructor(options, geometry, total)
         announce(options, reader, output, reconstructor, total)
     with ProgressBar(total) as advance:
         summary = reconstruct_file(
@@ -79,7 +79,8 @@ def _reconstruct(options: argparse.Namespace) -> None:
         )
     print(
         f"{output}: {summary.frames} frames, {100 * summary.sampled:.1f} % of the low-resolution "
-        f"pixels sampled, {summary.frames_per_second:.1f} frames/s{quality(summary)}"
+        f"pixels sampled, {summary.frames_per_second:.1f} frames/s by "
+        f"{reconstructor.engine.summary()}{quality(summary)}"
     )
     if beside:
         panels = "samples | reconstruction" + " | original" * options.simulate

@@ -67,7 +67,7 @@ def _view(options: argparse.Namespace) -> None:
     from ..checkpoint import bundled_models, resolve_path
     from ..demo import demo_video
     from ..runtime.device import pick_device
-    from ..runtime.engine import ENGINE_NAMES, engine_of, load_engine
+    from ..runtime.engine import BACKENDS, load_engine
     from ..video import find_videos
     from ..viewer.player import Player
     from ..viewer.server import serve
@@ -95,7 +95,7 @@ def _view(options: argparse.Namespace) -> None:
 
     def load_model(name: str) -> LoadedModel:
         model = load_engine(models[name], options.engine, device)
-        return LoadedModel(model, f"{ENGINE_NAMES[engine_of(model)]}, {device}")
+        return LoadedModel(model, f"{BACKENDS[model.name].title}, {device}")
 
     def ready(url: str) -> None:
         print(f"look at {url} (Ctrl+C ends)", flush=True)

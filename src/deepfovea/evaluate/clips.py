@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..config import InputError
+from ..config import SCALE, InputError
 from ..fovea import downsample
 from ..video import VideoReader
-from .methods import SCALE
 
 
 @dataclass(frozen=True, eq=False)

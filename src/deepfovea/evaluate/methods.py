@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..config import SCALE
 from ..fill import accumulate, pull_push
 from ..flow import dis_flow
 from ..resample import upsample_bicubic
+from ..runtime.engine import Engine
 
 Method = Callable[[Tensor, Tensor, Any], tuple[Tensor, Any]]
 """(samples [B,T,3,h,w], mask [B,T,1,h,w], state) -> frames [B,T,3,H,W], state."""
-
-SCALE = 4
 
 
 def fill_frames(samples: Tensor, mask: Tensor, state: None = None) -> tuple[Tensor, None]:
@@ -55,7 +55,7 @@ def run_method(
         for frame in low:
             yield upsample_bicubic(frame.to(device), SCALE).cpu()
         return
-    group, state = getattr(method, "frames_per_step", 1), None
+    group, state = method.frames_per_step if isinstance(method, Engine) else 1, None
     for start in range(0, len(low), group):
         here, known = (x[start : start + group] for x in (low, mask))
         count = len(here)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from ..fovea import sample
-from ..runtime.engine import CompiledGenerator, load_engine
+from ..runtime.engine import load_engine
 from ..runtime.fresh_process import call_in_fresh_process, peak_memory_mib, reset_peak_memory
 from .methods import BASELINES, run_method
 from .result import Cost
@@ -44,11 +44,14 @@ def measure(
 
 def measure_here(name: str, device: str, engine: str, seconds: float) -> dict[str, Any]:
     """As :func:`measure`, in this process and as a dictionary."""
-    method: Any = BASELINES[name] if name in BASELINES else load_engine(name, engine, device)
-    compiles = isinstance(method, CompiledGenerator)
-    network = method.network if compiles else method
-    first = 2 if compiles else 1  # that counts
-    group = getattr(method, "frames_per_step", 1)
+    method: Any = (
+        BASELINES[name]
+        if name in BASELINES
+        else load_engine(name, engine, device, in_background=False)
+    )
+    model = method if isinstance(method, Engine) else None
+    first = 2 if model and model.name != "torch" else 1  # that counts
+    group = model.frames_per_step if model else 1
     # Smooth shapes that move two pixels per frame: the baselines' optical flow has work to do.
     texture = torch.rand(3, HEIGHT // 8, WIDTH // 8, generator=torch.Generator().manual_seed(0))
     still = F.interpolate(texture[None], (HEIGHT, WIDTH), mode="bicubic").clamp(0.0, 1.0)[0]
@@ -68,7 +71,7 @@ def measure_here(name: str, device: str, engine: str, seconds: float) -> dict[st
     peak = None if before is None else peak_memory_mib(device)
     if peak is not None and before is not None:
         peak = round(peak - before, 1)
-    parameters = sum(p.numel() for p in network.parameters()) if hasattr(network, "scale") else 0
+    parameters = sum(p.numel() for p in model.network.parameters()) if model else 0
     wall_ms, processor_ms = (
         round(1e3 * statistics.median(times[first:]) / group, 1) for times in (wall, processor)
     )

@@ -15,15 +15,15 @@ from typing import Any
 import torch
 
 from .. import __version__, checkpoint
-from ..config import InputError
+from ..config import SCALE, InputError
 from ..gaze import GazeTrack, center
 from ..metrics import METRICS, Metric, Settings
-from ..runtime.engine import engine_of, load_engine
+from ..runtime.engine import load_engine
 from ..video import find_videos
 from . import profile
 from .clips import ReferenceClip, Unreadable, read_all
 from .contact_sheets import Panels
-from .methods import BASELINES, SCALE, Method
+from .methods import BASELINES, Method
 from .result import COLUMNS, ECCENTRICITY_BIN, METRIC_GROUPS, Protocol, Result, Row
 from .score import score_clip
 
@@ -132,14 +132,14 @@ def _methods(
     methods: dict[str, Method | None] = {name: BASELINES[name] for name in baselines}
     engines: dict[str, str] = {}
     for name in models:
-        network = load_engine(name, engine, device)
+        network = load_engine(name, engine, device, in_background=False)
         if network.scale != SCALE:
             raise InputError(
                 f"model {name}: it enlarges by {network.scale}; expected one that enlarges by "
                 f"{SCALE}, as the protocol reduces"
             )
         methods[name] = network
-        engines[name] = engine_of(network)
+        engines[name] = network.name
     if not methods:
         raise InputError("no methods: received neither models nor baselines, expected at least one")
     return methods, engines

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..config import SCALE
 from ..fovea import eccentricity_map, sample
 from ..gaze import DisplayGeometry, GazeTrack
 from ..metrics import ITEM_FRAMES, Metric, Reference, Scope, Settings
@@ -23,7 +24,7 @@ from ..metrics.pixel import squared_error
 from ..metrics.regions import upsample_nearest
 from . import contact_sheets
 from .clips import ReferenceClip
-from .methods import SCALE, Method, run_method
+from .methods import Method, run_method
 from .result import COLUMNS, ECCENTRICITY_BIN, Protocol, Row
 
 

@@ -17,12 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..config import InputError
+from ..config import SCALE, InputError
 from ..fovea import density_map, draw_mask
 from ..gaze import random_point
 from ..io.decoded_cache import Source
 
-SCALE = 4
 FRAMES = 6
 OVERLAP = 2
 SIZE = (768, 1024)

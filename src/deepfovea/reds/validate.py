@@ -13,14 +13,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..checkpoint import Generator
-from ..config import InputError
+from ..config import SCALE, InputError
 from ..fovea import downsample
+from ..generators import Network
 from ..io.decoded_cache import Source
 from ..metrics.pixel import psnr, ssim
 from ..metrics.published import published_psnr, published_ssim
 from ..video import find_videos, read_clip
-from .items import FRAMES, OVERLAP, SCALE, SIZE, PublishedItems, has_an_item
+from .items import FRAMES, OVERLAP, SIZE, PublishedItems, has_an_item
 from .splits import split_folder
 
 REDS_FRAMES = 100
@@ -62,7 +62,7 @@ class Row:
 
 def validate(
     data: Path,
-    network: Generator,
+    network: Network,
     *,
     split: str = "val",
     state: Literal["reset", "carry", "item"] = "reset",
@@ -124,7 +124,7 @@ def validate(
 
 @torch.inference_mode()
 def score_video(
-    network: Generator, items: PublishedItems, state: Any = None, *, every_item: bool = False
+    network: Network, items: PublishedItems, state: Any = None, *, every_item: bool = False
 ) -> tuple[Row, Any]:
     """The items of one video, in order, through a generator; the last state comes back too.
 

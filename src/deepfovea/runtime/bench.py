@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..checkpoint import PRESETS, Generator, build, bundled_models, load, multiply_adds
+from ..checkpoint import bundled_models, load, multiply_adds
 from ..config import InputError
 from ..fovea import sample
-from .engine import engine_of, load_engine
+from ..generators import PRESETS, Network
+from .engine import load_engine
 from .fresh_process import call_in_fresh_process, peak_memory_mib
 
 WARM_UP = 3
@@ -126,9 +127,9 @@ def to_json(rows: Sequence[Row], environment: dict[str, Any]) -> str:
     return json.dumps({**environment, "rows": [asdict(row) for row in rows]}, indent=2)
 
 
-def _network(model: str) -> Generator:
+def _network(model: str) -> Network:
     if model in PRESETS and model not in bundled_models():
-        return build(PRESETS[model])
+        return PRESETS[model].build()
     return load(model)
 
 
@@ -139,7 +140,7 @@ def measure(
     network = _network(model)
     gmac = multiply_adds(network, *size) / 1e9
     params = sum(parameter.numel() for parameter in network.parameters())
-    runner = load_engine(network, engine, device)
+    runner = load_engine(network, engine, device, in_background=False)
     group = runner.frames_per_step
     height, width = size
     steps = max(5, -(-frames // group))
@@ -158,7 +159,7 @@ def measure(
     timed = np.array(times[WARM_UP:])
     row = Row(
         model=model,
-        engine=engine_of(runner),
+        engine=runner.name,
         device=device,
         height=height,
         width=width,

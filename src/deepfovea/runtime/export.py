@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -21,11 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checkpoint import Generator
-from ..config import InputError
-from ..generators.stream.net import StreamNet
+from ..config import LARGEST_SIDE, InputError
+from ..generators import Network
 from ..io.atomic import atomic_write
-from ..resample import resampled_by_grid
+from ..video import to_yuv420
+from .onnx import onnx_session
 
 OPSETS = range(16, 21)
 """16 is the first with GridSample, which the warps need; the tracer knows none beyond 20."""
@@ -33,63 +33,70 @@ OPSETS = range(16, 21)
 FORBIDDEN = ("DeformConv", "GroupNormalization", "Loop", "If", "Scan")
 """Operators that game engines do not run; no exported file contains one."""
 
-LARGEST_SIDE = 4096
-"""Of h and w, when the size is left open."""
-
 CHECKED_STEPS = 8
 CHECKED_SIZES = ((2, 48, 80), (1, 24, 16))
 """(B, h, w), rounded up to multiples, of the clips that an export of open size must reproduce."""
 
 TOLERANCE = 1e-4
-"""Largest difference from torch in any value of any output, in units of its largest value or 1,
-whichever is larger."""
-TOLERANCE_HALF = 2e-2
+"""Largest difference from torch in any value of any output of one step from the same state, in
+units of its largest value or 1, whichever is larger."""
+LEAST_PSNR = 60.0
+"""Of the frames of a clip against those of torch, each with its own state, in dB."""
+TOLERANCE_HALF, LEAST_PSNR_HALF = 2e-2, 40.0
 """The same with float16 convolutions."""
 
 Size = tuple[int, int]
 Sized = tuple[int, int, int]
-Run = Callable[..., tuple[Tensor, ...]]
+Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
 
 class Step(nn.Module):
     """One step of a generator with tensors only: samples, mask, the state -> frame, the state.
 
     Samples are [B,3,h,w], or [B,k,3,h,w] where k is not 1; mask and frame likewise.
+
+    Args:
+        network: the generator.
+        matrix: None: frames are RGB. Else a key of :data:`deepfovea.video.LUMA_SHARES`: they are
+            handed out as luma and chroma, see :class:`deepfovea.video.YUV420`.
     """
 
-    def __init__(self, network: Generator) -> None:
+    def __init__(self, network: Network, matrix: int | None = None) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.matrix = network, matrix
         self.multi_frame = network.frames_per_step != 1
-        self.multiple: int = getattr(network, "multiple", 8)
-        self.state_type: Any = type(self.initial_state(torch.zeros(1, 3, *2 * (self.multiple,))))
+        self.multiple = network.multiple
+        self.state_type: Any = type(self.initial_state(1, self.multiple, self.multiple))
         fields: tuple[str, ...] = self.state_type._fields
         self.input_names = ("samples", "mask", *(f"state_{name}" for name in fields))
-        self.output_names = ("frame", *(f"next_{name}" for name in fields))
+        frame = ("frame",) if matrix is None else ("luma", "chroma")
+        self.output_names = (*frame, *(f"next_{name}" for name in fields))
 
-    def initial_state(self, samples: Tensor) -> Any:
-        """The state before the first frame, for samples [B,3,h,w]."""
-        if isinstance(self.network, StreamNet):
-            return self.network.initial_state(samples)
-        return self.network.initial_state(samples.unsqueeze(1))
+    def initial_state(self, batch: int, height: int, width: int) -> Any:
+        """The state before the first frame, on the CPU; height and width fit ``multiple``."""
+        channels = 3 * self.network.frames_per_step
+        return self.network.initial_state(torch.zeros(batch, channels, height, width))
 
     def forward(self, samples: Tensor, mask: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Inputs and outputs in the order of their names."""
-        before = self.state_type(*state)
-        if self.multi_frame or isinstance(self.network, StreamNet):
-            frame, after = self.network.step(samples, mask, before)
-        else:
-            frame, after = self.network.step(samples.unsqueeze(1), mask.unsqueeze(1), before)
-            frame = frame.squeeze(1)
-        return *self.outputs(frame), *after
+        if self.multi_frame:
+            samples, mask = samples.flatten(1, 2), mask.flatten(1, 2)
+        frame, after = self.network.step(samples, mask, self.state_type(*state))
+        if self.multi_frame:
+            frame = frame.view(len(frame), -1, 3, *frame.shape[-2:])
+        outputs = (frame,) if self.matrix is None else to_yuv420(frame, self.matrix)
+        return *outputs, *after
 
-    def outputs(self, frame: Tensor) -> tuple[Tensor, ...]:
-        """What is handed out of a frame [B,(k,)3,s·h,s·w]: itself."""
-        return (frame,)
+    def arguments(self, samples: Tensor, mask: Tensor, state: Iterable[Tensor]) -> list[Tensor]:
+        """What :meth:`forward` takes, of samples [B,k,3,h,w] and mask [B,k,1,h,w] of any size."""
+        height, width = samples.shape[-2:]
+        pad = (0, -width % self.multiple, 0, -height % self.multiple)
+        tensors = [F.pad(tensor, pad) if any(pad) else tensor for tensor in (samples, mask)]
+        return [*(tensors if self.multi_frame else [tensor[:, 0] for tensor in tensors]), *state]
 
 
 def export_onnx(
-    network: Generator,
+    network: Network,
     path: Path,
     *,
     name: str = "stream",
@@ -122,7 +129,7 @@ def export_onnx(
         InputError: a size, opset or path that cannot be used; onnx or onnxruntime missing; the
             file would not reproduce torch.
     """
-    onnx, onnxruntime = _libraries()
+    onnx = _libraries()
     if opset not in OPSETS:
         raise InputError(
             f"export: received opset {opset}, expected {OPSETS[0]} to {OPSETS[-1]} "
@@ -140,7 +147,7 @@ def export_onnx(
     # that holds a single pixel change nothing, so the longest side serves all shorter ones.
     example = _moving_clip(1, *(static or (multiple, LARGEST_SIDE)), step, steps=1)
     one = static is not None or step.multi_frame
-    state = step.initial_state(torch.zeros(1, 3, *example[0][0].shape[-2:]))
+    state = step.initial_state(1, *example[0][0].shape[-2:])
     traced = deepcopy(step)
     if half:
         to_half_precision(traced)
@@ -166,9 +173,12 @@ def export_onnx(
         else [(1 if one else b, h + -h % multiple, w + -w % multiple) for b, h, w in CHECKED_SIZES]
     )
     tolerance = TOLERANCE_HALF if half else TOLERANCE
-    difference = _check(_in_onnxruntime(onnxruntime, content, step), step, sizes, tolerance)
+    psnr = LEAST_PSNR_HALF if half else LEAST_PSNR
+    run = onnx_session(content, step.input_names, step.output_names)
+    difference = _check(run, step, sizes, tolerance, psnr)
     if half:  # ONNX Runtime's CPU computes in float32 what the file has in float16
-        difference = max(difference, _check(traced, step, sizes, tolerance))
+        in_half = lambda tensors: traced(*tensors)  # noqa: E731
+        difference = max(difference, _check(in_half, step, sizes, tolerance, psnr))
     _write(path, content)
     return difference
 
@@ -190,12 +200,8 @@ def trace(
     opset: int = OPSETS[0],
     opened: bool = False,
     batch: bool = False,
-    by_grid: bool = False,
 ) -> bytes:
-    """The ONNX of a step at the size of its arguments; ``opened``: h and w are left open.
-
-    ``by_grid``: see :func:`deepfovea.resample.resampled_by_grid`.
-    """
+    """The ONNX of a step at the size of its arguments; ``opened``: h and w are left open."""
     axes: dict[str, dict[int, str]] = {}
     for name in (*step.input_names, *step.output_names):
         first = 3 if step.multi_frame and name in ("samples", "mask", "frame") else 2
@@ -208,8 +214,7 @@ def trace(
     exporter: Any = torch.onnx  # its annotations know neither streams nor the registration
     exporter.register_custom_op_symbolic("aten::expm1", _expm1, OPSETS[0])
     try:
-        resampling = resampled_by_grid() if by_grid else nullcontext()
-        with warnings.catch_warnings(), torch.no_grad(), resampling:
+        with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # Python values in the trace: see above
             exporter.export(
                 step,
@@ -226,15 +231,16 @@ def trace(
     return content.getvalue()
 
 
-def _libraries() -> tuple[Any, Any]:
+def _libraries() -> Any:
+    """The package onnx, once it is known that ONNX Runtime is there too."""
     try:
         import onnx
-        import onnxruntime
+        import onnxruntime  # noqa: F401
     except ImportError as error:
         raise InputError(
             f"export needs {error.name}, which is missing: pip install 'deepfovea[export]'"
         ) from None
-    return onnx, onnxruntime
+    return onnx
 
 
 def _expm1(graph: Any, x: Any) -> Any:
@@ -268,7 +274,7 @@ def to_half_precision(network: nn.Module) -> None:
 def _name_axes(model: Any, step: Step, batch: int | None, static: Size | None) -> None:
     """One name for each value: height, height_x2, height_half …; or the numbers themselves."""
     size = static or (step.multiple, step.multiple)
-    state = step.initial_state(torch.zeros(1, 3, *size))
+    state = step.initial_state(1, *size)
     scale = step.network.scale
     times = {"frame": float(scale)}
     channels = {"samples": 3, "mask": 1, "frame": 3}
@@ -327,17 +333,24 @@ def _moving_clip(
     return [(s, m) if step.multi_frame else (s[:, 0], m[:, 0]) for s, m in pairs]
 
 
-def _check(run: Run, step: Step, sizes: Iterable[Sized], tolerance: float) -> float:
-    """The largest difference of a frame from torch; an InputError if any output's is too large."""
+def _check(run: Run, step: Step, sizes: Iterable[Sized], tolerance: float, psnr: float) -> float:
+    """The largest difference of a frame from torch; an InputError if any output is too far off.
+
+    Step by step both are given the reference's state and must agree closely. Running freely, each
+    with its own state, rounding adds up as the processor has it: there the frames of the clip
+    must agree as a picture does, by PSNR.
+    """
     largest = 0.0
     for batch, height, width in sizes:
-        state = tuple(step.initial_state(torch.zeros(batch, 3, height, width)))
-        theirs = state
+        state: Sequence[Tensor] = step.initial_state(batch, height, width)
+        own, errors = state, []
         for number, pair in enumerate(_moving_clip(batch, height, width, step)):
             with torch.inference_mode():
-                outputs = run(*pair, *theirs)
                 expected = step(*pair, *state)
-            theirs, state = outputs[1:], expected[1:]
+                outputs = run([*pair, *state])
+                frame, *own = run([*pair, *own])
+            state = expected[1:]
+            errors.append(float((frame - expected[0]).square().mean()))
             for name, received, truth in zip(step.output_names, outputs, expected, strict=True):
                 difference = float((received - truth).abs().max())
                 allowed = tolerance * max(1.0, float(truth.abs().max()))
@@ -348,22 +361,13 @@ def _check(run: Run, step: Step, sizes: Iterable[Sized], tolerance: float) -> fl
                     )
                 if name == "frame":
                     largest = max(largest, difference)
+        reached = -10.0 * math.log10(max(sum(errors) / len(errors), 1e-20))
+        if not reached > psnr:
+            raise InputError(
+                f"export: at {height}x{width}, the clip of {len(errors)} steps agrees with torch "
+                f"to {reached:.1f} dB, expected more than {psnr:g} dB; nothing was written"
+            )
     return largest
-
-
-def _in_onnxruntime(onnxruntime: Any, content: bytes, step: Step) -> Run:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    known = {tensor.name for tensor in session.get_inputs()}
-
-    def run(*tensors: Tensor) -> tuple[Tensor, ...]:
-        named = zip(step.input_names, tensors, strict=True)
-        feed = {name: tensor.numpy() for name, tensor in named if name in known}
-        return tuple(map(torch.from_numpy, session.run(list(step.output_names), feed)))
-
-    return run
 
 
 def _write(path: Path, content: bytes) -> None:

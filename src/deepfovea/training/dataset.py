@@ -17,14 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..config import PUBLISHED_DENSITY, Density, InputError
+from ..config import PUBLISHED_DENSITY, SCALE, Density, InputError
 from ..flow import FlowEstimator, backward_warp
 from ..fovea import JITTERS, density_map, downsample, draw_mask, jitter_sequence
 from ..images import read_picture
 from ..io.decoded_cache import Source
 from .animate import animate
-
-SCALE = 4
 
 TRUSTED_DIFFERENCE = 0.1
 """Colour difference in [0, 1] along an estimated motion at which it is trusted to 1 / e."""

@@ -13,26 +13,24 @@ import torch
 from torch import Tensor, nn
 
 from .. import checkpoint
-from ..checkpoint import PRESETS, Generator, build
 from ..config import FIXED_ON_RESUME, InputError, TrainConfig, expected_one_of, from_json
-from ..generators.stream.net import StreamState
+from ..generators import PRESETS, Network
 from ..generators.unet.blocks import ModulatedDeformConv
-from ..generators.unet.net import DeepFoveaState, RecurrentUNet, UNetState
 from ..losses.terms import DISCRIMINATORS, loss_weights, make_loss_modules
 from .chunks import START, Position
 from .muon import Muon
 
 _log = logging.getLogger(__name__)
 
-State = StreamState | UNetState | DeepFoveaState
-"""What a generator hands from frame to frame."""
+State = Any
+"""What a generator hands from frame to frame: a NamedTuple of tensors."""
 
 
 @dataclass
 class TrainingState:
     """A run under way: what a checkpoint holds, and nothing else."""
 
-    net: Generator
+    net: Network
     heads: nn.ModuleList
     """From the features of each coarser stage to its frames (multi-resolution supervision)."""
     loss_modules: nn.ModuleDict
@@ -72,7 +70,7 @@ def init_run(
             f"--model: received {config.model!r}, {expected_one_of(config.model, PRESETS)}"
         )
     torch.manual_seed(config.seed)
-    net = build(PRESETS[config.model])
+    net = PRESETS[config.model].build()
     # What starts at zero, such as the offsets of deformable convolutions, is to grow slowly.
     kernels = [p for p in net.parameters() if p.ndim == 4 and bool(p.any())]
     if config.chunk % net.frames_per_step:
@@ -139,15 +137,15 @@ def learning_rates(config: TrainConfig) -> dict[str, float]:
     return {"generator": config.learning_rate, **discriminators}
 
 
-def _multiresolution_heads(net: Generator) -> nn.ModuleList:
+def _multiresolution_heads(net: Network) -> nn.ModuleList:
     """1×1 deformable convolutions to frames, as each block had one when the authors tried it."""
-    if not isinstance(net, RecurrentUNet) or len(net.config.super_resolution) < 2:
+    if not net.stage_channels:
         raise InputError(
             "--losses multiresolution: this network has one resolution; expected --model paper"
         )
     frames = 3 * net.frames_per_step
-    stages = net.config.super_resolution[:-1]
-    return nn.ModuleList(ModulatedDeformConv(channels, frames, 1) for channels in stages)
+    heads = (ModulatedDeformConv(channels, frames, 1) for channels in net.stage_channels)
+    return nn.ModuleList(heads)
 
 
 def run_tensors(training: TrainingState) -> dict[str, Tensor]:
@@ -261,18 +259,20 @@ def restore_checkpoint(
         device = next(training.net.parameters()).device
         own = slice(process * config.batch, (process + 1) * config.batch)
         kept = {k.removeprefix("state."): v[own] for k, v in found.items() if k[:6] == "state."}
-        training.state = _state(kept, device, path)
+        training.state = _state(training.net, kept, device, path)
         training.position = Position(clip, chunk)
     else:
         training.position = Position(clip + global_batch if chunk else clip)
 
 
-def _state(kept: Mapping[str, Tensor], device: torch.device, path: Path) -> State | None:
+def _state(
+    net: Network, kept: Mapping[str, Tensor], device: torch.device, path: Path
+) -> State | None:
     if not kept:
         return None
-    for kind in (StreamState, UNetState, DeepFoveaState):
-        if set(kept) == set(kind._fields):
-            return kind(**{name: value.to(device) for name, value in kept.items()})
+    kind = type(net.initial_state(torch.zeros(1, 3 * net.frames_per_step, *2 * (net.multiple,))))
+    if set(kept) == set(kind._fields):
+        return kind(**{name: value.to(device) for name, value in kept.items()})
     raise InputError(f"{path}: holds no recurrent state that is known; a newer deepfovea may")
 
 
@@ -293,7 +293,7 @@ def read_config(path: Path) -> TrainConfig:
 
 def save_ema(path: Path, training: TrainingState, config: TrainConfig, notes: list[str]) -> None:
     """Write the averaged weights as a model, which :func:`deepfovea.load` reads."""
-    net = build(PRESETS[config.model])
+    net = PRESETS[config.model].build()
     net.load_state_dict(training.ema)
     provenance = {
         "steps": training.step,

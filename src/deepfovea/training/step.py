@@ -15,10 +15,8 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import Generator
 from ..config import TrainConfig
-from ..generators.stream.net import StreamNet, StreamState
-from ..generators.unet.net import RecurrentUNet
+from ..generators import Generator
 from ..losses.imprint import fresh_cells
 from ..losses.terms import (
     DISCRIMINATORS,
@@ -65,9 +63,7 @@ def train_step(
         for group in optimizer.param_groups:
             group["lr"] = learning_rates(config)[name] * learning_rate_factor(training.step, config)
         optimizer.zero_grad()
-    first = None
-    if isinstance(training.net, RecurrentUNet):  # the others begin with zeros
-        first = training.net.initial_state(chunk.low)
+    first = training.net.initial_state(chunk.low.flatten(1, 2))
     state = reset_starting_clips(training.state, chunk.is_clip_start, first)
 
     with autocast(chunk.frames.device, config):
@@ -136,31 +132,19 @@ def forward(
     net: Generator, heads: nn.ModuleList, chunk: Chunk, state: State | None
 ) -> tuple[Output, State]:
     """The generator's output for a chunk, in float32, and its next state."""
-    samples, mask = chunk.samples, chunk.mask
-    height, width = chunk.low.shape[-2:]
-    if isinstance(net, StreamNet):
-        frames, motion = [], []
-        for t in range(samples.shape[1]):
-            part = slice(t, t + 1)
-            frame, state = net(
-                samples[:, part],
-                mask[:, part],
-                state,  # type: ignore[arg-type]
-                chunk.motion[:, part] if chunk.motion_given and chunk.motion is not None else None,
-                None if chunk.jitter is None else chunk.jitter[:, part],
-            )
-            frames.append(frame)
-            assert isinstance(state, StreamState)
-            motion.append(state.flow[..., :height, :width])
-        assert state is not None
-        return Output(torch.cat(frames, 1).float(), torch.stack(motion, 1).float()), state
-    assert isinstance(net, RecurrentUNet)
-    output, features, state = net.forward_stages(samples, mask, state)  # type: ignore[arg-type]
+    frames, motion, features, state = net.forward_with_aux(
+        chunk.samples,
+        chunk.mask,
+        state,
+        chunk.motion if chunk.motion_given else None,
+        chunk.jitter,
+    )
     stages = (
-        head(stage.flatten(0, 1)).float().view(*output.shape[:3], *stage.shape[-2:])
+        head(stage.flatten(0, 1)).float().view(*frames.shape[:3], *stage.shape[-2:])
         for head, stage in zip(heads, features, strict=False)  # without heads, no stages
     )
-    return Output(output.float(), stages=tuple(stages)), state
+    motion = None if motion is None else motion.float()
+    return Output(frames.float(), motion, tuple(stages)), state
 
 
 def crop_to_valid(output: Output, chunk: Chunk, scale: int) -> tuple[Output, Target]:

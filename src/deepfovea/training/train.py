@@ -19,7 +19,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from ..config import InputError, TrainConfig, to_json
+from ..config import SCALE, InputError, TrainConfig, to_json
 from ..flow import FlowEstimator
 from ..io.atomic import atomic_write
 from ..io.decoded_cache import open_sources
@@ -30,7 +30,7 @@ from ..reds.items import PublishedItems
 from ..reds.splits import split_folder
 from ..runtime.device import pick_device
 from .chunks import iter_chunks
-from .dataset import SCALE, ClipDataset, find_photos
+from .dataset import ClipDataset, find_photos
 from .interrupt import StopSignals, TrainingInterrupted
 from .logging import Log, explained_write_errors
 from .progress import TrainingProgress

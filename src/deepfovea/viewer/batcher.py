@@ -62,7 +62,7 @@ class FrameBatcher:
         ``is_late`` then says whether the returned frame is older than the one just taken.
         """
         self._waiting.append(pending)
-        count = self.reconstructor.model.frames_per_step
+        count = self.reconstructor.engine.frames_per_step
         if len(self._waiting) == count:
             started = time.perf_counter()
             results = list(

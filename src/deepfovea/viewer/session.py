@@ -29,7 +29,8 @@ from ..fovea import downsample
 from ..gaze import DisplayGeometry, GazeTrack, read_track
 from ..images import to_image
 from ..metrics.pixel import psnr
-from ..reconstructor import Model, Reconstructor
+from ..reconstructor import Reconstructor
+from ..runtime.engine import Engine
 from .batcher import FrameBatcher, PendingFrame
 from .player import Player
 from .request import VIEWS, ViewerRequest, apply_message
@@ -48,7 +49,7 @@ Send = Callable[[str | bytes], None]
 class LoadedModel(NamedTuple):
     """A generator, and the engine and device that run it, as shown on the page."""
 
-    model: Model
+    model: Engine
     engine: str
 
 
@@ -199,7 +200,7 @@ class Session:
         """The request as applied, and a frame; None while the network waits for more frames."""
         player, batcher = self._prepare(request)
         started = time.perf_counter()
-        scale = batcher.reconstructor.model.scale
+        scale = batcher.reconstructor.engine.scale
         image = to_tensor(player.frame.image)
         low = downsample(pad(image, scale), scale)
         with self._catalog.inference_lock:
@@ -337,8 +338,8 @@ class Session:
 
 def _warm_up(player: Player, reconstructor: Reconstructor, inference_lock: threading.Lock) -> None:
     """Let an engine compile, which it does in its second step, before anything is shown."""
-    if reconstructor.model.frames_per_step == 1:
-        scale = reconstructor.model.scale
+    if reconstructor.engine.frames_per_step == 1:
+        scale = reconstructor.engine.scale
         low = downsample(pad(to_tensor(player.frame.image), scale), scale)
         with inference_lock:
             for _ in range(2):

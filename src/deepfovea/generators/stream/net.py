@@ -84,17 +84,21 @@ class StreamNet(nn.Module):
 
     Attributes:
         config: all numbers.
-        task_flow: whether the gradient of the frames reaches the motion. Off by default: the
-            motion then learns from its own loss alone, which keeps long clips stable.
+        scale, frames_per_step, multiple, suits_engines, stage_channels: see
+            :class:`deepfovea.generators.Generator`.
     """
 
+    kind = "stream"
+    config_type = StreamConfig
     frames_per_step = 1
     scale = 4
+    multiple = 8
+    suits_engines = True
+    stage_channels: tuple[int, ...] = ()
 
     def __init__(self, config: StreamConfig = StreamConfig()) -> None:
         super().__init__()
         self.config = config
-        self.task_flow = False
         self.motion = MotionEstimator(config.motion_channels)
         self.gate = Gate()
         self.blend = Blend(config.blend_channels) if config.blend_channels else None
@@ -125,9 +129,21 @@ class StreamNet(nn.Module):
             frames [B, T, 3, 4h, 4w] on the output grid, whatever the jitter; about [0, 1], not
             clamped; and the state.
         """
+        frames, _, _, state = self.forward_with_aux(samples, mask, state, motion, jitter)
+        return frames, state
+
+    def forward_with_aux(
+        self,
+        samples: Tensor,
+        mask: Tensor,
+        state: StreamState | None = None,
+        motion: Tensor | None = None,
+        jitter: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, tuple[()], StreamState]:
+        """As :meth:`forward`, with the motion [B, T, 2, h, w] that each frame was warped along."""
         height, width = samples.shape[-2:]
-        pad = (0, -width % 8, 0, -height % 8)
-        frames = []
+        pad = (0, -width % self.multiple, 0, -height % self.multiple)
+        frames, flows = [], []
         for t in range(samples.shape[1]):
             given = None if motion is None else F.pad(motion[:, t], pad, mode="replicate")
             offset = None if jitter is None else jitter[:, t]
@@ -135,13 +151,15 @@ class StreamNet(nn.Module):
                 F.pad(samples[:, t], pad), F.pad(mask[:, t], pad), state, given, offset
             )
             frames.append(frame[..., : self.scale * height, : self.scale * width])
+            flows.append(state.flow[..., :height, :width])
         if state is None or not frames:
-            raise ValueError("received no frame (T = 0), expected at least one")
-        return torch.stack(frames, 1), state
+            raise InputError("received no frame (T = 0), expected at least one")
+        return torch.stack(frames, 1), torch.stack(flows, 1), (), state
 
     def initial_state(self, samples: Tensor) -> StreamState:
         """The state before the first frame, for samples [B, 3, h, w]: empty, nothing trusted."""
-        batch, _, height, width = samples.shape
+        batch, (height, width) = len(samples), samples.shape[-2:]
+        height, width = height + -height % self.multiple, width + -width % self.multiple
         return StreamState(
             samples.new_zeros(batch, 4, 2 * height, 2 * width),
             samples.new_zeros(batch, 3, 2 * height, 2 * width),
@@ -188,7 +206,8 @@ class StreamNet(nn.Module):
             )
         else:
             flow = motion
-        warp_flow = flow if self.task_flow else flow.detach()
+        # The motion learns from its own loss alone, which keeps long clips stable.
+        warp_flow = flow.detach()
         canvas_flow = 2.0 * upsample_bilinear(warp_flow, 2)  # [B,2,2h,2w]
         hidden_flow = 0.5 * downsample_2x(warp_flow)  # [B,2,h/2,w/2]
         warped = backward_warp(torch.cat([state.canvas, state.prev_output], 1), canvas_flow)
@@ -490,18 +509,27 @@ class BicubicUpsample(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # The responses to an impulse in each of the 6×6 cells around a low-resolution pixel are
-        # the weights of its 4×4 output pixels.
-        # Without memory ("meta"), this alone would import PyTorch's compiler, for two seconds.
-        impulses = torch.eye(36, device="cpu").view(36, 1, 6, 6)
-        response = F.interpolate(
-            F.pad(impulses, (4, 4, 4, 4)), scale_factor=2, mode="bicubic", align_corners=False
-        )
-        response = response[:, 0, 11:15, 11:15]  # cells 2, 3 of 6 are the pixel's own
-        kernel = response.reshape(36, 16).T.reshape(16, 1, 6, 6).repeat(3, 1, 1, 1)
-        self.register_buffer("kernel", kernel.to(torch.get_default_device()), persistent=False)
+        kernel = torch.tensor(_bicubic_kernel()).view(16, 1, 6, 6).repeat(3, 1, 1, 1)
+        self.register_buffer("kernel", kernel, persistent=False)
 
     def forward(self, cells: Tensor) -> Tensor:
         """[B, 3, 2h, 2w] -> [B, 48, h, w]."""
         x = F.pad(cells, (2, 2, 2, 2), mode="replicate")
         return F.conv2d(x, self.kernel, stride=2, groups=3)
+
+
+def _bicubic_kernel() -> list[float]:
+    """The weights of the 6×6 cells around a low-resolution pixel for its 4×4 output pixels.
+
+    Cubic convolution (Keys 1981) with a = -0.75, as PyTorch's and OpenCV's. Cells 2 and 3 are the
+    pixel's own, and its output pixels lie at cells 1.25, 1.75, 2.25 and 2.75.
+    """
+
+    def cubic(x: float) -> float:
+        a, x = -0.75, abs(x)
+        if x <= 1.0:
+            return ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
+        return a * (((x - 5.0) * x + 8.0) * x - 4.0) if x < 2.0 else 0.0
+
+    rows = [[cubic(place - cell) for cell in range(6)] for place in (1.25, 1.75, 2.25, 2.75)]
+    return [y * x for by_y in rows for by_x in rows for y in by_y for x in by_x]

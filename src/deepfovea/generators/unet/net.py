@@ -183,13 +183,17 @@ class RecurrentUNet(nn.Module):
         multiple: of what height and width are inside (32).
     """
 
+    kind = "unet"
+    config_type = UNetConfig
     multiple = 32
+    suits_engines = False
 
     def __init__(self, config: UNetConfig = PAPER) -> None:
         super().__init__()
         self.config = config
         self.frames_per_step = config.frames_per_step
         self.scale = 2 ** len(config.super_resolution)
+        self.stage_channels = config.super_resolution[:-1]
 
         in_channels = config.frames_per_step * (4 if config.mask_input else 3)
         if config.residual:
@@ -225,7 +229,12 @@ class RecurrentUNet(nn.Module):
         )
 
     def forward(
-        self, samples: Tensor, mask: Tensor, state: RecurrentState | None = None
+        self,
+        samples: Tensor,
+        mask: Tensor,
+        state: RecurrentState | None = None,
+        motion: Tensor | None = None,
+        jitter: Tensor | None = None,
     ) -> tuple[Tensor, RecurrentState]:
         """Reconstruct the next frames of a video.
 
@@ -237,6 +246,7 @@ class RecurrentUNet(nn.Module):
             samples: [B, T, 3, h, w] in [0, 1], 0 where not sampled.
             mask: [B, T, 1, h, w], 1 where sampled. **DeepFovea++ ignores it**, as published.
             state: what the last call returned; None starts a video.
+            motion: None: this network cannot use it; nor ``jitter``.
 
         Returns:
             frames: [B, T, 3, s·h, s·w], meant for [0, 1] but not clamped: training needs the
@@ -244,21 +254,27 @@ class RecurrentUNet(nn.Module):
             state: to be passed with the next frames. Carries gradient.
 
         Raises:
-            InputError: T is not a multiple of k, or the frames have not the size that
-                ``config.norm_size`` asks for (a ValueError).
+            InputError: T is not a multiple of k, motion or jitter was given, or the frames have not
+                the size that ``config.norm_size`` asks for.
         """
-        frames, _, state = self.forward_stages(samples, mask, state)
+        frames, _, _, state = self.forward_with_aux(samples, mask, state, motion, jitter)
         return frames, state
 
-    def forward_stages(
-        self, samples: Tensor, mask: Tensor, state: RecurrentState | None = None
-    ) -> tuple[Tensor, tuple[Tensor, ...], RecurrentState]:
+    def forward_with_aux(
+        self,
+        samples: Tensor,
+        mask: Tensor,
+        state: RecurrentState | None = None,
+        motion: Tensor | None = None,
+        jitter: Tensor | None = None,
+    ) -> tuple[Tensor, None, tuple[Tensor, ...], RecurrentState]:
         """As :meth:`forward`, with what the super-resolution blocks before the last one hand on.
 
         Returns:
-            frames, then for each of those blocks its features [B, T/k, C, n·h, n·w], n = 2, 4, …
-            (DeepFovea++: one, at n = 2; ancestor: none), then state.
+            frames; None, as no motion is sought; for each of those blocks its features
+            [B, T/k, C, n·h, n·w], n = 2, 4, … (DeepFovea++: one, at n = 2; ancestor: none); state.
         """
+        _refuse(motion, jitter)
         length, (height, width) = samples.shape[1], samples.shape[-2:]
         if length == 0 or length % self.frames_per_step:
             raise InputError(
@@ -266,26 +282,25 @@ class RecurrentUNet(nn.Module):
                 f"expected a positive multiple of {self.frames_per_step}"
             )
         pad = (0, -width % self.multiple, 0, -height % self.multiple)
-        if state is None:
-            state = self.initial_state(samples)
         items, stages = [], []
         for some, known in zip(
             torch.split(F.pad(samples, pad), self.frames_per_step, 1),
             torch.split(F.pad(mask, pad), self.frames_per_step, 1),
             strict=True,
         ):
-            frames, features, state = self._step(some, known, state)
-            items.append(frames)
+            frames, features, state = self._step(some.flatten(1, 2), known.flatten(1, 2), state)
+            items.append(frames.view(len(frames), -1, 3, *frames.shape[-2:]))
             stages.append(features)
+        assert state is not None
         frames = torch.cat(items, 1)[..., : self.scale * height, : self.scale * width]
         cropped = (
             torch.stack(same, 1)[..., : 2**n * height, : 2**n * width]
             for n, same in enumerate(zip(*stages, strict=True), start=1)
         )
-        return frames, tuple(cropped), state
+        return frames, None, tuple(cropped), state
 
     def initial_state(self, samples: Tensor) -> RecurrentState:
-        """The state before the first of ``samples`` [B, T, 3, h, w].
+        """The state before the first step, for its samples [B, 3·k, h, w].
 
         Zeros, or where ``config.first_state_std`` is not 0 noise: the same in every call and for
         every video of the batch.
@@ -309,14 +324,20 @@ class RecurrentUNet(nn.Module):
         return UNetState(*tensors) if len(tensors) == 4 else DeepFoveaState(*tensors)
 
     def step(
-        self, samples: Tensor, mask: Tensor, state: RecurrentState
+        self,
+        samples: Tensor,
+        mask: Tensor,
+        state: RecurrentState | None,
+        motion: Tensor | None = None,
+        jitter: Tensor | None = None,
     ) -> tuple[Tensor, RecurrentState]:
-        """One item: [B,k,3,H,W], [B,k,1,H,W] -> [B,k,3,s·H,s·W]; H, W multiples of 32."""
+        """One item: [B,3·k,H,W], [B,k,H,W] -> [B,3·k,s·H,s·W]; H, W multiples of 32."""
+        _refuse(motion, jitter)
         frames, _, state = self._step(samples, mask, state)
         return frames, state
 
     def _step(
-        self, samples: Tensor, mask: Tensor, state: RecurrentState
+        self, samples: Tensor, mask: Tensor, state: RecurrentState | None
     ) -> tuple[Tensor, list[Tensor], RecurrentState]:
         """As :meth:`step`, and the features of the stages before the last."""
         height, width = samples.shape[-2:]
@@ -327,9 +348,14 @@ class RecurrentUNet(nn.Module):
                 f"network learned a normalisation for every value of frames of {sides}: crop or "
                 "pad them to it"
             )
-        item = torch.cat((samples, mask), 2) if self.config.mask_input else samples
+        if state is None:
+            state = self.initial_state(samples)
+        item = samples
+        if self.config.mask_input:
+            by_frame = torch.stack(torch.split(samples, 3, 1), 1), mask.unsqueeze(2)
+            item = torch.cat(by_frame, 2).flatten(1, 2)
         # Several times faster on the CPU where channels are few, in the largest layers.
-        x = item.flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        x = item.contiguous(memory_format=torch.channels_last)
         features = []
         for encode in self.encoder:
             x = encode(x)
@@ -348,8 +374,16 @@ class RecurrentUNet(nn.Module):
             skip = F.interpolate(skips[0], x.shape[-2:], mode="bilinear", align_corners=False)
             x = block(torch.cat((x, skip), 1))
             stages.append(x)
-        frames = self.to_frames(x).unflatten(1, (-1, 3))
-        return frames, stages[:-1], type(state)(*recurrent)
+        return self.to_frames(x), stages[:-1], type(state)(*recurrent)
+
+
+def _refuse(motion: Tensor | None, jitter: Tensor | None) -> None:
+    for name, given in (("motion", motion), ("jitter", jitter)):
+        if given is not None:
+            raise InputError(
+                f"U-Net: received {name}, which this network cannot use; expected None: "
+                "leave it out, or take stream"
+            )
 
 
 def _conv(in_channels: int, out_channels: int, stride: int = 1) -> nn.Module:

@@ -1,0 +1,171 @@
+"""OpenVINO: compiling the ONNX of a step for the CPU, and what is rewritten for its sake."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Run = Callable[[Sequence[Tensor]], list[Tensor]]
+
+WIDE = 16
+"""Channels from which on a convolution may be computed in bfloat16 and an image is resized as it
+is: below, OpenVINO takes a quarter of the time for sampling a grid (docs/speed.md)."""
+
+
+def compile_openvino(
+    content: bytes,
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    *,
+    bfloat16: bool = False,
+    cache: Path | None = None,
+) -> Run:
+    """What runs an ONNX model on the CPU, on as many threads as PyTorch.
+
+    Args:
+        content: the model, of fixed size.
+        input_names: in the order of the tensors; those that the model does not have are ignored.
+        output_names: of what is returned.
+        bfloat16: whether wide convolutions are computed in it where the processor has it.
+        cache: folder in which OpenVINO keeps what it has compiled; None: nothing is kept.
+    """
+    import openvino
+
+    core = openvino_core()
+    model = core.read_model(content)
+    sample_grids(model)
+    if bfloat16:
+        wide_convolutions_in_bfloat16(model)
+    options: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        # Else some processors compute all in bfloat16: positions too, which costs 0.17 dB.
+        "INFERENCE_PRECISION_HINT": "f32",
+        "ENABLE_CPU_PINNING": False,  # its threads share the cores with those of other stages
+    }
+    if cache is not None:
+        options["CACHE_DIR"] = str(cache)
+    request = core.compile_model(model, "CPU", options).create_infer_request()
+    known = {name for port in request.model_inputs for name in port.names}
+    made = [torch.from_numpy(request.get_tensor(name).data) for name in output_names]
+    kinds = [(tensor.shape, tensor.dtype) for tensor in made]
+
+    def run(tensors: Sequence[Tensor]) -> list[Tensor]:
+        named = zip(input_names, tensors, strict=True)
+        feed = {name: tensor.numpy() for name, tensor in named if name in known}
+        # New ones, into which it computes
+        outputs = [torch.empty(shape, dtype=dtype) for shape, dtype in kinds]
+        for name, tensor in zip(output_names, outputs, strict=True):
+            request.set_tensor(name, openvino.Tensor(tensor.numpy(), shared_memory=True))
+        request.infer(feed, share_inputs=True, share_outputs=True)
+        return outputs
+
+    return run
+
+
+@lru_cache(maxsize=1)
+def openvino_core() -> Any:
+    """The one core of the process, never given up.
+
+    With the last core OpenVINO 2026.4 unloads its CPU plugin, and later forks of the process
+    then damage its memory: seen as a crash of a test that only starts another process.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
+def cache_folder() -> Path:
+    """Where compiled models are kept: a folder of the user's cache."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "deepfovea" / "openvino"
+
+
+def sample_grids(model: Any) -> None:
+    """Resize images of few channels by sampling a grid, in place.
+
+    The result of ×n bilinear interpolation and of means of 2×2 pixels is that of bilinear sampling
+    at the right places, up to rounding; OpenVINO takes a quarter of the time for it where channels
+    are few. PyTorch and ONNX Runtime would take longer, so this is done here alone.
+    """
+    from openvino import opset13 as ops
+
+    for node in model.get_ordered_ops():
+        places = _places(node)
+        if places is None:
+            continue
+        image = node.input_value(0)
+        height, width = list(image.shape)[2:]
+        y, x = (
+            (2.0 * p + 1.0) / side - 1.0 for p, side in zip(places, (height, width), strict=True)
+        )
+        grid = np.stack(np.broadcast_arrays(x[None, :], y[:, None]), -1).astype(np.float32)
+        grid = np.broadcast_to(grid, (image.shape[0], *grid.shape)).copy()
+        sampled = ops.grid_sample(
+            image,
+            ops.constant(grid),
+            {"align_corners": False, "mode": "bilinear", "padding_mode": "border"},
+        )
+        _replace(node, sampled.output(0))
+
+
+def _places(node: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    """The pixels (rows, columns) whose bilinear values are what a node makes; None: of no such."""
+    kind = node.get_type_name()
+    if kind not in ("Interpolate", "AvgPool") or node.input_value(0).shape[1] >= WIDE:
+        return None
+    attributes = node.get_attributes()
+    sides = list(node.input_value(0).shape)[2:], list(node.output(0).shape)[2:]
+    if kind == "Interpolate":
+        if not str(attributes["mode"]).startswith("linear"):
+            return None
+        rows, columns = (
+            (np.arange(after) + 0.5) * before / after - 0.5
+            for before, after in zip(*sides, strict=True)
+        )
+        return rows, columns
+    if list(attributes["kernel"]) != [2, 2] or list(attributes["strides"]) != [2, 2]:
+        return None
+    pads = list(attributes["pads_begin"])  # not counted: beyond the border the border's pixel
+    rows, columns = (
+        2.0 * np.arange(after) - pad + 0.5 for after, pad in zip(sides[1], pads, strict=True)
+    )
+    return rows, columns
+
+
+def wide_convolutions_in_bfloat16(model: Any) -> None:
+    """In place; on a processor without bfloat16 OpenVINO computes them in float32 all the same."""
+    from openvino import opset13 as ops
+
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Convolution" or node.output(0).shape[1] < WIDE:
+            continue
+        image, kernel = (ops.convert(node.input_value(i), "bf16") for i in range(2))
+        attributes = node.get_attributes()
+        low = ops.convolution(
+            image,
+            kernel,
+            attributes["strides"],
+            attributes["pads_begin"],
+            attributes["pads_end"],
+            attributes["dilations"],
+        )
+        _replace(node, ops.convert(low, "f32").output(0))
+
+
+def _replace(node: Any, result: Any) -> None:
+    for consumer in node.output(0).get_target_inputs():
+        consumer.replace_source_output(result)
