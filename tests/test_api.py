@@ -168,7 +168,7 @@ def test_a_mask_needs_no_gaze(model):
 def test_a_model_will_do_where_a_reconstructor_is_expected(model, tmp_path):
     source = media.write_video(tmp_path / "source.mp4", media.moving(2))
     assert reconstruct_file(source, tmp_path / "out.mp4", model).frames == 2
-    assert Reconstructor("stream").model.scale == 4
+    assert Reconstructor("stream").engine.scale == 4
     with pytest.raises(InputError, match="received dict, expected a generator"):
         Reconstructor({})
 
