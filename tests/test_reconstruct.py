@@ -90,7 +90,7 @@ def assert_near(a, b, tolerance=1e-6):
 )
 @pytest.mark.parametrize("few", [True, False])
 def test_frame_by_frame_is_the_stream_is_the_bare_model(stream, options, few, monkeypatch):
-    monkeypatch.setattr(files_to_files, "few_processors", lambda: few)
+    monkeypatch.setattr("deepfovea.reconstructor.few_processors", lambda: few)
     frames, gaze = clip(5)
     expected, samples, mask = bare(stream, frames, gaze, **options)
     one_by_one = Reconstructor(stream, **options)
@@ -267,7 +267,7 @@ def test_a_failure_midway_leaves_nothing(stream, tmp_path, suffix, failure):
     class Failing(torch.nn.Module):
         scale, frames_per_step, calls = 4, 1, 0
 
-        def forward(self, samples, mask, state):
+        def forward(self, samples, mask, state, motion=None, jitter=None):
             self.calls += 1
             if self.calls == 4:
                 raise failure

@@ -76,7 +76,7 @@ class Oracle(torch.nn.Module):
         self.truth, self.error = iter(truth), error
         self.parameter = torch.nn.Parameter(torch.zeros(1))
 
-    def forward(self, samples, mask, state=None):
+    def forward(self, samples, mask, state=None, motion=None, jitter=None):
         return next(self.truth)["frames"][None].float() / 255 + self.error, None
 
 
