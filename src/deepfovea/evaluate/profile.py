@@ -44,12 +44,10 @@ def measure(
 
 def measure_here(name: str, device: str, engine: str, seconds: float) -> dict[str, Any]:
     """As :func:`measure`, in this process and as a dictionary."""
-    method: Any = (
-        BASELINES[name]
-        if name in BASELINES
-        else load_engine(name, engine, device, in_background=False)
-    )
-    model = method if isinstance(method, Engine) else None
+    model = None
+    if name not in BASELINES:
+        model = load_engine(name, engine, device, in_background=False)
+    method: Any = model or BASELINES[name]
     first = 2 if model and model.name != "torch" else 1  # that counts
     group = model.frames_per_step if model else 1
     # Smooth shapes that move two pixels per frame: the baselines' optical flow has work to do.
