@@ -36,6 +36,7 @@ LAYER = {
     "runtime": 40,
     "runtime.bench": 41,
     "arrays": 11,
+    "sampling_record": 1,
     "reconstructor": 45,
     "files_to_files": 46,
     "training": 50,

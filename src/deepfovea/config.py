@@ -102,6 +102,10 @@ PUBLISHED_DENSITY = Density()
 """0.98 within 20 px, 0.15 beyond 40 px: about 20 % of a 192x256 frame."""
 
 
+JITTERS = ("none", "quad", "halton")
+"""Names of the sequences of :func:`deepfovea.fovea.jitter_sequence`."""
+
+
 PUBLISHED_LOSSES = ("supervised", "perceptual", "flow", "adversarial", "adversarial-fft")
 
 

@@ -17,14 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import sampling_record
 from .config import LARGEST_SIDE, PUBLISHED_DENSITY, Density, InputError
 from .fill import pull_push
-from .fovea import downsample, sample
+from .fovea import downsample, jitter_sequence, sample
 from .gaze import DisplayGeometry, GazeTrack, center
 from .images import side_by_side_panels, to_image
 from .io.outputs import ensure_folder, refuse_overlap
 from .metrics.pixel import psnr
-from .reconstructor import Gaze, Model, Reconstructed, Reconstructor, YuvFrame
+from .reconstructor import Gaze, Input, Model, Reconstructed, Reconstructor, YuvFrame
 from .resample import upsample_bicubic
 from .video import ALPHA_SUFFIXES, VideoReader, VideoWriter
 
@@ -59,6 +60,7 @@ def reconstruct_file(
     *,
     gaze: GazeTrack | None = None,
     simulate: bool = False,
+    jitter: str = "none",
     side_by_side: Path | None = None,
     frame_rate: float | Fraction | None = None,
     max_frames: int | None = None,
@@ -81,6 +83,9 @@ def reconstruct_file(
         gaze: where the eye looks; the centre by default.
         simulate: ``source`` is full resolution and is first reduced, as published; ``output``
             has its size and is compared with it.
+        jitter: with ``simulate``, how the sampling grid is shifted from frame to frame, one of
+            :data:`deepfovea.config.JITTERS`. A folder of samples brings its own shifts in
+            :data:`deepfovea.sampling_record.FILE`.
         side_by_side: also write samples | reconstruction (| original) here.
         frame_rate: of a folder of images, 1/s.
         max_frames: stop after so many.
@@ -113,6 +118,17 @@ def reconstruct_file(
                 f"{source}: received --simulate and an input with alpha, which brings its own "
                 "samples; leave --simulate out, or give an input without alpha"
             )
+        if jitter != "none" and not simulate:
+            raise InputError(
+                f"--jitter {jitter}: shifts the grid on which a full resolution is sampled; "
+                "expected --simulate with it, or a folder of samples with its shifts in "
+                f"{sampling_record.FILE}"
+            )
+        record = None
+        if source.is_dir():
+            count = reader.frame_count or 0
+            record = sampling_record.read(source, count, reader.height, reader.width)
+        moves = record is not None and any(any(frame.jitter) for frame in record)
         low = [-(-side // scale) if simulate else side for side in (reader.height, reader.width)]
         if max(low) > LARGEST_SIDE:
             raise InputError(
@@ -148,21 +164,27 @@ def reconstruct_file(
         waiting: deque[tuple[float, Tensor]] = deque()
         size = (reader.height, reader.width)
 
-        def pairs() -> Iterator[tuple[Tensor, Gaze]]:
+        def inputs() -> Iterator[Input]:
             for index, frame in enumerate(islice(reader, max_frames)):
                 pixels = frame.image
                 if reader.lossy_alpha:
                     pixels[..., 3] = np.where(pixels[..., 3] < 128, 0, 255)
                 image = to_tensor(pixels)
-                low = downsample(pad(image, scale), scale) if simulate else image
+                offset = jitter_sequence(jitter, index, 1)
+                low = image
+                if simulate:
+                    low = downsample(pad(image[None], scale), scale, offset)[0]
                 waiting.append((frame.pts_seconds, image))
-                reduced_by = scale if simulate else 1
-                yield low, _gaze_px(gaze, index, frame.pts_seconds, image, reduced_by)
+                gaze_px = _gaze_px(gaze, index, frame.pts_seconds, image, scale if simulate else 1)
+                shift = None if offset is None else (float(offset[0, 0]), float(offset[0, 1]))
+                if record is not None and moves:
+                    shift = record[index].jitter
+                yield Input(low, gaze_px, jitter=shift)
 
         # Unless somebody looks at RGB, frames are made as the encoder takes them.
         unseen = output.suffix and not (simulate or beside or on_result)
         begin = reconstructor.stream_yuv if unseen else reconstructor.stream_prefetched
-        stream: Generator[YuvFrame | Reconstructed, None, None] = begin(pairs())
+        stream: Generator[YuvFrame | Reconstructed, None, None] = begin(inputs())
         # The last to be entered, so that its threads end before what they use is closed.
         for result in stack.enter_context(closing(stream)):
             pts_seconds, image = waiting.popleft()
@@ -213,10 +235,10 @@ def to_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(planes)
 
 
-def pad(image: Tensor, multiple: int) -> Tensor:
-    """Repeat the last row and column until [C, H, W] are multiples of ``multiple``."""
-    height, width = image.shape[-2:]
-    return F.pad(image[None], (0, -width % multiple, 0, -height % multiple), mode="replicate")[0]
+def pad(images: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column until [N, C, H, W] are multiples of ``multiple``."""
+    height, width = images.shape[-2:]
+    return F.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 
 def sample_file(
@@ -229,6 +251,7 @@ def sample_file(
     seed: int = 0,
     blue_noise: bool = False,
     simulate: bool = False,
+    jitter: str = "none",
     frame_rate: float | Fraction | None = None,
     max_frames: int | None = None,
     overwrite: bool = False,
@@ -244,6 +267,7 @@ def sample_file(
             want of a better one, as its colours lose half of their resolution. Else RGB on
             black. A warning says what the format cannot keep.
         density: see :class:`Reconstructor`, as for ``geometry``, ``seed``, ``blue_noise``.
+        jitter: see :func:`reconstruct_file`; only for a folder, which keeps the shifts.
         audio_track: see :func:`reconstruct_file`.
 
     Returns:
@@ -256,6 +280,12 @@ def sample_file(
     scale = 4 if simulate else 1
     frames, sampled = 0, 0.0
     refuse_overlap([output], [source])
+    if jitter != "none" and (not simulate or output.suffix):
+        raise InputError(
+            f"--jitter {jitter}: shifts the grid on which a full resolution is sampled, and is "
+            "written down beside the samples; expected --simulate and a folder as output"
+        )
+    written = []
     with (
         VideoReader(source, frame_rate=frame_rate) as reader,
         ensure_folder(output.parent),
@@ -288,8 +318,11 @@ def sample_file(
             )
         for frame in islice(reader, max_frames):
             image = to_tensor(frame.image)
-            low = downsample(pad(image, scale), scale) if simulate else image
+            offset = jitter_sequence(jitter, frames, 1)
+            low = downsample(pad(image[None], scale), scale, offset)[0] if simulate else image
             gaze_px = _gaze_px(gaze, frames, frame.pts_seconds, image, scale)
+            x, y = (0.0, 0.0) if offset is None else offset[0].tolist()
+            written.append(sampling_record.FrameSampling((x, y), gaze_px))
             samples, mask = sample(
                 low[None, None],
                 torch.tensor([[gaze_px]]),
@@ -308,6 +341,10 @@ def sample_file(
             sampled += float(mask.mean())
             if on_frame:
                 on_frame()
+        if not output.suffix and written:
+            height, width = low.shape[-2:]
+            content = sampling_record.to_bytes(written, height, width, density)
+            writer.attach(sampling_record.FILE, content)
     return sampled / frames
 
 

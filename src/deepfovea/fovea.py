@@ -14,14 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import PUBLISHED_DENSITY, Density, InputError
+from .config import JITTERS, PUBLISHED_DENSITY, Density, InputError
 from .gaze import DisplayGeometry
 
 NOISE_SIZE = 64
 GOLDEN_RATIO = 0.6180339887498949
-
-JITTERS = ("none", "quad", "halton")
-"""Names of the sequences of :func:`jitter_sequence`."""
 
 QUAD = ((0.0, 0.0), (0.5, 0.5), (0.5, 0.0), (0.0, 0.5))
 """The phases (x, y) of ``quad``, low-resolution pixels: half a pixel apart, two output pixels at a

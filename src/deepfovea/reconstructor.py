@@ -9,6 +9,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from .gaze import DisplayGeometry
 from .generators import Network
 from .io.prefetch import few_processors, prefetch, prefetch_map
 from .runtime.engine import Engine
+from .sampling_record import check_jitter
 from .video import YUV420
 
 Result = TypeVar("Result")
@@ -48,11 +50,35 @@ class YuvFrame(NamedTuple):
     mask: Tensor
 
 
+class Input(NamedTuple):
+    """One frame to be reconstructed; only the first is always needed.
+
+    frame [3,h,w] in [0, 1], or [4,h,w], whose last channel says what pixels are known (above 0);
+    gaze_px: (x, y) in low-resolution pixels, needed where pixels are to be dropped; motion
+    [2,h,w]: from each pixel to where it was one frame ago, (x, y) in low-resolution pixels;
+    jitter: the offset (x, y) of the grid on which the frame was sampled, low-resolution pixels.
+    """
+
+    frame: Tensor
+    gaze_px: Gaze | None = None
+    motion: Tensor | None = None
+    jitter: tuple[float, float] | None = None
+
+
+Frames = Input | tuple[Tensor, Gaze | None]
+"""What a loop over frames takes."""
+
+
 class Sampled(NamedTuple):
-    """One step's samples [1,k,3,h,w] and mask [1,k,1,h,w], and the gaze of its real frames."""
+    """One step: samples [1,k,3,h,w], mask [1,k,1,h,w], motion [1,k,2,h,w], jitter [1,k,2].
+
+    gaze: of its real frames, which may be fewer than k.
+    """
 
     samples: Tensor
     mask: Tensor
+    motion: Tensor | None
+    jitter: Tensor | None
     gaze: list[Gaze | None]
 
 
@@ -100,7 +126,14 @@ class Reconstructor:
         self.frames_seen = 0
         self.size: tuple[int, int] | None = None
 
-    def __call__(self, frame: AnyFrame, gaze_px: Gaze | None = None) -> AnyFrame:
+    def __call__(
+        self,
+        frame: AnyFrame,
+        gaze_px: Gaze | None = None,
+        *,
+        motion: Tensor | np.ndarray | None = None,
+        jitter: tuple[float, float] | None = None,
+    ) -> AnyFrame:
         """Sample one frame and reconstruct it at once.
 
         Args:
@@ -108,36 +141,42 @@ class Reconstructor:
                 or a PIL image. With a fourth channel, which says what pixels are known (above
                 0), nothing more is dropped.
             gaze_px: (x, y) in low-resolution pixels; needed where pixels are to be dropped.
+            motion: [2, h, w], from each pixel to where it was one frame ago, (x, y) in
+                low-resolution pixels, as a renderer knows it. A video has it from its second
+                frame on, or never: what that of the first says has no effect.
+            jitter: the offset (x, y) of the grid on which the frame was sampled, low-resolution
+                pixels, at most 1. The result lies on the output grid all the same.
 
         Returns:
             The frame, ``scale`` times larger, of the type of ``frame``.
 
         Raises:
             InputError: values that are not in [0, 1], a size that changes in the middle of a
-                video, no gaze where one is needed, or one that is not finite.
+                video, no gaze where one is needed, or one that is not finite; motion or jitter
+                that does not fit, or that the generator cannot use.
             ValueError: the generator needs several frames at once (use :meth:`stream`).
         """
         if self.engine.frames_per_step != 1:
             raise ValueError(
                 f"this generator takes {self.engine.frames_per_step} frames at a time; use stream()"
             )
-        return like(next(self.stream([(to_tensor(frame), gaze_px)])).frame, frame)
+        field = None if motion is None else torch.as_tensor(motion)
+        given = Input(to_tensor(frame), gaze_px, field, jitter)
+        return like(next(self.stream([given])).frame, frame)
 
-    def stream(self, frames: Iterable[tuple[Tensor, Gaze | None]]) -> Iterator[Reconstructed]:
+    def stream(self, frames: Iterable[Frames]) -> Iterator[Reconstructed]:
         """Reconstruct frame after frame, for any generator, in constant memory.
 
         A generator that takes n frames at a time yields them n by n; a last group that is too
         short is filled by repeating its last frame.
 
         Args:
-            frames: pairs of frame and gaze as in :meth:`__call__`.
+            frames: pairs of frame and gaze, or :class:`Input` with more.
         """
         for group in self._sampled(frames):
             yield from self._reconstructed(group)
 
-    def stream_prefetched(
-        self, frames: Iterable[tuple[Tensor, Gaze | None]]
-    ) -> Generator[Reconstructed, None, None]:
+    def stream_prefetched(self, frames: Iterable[Frames]) -> Generator[Reconstructed, None, None]:
         """As :meth:`stream`, but reading, sampling and the generator overlap.
 
         Up to two frames, or groups of frames, wait for the generator and two behind it. Close
@@ -145,15 +184,13 @@ class Reconstructor:
         """
         yield from self._overlapping(frames, self._reconstructed)
 
-    def stream_yuv(
-        self, frames: Iterable[tuple[Tensor, Gaze | None]]
-    ) -> Generator[YuvFrame, None, None]:
+    def stream_yuv(self, frames: Iterable[Frames]) -> Generator[YuvFrame, None, None]:
         """As :meth:`stream_prefetched`, with frames ready for :meth:`VideoWriter.write`."""
         yield from self._overlapping(frames, self._to_yuv)
 
     def _overlapping(
         self,
-        frames: Iterable[tuple[Tensor, Gaze | None]],
+        frames: Iterable[Frames],
         generate: Callable[[Sampled], list[Result]],
     ) -> Generator[Result, None, None]:
         with ExitStack() as stack:
@@ -166,22 +203,24 @@ class Reconstructor:
             for results in stack.enter_context(closing(prefetch_map(generate, sampled))):
                 yield from results
 
-    def _sampled(self, frames: Iterable[tuple[Tensor, Gaze | None]]) -> Iterator[Sampled]:
+    def _sampled(self, frames: Iterable[Frames]) -> Iterator[Sampled]:
         group = self.engine.frames_per_step
         source = iter(frames)
-        while pairs := list(islice(source, group)):
-            count = len(pairs)
-            for pair in pairs:
-                self._check(*pair)
-            pairs += [pairs[-1]] * (group - count)
-            samples, mask = self._sample(pairs)
+        while taken := list(islice(source, group)):
+            inputs = [Input(*one) for one in taken]
+            for one in inputs:
+                self._check(one)
+            count = len(inputs)
+            inputs += [inputs[-1]] * (group - count)
+            samples, mask = self._sample(inputs)
+            motion, jitter = self._motion(inputs), self._jitter(inputs)
             self.frames_seen += count
-            yield Sampled(samples, mask, [gaze_px for _, gaze_px in pairs[:count]])
+            yield Sampled(samples, mask, motion, jitter, [one.gaze_px for one in inputs[:count]])
 
     def _reconstructed(self, group: Sampled) -> list[Reconstructed]:
-        samples, mask, gaze = group
+        samples, mask, motion, jitter, gaze = group
         with torch.inference_mode():
-            output, self.state = self.engine(samples, mask, self.state)
+            output, self.state = self.engine(samples, mask, self.state, motion, jitter)
             frames = _clamped(output[0])
         return [
             Reconstructed(frames[t], samples[0, t], mask[0, t], gaze_px)
@@ -189,18 +228,21 @@ class Reconstructor:
         ]
 
     def _to_yuv(self, group: Sampled) -> list[YuvFrame]:
-        samples, mask, gaze = group
+        samples, mask, motion, jitter, gaze = group
         with torch.inference_mode():
-            (luma, chroma), self.state = self.engine.yuv420(samples, mask, self.state)
+            (luma, chroma), self.state = self.engine.yuv420(
+                samples, mask, self.state, motion, jitter
+            )
         times = range(len(gaze))
         return [YuvFrame(YUV420(luma[0, t], chroma[0, t]), mask[0, t]) for t in times]
 
-    def _check(self, frame: Tensor, gaze_px: Gaze | None) -> None:
+    def _check(self, given: Input) -> None:
         """Refuse what would be nonsense further on.
 
         Raises:
             InputError: see :meth:`__call__`.
         """
+        frame, gaze_px, motion, jitter = given
         size = (frame.shape[-2], frame.shape[-1])
         if self.size not in (None, size):
             raise InputError(
@@ -209,6 +251,17 @@ class Reconstructor:
             )
         self.size = size
         check_range(frame)
+        if jitter is not None:
+            check_jitter(jitter)
+        if motion is not None and motion.shape != (2, *size):
+            raise InputError(
+                f"motion: received {list(motion.shape)}, expected {[2, *size]}: (x, y) for every "
+                "low-resolution pixel"
+            )
+        if motion is not None and not bool(torch.isfinite(motion).all()):
+            raise InputError(
+                "motion: received values that are not finite; expected 0 where nothing is known"
+            )
         if len(frame) == 4:
             return
         if gaze_px is None:
@@ -222,14 +275,28 @@ class Reconstructor:
                 "tracker was lost, hold the last position"
             )
 
-    def _sample(self, pairs: list[tuple[Tensor, Gaze | None]]) -> tuple[Tensor, Tensor]:
+    def _motion(self, inputs: list[Input]) -> Tensor | None:
+        """[1, k, 2, h, w]; none unless every frame brings it."""
+        fields = [one.motion for one in inputs if one.motion is not None]
+        if len(fields) < len(inputs):
+            return None
+        return torch.stack(fields)[None].to(self.engine.device, torch.float32)
+
+    def _jitter(self, inputs: list[Input]) -> Tensor | None:
+        """[1, k, 2]; where a frame says nothing, its grid rests."""
+        if all(one.jitter is None for one in inputs):
+            return None
+        offsets = [one.jitter or (0.0, 0.0) for one in inputs]
+        return torch.tensor([offsets], device=self.engine.device)
+
+    def _sample(self, inputs: list[Input]) -> tuple[Tensor, Tensor]:
         # A single one is not copied, which would be work for PyTorch's threads: see fovea.
-        images = [frame[None, None] for frame, _ in pairs]
+        images = [one.frame[None, None] for one in inputs]
         frames = (torch.cat(images, 1) if len(images) > 1 else images[0]).to(self.engine.device)
         if frames.shape[2] == 4:
             mask = (frames[:, :, 3:] > 0).to(frames.dtype)
             return frames[:, :, :3] * mask, mask
-        gaze = torch.tensor([[gaze_px for _, gaze_px in pairs]])
+        gaze = torch.tensor([[one.gaze_px for one in inputs]])
         return sample(
             frames,
             gaze,

@@ -19,6 +19,7 @@ from .options import (
     PrintAndExit,
     Subcommands,
     add_gaze_offset,
+    add_jitter,
     comma_separated,
     density,
     gaze_track,
@@ -96,6 +97,7 @@ def add(subcommands: Subcommands) -> None:
             action="store_true",
             help="even draws in space and time instead of independent ones",
         ),
+        add_jitter(parser),
         parser.add_argument("--metrics", metavar="NAME,…", help=METRICS_HELP),
         parser.add_argument(
             "--flow", default="dis", metavar="NAME", help="estimator of the true motion, for E_warp"
@@ -233,6 +235,7 @@ def _run(options: argparse.Namespace) -> Result:
             seed=options.seed,
             density=options.density,
             blue_noise=options.blue_noise,
+            jitter=options.jitter,
             fov_deg=options.fov,
             metrics=metrics,
             flow=options.flow,

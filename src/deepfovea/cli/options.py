@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from ..config import Density, InputError, expected_one_of
+from ..config import JITTERS, Density, InputError, expected_one_of
 from ..io.atomic import atomic_write
 from ..io.outputs import ensure_folder, refuse_overlap
 
@@ -167,6 +167,17 @@ def add_gaze_and_density(parser: argparse.ArgumentParser) -> None:
         help="even draws in space and time instead of independent ones",
     )
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of all random draws")
+
+
+def add_jitter(parser: argparse.ArgumentParser) -> argparse.Action:
+    """--jitter."""
+    return parser.add_argument(
+        "--jitter",
+        choices=JITTERS,
+        default="none",
+        help="how the sampling grid is shifted from frame to frame: none (published) | quad (four "
+        "phases, half a low-resolution pixel apart) | halton; default none",
+    )
 
 
 def add_gaze_offset(parser: argparse.ArgumentParser) -> argparse.Action:

@@ -10,6 +10,7 @@ from .options import (
     Subcommands,
     add_gaze_and_density,
     add_input_output,
+    add_jitter,
     add_model,
     gaze_and_display,
     make_reconstructor,
@@ -36,6 +37,7 @@ def add(subcommands: Subcommands) -> None:
     add_input_output(parser)
     add_model(parser)
     add_gaze_and_density(parser)
+    add_jitter(parser)
     parser.add_argument(
         "--simulate",
         action="store_true",
@@ -70,6 +72,7 @@ def _reconstruct(options: argparse.Namespace) -> None:
             reconstructor,
             gaze=gaze,
             simulate=options.simulate,
+            jitter=options.jitter,
             side_by_side=beside,
             frame_rate=options.frame_rate,
             max_frames=options.frames,

@@ -10,6 +10,7 @@ from .options import (
     Subcommands,
     add_gaze_and_density,
     add_input_output,
+    add_jitter,
     gaze_and_display,
     protect_inputs,
 )
@@ -30,6 +31,7 @@ def add(subcommands: Subcommands) -> None:
     )
     add_input_output(parser)
     add_gaze_and_density(parser)
+    add_jitter(parser)
     parser.add_argument(
         "--simulate",
         action="store_true",
@@ -56,6 +58,7 @@ def _sample(options: argparse.Namespace) -> None:
             seed=options.seed,
             blue_noise=options.blue_noise,
             simulate=options.simulate,
+            jitter=options.jitter,
             frame_rate=options.frame_rate,
             max_frames=options.frames,
             overwrite=options.overwrite,

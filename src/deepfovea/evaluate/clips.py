@@ -34,9 +34,12 @@ class ReferenceClip:
         """Frame number ``t``, [3, H, W] in [0, 1]."""
         return torch.from_numpy(self.frames[t]).permute(2, 0, 1).float() / 255.0
 
-    def low(self) -> Tensor:
-        """The clip reduced by four as published, [T, 3, h, w]."""
-        return torch.stack([downsample(self.frame(t), SCALE) for t in range(len(self.frames))])
+    def low(self, jitter: Tensor | None = None) -> Tensor:
+        """The clip reduced by four, [T, 3, h, w]: as published, or by shifted grids [T, 2]."""
+        offsets = [None] * len(self.frames) if jitter is None else list(jitter)
+        return torch.stack(
+            [downsample(self.frame(t), SCALE, offset) for t, offset in enumerate(offsets)]
+        )
 
     def notes(self, asked: int) -> list[str]:
         """What was not as asked, a line each."""

@@ -36,8 +36,17 @@ BASELINES: dict[str, Method | None] = {
 }
 
 
+def takes_jitter(method: Method | None) -> bool:
+    """Whether a method can be told that the sampling grid is shifted."""
+    return isinstance(method, Engine) and method.network.takes_jitter
+
+
 def run_method(
-    method: Method | None, low: Tensor, mask: Tensor, device: str | torch.device = "cpu"
+    method: Method | None,
+    low: Tensor,
+    mask: Tensor,
+    device: str | torch.device = "cpu",
+    jitter: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """A clip through a method, in constant memory, the state carried.
 
@@ -46,6 +55,7 @@ def run_method(
         low: [T, 3, h, w], all low-resolution pixels.
         mask: [T, 1, h, w], 1 where sampled.
         device: where the method runs.
+        jitter: [T, 2], see :class:`deepfovea.generators.Generator`; for methods that take it.
 
     Yields:
         T frames [3, H, W] on the CPU, as the method left them, which may be beyond [0, 1]. A
@@ -65,5 +75,9 @@ def run_method(
             )
         samples, known = (here * known)[None].to(device), known[None].to(device)
         with torch.inference_mode():
-            frames, state = method(samples, known, state)
+            if jitter is None:
+                frames, state = method(samples, known, state)
+            else:
+                shifts = jitter[None, start : start + group].to(device)
+                frames, state = method(samples, known, state, None, shifts)  # type: ignore[call-arg]
         yield from frames[0, :count].cpu()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..config import PUBLISHED_DENSITY, Density
+from ..config import JITTERS, PUBLISHED_DENSITY, Density, InputError, expected_one_of
 from ..gaze import DisplayGeometry
 from ..metrics import METRICS, Metric
 
@@ -31,6 +31,9 @@ class Protocol:
     seed: int = 0
     density: Density = PUBLISHED_DENSITY
     blue_noise: bool = False
+    jitter: str = "none"
+    """How the sampling grid is shifted from frame to frame, one of ``JITTERS``, for generators that
+    can be told; every other method samples the grid at rest, by the same mask."""
     fov_deg: float | None = None
     """Horizontal angle that the frames fill, for radii in degrees and FovVideoVDP."""
     metrics: tuple[str, ...] = DEFAULT_METRICS
@@ -39,6 +42,10 @@ class Protocol:
     """Estimator of the true motion for E_warp, one of ``FLOW_ESTIMATORS``."""
 
     def __post_init__(self) -> None:
+        if self.jitter not in JITTERS:
+            raise InputError(
+                f"--jitter: received {self.jitter!r:.100}, {expected_one_of(self.jitter, JITTERS)}"
+            )
         if self.fov_deg is not None:
             DisplayGeometry(self.fov_deg, 4, 3)  # refuses angles that no display has
 

@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import SCALE
-from ..fovea import eccentricity_map, sample
+from ..fovea import eccentricity_map, jitter_sequence, sample
 from ..gaze import DisplayGeometry, GazeTrack
 from ..metrics import ITEM_FRAMES, Metric, Reference, Scope, Settings
 from ..metrics.pixel import squared_error
 from ..metrics.regions import upsample_nearest
 from . import contact_sheets
 from .clips import ReferenceClip
-from .methods import Method, run_method
+from .methods import Method, run_method, takes_jitter
 from .result import COLUMNS, ECCENTRICITY_BIN, Protocol, Row
 
 
@@ -79,9 +79,17 @@ def score_clip(
         )
 
     used = {metric.scope for metric in metrics}
+    jitter = jitter_sequence(protocol.jitter, 0, count)
     outputs = {
         name: run_method(method, low, mask, settings.device) for name, method in methods.items()
     }
+    if jitter is not None:
+        shifted = clip.low(jitter)
+        outputs |= {
+            name: run_method(method, shifted, mask, settings.device, jitter)
+            for name, method in methods.items()
+            if takes_jitter(method)
+        }
     accumulators = {name: MetricAccumulator(metrics) for name in methods}
     ring_width = ECCENTRICITY_BIN[protocol.density.unit]
     sheet_rows = contact_sheets.ROWS_PER_SHEET

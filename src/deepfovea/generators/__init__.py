@@ -35,6 +35,7 @@ class Generator(Protocol):
         multiple: of what h and w have to be in :meth:`step`; a call pads to it itself.
         suits_engines: whether compiled engines run it faster than PyTorch on a CPU, and its wide
             convolutions bear bfloat16 (docs/speed.md).
+        takes_jitter: whether it can be told jitter, and motion.
         stage_channels: of the features of each coarser stage of :meth:`forward_with_aux`.
     """
 
@@ -42,6 +43,7 @@ class Generator(Protocol):
     frames_per_step: int
     multiple: int
     suits_engines: bool
+    takes_jitter: bool
     stage_channels: tuple[int, ...]
 
     def __call__(

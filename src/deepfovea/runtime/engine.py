@@ -140,7 +140,8 @@ class Engine:
 
     Others than PyTorch compile it for each size of frame when a second step asks for it; PyTorch
     computes the first step of a video, so that the first frame waits for nothing, and with
-    ``in_background`` all steps until the compiled one is ready. Which step that is depends on the
+    ``in_background`` all steps until the compiled one is ready, and all that are told motion or
+    jitter. Which step that is depends on the
     machine; in float32 frames differ from PyTorch's by less than 1e-3. A fixed size is the faster
     one (OpenVINO: a fifth). The last :data:`SIZES_KEPT` sizes are kept.
 
@@ -183,26 +184,25 @@ class Engine:
         """As the generator: samples [B,T,3,h,w], mask [B,T,1,h,w], state -> frames, state.
 
         Raises:
-            InputError: motion or jitter, which only PyTorch's engine takes; what the generator
-                refuses.
+            InputError: what the generator refuses.
         """
-        if self._compile is None:
-            frames, state = self.network(samples, mask, state, motion, jitter)
-            self.frames_by["torch"] += samples.shape[1]
-            return frames, state
-        if motion is not None or jitter is not None:
-            raise InputError(
-                f"--engine: received motion or jitter for {self.name}, which takes neither; "
-                "choose torch"
-            )
-        (frames,), state = self._steps(None, samples, mask, state)
+        (frames,), state = self._steps(None, samples, mask, state, motion, jitter)
         return frames, state
 
     @torch.inference_mode()
-    def yuv420(self, samples: Tensor, mask: Tensor, state: Any = None) -> tuple[YUV420, Any]:
+    def yuv420(
+        self,
+        samples: Tensor,
+        mask: Tensor,
+        state: Any = None,
+        motion: Tensor | None = None,
+        jitter: Tensor | None = None,
+    ) -> tuple[YUV420, Any]:
         """As a call, with frames as an encoder takes them; less time where the graph makes them."""
         height, width = (self.scale * side for side in samples.shape[-2:])
-        planes, state = self._steps(colorspace_of(width, height), samples, mask, state)
+        planes, state = self._steps(
+            colorspace_of(width, height), samples, mask, state, motion, jitter
+        )
         return YUV420(*planes), state
 
     def summary(self) -> str:
@@ -213,10 +213,17 @@ class Engine:
         return ", ".join(f"{title} {count}" for title, count in made)
 
     def _steps(
-        self, matrix: int | None, samples: Tensor, mask: Tensor, state: Any
+        self,
+        matrix: int | None,
+        samples: Tensor,
+        mask: Tensor,
+        state: Any,
+        motion: Tensor | None,
+        jitter: Tensor | None,
     ) -> tuple[tuple[Tensor, ...], Any]:
-        if self._compile is None:
-            return self._by_torch(matrix, samples, mask, state)
+        # What is compiled takes neither; the state is the same.
+        if self._compile is None or motion is not None or jitter is not None:
+            return self._by_torch(matrix, samples, mask, state, motion, jitter)
         group = self.frames_per_step
         if samples.shape[1] == 0 or samples.shape[1] % group:
             raise InputError(
@@ -239,9 +246,15 @@ class Engine:
         return tuple(torch.cat(parts, 1) for parts in zip(*made, strict=True)), state
 
     def _by_torch(
-        self, matrix: int | None, samples: Tensor, mask: Tensor, state: Any
+        self,
+        matrix: int | None,
+        samples: Tensor,
+        mask: Tensor,
+        state: Any,
+        motion: Tensor | None = None,
+        jitter: Tensor | None = None,
     ) -> tuple[tuple[Tensor, ...], Any]:
-        frames, state = self.network(samples, mask, state)
+        frames, state = self.network(samples, mask, state, motion, jitter)
         self.frames_by["torch"] += samples.shape[1]
         return ((frames,) if matrix is None else to_yuv420(frames, matrix)), state
 

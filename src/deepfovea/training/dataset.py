@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..config import PUBLISHED_DENSITY, SCALE, Density, InputError
+from ..config import JITTERS, PUBLISHED_DENSITY, SCALE, Density, InputError
 from ..flow import FlowEstimator, backward_warp
-from ..fovea import JITTERS, density_map, downsample, draw_mask, jitter_sequence
+from ..fovea import density_map, downsample, draw_mask, jitter_sequence
 from ..images import read_picture
 from ..io.decoded_cache import Source
 from .animate import animate
@@ -52,7 +52,7 @@ class ClipDataset(Dataset[TrainingClip]):
     clip of twenty a cut to another video. The gaze rests and jumps, inside or outside the crop;
     the density is the published one, a budget of 5 to 60 %, or uniform, now and then of all pixels;
     draws are independent or blue noise; the sampling grid rests or is shifted by one of
-    :data:`deepfovea.fovea.JITTERS`.
+    :data:`deepfovea.config.JITTERS`.
 
     Args:
         sources: the videos; those too short or too small for a clip are left out, with a warning.

@@ -135,7 +135,7 @@ class VideoWriter:
         if self.suffix and not self._target.is_file():
             refuse(self.path, "an output that is not a file", "a file or a new name")
         if not self.suffix:
-            folder, own = self._target, re.compile(r"\d{8,}\.png")
+            folder, own = self._target, re.compile(r"\d{8,}\.png|sampling\.json")
             if not folder.is_dir() or not all(own.fullmatch(p.name) for p in folder.iterdir()):
                 received = "something other than a folder of images 00000000.png and so on"
                 refuse(self.path, received, "such a folder to replace, or a new name")
@@ -171,6 +171,16 @@ class VideoWriter:
                 self._sink = (_Movie if self.suffix else _Folder)(self, self._temporary, shape)
             self._sink.write(image, pts_seconds)
         self._shape, self._last = shape, pts_seconds
+
+    def attach(self, name: str, content: bytes) -> None:
+        """Put a file beside the images of a folder; it comes and goes with them.
+
+        After the first frame. Raises InputError where the output is no folder.
+        """
+        if not isinstance(self._sink, _Folder):
+            refuse(self.path, f"{name} for a video file", "a folder of images")
+        with self._failures_explained():
+            (self._temporary / name).write_bytes(content)
 
     def _shape_of(self, planes: YUV420) -> tuple[int, ...]:
         if not self.suffix:

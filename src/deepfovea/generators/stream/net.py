@@ -94,6 +94,7 @@ class StreamNet(nn.Module):
     scale = 4
     multiple = 8
     suits_engines = True
+    takes_jitter = True
     stage_channels: tuple[int, ...] = ()
 
     def __init__(self, config: StreamConfig = StreamConfig()) -> None:

@@ -187,6 +187,7 @@ class RecurrentUNet(nn.Module):
     config_type = UNetConfig
     multiple = 32
     suits_engines = False
+    takes_jitter = False
 
     def __init__(self, config: UNetConfig = PAPER) -> None:
         super().__init__()
