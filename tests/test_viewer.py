@@ -4,15 +4,17 @@ import contextlib
 import json
 import queue
 import socket
+import sys
 import threading
 import time
+import webbrowser
 from contextlib import contextmanager
 
 import media
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
@@ -367,7 +369,7 @@ def sizes(tmp_path_factory, six):
 
 
 @pytest.mark.parametrize("model", ["tiny", "six"])
-@settings(max_examples=12, deadline=None, database=None)
+@settings(max_examples=12, deadline=None, database=None, phases=[Phase.generate])
 @given(
     changes=st.lists(st.tuples(CHANGES, st.booleans()), min_size=1, max_size=6),
     video=st.sampled_from(sorted(SIZES)),
@@ -692,6 +694,25 @@ def test_pages_of_other_sites_are_refused(host, origin, allowed):
     assert (rejection_reason(host, origin, "127.0.0.1") is None) == allowed
 
 
+@pytest.mark.parametrize(
+    ("host", "origin", "allowed"),
+    [
+        ("lab.example.org:8765", "http://lab.example.org:8765", True),
+        ("127.0.0.1:8765", "https://lab.example.org", True),  # a proxy that sets the Host
+        ("lab.example.org", "https://lab.example.org:8443", True),
+        ("LAB.example.org", None, True),
+        ("lab.example.org", "http://evil.example", False),
+        ("evil.example", None, False),
+        ("evil.example", "https://lab.example.org", False),
+    ],
+)
+def test_further_names_are_allowed_by_name(host, origin, allowed):
+    reason = rejection_reason(host, origin, "127.0.0.1", {"lab.example.org"})
+    assert (reason is None) == allowed
+    if reason:
+        assert "--allowed-host evil.example" in reason
+
+
 def test_the_socket_and_the_upload_refuse_other_sites(catalog, folder):
     with serving(catalog, folder) as (client, _):
         assert client.get("/", headers={"host": "evil.example"}).status_code == 403
@@ -764,3 +785,24 @@ def test_the_verb_offers_a_folder_and_warns_of_another_host(catalog, folder, cap
     for bad in (["missing.mp4"], [folder / "track.csv"], ["--model", "nonesuch"]):
         code, _, err = run(capsys, *bad)
         assert (code, err.count("\n")) == (2, 1), err
+
+
+@pytest.mark.parametrize(("name", "opens"), [("w3m", False), ("chromium", True)])
+def test_no_text_browser_is_started(catalog, folder, monkeypatch, name, opens):
+    class Browsers:
+        Error = webbrowser.Error
+        opened = 0
+
+        def get(self):
+            return webbrowser.GenericBrowser(f"/usr/bin/{name}")
+
+        def open(self, url):
+            self.opened += 1
+
+    browsers = Browsers()
+    monkeypatch.setitem(sys.modules, "webbrowser", browsers)
+    monkeypatch.setattr(server, "serve", lambda _, **options: options["on_ready"]("http://here/"))
+    video, model = catalog.videos["0"][0], folder / "tiny.safetensors"
+    words = ["view", str(video), "--model", str(model), "--engine", "torch"]
+    assert cli.main(words) == 0
+    assert browsers.opened == opens

@@ -6,11 +6,13 @@ import argparse
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 from ..config import InputError
 from .options import Subcommands, add_model, local_path, one_line, positive
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+TEXT_BROWSERS = ("www-browser", "links", "elinks", "lynx", "w3m")  # all that webbrowser knows
 
 
 def add(subcommands: Subcommands) -> None:
@@ -35,6 +37,14 @@ def add(subcommands: Subcommands) -> None:
         "--port", type=_port, default=8765, metavar="N", help="0 takes one that is free"
     )
     parser.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name under which the page may also be opened, as behind a reverse proxy; "
+        "may be given several times",
+    )
+    parser.add_argument(
         "--max-clients", type=positive, default=10, metavar="N", help="pages at once"
     )
     parser.add_argument(
@@ -54,6 +64,15 @@ def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"received {text!r:.100}, expected 0 to 65535")
     return int(text)
+
+
+def _is_graphical(browsers: ModuleType) -> bool:
+    """Whether the browser that would open is not one of those that run in a terminal."""
+    try:
+        browser = browsers.get()
+    except browsers.Error:  # there is none
+        return False
+    return Path(getattr(browser, "name", "")).name not in TEXT_BROWSERS
 
 
 def _view(options: argparse.Namespace) -> None:
@@ -76,17 +95,18 @@ def _view(options: argparse.Namespace) -> None:
     source = options.input or demo_video()
     paths = find_videos(source) if source.is_dir() else [source]
     named = [(p, str(p.relative_to(source)) if p != source else p.name) for p in paths]
-    first_error: InputError | None = None
-    while named:  # what cannot be shown is said here rather than on the page
+    problems: list[InputError] = []
+    while named:  # said here rather than on the page
         try:
             Player(*named[0]).close()
             break
         except InputError as error:
-            first_error = first_error or error
-            print(f"deepfovea: {one_line(error)}; left out", file=sys.stderr)
+            problems.append(error)
             del named[0]
-    if first_error and not named:
-        raise first_error
+    if not named:
+        raise problems[0]
+    for problem in problems:
+        print(f"deepfovea: {one_line(problem)}; left out", file=sys.stderr)
     videos = {str(number): one for number, one in enumerate(named)}
     device = pick_device(options.device)
     resolve_path(options.model)
@@ -99,7 +119,7 @@ def _view(options: argparse.Namespace) -> None:
 
     def ready(url: str) -> None:
         print(f"look at {url} (Ctrl+C ends)", flush=True)
-        if not options.no_browser:
+        if not options.no_browser and _is_graphical(webbrowser):
             webbrowser.open(url)
 
     if options.host not in LOOPBACK:
@@ -114,6 +134,7 @@ def _view(options: argparse.Namespace) -> None:
         catalog,
         host=options.host,
         port=options.port,
+        allowed_hosts=options.allowed_host,
         max_clients=options.max_clients,
         max_upload_bytes=options.max_upload * 2**20,
         on_ready=ready,

@@ -18,7 +18,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,28 +75,44 @@ class Client:
     uploading: bool = False
 
 
-def rejection_reason(host: str | None, origin: str | None, listen_host: str) -> str | None:
+def rejection_reason(
+    host: str | None,
+    origin: str | None,
+    listen_host: str,
+    allowed_hosts: Collection[str] = (),
+) -> str | None:
     """Why a request must be refused; None if it is allowed.
 
     A page of another site could send a browser here: under its own name, which it lets resolve
     to this machine (DNS rebinding; the Host header has that name), or across sites (the Origin
-    header differs). Allowed are IP addresses, ``localhost``, ``listen_host`` and this machine's
-    name.
+    header differs). Allowed are IP addresses, ``localhost``, ``listen_host``, this machine's name
+    and ``allowed_hosts``. Behind a reverse proxy the Host header may be the proxy's choice; the
+    Origin then has to be one of ``allowed_hosts``.
 
     Args:
         host: the Host header.
         origin: the Origin header; programs that are not browsers send none.
         listen_host: the name or address that the server listens on.
+        allowed_hosts: further names, lower case, without a port.
     """
     name = urlsplit(f"//{host}").hostname if host else None
     if name is None:
-        return "received no Host header"
-    allowed = {"localhost", listen_host.lower(), socket.gethostname().lower()}
-    if name not in allowed and not _is_address(name):
-        return f"received the host {name[:80]!r}, which is not this server's"
-    if origin is not None and urlsplit(origin).netloc.lower() != (host or "").lower():
-        return "received a request from another site's page"
-    return None
+        return "received no Host header; expected one"
+    ours = {"localhost", listen_host.lower(), socket.gethostname().lower(), *allowed_hosts}
+    if name not in ours and not _is_address(name):
+        return (
+            f"received the host {name[:80]!r}, which is not this server's; if it is, start "
+            f"deepfovea view with --allowed-host {name[:80]}"
+        )
+    if origin is None or urlsplit(origin).netloc.lower() == (host or "").lower():
+        return None
+    site = urlsplit(origin).hostname or "null"
+    if site in allowed_hosts:
+        return None
+    return (
+        f"received a request from a page of {site[:80]!r}, which is another site; if that is a "
+        f"proxy before this server, start deepfovea view with --allowed-host {site[:80]}"
+    )
 
 
 def _is_address(name: str) -> bool:
@@ -109,18 +125,20 @@ def _is_address(name: str) -> bool:
 class OriginCheckMiddleware:
     """Answers 403 to requests that :func:`rejection_reason` refuses, WebSockets included."""
 
-    def __init__(self, app: ASGIApp, listen_host: str) -> None:
+    def __init__(self, app: ASGIApp, listen_host: str, allowed_hosts: Collection[str]) -> None:
         self.app = app
         self.listen_host = listen_host
+        self.allowed_hosts = {name.lower() for name in allowed_hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] in ("http", "websocket"):
             headers = Headers(scope=scope)
             try:
-                reason = rejection_reason(
-                    headers.get("host"), headers.get("origin"), self.listen_host
-                )
+                # The page's files are no secret, and the page has to load to say what is refused.
+                is_file = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
+                host, origin = headers.get("host"), None if is_file else headers.get("origin")
+                reason = rejection_reason(host, origin, self.listen_host, self.allowed_hosts)
             except ValueError:
                 reason = "received a malformed host"
             if reason and scope["type"] == "websocket":
@@ -137,6 +155,7 @@ def make_app(
     uploads: Path,
     *,
     host: str = "127.0.0.1",
+    allowed_hosts: Collection[str] = (),
     max_clients: int = 10,
     max_upload_bytes: int = 256 * 2**20,
 ) -> ASGIApp:
@@ -146,6 +165,7 @@ def make_app(
         catalog: videos and models.
         uploads: an existing folder for uploaded videos; a client's are removed when it leaves.
         host: the name or address that the server listens on.
+        allowed_hosts: names under which the page may also be opened, as behind a proxy.
         max_clients: pages open at once; one more is refused with a message.
         max_upload_bytes: of one uploaded video. A client has one at a time.
     """
@@ -234,7 +254,7 @@ def make_app(
             WebSocketRoute("/watch", watch),
         ]
     )
-    return OriginCheckMiddleware(app, host)
+    return OriginCheckMiddleware(app, host, allowed_hosts)
 
 
 async def _receive_messages(
@@ -348,6 +368,7 @@ def serve(
     *,
     host: str,
     port: int,
+    allowed_hosts: Collection[str] = (),
     max_clients: int,
     max_upload_bytes: int,
     on_ready: Callable[[str], None],
@@ -355,7 +376,7 @@ def serve(
     """Serve until interrupted.
 
     Args:
-        catalog: see :func:`make_app`, as for ``max_clients`` and ``max_upload_bytes``.
+        catalog: see :func:`make_app`, as for all that is not named here.
         host: name or address to listen on.
         port: 0 takes a free one.
         on_ready: called with the page's address once it can be opened.
@@ -383,6 +404,7 @@ def serve(
             catalog,
             Path(uploads),
             host=host,
+            allowed_hosts=allowed_hosts,
             max_clients=max_clients,
             max_upload_bytes=max_upload_bytes,
         )

@@ -6,6 +6,7 @@ and not yet painted. Frames are dropped when they are late, never queued.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -142,6 +143,8 @@ class Session:
             pass
         except Exception:
             _log.exception("a viewer's session ended")
+            with contextlib.suppress(ConnectionError):
+                self._send(json.dumps({"error": "the server failed; its terminal says why"}))
             raise
         finally:
             if self._player:

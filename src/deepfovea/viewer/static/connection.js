@@ -4,7 +4,7 @@
 const RETRY_MS = 2000;
 
 export class Connection {
-  // handlers: open(), text(object), frame(header, {view: ImageBitmap}), closed(why)
+  // handlers: open(), text(object), frame(header, {view: ImageBitmap}), closed(reason)
   constructor(handlers) {
     this.handlers = handlers;
     this.chain = Promise.resolve();
@@ -13,11 +13,10 @@ export class Connection {
   }
 
   connect() {
-    const url = new URL("/watch", location.href);
+    const url = new URL("watch", document.baseURI);
     url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
     const socket = new WebSocket(url);
     socket.binaryType = "arraybuffer";
-    socket.onopen = () => this.handlers.open();
     socket.onmessage = (event) => {
       if (typeof event.data === "string") {
         const message = JSON.parse(event.data);
@@ -28,9 +27,15 @@ export class Connection {
         this.chain = this.chain.then(() => this.decode(event.data)).catch(console.error);
       }
     };
-    socket.onclose = (event) => {
-      this.handlers.closed(event.reason);
-      // Where the server has said no, only the person asks again.
+    let opened = false;
+    socket.onopen = () => {
+      opened = true;
+      this.handlers.open();
+    };
+    socket.onclose = async (event) => {
+      const reason = opened ? event.reason : await reasonOfRefusal();
+      this.handlers.closed(reason);
+      // After a refusal only the person tries again.
       if (!this.refused && event.code !== 1008) setTimeout(() => this.connect(), RETRY_MS);
     };
     this.socket = socket;
@@ -51,5 +56,15 @@ export class Connection {
 
   send(changes) {
     if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(changes));
+  }
+}
+
+// A WebSocket that is refused tells a page nothing; a request of another kind gets the reason.
+async function reasonOfRefusal() {
+  try {
+    const answer = await fetch("watch", { method: "POST" });
+    return answer.status === 403 ? await answer.text() : "";
+  } catch {
+    return ""; // no server there
   }
 }

@@ -1,10 +1,10 @@
 // Connects the page's parts: controls change the request, and received frames are shown.
 
-import { Connection } from "/connection.js";
-import { Figures } from "/figures.js";
-import { Stage } from "/stage.js";
-import { Recorder, download } from "/track.js";
-import { acceptDrops, upload } from "/upload.js";
+import { Connection } from "./connection.js";
+import { Figures } from "./figures.js";
+import { Stage } from "./stage.js";
+import { Recorder, download } from "./track.js";
+import { acceptDrops, upload } from "./upload.js";
 
 const MAX_TRACK_BYTES = 2 ** 20;
 const GAZE_INTERVAL_MS = 4; // no pointer needs more, and the server allows 500 messages a second
@@ -14,7 +14,8 @@ const recorder = new Recorder();
 const figures = new Figures(document);
 let hello = null; // what the server has
 let video = null; // the one shown
-let uploaded = null; // { id, name } of the video that this page has uploaded
+let uploaded = null; // { id, name, file } of the video that this page has uploaded
+let track = null; // the text of the gaze track that is followed
 let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
 let scrubbing = false;
 
@@ -124,24 +125,53 @@ const connection = new Connection({
 
 function start(greeting) {
   hello = greeting;
+  const place = video ? currentPlace() : savedPlace();
   const options = (names) => names.map(([value, text]) => new Option(text, value));
   byId("model").replaceChildren(...options(hello.models.map((name) => [name, name])));
   byId("video").replaceChildren(...options(hello.videos.map(({ id, name }) => [id, name])));
   byId("video-label").hidden = hello.videos.length < 2;
-  showTrackControls(false);
-  connection.send(allSettings());
+  const known = hello.videos.find(({ name }) => name === place?.video);
+  const here = known ? { video: known.id, seek: place.seconds, track } : {};
+  if (!known) track = null;
+  if (hello.models.includes(place?.model)) here.model = byId("model").value = place.model;
+  showTrackControls(track !== null);
+  connection.send({ ...allSettings(), ...here });
   showNotice("Loading …");
+  // The server has removed what was uploaded when the connection ended.
+  if (video && video.id === uploaded?.id) uploadFile(uploaded.file, place.seconds);
 }
+
+// Where the page is, to return there after a reload or a lost connection.
+function currentPlace() {
+  const seconds = Number(byId("position").value);
+  return { video: byId("title").textContent, model: byId("model").value, seconds };
+}
+
+function savedPlace() {
+  try {
+    return JSON.parse(sessionStorage.getItem("place"));
+  } catch {
+    return null; // storage is switched off
+  }
+}
+
+addEventListener("pagehide", () => {
+  try {
+    if (video) sessionStorage.setItem("place", JSON.stringify(currentPlace()));
+  } catch {
+    // storage is switched off: a reload starts at the beginning
+  }
+});
 
 function openVideo(opened) {
   video = opened;
   stage.size = [video.width, video.height];
   stage.layout();
   const name = video.id === uploaded?.id ? uploaded.name : video.name;
-  if (![...at("video").options].some((option) => option.value === video.id)) {
+  if (![...byId("video").options].some((option) => option.value === video.id)) {
     // A client keeps one uploaded video; the one before is gone.
     const known = new Set(hello.videos.map(({ id }) => id));
-    for (const option of [...at("video").options]) if (!known.has(option.value)) option.remove();
+    for (const option of [...byId("video").options]) if (!known.has(option.value)) option.remove();
     byId("video").add(new Option(name, video.id));
   }
   byId("video").value = video.id;
@@ -157,6 +187,7 @@ function openVideo(opened) {
 function showCurrent(current) {
   byId("model").value = current.model;
   byId("video").value = current.video;
+  if (!current.tracked) track = null;
   showTrackControls(current.tracked);
 }
 
@@ -188,7 +219,11 @@ byId("step").onclick = step;
 byId("reset").onclick = () => connection.send({ reset: true });
 byId("speed").onchange = () => connection.send({ speed: Number(byId("speed").value) });
 byId("model").onchange = () => connection.send({ model: byId("model").value });
-byId("video").onchange = () => connection.send({ video: byId("video").value, track: null });
+byId("video").onchange = () => {
+  track = null;
+  showTrackControls(false);
+  connection.send({ video: byId("video").value, track });
+};
 byId("blue-noise").onchange = () => connection.send({ blue_noise: byId("blue-noise").checked });
 for (const id of ["density", "percent", "inner", "outer", "ppd"]) {
   byId(id).addEventListener("input", () => {
@@ -292,25 +327,26 @@ byId("track").onchange = async () => {
     showStatus(`${file.name} is larger than 1 MiB`, true);
     return;
   }
-  const track = await file.text();
+  track = await file.text();
   showStatus("");
   showTrackControls(true);
   connection.send({ track, seek: 0 });
 };
 
 byId("untrack").onclick = () => {
+  track = null;
   showTrackControls(false);
-  connection.send({ track: null });
+  connection.send({ track });
 };
 
-function showTrackControls(track) {
-  byId("untrack").hidden = !track;
-  byId("track-label").hidden = track;
+function showTrackControls(isTracked) {
+  byId("untrack").hidden = !isTracked;
+  byId("track-label").hidden = isTracked;
 }
 
 // ---- videos ----
 
-async function uploadFile(file) {
+async function uploadFile(file, seconds = 0) {
   if (!hello) return;
   if (file.size > hello.max_upload_bytes) {
     showStatus(`${file.name} is larger than ${hello.max_upload_bytes / 2 ** 20} MiB`, true);
@@ -320,9 +356,11 @@ async function uploadFile(file) {
   progress.hidden = false;
   showStatus(`Sending ${file.name}`);
   try {
-    uploaded = { name: file.name };
+    uploaded = { name: file.name, file };
+    track = null;
     uploaded.id = await upload(file, hello.token, (share) => { progress.value = share; });
     if (video?.id === uploaded.id) openVideo(video);
+    if (seconds) connection.send({ seek: seconds });
     showStatus("");
   } catch (error) {
     showStatus(error.message, true);
@@ -335,7 +373,7 @@ byId("upload").onchange = () => {
   byId("upload").value = "";
   if (file) uploadFile(file);
 };
-acceptDrops(byId("drop"), uploadFile);
+acceptDrops(byId("drop"), (file) => uploadFile(file));
 
 showPlaying();
 arrange();

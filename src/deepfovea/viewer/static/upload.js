@@ -3,7 +3,7 @@
 export function upload(file, token, onProgress) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest(); // fetch does not say how far it is
-    request.open("POST", `/upload?token=${encodeURIComponent(token)}`);
+    request.open("POST", `upload?token=${encodeURIComponent(token)}`);
     request.responseType = "json";
     request.upload.onprogress = (event) => onProgress(event.loaded / event.total);
     request.onload = () => {
