@@ -103,7 +103,8 @@ def fate_of(code: int, lines: list[str], verb: object) -> str:
         return "success"
     if code == 1 and verb in ("evaluate", "validate"):
         return "part failed"
-    if verb == "evaluate":  # says on stderr what it has done with each clip
+    # They say on stderr what they have done with each clip, or what they are going to do.
+    if verb in ("evaluate", "reconstruct", "infer"):
         lines = lines[-1:]
     if code == 2 and len(lines) == 1 and lines[0].startswith("deepfovea"):
         return "refused"

@@ -51,11 +51,11 @@ def _export(options: argparse.Namespace) -> None:
     from ..checkpoint import load
     from ..runtime.export import export_onnx, parse_size
 
+    protect_inputs(options, options.output)
     if options.output.suffix.lower() != ".onnx":
         raise InputError(
             f"{options.output}: received the suffix {options.output.suffix!r}, expected .onnx"
         )
-    protect_inputs(options, options.output)
     with ensure_folder(options.output.parent):
         difference = export_onnx(
             load(options.model),
