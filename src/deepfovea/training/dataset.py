@@ -64,6 +64,8 @@ class ClipDataset(Dataset[TrainingClip]):
         flow: estimates the motion of videos from their frames; None: it is not known.
         photos: still pictures that :func:`.animate.animate` moves, whose motion is known.
         photo_share: the share of clips that are made of them.
+        jittered: whether the sampling grid may be shifted; a network that cannot be told how far
+            has to learn from one that rests.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class ClipDataset(Dataset[TrainingClip]):
         flow: FlowEstimator | None = None,
         photos: Sequence[Path] = (),
         photo_share: float = 0.0,
+        jittered: bool = True,
     ) -> None:
         usable = []
         for source in sources:
@@ -102,6 +105,7 @@ class ClipDataset(Dataset[TrainingClip]):
         self.flow = flow
         self.photos = list(photos)
         self.photo_share = photo_share
+        self.jittered = jittered
         # Long videos show more, but their frames are alike.
         weights = np.sqrt([min(len(s.frames), 200) for s in usable])
         self.video_probability = weights / weights.sum()
@@ -149,7 +153,7 @@ class ClipDataset(Dataset[TrainingClip]):
         return motion, trust
 
     def _jitter(self, rng: np.random.Generator) -> Tensor:
-        kind = rng.choice(JITTERS, p=[0.35, 0.45, 0.2]) if self.varied else "none"
+        kind = rng.choice(JITTERS, p=[0.35, 0.45, 0.2]) if self.varied and self.jittered else "none"
         offsets = jitter_sequence(str(kind), int(rng.integers(16)), self.frames)
         return torch.zeros(self.frames, 2) if offsets is None else offsets
 

@@ -137,7 +137,7 @@ def forward(
         chunk.mask,
         state,
         chunk.motion if chunk.motion_given else None,
-        chunk.jitter,
+        chunk.jitter if net.takes_jitter else None,
     )
     stages = (
         head(stage.flatten(0, 1)).float().view(*frames.shape[:3], *stage.shape[-2:])

@@ -114,6 +114,7 @@ def train(
             flow=_flow_estimator(config) if _needs_motion(config) else None,
             photos=find_photos(config.photos),
             photo_share=config.photo_share,
+            jittered=training.net.takes_jitter,
         )
     log = (
         _open_run(run, config, training, logged_names, notes)
