@@ -1,5 +1,6 @@
 """Claims about an evaluation: an independent computation gives the same figures, in any setting."""
 
+import dataclasses
 import json
 import os
 import socket
@@ -22,12 +23,13 @@ from deepfovea.config import Density, InputError
 from deepfovea.evaluate import Protocol, evaluate, from_json, profile, to_json
 from deepfovea.fill import accumulate, pull_push
 from deepfovea.flow import dis_flow
-from deepfovea.fovea import sample
+from deepfovea.fovea import jitter_sequence, sample
 from deepfovea.gaze import GazeTrack, fixed
 from deepfovea.generators.stream.net import StreamConfig, StreamNet
 from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
 from deepfovea.losses.flow import clip_flow
 from deepfovea.losses.perceptual import PerceptualLoss, load_backbone
+from deepfovea.metrics import METRICS
 from deepfovea.metrics.temporal import farneback_flow
 from deepfovea.runtime.engine import Engine
 from deepfovea.video import VideoReader, VideoWriter
@@ -245,6 +247,26 @@ def test_the_gaze_may_move_and_regions_follow_it(root):
         expected.append(psnr(error[t][fovea]))
     assert row.values["psnr_fovea"] == pytest.approx(np.mean(expected), abs=1e-3)
     assert row.gaze_px == ((-0.5, -0.5), (w - 0.5, h - 0.5))
+
+
+def test_a_metric_is_told_the_jitter_of_the_method_that_it_judges(root, networks, monkeypatch):
+    """One network is sampled on a shifted grid and told so; the other one and fill are not."""
+    seen = {}
+
+    def spy(prediction, reference):
+        seen.setdefault(prediction.numpy().tobytes(), (reference.frame_number, reference.jitter))
+        return 0.0
+
+    metric = dataclasses.replace(METRICS["mask_imprint"], function=spy)
+    monkeypatch.setitem(METRICS, "mask_imprint", metric)
+    protocol = Protocol(3, metrics=("mask-imprint",), jitter="quad")
+    evaluate(root / "deep", list(networks), ["fill"], protocol)
+    expected = jitter_sequence("quad", 0, 3)
+    told = [(t, jitter) for t, jitter in seen.values() if jitter is not None]
+    assert sorted(t for t, _ in told) == [0, 1, 2]  # of one method of three
+    assert len(seen) == 9
+    for t, jitter in told:
+        assert torch.equal(jitter, expected[t : t + 1])
 
 
 def test_rows_depend_on_no_other_clip_or_method_and_not_on_workers_or_threads(root, networks):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -80,15 +81,17 @@ def score_clip(
 
     used = {metric.scope for metric in metrics}
     jitter = jitter_sequence(protocol.jitter, 0, count)
+    jittered = [
+        name for name, method in methods.items() if jitter is not None and takes_jitter(method)
+    ]
     outputs = {
         name: run_method(method, low, mask, settings.device) for name, method in methods.items()
     }
     if jitter is not None:
         shifted = clip.low(jitter)
         outputs |= {
-            name: run_method(method, shifted, mask, settings.device, jitter)
-            for name, method in methods.items()
-            if takes_jitter(method)
+            name: run_method(methods[name], shifted, mask, settings.device, jitter)
+            for name in jittered
         }
     accumulators = {name: MetricAccumulator(metrics) for name in methods}
     ring_width = ECCENTRICITY_BIN[protocol.density.unit]
@@ -100,11 +103,18 @@ def score_clip(
         references = {
             scope: reference(scope, *span) for scope, span in spans.items() if scope in used
         }
+        of_jittered = references
+        if jitter is not None:  # the same frames, and what was computed of them, sampled elsewhere
+            of_jittered = {
+                scope: replace(there, jitter=jitter[slice(*spans[scope])])
+                for scope, there in references.items()
+            }
         truth = references["frame"].frames[0]
         rings = (references["frame"].eccentricity[0] // ring_width).long()
         frames = {name: next(outputs[name]) for name in methods}
         for name, frame in frames.items():
-            accumulators[name].add(frame, references, upsample_nearest(rings, SCALE))
+            known = of_jittered if name in jittered else references
+            accumulators[name].add(frame, known, upsample_nearest(rings, SCALE))
         if sheet and t in on_sheet:
             x, y = gaze_px[t].tolist()
             panels.append(contact_sheets.Panels((x, y), low[t] * mask[t], frames, truth))
