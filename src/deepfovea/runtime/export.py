@@ -33,6 +33,8 @@ OPSETS = range(16, 21)
 FORBIDDEN = ("DeformConv", "GroupNormalization", "Loop", "If", "Scan")
 """Operators that game engines do not run; no exported file contains one."""
 
+LEAST_SIDE = 8
+"""Of the frames that are traced: PyTorch takes a side of 1 for one that is always 1."""
 CHECKED_STEPS = 8
 CHECKED_SIZES = ((2, 48, 80), (1, 24, 16))
 """(B, h, w), rounded up to multiples, of the clips that an export of open size must reproduce."""
@@ -145,7 +147,8 @@ def export_onnx(
         )
     # A pyramid that fills holes is unrolled for the size that is traced. Levels beyond the one
     # that holds a single pixel change nothing, so the longest side serves all shorter ones.
-    example = _moving_clip(1, *(static or (multiple, LARGEST_SIDE)), step, steps=1)
+    shorter = -(-LEAST_SIDE // multiple) * multiple
+    example = _moving_clip(1, *(static or (shorter, LARGEST_SIDE)), step, steps=1)
     one = static is not None or step.multi_frame
     state = step.initial_state(1, *example[0][0].shape[-2:])
     traced = deepcopy(step)
@@ -323,8 +326,9 @@ def _moving_clip(
 ) -> list[tuple[Tensor, Tensor]]:
     """Samples and mask of each step: a texture that moves, three tenths of it sampled."""
     random = torch.Generator().manual_seed(0)
-    small = torch.rand(batch, 3, height // 4, width // 4, generator=random)
+    small = torch.rand(batch, 3, -(-height // 4), -(-width // 4), generator=random)
     texture = F.interpolate(small, scale_factor=4.0, mode="bicubic").clamp(0.0, 1.0)
+    texture = texture[..., :height, :width]
     group = step.network.frames_per_step
     times = range(steps * group)
     frames = torch.stack([texture.roll((t // 2, t), (2, 3)) for t in times], 1)
