@@ -184,7 +184,7 @@ def test_bad_input_is_one_line_and_code_2(folder, capsys, monkeypatch, arguments
         ("reconstruct a.mp4 -o b.mp4 --frames many", "--frames: received 'many'"),
         ("sample a.mp4 -o b.mp4 --seed=-1", "--seed: received '-1'"),
         ("sample a.mp4 -o b.mp4 --seed 4294967296", "--seed: received '4294967296'"),
-        ("sample a.mp4 -o b.mp4 --density dense", "received 'dense'; expected 'published'"),
+        ("sample a.mp4 -o b.mp4 --density dense", "received 'dense'; expected published"),
         ("sample a.mp4 -o b.mp4 --density budget:0", "budget of 0 %"),
         ("sample a.mp4 -o b.mp4 --gaze-units miles", "invalid choice: 'miles'"),
         ("sample a.mp4 -o b.mp4 --gaze-offset nan", "received 'nan', expected seconds"),

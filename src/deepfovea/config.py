@@ -29,6 +29,13 @@ class InputError(ValueError):
     """
 
 
+DENSITY_FORMS = (
+    "published | budget:PERCENT | uniform:PERCENT | CENTRE,PERIPHERY,INNER,OUTER in low-resolution "
+    "pixels, with 'deg' behind it in degrees (needs --fov)"
+)
+"""What :meth:`Density.parse` reads, for people."""
+
+
 @dataclass(frozen=True)
 class Density:
     """Probability that a low-resolution pixel is sampled, by its distance from the gaze.
@@ -76,10 +83,6 @@ class Density:
         ``0.98,0.15,20,40`` (centre, periphery and the two radii in low-resolution pixels), the
         last with ``deg`` behind it for radii in degrees: ``0.98,0.15,5,10deg``.
         """
-        expected = (
-            "expected 'published', 'budget:PERCENT', 'uniform:PERCENT' or "
-            "'CENTRE,PERIPHERY,INNER,OUTER' with 'deg' behind it for degrees"
-        )
         kind, _, percent = text.partition(":")
         try:
             if text == "published":
@@ -94,7 +97,9 @@ class Density:
         except InputError:
             raise
         except ValueError:
-            raise InputError(f"--density: received {text!r:.100}; {expected}") from None
+            raise InputError(
+                f"--density: received {text!r:.100}; expected {DENSITY_FORMS}"
+            ) from None
         return cls(center, periphery, inner, outer, "deg" if text.endswith("deg") else "px")
 
 

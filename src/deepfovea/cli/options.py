@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from ..config import JITTERS, Density, InputError, expected_one_of
+from ..config import DENSITY_FORMS, JITTERS, Density, InputError, expected_one_of
 from ..io.atomic import atomic_write
 from ..io.outputs import ensure_folder, refuse_overlap
 
@@ -28,11 +28,7 @@ BUNDLED = sorted(
 
 MODEL_HELP = f"{', '.join(BUNDLED)}, or the path of a .safetensors file"
 DEVICE_HELP = "auto (CUDA, else MPS, else the CPU) | cpu | cuda | cuda:N | mps"
-DENSITY_HELP = (
-    "how densely to sample: published | budget:PERCENT | uniform:PERCENT | "
-    "CENTRE,PERIPHERY,INNER,OUTER in low-resolution pixels, with 'deg' behind it in degrees (needs "
-    "--fov)"
-)
+DENSITY_HELP = f"how densely to sample: {DENSITY_FORMS}"
 SKIP_HELP = "leave out frames that cannot be read, with a warning, instead of stopping there"
 GAZE_WORDS = ("centre", "random", "synthetic")
 GAZE_HELP = (

@@ -127,7 +127,7 @@ class Preset:
     trained; summary: what it is, one line for people; source: where it is from.
     """
 
-    network: type[StreamNet] | type[RecurrentUNet]
+    network: type[Network]
     config: Config
     weights: str | None
     summary: str
@@ -175,7 +175,7 @@ PRESETS = {
 }
 """By name: what loading, training, export and ``info`` read."""
 
-NETWORKS: dict[str, type[StreamNet] | type[RecurrentUNet]] = {
+NETWORKS: dict[str, type[Network]] = {
     preset.network.kind: preset.network for preset in PRESETS.values()
 }
 """By the name that a file of weights gives its kind of network."""
