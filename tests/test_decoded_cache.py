@@ -86,12 +86,13 @@ def test_what_has_changed_is_decoded_anew(root, tmp_path):
     assert sources["b.mp4"].shape == (6, 24, 32, 3)
     assert sources["sharp/000"].shape == (2, 20, 30, 3)
     # The same name and size: the time alone tells.
-    image = root / "frame.ppm"
+    image = root / "still" / "frame.ppm"
+    image.parent.mkdir()
     for value in (b"a", b"b"):
         image.write_bytes(b"P6 8 8 255\n" + 192 * value)
         os.utime(image, (ord(value), ord(value)))
         newest = {source.name: source.frames for source in open_sources(root, tmp_path / "cache")}
-        assert (newest["."] == ord(value)).all()
+        assert (newest["still"] == ord(value)).all()
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, InputError])

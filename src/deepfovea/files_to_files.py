@@ -304,18 +304,6 @@ def sample_file(
                 "expected one without alpha"
             )
         suffix = output.suffix.lower()
-        if suffix not in ALPHA_SUFFIXES:
-            _log.warning(
-                "%s: %s has no alpha: what is not sampled is black and cannot be told from black "
-                "samples; a folder, .mkv or .mov keeps it",
-                *(output, suffix),
-            )
-        elif suffix == ".webm":
-            _log.warning(
-                "%s: .webm halves the resolution of colours, those of samples too; a folder, .mkv "
-                "or .mov keeps them",
-                output,
-            )
         for frame in islice(reader, max_frames):
             image = to_tensor(frame.image)
             offset = jitter_sequence(jitter, frames, 1)
@@ -345,7 +333,25 @@ def sample_file(
             height, width = low.shape[-2:]
             content = sampling_record.to_bytes(written, height, width, density)
             writer.attach(sampling_record.FILE, content)
+    _warn_of_losses(output)
     return sampled / frames
+
+
+def _warn_of_losses(output: Path) -> None:
+    """Say what the format of samples cannot keep."""
+    suffix = output.suffix.lower()
+    if suffix not in ALPHA_SUFFIXES:
+        _log.warning(
+            "%s: %s has no alpha: what is not sampled is black and cannot be told from black "
+            "samples; a folder, .mkv or .mov keeps it",
+            *(output, suffix),
+        )
+    elif suffix == ".webm":
+        _log.warning(
+            "%s: .webm halves the resolution of colours, those of samples too; a folder, .mkv "
+            "or .mov keeps them",
+            output,
+        )
 
 
 def _output_rate(reader: VideoReader, output: Path) -> Fraction:

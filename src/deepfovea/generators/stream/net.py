@@ -510,7 +510,8 @@ class BicubicUpsample(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        kernel = torch.tensor(_bicubic_kernel()).view(16, 1, 6, 6).repeat(3, 1, 1, 1)
+        # Not repeated by PyTorch: on the device "meta" that alone imports SymPy, for two seconds.
+        kernel = torch.tensor(3 * _bicubic_kernel()).view(48, 1, 6, 6)
         self.register_buffer("kernel", kernel, persistent=False)
 
     def forward(self, cells: Tensor) -> Tensor:
