@@ -112,7 +112,50 @@ def deform_conv():
     return table(columns, rows)
 
 
-PARTS = (bench, size, pipeline, memory, encoding, start, deform_conv)
+def gpu():
+    if not (HERE / "gpu.json").exists():
+        return "Nothing was measured on a GPU yet."
+    return gpu_tables(read("gpu"))
+
+
+def gpu_tables(measured):
+    """What gpu.py wrote, as Markdown."""
+    parts = measured["parts"]
+    texts = [f"{measured['device']}, PyTorch {measured['torch']}."]
+    rates = parts.get("roofline", {}).get("tflop_per_second")
+    copy = parts.get("roofline", {}).get("copy_gb_per_second")
+    if rates:
+        products = ", ".join(f"{rate:.1f} in {dtype}" for dtype, rate in rates.items())
+        texts[0] += f" Measured limits: a copy {copy:.0f} GB/s, matrix products TFLOP/s {products}."
+    columns = ["model, engine", "output", "batch", "ms, median", "ms, p95", "PSNR to float32, dB"]
+    columns += ["MiB", "share of the products"]
+    rows = []
+    for row in parts.get("inference", {}).get("rows", []):
+        line = [f"`{row['model']}`, {row['engine']}, {row['dtype']}"]
+        line += [f"{4 * row['height']}×{4 * row['width']}", str(row["batch"])]
+        if "error" in row:
+            rows.append([*line, "failed", *[""] * 4])
+            continue
+        share = "" if not rates else 2 * row["gmac"] / row["ms_p50"] / rates[row["dtype"]]
+        line += [f"{row['ms_p50']:.2f}", f"{row['ms_p95']:.2f}", f"{row['psnr_to_float32']:.1f}"]
+        line += ["" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"]
+        rows.append([*line, f"{100 * share:.1f} %" if rates else ""])
+    if rows:
+        texts.append(table(columns, rows))
+    rows = [
+        [
+            f"`{row['recipe']}`, {row['precision']}",
+            str(row["batch"]),
+            "failed" if "error" in row else f"{row['crops_per_second']:.0f}",
+        ]
+        for row in parts.get("throughput", {}).get("rows", [])
+    ]
+    if rows:
+        texts.append(table(["training", "batch", "chunks per second"], rows))
+    return "\n\n".join(texts)
+
+
+PARTS = (bench, size, pipeline, memory, encoding, start, deform_conv, gpu)
 
 
 def render(text):

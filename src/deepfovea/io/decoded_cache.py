@@ -10,10 +10,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.lib import format as npy
-from rich.progress import track
 
 from ..config import InputError
-from ..video import VideoReader, find_videos
 from .atomic import atomic_write
 
 _log = logging.getLogger(__name__)
@@ -44,6 +42,10 @@ def open_sources(root: Path, cache: Path, *, skip_unreadable: bool = False) -> l
         InputError: no videos; without ``skip_unreadable`` also the first frame that cannot be
             read or has another size; a cache that cannot be written.
     """
+    from rich.progress import track
+
+    from ..video import find_videos
+
     videos = find_videos(root)
 
     def cached(name: str) -> Path | None:
@@ -86,6 +88,8 @@ def _fingerprint(video: Path) -> str:
 
 
 def _decode(video: Path, file: Path, skip_unreadable: bool = False) -> None:
+    from ..video import VideoReader
+
     count = 0
     with VideoReader(video, skip_unreadable=skip_unreadable) as reader, atomic_write(file) as out:
 

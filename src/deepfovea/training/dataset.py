@@ -20,7 +20,6 @@ from torch.utils.data import Dataset
 from ..config import JITTERS, PUBLISHED_DENSITY, SCALE, Density, InputError
 from ..flow import FlowEstimator, backward_warp
 from ..fovea import density_map, downsample, draw_mask, jitter_sequence
-from ..images import read_picture
 from ..io.decoded_cache import Source
 from .animate import animate
 
@@ -62,7 +61,8 @@ class ClipDataset(Dataset[TrainingClip]):
         varied: sampled as above; otherwise with the published density, in independent draws, at
             one gaze per clip.
         flow: estimates the motion of videos from their frames; None: it is not known.
-        photos: still pictures that :func:`.animate.animate` moves, whose motion is known.
+        photos: still pictures, as files or uint8 [H, W, 3], that :func:`.animate.animate` moves,
+            whose motion is known.
         photo_share: the share of clips that are made of them.
         jittered: whether the sampling grid may be shifted; a network that cannot be told how far
             has to learn from one that rests.
@@ -76,7 +76,7 @@ class ClipDataset(Dataset[TrainingClip]):
         seed: int,
         varied: bool = True,
         flow: FlowEstimator | None = None,
-        photos: Sequence[Path] = (),
+        photos: Sequence[Path | np.ndarray] = (),
         photo_share: float = 0.0,
         jittered: bool = True,
     ) -> None:
@@ -131,8 +131,8 @@ class ClipDataset(Dataset[TrainingClip]):
         )
 
     def _animated(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        paths = [self.photos[int(rng.integers(len(self.photos)))] for _ in range(2)]
-        background, foreground = map(read_picture, paths)
+        photos = [self.photos[int(rng.integers(len(self.photos)))] for _ in range(2)]
+        background, foreground = map(_picture, photos)
         clip = animate(background, foreground, self.frames, self.crop, rng, SCALE)
         frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2).contiguous()
         return frames, torch.from_numpy(clip.motion)
@@ -200,6 +200,14 @@ class ClipDataset(Dataset[TrainingClip]):
             blue_noise=self.varied and rng.random() < 0.6,
         )
         return mask[0].to(torch.uint8)
+
+
+def _picture(photo: Path | np.ndarray) -> np.ndarray:
+    if isinstance(photo, np.ndarray):
+        return photo
+    from ..images import read_picture  # with Pillow, which decoded pictures do not need
+
+    return read_picture(photo)
 
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .. import checkpoint
 from ..config import FIXED_ON_RESUME, InputError, TrainConfig, expected_one_of, from_json
-from ..generators import PRESETS, Network
+from ..generators import PRESETS, Network, Preset
 from ..generators.unet.blocks import ModulatedDeformConv
 from ..losses.terms import DISCRIMINATORS, loss_weights, make_loss_modules
 from .chunks import START, Position
@@ -53,7 +53,11 @@ class TrainingState:
 
 
 def init_run(
-    config: TrainConfig, device: torch.device, start_from: str | Path | None = None
+    config: TrainConfig,
+    device: torch.device,
+    start_from: str | Path | None = None,
+    *,
+    preset: Preset | None = None,
 ) -> TrainingState:
     """A run before its first step; the seed decides all weights.
 
@@ -61,6 +65,7 @@ def init_run(
         config: what to train.
         device: where.
         start_from: a model, by name or path, whose weights the generator begins with.
+        preset: another network than that of ``config.model``.
 
     Raises:
         InputError: an unknown model, or one of another kind than ``config.model``.
@@ -70,7 +75,7 @@ def init_run(
             f"--model: received {config.model!r}, {expected_one_of(config.model, PRESETS)}"
         )
     torch.manual_seed(config.seed)
-    net = PRESETS[config.model].build()
+    net = (preset or PRESETS[config.model]).build()
     # What starts at zero, such as the offsets of deformable convolutions, is to grow slowly.
     kernels = [p for p in net.parameters() if p.ndim == 4 and bool(p.any())]
     if config.chunk % net.frames_per_step:

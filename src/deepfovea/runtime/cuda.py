@@ -1,0 +1,153 @@
+"""One step of a generator as a CUDA graph: launched once, instead of kernel by kernel.
+
+A small network has hundreds of short kernels, and a large GPU waits for the launch of each. A graph
+holds them all for one size of frames; replaying it costs one launch.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import InputError
+
+WARM_UP = 3
+"""Steps before a capture, in which cuDNN chooses its algorithms and tables are filled."""
+
+Run = Callable[[], tuple[Tensor, ...]]
+Capture = Callable[[Run], tuple[Callable[[], object], tuple[Tensor, ...]]]
+"""From a function without arguments to its replay and the tensors that each replay fills."""
+
+
+def capture_graph(run: Run) -> tuple[Callable[[], object], tuple[Tensor, ...]]:
+    """Capture what a function launches on the current CUDA device."""
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(WARM_UP):
+            run()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        outputs = run()
+    return graph.replay, outputs
+
+
+class CapturedGenerator:
+    """A generator whose step is captured once for each size and batch.
+
+    ``frames, state = captured(samples, mask, state)``, as with the generator itself. Values go in
+    and out by copies, so a state may be kept, used twice or thrown away.
+
+    Args:
+        network: a generator on a CUDA device; it is copied, not changed.
+        dtype: of the convolutions; float32 leaves out autocast. States and frames are float32.
+        channels_last: memory layout of the weights.
+        sizes_kept: graphs that are kept; the one unused for longest is dropped for a new one.
+        capture: how a step is captured; a test without a GPU gives another.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        dtype: torch.dtype = torch.float32,
+        *,
+        channels_last: bool = False,
+        sizes_kept: int = 4,
+        capture: Capture = capture_graph,
+    ) -> None:
+        self.network = copy.deepcopy(network).eval()
+        if channels_last:
+            self.network.to(memory_format=torch.channels_last)
+        self.dtype = dtype
+        self.frames_per_step: int = network.frames_per_step
+        self.scale: int = network.scale
+        self.sizes_kept = sizes_kept
+        self._capture = capture
+        self._graphs: OrderedDict[tuple[int, ...], _Graph] = OrderedDict()
+
+    @torch.inference_mode()
+    def __call__(self, samples: Tensor, mask: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Reconstruct T frames, T a multiple of ``frames_per_step``.
+
+        Args:
+            samples: [B, T, 3, h, w].
+            mask: [B, T, 1, h, w].
+            state: what the call before returned; None starts a video.
+
+        Returns:
+            Frames [B, T, 3, s·h, s·w], float32, and the state.
+
+        Raises:
+            InputError: T does not fit, or the state is of another batch or size.
+        """
+        group = self.frames_per_step
+        if samples.shape[1] < 1 or samples.shape[1] % group:
+            raise InputError(
+                f"received {samples.shape[1]} frames, expected a multiple of {group}, one at least"
+            )
+        size = (samples.shape[0], *samples.shape[-2:])
+        graph = self._graphs.pop(size, None)
+        if graph is None:
+            while len(self._graphs) >= self.sizes_kept:
+                self._graphs.popitem(last=False)
+            graph = _Graph(self, samples[:, :group], mask[:, :group])
+        self._graphs[size] = graph  # the latest comes last
+        frames = []
+        for t in range(0, samples.shape[1], group):
+            part = slice(t, t + group)
+            frame, state = graph.step(samples[:, part], mask[:, part], state)
+            frames.append(frame)
+        return torch.cat(frames, 1), state
+
+    def reset(self) -> None:
+        """Drop all graphs and their memory."""
+        self._graphs.clear()
+
+
+class _Graph:
+    """The static tensors of one size, and the replay that goes from inputs to outputs."""
+
+    def __init__(self, owner: CapturedGenerator, samples: Tensor, mask: Tensor) -> None:
+        self.samples, self.mask = samples.clone(), mask.clone()
+
+        def compute(state: Any) -> tuple[Tensor, Any]:
+            device, half = samples.device.type, owner.dtype != torch.float32
+            dtype = owner.dtype if half else torch.bfloat16
+            # A cache of casted weights would be freed while the graph still reads it.
+            with torch.autocast(device, dtype, enabled=half, cache_enabled=False):
+                frames, after = owner.network(self.samples, self.mask, state)
+            return frames, after
+
+        first = owner.network.initial_state(samples.flatten(1, 2))
+        self.kind = type(first)
+        self.first = tuple(first)
+        self.state = tuple(value.clone() for value in first)
+
+        def run() -> tuple[Tensor, ...]:
+            frames, after = compute(self.kind(*self.state))
+            return (frames, *after)
+
+        self.replay, self.outputs = owner._capture(run)
+
+    def step(self, samples: Tensor, mask: Tensor, state: Any) -> tuple[Tensor, Any]:
+        before = self.first if state is None else tuple(state)
+        shapes = [tuple(value.shape) for value in before]
+        expected = [tuple(value.shape) for value in self.state]
+        if shapes != expected:
+            raise InputError(
+                f"received a state of shapes {shapes}, expected {expected}; begin with state None "
+                "where the batch or the size changes"
+            )
+        self.samples.copy_(samples)
+        self.mask.copy_(mask)
+        for own, value in zip(self.state, before, strict=True):
+            own.copy_(value)
+        self.replay()
+        frames, *after = self.outputs
+        return frames.float().clone(), self.kind(*(value.float().clone() for value in after))
