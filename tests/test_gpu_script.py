@@ -27,8 +27,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def test_the_script_measures_trains_and_saves(tmp_path):
-    texture = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
-    texture = cv2.resize(texture, (128, 96), interpolation=cv2.INTER_CUBIC)
+    texture = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    texture = cv2.resize(texture, (128, 96), interpolation=cv2.INTER_LINEAR)
     (tmp_path / "videos").mkdir()
     with VideoWriter(tmp_path / "videos" / "a.mp4", frame_rate=24) as out:
         for t in range(12):
@@ -43,7 +43,7 @@ def test_the_script_measures_trains_and_saves(tmp_path):
     assert [(v["frames"], v["size"]) for v in manifest["videos"]] == [(12, [96, 128])]
     capture = cv2.VideoCapture(str(pack / manifest["videos"][0]["file"]))
     decoded = cv2.cvtColor(capture.read()[1], cv2.COLOR_BGR2RGB)
-    assert np.abs(decoded.astype(float) - texture).mean() < 12  # colours are those of the video
+    assert np.abs(decoded.astype(float) - texture).mean() < 5  # colours are those of the video
 
     out = tmp_path / "out"
     command = [sys.executable, "-c", BARE, str(ROOT / "benchmarks" / "gpu.py"), "--tiny"]
