@@ -20,6 +20,8 @@ LAYER = {
     "flow": 11,
     "fovea": 11,
     "fill": 12,
+    "toy_renderer": 0,
+    "motion": 13,
     "io.decoded_cache": 20,
     "generators.unet.deform_numba": 0,
     "generators.unet.deform": 1,
@@ -74,6 +76,7 @@ OWNERS: dict[str, set[str]] = {
     "torchvision.models": {"losses", "metrics.lpips"},
     "starlette": {"viewer.server"},
     "uvicorn": {"viewer.server"},
+    "OpenEXR": {"motion"},
     "websockets": set(),
     "skvideo": set(),
 }

@@ -8,6 +8,7 @@ first frame. PyAV, and through it FFmpeg, is used in this folder only.
 from .container import ALPHA_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, colorspace_of
 from .folder import find_videos, list_images
 from .reader import Frame, VideoReader, read_clip
+from .rgb48 import read_rgb48
 from .writer import VideoWriter
 from .yuv import LUMA_SHARES, YUV420, to_yuv420
 
@@ -24,5 +25,6 @@ __all__ = [
     "find_videos",
     "list_images",
     "read_clip",
+    "read_rgb48",
     "to_yuv420",
 ]
