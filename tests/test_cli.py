@@ -201,6 +201,7 @@ def test_a_wrong_command_line_is_one_line_and_code_2(capsys, arguments, complain
 
 def test_help_of_every_verb_without_torch():
     verbs = "reconstruct sample info demo view evaluate train export bench validate test infer"
+    verbs += " check-motion"
     script = (
         "import sys\n"
         "from deepfovea.cli import main\n"

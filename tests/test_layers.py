@@ -22,6 +22,7 @@ LAYER = {
     "fill": 12,
     "toy_renderer": 0,
     "motion": 13,
+    "motion_check": 13,
     "io.decoded_cache": 20,
     "generators.unet.deform_numba": 0,
     "generators.unet.deform": 1,

@@ -11,6 +11,7 @@ Legend: h, w the low resolution; H, W the size of the file.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,28 @@ def fill_motion(motion: Tensor) -> Tensor:
     """
     known = (~motion.isnan().any(-3, keepdim=True)).to(motion.dtype)
     return pull_push(motion.nan_to_num(0.0) * known, known)
+
+
+def find_motion(images: Sequence[Path], folder: Path) -> list[Path | None]:
+    """The file of motion for each image: that of the same name in a folder, without its suffix.
+
+    The first image may have none, as nothing was before it.
+
+    Raises:
+        InputError: an image without motion, or with two files of it.
+    """
+    found: list[Path | None] = []
+    for number, image in enumerate(images):
+        files = [folder / (image.stem + suffix) for suffix in MOTION_SUFFIXES]
+        files = [file for file in files if file.is_file() and file != image]
+        if len(files) > 1 or (number and not files):
+            received = " and ".join(file.name for file in files) or "no motion"
+            raise InputError(
+                f"{folder}: received {received} for {image.name}; expected one of "
+                f"{image.stem}{{{','.join(MOTION_SUFFIXES)}}}"
+            )
+        found.append(files[0] if files else None)
+    return found
 
 
 def write_flo(path: str | Path, motion: Tensor | np.ndarray) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from ..config import InputError
 from . import (
     bench,
+    check_motion,
     convert,
     demo,
     evaluate,
@@ -98,6 +99,7 @@ def _parser() -> Parser:
         train,
         validate,
         infer,
+        check_motion,
     ):
         subcommand.add(subcommands)
     return parser

@@ -1,0 +1,88 @@
+"""The subcommand check-motion."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .options import Subcommands, local_path
+
+
+def add(subcommands: Subcommands) -> None:
+    """Add this subcommand to the command line."""
+    parser = subcommands.add_parser(
+        "check-motion",
+        help="say whether motion vectors follow the contract",
+        description="Warp each frame's predecessor by the motion vectors, and by what they would "
+        "be after the usual mistakes; print the error of each and name the one that fits. Exit "
+        "code 0: the contract (docs/renderer.md); 1: not the contract; 2: it cannot be told, or "
+        "bad input. Alpha 0 marks pixels that were not sampled.",
+        examples=(
+            "deepfovea check-motion frames",
+            "deepfovea check-motion frames --motion vectors --unit ndc --from-previous",
+        ),
+    )
+    parser.add_argument(
+        "input", type=local_path, metavar="FOLDER", help="images, the frames or their samples"
+    )
+    parser.add_argument(
+        "--motion",
+        type=local_path,
+        metavar="DIR",
+        help="a .flo, .npy, .exr or 16-bit .png file per image, with its name (default: FOLDER)",
+    )
+    parser.add_argument(
+        "--unit",
+        choices=["px", "norm", "norm_up", "ndc"],
+        default="px",
+        help="of the vectors: pixels of their file; shares of the frame, y down or up; -1 to 1",
+    )
+    parser.add_argument(
+        "--from-previous", action="store_true", help="the vectors point from the frame before"
+    )
+    parser.add_argument(
+        "--jitter",
+        choices=["none", "quad", "halton"],
+        default="none",
+        help="the sequence of offsets of the images' sampling grid",
+    )
+    parser.set_defaults(handler=_check_motion)
+
+
+def _check_motion(options: argparse.Namespace) -> int:
+    import torch
+
+    from ..config import InputError
+    from ..fovea import jitter_sequence
+    from ..motion import find_motion, read_motion
+    from ..motion_check import CONTRACT, check_motion, to_table
+    from ..video import VideoReader, list_images
+
+    images = list_images(options.input)
+    # 16-bit PNGs of motion lie in a folder of their own, or they would be taken for frames.
+    fields = find_motion(images, Path(options.motion or options.input))
+    with VideoReader(options.input) as reader:
+        frames = [torch.from_numpy(frame.image).float() / 255 for frame in reader]
+    if len(frames) != len(images):
+        raise InputError(
+            f"{options.input}: received {len(images)} files with {len(frames)} frames; expected "
+            "one frame in each image"
+        )
+    video = torch.stack(frames).permute(0, 3, 1, 2)
+    mask = (video[:, 3:] > 0).float() if video.shape[1] == 4 else None
+    size = (video.shape[-2], video.shape[-1])
+    motion = torch.stack(
+        [
+            torch.zeros(2, *size)
+            if path is None
+            else read_motion(path, size, unit=options.unit, from_previous=options.from_previous)
+            for path in fields
+        ]
+    )
+    jitter = jitter_sequence(options.jitter, 0, len(video))
+    check = check_motion(video[:, :3], motion, mask, jitter)
+    print(to_table(check))
+    if check.fits is None:
+        raise InputError(f"{options.input}: {check.why}")
+    print(check.why)
+    return 0 if check.fits == CONTRACT else 1
