@@ -214,7 +214,7 @@ def test_help_of_every_verb_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("usage: deepfovea") == 13
+    assert done.stdout.count("usage: deepfovea") == 14
 
 
 def test_the_first_frame_waits_for_no_import_that_it_does_not_need(folder):

@@ -23,7 +23,7 @@ GROUPS = {"core": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
 
 WORDS = {
     "BSD-2-Clause": "BSD",
-    "BSD-3-Clause": "BSD",
+    "BSD-3-Clause": "BSD|Neither the name of the copyright holder",
     "Apache-2.0": "Apache",
     "ISC": "ISC",
     "MIT": "MIT",
