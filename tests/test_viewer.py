@@ -397,7 +397,9 @@ def test_whatever_was_asked_before_a_reset_shows_what_a_new_viewer_sees(
                     if isinstance(message, bytes):
                         one.say(acknowledged=unpack(message)[0]["number"])
         one.say(**final, reset=True, acknowledged=2**40)
+        until = time.monotonic() + 2 * PATIENCE
         while True:  # frames of earlier changes, and refusals, may still be on their way
+            assert time.monotonic() < until, "no frame is that of a new viewer"
             message = one.got.get(timeout=PATIENCE)
             if isinstance(message, bytes) and same(*unpack(message)):
                 break
