@@ -1,8 +1,8 @@
-"""The motion that was found, against others that explain the very samples better.
+"""Candidates for the motion, compared at the samples themselves.
 
-What :mod:`.motion` matches are frames with their holes filled, at half the low resolution. Here
-each sample is held against the canvas at the place where a motion says it was: other candidates
-cost a resampling each, and one step of Lucas–Kanade on the samples alone ends it.
+:mod:`.motion` matches frames whose holes were filled, at half the low resolution. Here each sample
+is compared with the canvas at the place where a motion says it was. Each further candidate costs
+one resampling; a step of Lucas–Kanade on the samples alone is the last.
 """
 
 from __future__ import annotations

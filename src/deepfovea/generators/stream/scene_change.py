@@ -1,7 +1,7 @@
 """How a frame goes on from the one before, from its samples alone.
 
 Lamps flicker, cameras adjust, films fade: all that was carried disagrees with the new samples at
-once, but need not be let go. After a cut it has to be, even what happens to agree.
+once, and is still of use. After a cut it has to be discarded, even where it happens to agree.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def scene_continuity(samples: Tensor, mask: Tensor, color: Tensor, confidence: T
     """1 where a frame goes on with the scene of the one before, 0 after a cut; between in doubt.
 
     After a cut, what was carried explains the samples about as badly as one plain colour would.
-    Both are held against means of 8×8 pixels: noise, and a motion missed by a pixel, are no
+    Both are compared with means of 8×8 pixels, so that noise, and motion missed by a pixel, are no
     evidence of a cut.
 
     Args:
