@@ -2,13 +2,14 @@
 
 import errno
 import os
+from pathlib import Path
 
 import media
 import numpy as np
 import pytest
 
+from deepfovea import video
 from deepfovea.config import InputError
-from deepfovea.io import decoded_cache
 from deepfovea.io.decoded_cache import open_sources
 from deepfovea.reds.splits import split_folder
 from deepfovea.video import VideoReader, VideoWriter, find_videos, read_clip
@@ -70,7 +71,7 @@ def test_sources_are_memory_maps_of_the_decoded_frames(root, tmp_path):
 
 def test_what_was_decoded_once_is_only_opened(root, tmp_path, monkeypatch):
     first = open_sources(root, tmp_path / "cache")
-    monkeypatch.setattr(decoded_cache, "VideoReader", None)
+    monkeypatch.setattr(video, "VideoReader", None)
     second = open_sources(root, tmp_path / "cache")
     for a, b in zip(first, second, strict=True):
         assert np.array_equal(a.frames, b.frames)
@@ -106,7 +107,7 @@ def test_interrupted_decoding_leaves_no_part(root, tmp_path, monkeypatch, failur
 
     cache = tmp_path / "cache"
     with monkeypatch.context() as patch:
-        patch.setattr(decoded_cache, "VideoReader", Interrupted)
+        patch.setattr(video, "VideoReader", Interrupted)
         with pytest.raises(failure):
             open_sources(root, cache)
     assert [path.suffix for path in cache.iterdir()] == [".npy"]
@@ -245,7 +246,7 @@ def test_a_full_disk_is_one_line(root, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(decoded_cache.Path, "replace", full)
+    monkeypatch.setattr(Path, "replace", full)
     for skip in (False, True):
         with pytest.raises(InputError, match=r"No space left on device.*choose another"):
             open_sources(root, tmp_path / "cache", skip_unreadable=skip)
