@@ -293,13 +293,14 @@ def _on_canvas(image: Tensor) -> Tensor:
 def _shift(x: Tensor, by: Tensor) -> Tensor:
     """x [B,C,h,w] at the pixels p + by, the border repeated; by [B,2] whole numbers (x, y)."""
     height, width = x.shape[-2:]
-    rows = torch.arange(height, device=x.device)
-    columns = torch.arange(width, device=x.device)
-    shifted = []
-    for image, offset in zip(torch.split(x, 1), torch.split(by.long(), 1), strict=True):
-        image = image.index_select(2, (rows + offset[0, 1]).clamp(0, height - 1))
-        shifted.append(image.index_select(3, (columns + offset[0, 0]).clamp(0, width - 1)))
-    return torch.cat(shifted)
+    offset = by.long()
+    rows = (torch.arange(height, device=x.device) + offset[:, 1:]).clamp(0, height - 1)  # [B,h]
+    columns = (torch.arange(width, device=x.device) + offset[:, :1]).clamp(0, width - 1)  # [B,w]
+    if len(x) == 1:  # a copy of whole rows, as when a video is played
+        return x.index_select(2, rows[0]).index_select(3, columns[0])
+    # No loop over the batch: on a GPU its launches would cost more than the copies.
+    x = x.gather(2, rows[:, None, :, None].expand(x.shape))
+    return x.gather(3, columns[:, None, None].expand(x.shape))
 
 
 def _between_samples(low: Tensor) -> Tensor:
