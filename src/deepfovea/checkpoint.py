@@ -48,9 +48,9 @@ _UNREADABLE = (
 
 def bundled_models() -> list[str]:
     """Names of the presets whose trained weights come with the package."""
-    return [
+    return sorted(
         name for name, preset in PRESETS.items() if (path := _weights(preset)) and path.is_file()
-    ]
+    )
 
 
 def _weights(preset: Preset) -> Path | None:
@@ -259,6 +259,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         InputError: not such a file, or damaged. Nothing larger than the file is allocated, but
             for the parsing of a header, which is at most 1 MiB long.
     """
+    reason = ""
     try:
         with path.open("rb") as file:  # once: a training may replace the file meanwhile
             size = os.fstat(file.fileno()).st_size
@@ -275,8 +276,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
+    if reason:  # not within the handler, which would keep what was parsed so far
         expected = "a .safetensors file written by deepfovea"
-        raise refuse(path, expected, f"cannot be read ({reason})") from None
+        raise refuse(path, expected, f"cannot be read ({reason})")
     if texts.get("sha256") != _digest(tensors, texts["deepfovea"]):
         raise InputError(f"{path}: damaged (its hash does not match); fetch or train it again")
     return tensors, metadata

@@ -32,6 +32,8 @@ def pages_of(path: Path) -> list[int] | None:
     Raises:
         InputError: a TIFF that neither reads rightly.
     """
+    if not path.is_file():  # a pipe that nobody writes would be waited for
+        return None
     try:
         with path.open("rb") as file:
             head = file.read(32)
