@@ -34,9 +34,10 @@ SIZES_KEPT = 4
 """Sizes of frames that an engine keeps compiled; the pages of a viewer share one. One counts twice
 if both RGB and YUV were asked for."""
 
-WORTH_COMPILING = 60
-"""Frames from which on ``auto`` compiles. Compiling takes as long as PyTorch takes for some 40 to
-60 frames: 24 of 720x480 took PyTorch 3.9 s and OpenVINO 8.6 s, most of that to compile."""
+WORTH_COMPILING = 150
+"""Frames from which on ``auto`` compiles, where their number is known. 24 frames of 180x120 took
+PyTorch 3.9 s and OpenVINO 8.6 s. It gains some 30 ms a frame at that size, by the 65 ms at
+256x192 of docs/speed.md, and so the 4.7 s over 160 frames."""
 
 
 @dataclass(frozen=True)

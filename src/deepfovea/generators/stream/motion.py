@@ -22,11 +22,19 @@ from ...resample import downsample_2x, upsample_bilinear
 from .layers import act, conv, zero_init
 
 TOLERANCE = 0.03
-"""Colour difference in [0, 1] at which a pixel counts half in a match."""
+"""Colour difference in [0, 1] at which a pixel counts half in a match. The matcher is that of
+experiment 13 of docs/research/log.md; no experiment varies the numbers here."""
 TENT_RADIUS = 7
-"""Half width in pixels of a level, of the tent that weighs a match."""
+"""Half width, in pixels of a level, of the tent that weighs a match."""
 FILLED_WEIGHT = 0.2
 """Weight of a pixel that was not sampled but filled, relative to a sampled one."""
+MAX_STEP = 2.0
+"""Pixels of a level, per axis, of one step of the matcher."""
+MAX_SPEED = 8.0
+"""Pixels of a level up to which the corrections are told the speed."""
+PRIOR_SLOPE = 200.0
+"""Of the logistic choice between the motion of the frame before and none, per unit of colour
+difference in [0, 1]: a level of 8 bits decides to two thirds."""
 MASK_GAIN = {8: 2.0, 4: 16.0, 2: 4.0}
 """By the factor of a level: a cell is known by one sample; at 1/8 by half of its samples."""
 
@@ -87,7 +95,7 @@ class MotionEstimator(nn.Module):
         error_moving = _tent_mean(
             (backward_warp(reference, prior) - target).abs().mean(1, keepdim=True), 1, 3
         )
-        flow = prior * torch.sigmoid(200.0 * (error_at_rest - error_moving))
+        flow = prior * torch.sigmoid(PRIOR_SLOPE * (error_at_rest - error_moving))
         flow, more, features = self.at_eighth(
             target, reference, known, confidence, flow, prior, None
         )
@@ -144,7 +152,7 @@ class PyramidLevel(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Flow by matching [B,2,h,w], what was learned to add [B,N,h,w], features [B,C,h,w]."""
         weight = FILLED_WEIGHT + (1.0 - FILLED_WEIGHT) * known
-        speed = (flow.square().sum(1, keepdim=True) + 1e-6).sqrt().clamp(max=8.0)
+        speed = (flow.square().sum(1, keepdim=True) + 1e-6).sqrt().clamp(max=MAX_SPEED)
         for _ in range(self.steps):
             step, tensor, error = lucas_kanade_step(
                 target, reference, weight, flow, self.rigidity.exp()
@@ -211,7 +219,7 @@ def gauss_newton(xx: Tensor, xy: Tensor, yy: Tensor, x: Tensor, y: Tensor) -> Te
     [B, 1, h, w] each to [B, 2, h, w]; at most 2 pixels per axis.
     """
     step = torch.cat([yy * x - xy * y, xx * y - xy * x], 1) / (xx * yy - xy * xy)
-    return step.clamp(-2.0, 2.0)
+    return step.clamp(-MAX_STEP, MAX_STEP)
 
 
 def gradient(image: Tensor) -> tuple[Tensor, Tensor]:

@@ -35,7 +35,7 @@ from ...flow import backward_warp
 from ...resample import bilinear_sample, downsample_2x, pixel_grid, upsample_bilinear
 from .flow_candidates import select_flow
 from .layers import Residual, act, conv, zero_init
-from .motion import MotionEstimator
+from .motion import MAX_SPEED, MotionEstimator
 from .scene_change import exposure_gain, scene_continuity
 
 
@@ -353,7 +353,7 @@ class Gate(nn.Module):
         near, wide = _box_mean(cells, 3), _box_mean(cells, 5)
         mean = wide[:, 2:3] / (wide[:, 4:] + 1e-3)
         contrast = (wide[:, 3:4] / (wide[:, 4:] + 1e-3) - mean * mean).clamp(min=1e-6).sqrt()
-        speed = (flow.square().sum(1, keepdim=True) + 1e-6).sqrt().clamp(max=8.0)
+        speed = (flow.square().sum(1, keepdim=True) + 1e-6).sqrt().clamp(max=MAX_SPEED)
         evidence = [
             10.0 * _root_mean(cells),
             10.0 * _root_mean(near),

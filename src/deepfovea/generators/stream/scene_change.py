@@ -12,15 +12,20 @@ from torch import Tensor
 from ...resample import avg_pool_8
 
 TOLERANCE = 0.02
-"""Difference in [0, 1] at which a sample counts half, so that what moves does not decide."""
+"""Difference of colours in [0, 1] at which a sample counts half, so that what moves does not
+decide: five levels of 8 bits. No experiment varies it."""
 REWEIGHTINGS = 2
+"""Times that the samples are weighted anew by how well they are explained. No experiment varies
+it."""
 MAX_GAIN = 2.0
-"""Largest change from one frame to the next."""
+"""Largest ratio of brightness from one frame to the next. No experiment varies it."""
 SAME_SCENE_RATIO, CUT_RATIO = 0.6, 0.75
-"""By how much what was carried misses the colours of cells, in parts of what one plain colour
-misses them by."""
+"""How far what was carried misses the colours of cells, divided by how far one plain colour does:
+up to the first it is kept wholly, from the second not at all. Experiment 50 of
+docs/research/log.md chose both."""
 PRIOR_WEIGHT = 2.0
-"""Added to what the plain colour misses, summed over a frame: few samples are no evidence."""
+"""Added to how far the plain colour misses the samples, a sum of differences in [0, 1] over a
+frame: few samples are no evidence. No experiment varies it."""
 
 
 def exposure_gain(samples: Tensor, mask: Tensor, reference: Tensor) -> Tensor:
