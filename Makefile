@@ -15,7 +15,8 @@ BIN := .venv/bin
 DATA ?= ../shared/data/val
 MODELS ?= stream,stream-perceptual,paper
 # Without an NVIDIA GPU, PyTorch's CPU build spares 3.3 GB of CUDA libraries. If the index cannot
-# be reached, PyPI's build is installed. TORCH_INDEX= (empty) chooses PyPI at once.
+# be reached, or pip's own configuration mixes builds that do not fit together, PyPI's build is
+# installed. TORCH_INDEX= (empty) chooses PyPI at once.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 GPU := $(shell nvidia-smi -L 2>/dev/null)
 
@@ -88,8 +89,9 @@ audit: .venv/ready
 ifneq ($(TORCH_INDEX),)
 ifeq ($(GPU),)
 	$(BIN)/python -m pip install --quiet --retries 0 --timeout 5 --index-url '$(TORCH_INDEX)' \
-	    torch torchvision || \
-	    echo "$(TORCH_INDEX) cannot be used; PyTorch will be installed from PyPI" >&2
+	    torch torchvision && $(BIN)/python -c 'import torchvision' || \
+	    { echo "$(TORCH_INDEX) cannot be used; PyTorch will be installed from PyPI" >&2; \
+	      $(BIN)/python -m pip uninstall --quiet --yes torch torchvision; }
 endif
 endif
 	touch $@

@@ -1,7 +1,8 @@
 """How good reconstructions are: clips x methods -> rows -> tables, charts, contact sheets.
 
 The data path is clips (frames of a video, its gaze and samples) -> methods (frames back) ->
-judges (which metrics) -> score (one clip) -> run (all clips, several processes) -> table, plots.
+metrics (:mod:`deepfovea.metrics`) -> score (one clip) -> run (all clips, several processes) ->
+table, plots.
 """
 
 from .methods import BASELINES
