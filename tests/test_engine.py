@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from deepfovea.checkpoint import save_model
 from deepfovea.config import InputError
+from deepfovea.fovea import jitter_sequence
 from deepfovea.generators.stream.net import StreamConfig, StreamNet
 from deepfovea.generators.unet.blocks import ModulatedDeformConv
 from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
@@ -135,6 +136,43 @@ def test_the_reconstructor_takes_an_engine(stream, name):
 
 
 @COMPILED
+@pytest.mark.parametrize("told", [("jitter",), ("motion", "jitter")], ids="-".join)
+def test_motion_and_jitter_reach_every_engine(stream, name, told):
+    """Frame by frame through the reconstructor, on a size that is padded."""
+    sequence = jitter_sequence("halton", 0, 5)
+    field = torch.tensor([-1.0, 0.5]).view(2, 1, 1).expand(2, 20, 30)
+    texture = F.interpolate(torch.rand(1, 3, 5, 8), (20, 30), mode="bicubic").clamp(0, 1)[0]
+    ours, truth = (Reconstructor(m) for m in (load_engine(stream, name, bfloat16=False), stream))
+    for t in range(5):
+        frame = texture.roll(t, 2)
+        given = {"motion": field, "jitter": tuple(sequence[t].tolist())}
+        given = {key: given[key] for key in told}
+        expected = truth(frame, (12.0, 9.0), **given)
+        assert_near(ours(frame, (12.0, 9.0), **given), expected)
+        assert_near(tuple(ours.state), tuple(truth.state))
+    assert ours.engine.frames_by == {"torch": 1, name: 4}  # nothing went back to PyTorch
+    plain = Reconstructor(stream)
+    assert not torch.allclose(plain(frame, (12.0, 9.0)), expected)
+
+
+def test_auto_compiles_what_is_told(stream):
+    ours = load_engine(stream, "auto", in_background=False)
+    samples, mask = clip(4)
+    planes, _ = ours.yuv420(samples, mask, None, None, jitter_sequence("quad", 0, 4)[None])
+    assert planes.luma.shape[1] == 4
+    assert ours.frames_by == {"torch": 1, ours.name: 3} and ours.name != "torch"
+
+
+@COMPILED
+def test_what_a_network_cannot_be_told_is_refused_by_every_engine(ancestor, name):
+    compiled = load_engine(ancestor, name)
+    samples, mask = clip(2)
+    _, state = compiled(samples, mask)
+    with pytest.raises(InputError, match="jitter"):
+        compiled(samples, mask, state, jitter=torch.zeros(1, 2, 2))
+
+
+@COMPILED
 @pytest.mark.parametrize("size", [(20, 30), (8, 319)])  # with the padding 1280 wide: another matrix
 def test_planes_are_those_of_the_frames(stream, name, size):
     samples, mask = clip(4, *size, batch=2)
@@ -162,7 +200,7 @@ def test_planes_of_several_frames_at_a_time(six):
 def test_only_the_wide_convolutions_are_in_bfloat16(stream):
     core, step = openvino_core(), Step(stream)
     samples, mask = (tensor[:, 0] for tensor in clip(1, 16, 24))
-    model = core.read_model(trace(step, samples, mask, step.initial_state(1, 16, 24)))
+    model = core.read_model(trace(step, [samples, mask, *step.initial_state(1, 16, 24)]))
     wide_convolutions_in_bfloat16(model)
     types = {}
     for node in model.get_ordered_ops():
@@ -188,7 +226,8 @@ def test_openvino_samples_grids_where_channels_are_few(stream, size):
     """All but the resizing of many channels and the means of overlapping windows."""
     step = Step(stream)
     samples, mask = (tensor[:, 0] for tensor in clip(1, *size))
-    model = openvino_core().read_model(trace(step, samples, mask, step.initial_state(1, *size)))
+    inputs = [samples, mask, *step.initial_state(1, *size)]
+    model = openvino_core().read_model(trace(step, inputs))
     before = operators(model)
     few = [
         node

@@ -21,6 +21,7 @@ from deepfovea import cli
 from deepfovea.checkpoint import save_model
 from deepfovea.config import InputError
 from deepfovea.fill import pull_push
+from deepfovea.fovea import jitter_sequence
 from deepfovea.generators.stream.net import StreamConfig, StreamNet
 from deepfovea.generators.unet.blocks import ModulatedDeformConv
 from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
@@ -67,7 +68,7 @@ def exported(network, tmp_path_factory):
     return path
 
 
-def run(path, network, batch, height, width, frames=8, seed=1):
+def run(path, network, batch, height, width, frames=8, seed=1, told=()):
     """Largest difference of each output from torch, the state of each engine fed back."""
     torch.manual_seed(seed)
     options = onnxruntime.SessionOptions()
@@ -80,9 +81,16 @@ def run(path, network, batch, height, width, frames=8, seed=1):
     for t in range(frames):
         mask = (torch.rand(batch, 1, height, width) < 0.2).float()
         samples = texture.roll((t, -t), (2, 3)) * mask
+        given = {
+            "motion": torch.tensor([1.0, -1.0]).view(1, 2, 1, 1).expand(batch, 2, height, width),
+            "jitter": 2.0 * torch.rand(batch, 2) - 1.0,  # another one for each video
+        }
+        given = {name: given[name].contiguous() for name in told}
         with torch.inference_mode():
-            frame, state = network.step(samples, mask, state)
-        feed = dict(zip(INPUTS, [samples.numpy(), mask.numpy(), *arrays], strict=True))
+            frame, state = network.step(samples, mask, state, **given)
+        feed = {"samples": samples, "mask": mask, **given}
+        feed = {name: tensor.numpy() for name, tensor in feed.items()}
+        feed |= dict(zip(INPUTS[2:], arrays, strict=True))
         outputs = session.run(None, feed)
         arrays = outputs[1:]
         for name, ours, truth in zip(OUTPUTS, outputs, [frame, *state], strict=True):
@@ -104,6 +112,32 @@ def assert_within(worst, tolerance):
 @pytest.mark.parametrize("size", [(1, 24, 32), (2, 40, 104), (1, 8, 8)])
 def test_equal_to_torch_over_eight_frames_at_any_size(exported, network, size):
     assert_within(run(exported, network, *size), TOLERANCE)
+
+
+@pytest.fixture(scope="module")
+def told(network, tmp_path_factory):
+    """The files that are told jitter, and motion too, by what they are told."""
+    folder = tmp_path_factory.mktemp("told")
+    paths = {}
+    for names in (("jitter",), ("motion", "jitter")):
+        paths[names] = folder / f"{'-'.join(names)}.onnx"
+        export_onnx(network, paths[names], **dict.fromkeys(names, True))
+    return paths
+
+
+def test_motion_and_jitter_are_inputs_where_asked_for(network, told):
+    """At two sizes and batches, each video with its own shifts; the names are stable."""
+    for names, path in told.items():
+        for size in ((2, 24, 32), (1, 16, 40)):
+            assert_within(run(path, network, *size, frames=5, told=names), TOLERANCE)
+        model = onnx.load(path)
+        assert [t.name for t in model.graph.input] == [*INPUTS[:2], *names, *INPUTS[2:]]
+        assert [t.name for t in model.graph.output] == list(OUTPUTS)
+        shapes = axes(model)
+        assert shapes["jitter"] == ["batch", 2]
+        if "motion" in names:
+            assert shapes["motion"] == ["batch", 2, "height", "width"]
+        assert not operators(model) & set(export.FORBIDDEN)
 
 
 def test_static(network, tmp_path):
@@ -191,6 +225,21 @@ def test_no_operator_that_engines_lack(exported):
     assert model.opset_import[0].version == 16
 
 
+def test_the_page_lists_the_operators(exported, network, told):
+    """All that a file of stream may contain, whatever it is told, of open and of fixed size."""
+    models = [onnx.load(path) for path in (exported, *told.values())]
+    step = Step(network, motion=True, jitter=True)
+    given = [torch.zeros(1, channels, 16, 24) for channels in (3, 1, 2)]
+    inputs = [*given, torch.zeros(1, 2), *step.initial_state(1, 16, 24)]
+    models.append(onnx.load_from_string(export.trace(step, inputs)))
+    (listed,) = re.findall(r"operators of `stream` are\n(.*?)\.\n", DOCUMENT.read_text(), re.S)
+    assert set(re.findall(r"`(\w+)`", listed)) == set.union(*map(operators, models))
+    for node in (node for model in models for node in model.graph.node):
+        options = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        if node.op_type == "AveragePool" and options.get("count_include_pad"):
+            assert not any(options.get("pads", []))  # Unity's engine cannot count padding
+
+
 def test_a_forbidden_operator_is_found_inside_nested_graphs_and_functions():
     node = onnx.helper.make_node
     inner = onnx.helper.make_graph([node("Scan", [], [])], "inner", [], [])
@@ -251,9 +300,32 @@ def test_the_documented_loop_runs(exported, network, capsys):
         assert np.abs(ours[0] - truth.numpy()).max() < TOLERANCE
 
 
+def test_the_documented_loop_of_a_renderer_runs(network, tmp_path):
+    _, code = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.S)
+    export_onnx(network, tmp_path / "model.onnx", static=(24, 32), motion=True, jitter=True)
+    torch.manual_seed(2)
+    mask = (torch.rand(1, 6, 1, 24, 32) < 0.3).float()
+    samples, motion = torch.rand(1, 6, 3, 24, 32) * mask, torch.rand(1, 6, 2, 24, 32) - 0.5
+    shifts, shown = [], []
+
+    def render(x, y):
+        if len(shifts) == 6:
+            return None
+        shifts.append((x, y))
+        return [tensor[:, len(shifts) - 1].numpy() for tensor in (samples, mask, motion)]
+
+    names = {"path": str(tmp_path / "model.onnx"), "render": render, "show": shown.append}
+    exec(compile(code, str(DOCUMENT), "exec"), names)
+    jitter = jitter_sequence("quad", 0, 6)[None]
+    assert torch.equal(torch.tensor([shifts]), jitter)
+    with torch.inference_mode():
+        frames, _ = network(samples, mask, None, motion, jitter)
+    assert np.abs(np.concatenate(shown) - frames[0].clamp(0, 1).numpy()).max() < TOLERANCE
+
+
 def test_the_documented_loop_in_cpp_runs(network, tmp_path):
     include, library = cpp_of_onnxruntime()
-    export_onnx(network, tmp_path / "model.onnx", static=(24, 32))
+    export_onnx(network, tmp_path / "model.onnx", static=(24, 32), motion=True, jitter=True)
     code = re.search(r"```cpp\n(.*?)```", DOCUMENT.read_text(), re.S)[1]
     includes, loop = code.split("\n\n", 1)
     program = f"{includes}\n{READ_AND_SHOW}\nint main() {{\n{loop}\n}}\n"
@@ -266,21 +338,25 @@ def test_the_documented_loop_in_cpp_runs(network, tmp_path):
     torch.manual_seed(2)
     mask = (torch.rand(1, 4, 1, 24, 32) < 0.3).float()
     samples = torch.rand(1, 4, 3, 24, 32) * mask
-    (tmp_path / "in.raw").write_bytes(torch.cat([samples, mask], 2).numpy().tobytes())
+    motion, jitter = torch.rand(1, 4, 2, 24, 32) - 0.5, jitter_sequence("quad", 0, 4)[None]
+    parts = [tensor[0].flatten(1) for tensor in (samples, mask, motion, jitter)]
+    (tmp_path / "in.raw").write_bytes(torch.cat(parts, 1).numpy().tobytes())
     subprocess.run(["./main"], cwd=tmp_path, check=True)
     shown = np.fromfile(tmp_path / "out.raw", np.float32).reshape(4, 3, 96, 128)
     with torch.inference_mode():
-        frames, _ = network(samples, mask)
+        frames, _ = network(samples, mask, None, motion, jitter)
     assert np.abs(shown - frames[0].numpy()).max() < TOLERANCE
 
 
 READ_AND_SHOW = """
 #include <fstream>
+#include <map>
 std::ifstream source("in.raw", std::ios::binary);
 std::ofstream sink("out.raw", std::ios::binary);
-bool read(float* samples, float* mask) {
-  source.read(reinterpret_cast<char*>(samples), 4 * 3 * 24 * 32);
-  source.read(reinterpret_cast<char*>(mask), 4 * 24 * 32);
+std::map<std::string, int> counts = {
+    {"samples", 3 * 24 * 32}, {"mask", 24 * 32}, {"motion", 2 * 24 * 32}, {"jitter", 2}};
+bool read(const std::string& name, float* values) {
+  source.read(reinterpret_cast<char*>(values), 4 * counts.at(name));
   return bool(source);
 }
 void show(const float* frame) {
@@ -303,7 +379,7 @@ def cpp_of_onnxruntime():
 
 def test_the_page_names_every_tensor():
     text = DOCUMENT.read_text()
-    assert all(f"`{name}`" in text for name in (*INPUTS, *OUTPUTS))
+    assert all(f"`{name}`" in text for name in (*INPUTS, "motion", "jitter", *OUTPUTS))
 
 
 # --- bad input ----------------------------------------------------------------------------------
@@ -349,6 +425,14 @@ def test_options_that_cannot_be_used(network, tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         export_onnx(network, tmp_path / "model.onnx", **options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["motion", "jitter"])
+def test_what_a_network_cannot_be_told(tmp_path, name):
+    path = tmp_path / "unet.onnx"
+    with pytest.raises(InputError, match=f"received --{name} for ancestor, which cannot be told"):
+        export_onnx(RecurrentUNet(ANCESTOR), path, name="ancestor", **{name: True})
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(

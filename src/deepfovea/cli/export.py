@@ -20,6 +20,7 @@ def add(subcommands: Subcommands) -> None:
         examples=(
             "deepfovea export stream -o stream.onnx",
             "deepfovea export stream -o stream.onnx --static 192x256 --fp16",
+            "deepfovea export stream -o renderer.onnx --motion --jitter",
         ),
     )
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
@@ -44,6 +45,14 @@ def add(subcommands: Subcommands) -> None:
         help="fix the low resolution (multiples of 8, U-Nets 32) and a batch of one",
     )
     parser.add_argument("--fp16", action="store_true", help="float16 weights and convolutions")
+    parser.add_argument(
+        "--motion",
+        action="store_true",
+        help="an input for the motion, as a renderer knows it; the model then seeks none",
+    )
+    parser.add_argument(
+        "--jitter", action="store_true", help="an input for the shift of the sampling grid"
+    )
     parser.set_defaults(handler=_export)
 
 
@@ -64,6 +73,8 @@ def _export(options: argparse.Namespace) -> None:
             opset=options.opset,
             static=parse_size(options.static) if options.static else None,
             half=options.fp16,
+            motion=options.motion,
+            jitter=options.jitter,
         )
     print(
         f"{options.output}: opset {options.opset}; frames differ from torch by at most "

@@ -31,8 +31,8 @@ from .onnx import Run, onnx_session
 from .openvino import cache_folder, compile_openvino
 
 SIZES_KEPT = 4
-"""Sizes of frames that an engine keeps compiled; the pages of a viewer share one. One counts twice
-if both RGB and YUV were asked for."""
+"""Sizes of frames that an engine keeps compiled; the pages of a viewer share one. One counts again
+for each of RGB and YUV, with motion and without, with jitter and without, that was asked for."""
 
 WORTH_COMPILING = 150
 """Frames from which on ``auto`` compiles, where their number is known. 24 frames of 180x120 took
@@ -139,12 +139,12 @@ def _fastest(network: Network, device: str | torch.device, frames: int | None) -
 class Engine:
     """A generator run by one of :data:`BACKENDS`, called like the generator.
 
-    Others than PyTorch compile it for each size of frame when a second step asks for it; PyTorch
-    computes the first step of a video, so that the first frame waits for nothing, and with
-    ``in_background`` all steps until the compiled one is ready, and all that are told motion or
-    jitter. Which step that is depends on the
-    machine; in float32 frames differ from PyTorch's by less than 1e-3. A fixed size is the faster
-    one (OpenVINO: a fifth). The last :data:`SIZES_KEPT` sizes are kept.
+    Others than PyTorch compile it for each size of frame when a second step asks for it, and anew
+    where motion or jitter is told; PyTorch computes the first step of a video, so that the first
+    frame waits for nothing, and with ``in_background`` all steps until the compiled one is ready.
+    Which step that is depends on the machine; in float32 frames differ from PyTorch's by less than
+    1e-3. A fixed size is the faster one (OpenVINO: a fifth). The last :data:`SIZES_KEPT` sizes are
+    kept.
 
     Attributes:
         network: the generator.
@@ -170,7 +170,8 @@ class Engine:
         self.frames_by: Counter[str] = Counter()
         self._in_background = in_background
         self._compile = BACKENDS[name].compile
-        self._step_of: dict[int | None, Step] = {}  # by the matrix of YUV; None: RGB
+        # By the matrix of YUV (None: RGB), and whether motion and jitter are told
+        self._step_of: dict[tuple[int | None, bool, bool], Step] = {}
         self._runs: dict[tuple[Step, torch.Size], Future[Run]] = {}  # the one used last is the last
 
     @torch.inference_mode()
@@ -222,25 +223,32 @@ class Engine:
         motion: Tensor | None,
         jitter: Tensor | None,
     ) -> tuple[tuple[Tensor, ...], Any]:
-        # What is compiled takes neither; the state is the same.
-        if self._compile is None or motion is not None or jitter is not None:
+        told = motion is not None, jitter is not None
+        if self._compile is None or (any(told) and not self.network.takes_jitter):  # which refuses
             return self._by_torch(matrix, samples, mask, state, motion, jitter)
         group = self.frames_per_step
         if samples.shape[1] == 0 or samples.shape[1] % group:
             raise InputError(
                 f"received {samples.shape[1]} frames, expected a positive multiple of {group}"
             )
-        if matrix not in self._step_of:
-            self._step_of[matrix] = Step(self.network, matrix)
-        step = self._step_of[matrix]
+        kind = matrix, *told
+        if kind not in self._step_of:
+            self._step_of[kind] = Step(self.network, matrix, motion=told[0], jitter=told[1])
+        step = self._step_of[kind]
         made = []
         for t in range(0, samples.shape[1], group):
-            some = samples[:, t : t + group], mask[:, t : t + group]
-            run = None if state is None else self._compiled(step, *some, state)
+            part = slice(t, t + group)
+            some, known = samples[:, part], mask[:, part]
+            field = None if motion is None else motion[:, part]
+            shift = None if jitter is None else jitter[:, part]
+            inputs, run = list[Tensor](), None
+            if state is not None:
+                inputs = step.arguments(some, known, state, field, shift)
+                run = self._compiled(step, inputs)
             if run is None:
-                outputs, state = self._by_torch(matrix, *some, state)
+                outputs, state = self._by_torch(matrix, some, known, state, field, shift)
             else:
-                outputs, state = self._by_run(run, step, *some, state)
+                outputs, state = self._by_run(run, step, inputs, samples.shape[-2:])
             made.append(outputs)
         if len(made) == 1:
             return made[0], state
@@ -252,37 +260,35 @@ class Engine:
         samples: Tensor,
         mask: Tensor,
         state: Any,
-        motion: Tensor | None = None,
-        jitter: Tensor | None = None,
+        motion: Tensor | None,
+        jitter: Tensor | None,
     ) -> tuple[tuple[Tensor, ...], Any]:
         frames, state = self.network(samples, mask, state, motion, jitter)
         self.frames_by["torch"] += samples.shape[1]
         return ((frames,) if matrix is None else to_yuv420(frames, matrix)), state
 
     def _by_run(
-        self, run: Run, step: Step, samples: Tensor, mask: Tensor, state: Any
+        self, run: Run, step: Step, inputs: list[Tensor], size: torch.Size
     ) -> tuple[tuple[Tensor, ...], Any]:
-        height, width = samples.shape[-2:]
-        tensors = step.arguments(samples, mask, state)
-        results = run([tensor.contiguous() for tensor in tensors])
-        count = len(results) - len(state)
+        height, width = size
+        results = run([tensor.contiguous() for tensor in inputs])
+        count = len(results) - len(step.state_type._fields)
         outputs = []
         for output in results[:count]:
-            grown = output.shape[-1] // tensors[0].shape[-1]  # luma and chroma differ
+            grown = output.shape[-1] // inputs[0].shape[-1]  # luma and chroma differ
             output = output[..., : grown * height, : grown * width]
             outputs.append(output if step.multi_frame else output[:, None])
-        self.frames_by[self.name] += samples.shape[1]
+        self.frames_by[self.name] += self.frames_per_step
         return tuple(outputs), step.state_type(*results[count:])
 
-    def _compiled(self, step: Step, samples: Tensor, mask: Tensor, state: Any) -> Run | None:
+    def _compiled(self, step: Step, inputs: list[Tensor]) -> Run | None:
         """What runs steps of this size; None while it is being compiled."""
-        tensors = step.arguments(samples, mask, state)
-        key = step, tensors[0].shape
+        key = step, inputs[0].shape
         future = self._runs.pop(key, None)
         if future is None:
             if len(self._runs) == SIZES_KEPT:
                 del self._runs[next(iter(self._runs))]
-            make = partial(self._make, step, *(tensor.clone() for tensor in tensors))
+            make = partial(self._make, step, [tensor.clone() for tensor in inputs])
             if self._in_background:
                 pool = ThreadPoolExecutor(1, "compile")
                 future = pool.submit(make)
@@ -293,9 +299,9 @@ class Engine:
         self._runs[key] = future
         return future.result() if future.done() else None
 
-    def _make(self, step: Step, samples: Tensor, mask: Tensor, *state: Tensor) -> Run:
+    def _make(self, step: Step, inputs: list[Tensor]) -> Run:
         assert self._compile is not None
-        content = trace(step, samples, mask, state)
+        content = trace(step, inputs)
         return self._compile(
             content,
             step.input_names,

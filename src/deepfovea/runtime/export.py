@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import LARGEST_SIDE, InputError
+from ..fovea import downsample, jitter_sequence
 from ..generators import Network
 from ..io.atomic import atomic_write
 from ..video import to_yuv420
@@ -55,22 +56,34 @@ Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 class Step(nn.Module):
     """One step of a generator with tensors only: samples, mask, the state -> frame, the state.
 
-    Samples are [B,3,h,w], or [B,k,3,h,w] where k is not 1; mask and frame likewise.
+    Samples are [B,3,h,w], or [B,k,3,h,w] where k is not 1; mask, motion, jitter and frame likewise.
 
     Args:
         network: the generator.
         matrix: None: frames are RGB. Else a key of :data:`deepfovea.video.LUMA_SHARES`: they are
             handed out as luma and chroma, see :class:`deepfovea.video.YUV420`.
+        motion: whether motion [B,2,h,w] is an input, the third.
+        jitter: whether jitter [B,2] is an input, the one after it.
     """
 
-    def __init__(self, network: Network, matrix: int | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        matrix: int | None = None,
+        *,
+        motion: bool = False,
+        jitter: bool = False,
+    ) -> None:
         super().__init__()
         self.network, self.matrix = network, matrix
+        self.given = tuple(
+            name for name, wanted in (("motion", motion), ("jitter", jitter)) if wanted
+        )
         self.multi_frame = network.frames_per_step != 1
         self.multiple = network.multiple
         self.state_type: Any = type(self.initial_state(1, self.multiple, self.multiple))
         fields: tuple[str, ...] = self.state_type._fields
-        self.input_names = ("samples", "mask", *(f"state_{name}" for name in fields))
+        self.input_names = ("samples", "mask", *self.given, *(f"state_{name}" for name in fields))
         frame = ("frame",) if matrix is None else ("luma", "chroma")
         self.output_names = (*frame, *(f"next_{name}" for name in fields))
 
@@ -79,21 +92,42 @@ class Step(nn.Module):
         channels = 3 * self.network.frames_per_step
         return self.network.initial_state(torch.zeros(batch, channels, height, width))
 
-    def forward(self, samples: Tensor, mask: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Inputs and outputs in the order of their names."""
+        count = 2 + len(self.given)
+        of_frame, state = inputs[:count], self.state_type(*inputs[count:])
         if self.multi_frame:
-            samples, mask = samples.flatten(1, 2), mask.flatten(1, 2)
-        frame, after = self.network.step(samples, mask, self.state_type(*state))
+            of_frame = tuple(tensor.flatten(1, 2) for tensor in of_frame)
+        samples, mask, *rest = of_frame
+        given = dict(zip(self.given, rest, strict=True))
+        frame, after = self.network.step(samples, mask, state, **given)
         if self.multi_frame:
             frame = frame.view(len(frame), -1, 3, *frame.shape[-2:])
         outputs = (frame,) if self.matrix is None else to_yuv420(frame, self.matrix)
         return *outputs, *after
 
-    def arguments(self, samples: Tensor, mask: Tensor, state: Iterable[Tensor]) -> list[Tensor]:
-        """What :meth:`forward` takes, of samples [B,k,3,h,w] and mask [B,k,1,h,w] of any size."""
+    def arguments(
+        self,
+        samples: Tensor,
+        mask: Tensor,
+        state: Iterable[Tensor],
+        motion: Tensor | None = None,
+        jitter: Tensor | None = None,
+    ) -> list[Tensor]:
+        """What :meth:`forward` takes, of tensors of k frames and any size, as a generator has them.
+
+        samples [B,k,3,h,w], mask [B,k,1,h,w], motion [B,k,2,h,w], jitter [B,k,2]; the last two are
+        None unless they are inputs.
+        """
         height, width = samples.shape[-2:]
         pad = (0, -width % self.multiple, 0, -height % self.multiple)
-        tensors = [F.pad(tensor, pad) if any(pad) else tensor for tensor in (samples, mask)]
+        tensors = [samples, mask]
+        if any(pad):
+            tensors = [F.pad(tensor, pad) for tensor in tensors]
+            if motion is not None:
+                fields = [F.pad(field, pad, mode="replicate") for field in motion.unbind(1)]
+                motion = torch.stack(fields, 1)
+        tensors += [tensor for tensor in (motion, jitter) if tensor is not None]
         return [*(tensors if self.multi_frame else [tensor[:, 0] for tensor in tensors]), *state]
 
 
@@ -105,12 +139,15 @@ def export_onnx(
     opset: int = OPSETS[0],
     static: Size | None = None,
     half: bool = False,
+    motion: bool = False,
+    jitter: bool = False,
 ) -> float:
     """Write one step of a generator as ONNX, once it is proven equal to torch.
 
     Inputs, all float32: samples [B,3,h,w] in [0, 1], 0 where not sampled; mask [B,1,h,w], 1
-    where sampled; state_x for each field x of the generator's state, zeros before the first
-    frame. Outputs: frame [B,3,s·h,s·w], about [0, 1], not clamped; next_x, the state for the
+    where sampled; where asked for, motion [B,2,h,w] and jitter [B,2], both (x, y) in
+    low-resolution pixels; state_x for each field x of the generator's state, zeros before the
+    first frame. Outputs: frame [B,3,s·h,s·w], about [0, 1], not clamped; next_x, the state for the
     next step. Where a step takes k frames, samples, mask and frame are [B,k,·,·,·]. h and w are
     multiples of ``network.multiple``, at most 4096. Deformable convolutions become GridSample,
     which fixes the batch to one.
@@ -122,6 +159,8 @@ def export_onnx(
         opset: 16 to 20.
         static: (h, w): fix the size, and the batch to one.
         half: float16 weights and convolutions; inputs, outputs and warps stay float32.
+        motion: whether ``motion`` is an input: the network then seeks none.
+        jitter: whether ``jitter`` is an input.
 
     Returns:
         The largest difference of a frame from torch over eight steps, at two sizes or at the
@@ -129,7 +168,7 @@ def export_onnx(
 
     Raises:
         InputError: a size, opset or path that cannot be used; onnx or onnxruntime missing; the
-            file would not reproduce torch.
+            file would not reproduce torch; motion or jitter for a network that cannot use it.
     """
     onnx = _libraries()
     if opset not in OPSETS:
@@ -137,7 +176,13 @@ def export_onnx(
             f"export: received opset {opset}, expected {OPSETS[0]} to {OPSETS[-1]} "
             "(GridSample begins at 16)"
         )
-    step = Step(deepcopy(network).cpu().float().eval().requires_grad_(False))
+    if (motion or jitter) and not network.takes_jitter:
+        raise InputError(
+            f"export: received {'--motion' if motion else '--jitter'} for {name}, which cannot be "
+            "told it; expected a stream network, or neither option"
+        )
+    whole = deepcopy(network).cpu().float().eval().requires_grad_(False)
+    step = Step(whole, motion=motion, jitter=jitter)
     multiple = step.multiple
     if static is not None and any(side < multiple or side % multiple for side in static):
         raise InputError(
@@ -148,14 +193,18 @@ def export_onnx(
     # A pyramid that fills holes is unrolled for the size that is traced. Levels beyond the one
     # that holds a single pixel change nothing, so the longest side serves all shorter ones.
     shorter = -(-LEAST_SIDE // multiple) * multiple
-    example = _moving_clip(1, *(static or (shorter, LARGEST_SIDE)), step, steps=1)
     one = static is not None or step.multi_frame
-    state = step.initial_state(1, *example[0][0].shape[-2:])
+    # Two videos where their number is open: a single one is shifted in a shorter way.
+    batch = 1 if one else 2
+    example = _moving_clip(batch, *(static or (shorter, LARGEST_SIDE)), step, steps=1)
+    state = step.initial_state(batch, *example[0][0].shape[-2:])
     traced = deepcopy(step)
     if half:
         to_half_precision(traced)
-    content = trace(traced, *example[0], state, opset=opset, opened=static is None, batch=not one)
+    inputs = [*example[0], *state]
+    content = trace(traced, inputs, opset=opset, opened=static is None, batch=not one)
     model = onnx.load_from_string(content)
+    _keep_state_inputs(model, step)
     _name_axes(model, step, 1 if one else None, static)
     metadata = {
         "model": name,
@@ -196,19 +245,17 @@ def parse_size(text: str, option: str = "--static") -> Size:
 
 def trace(
     step: Step,
-    samples: Tensor,
-    mask: Tensor,
-    state: Iterable[Tensor],
+    inputs: Sequence[Tensor],
     *,
     opset: int = OPSETS[0],
     opened: bool = False,
     batch: bool = False,
 ) -> bytes:
-    """The ONNX of a step at the size of its arguments; ``opened``: h and w are left open."""
+    """The ONNX of a step at the size of its inputs; ``opened``: h and w are left open."""
     axes: dict[str, dict[int, str]] = {}
     for name in (*step.input_names, *step.output_names):
         first = 3 if step.multi_frame and name in ("samples", "mask", "frame") else 2
-        axes[name] = {first: "h", first + 1: "w"} if opened else {}
+        axes[name] = {first: "h", first + 1: "w"} if opened and name != "jitter" else {}
         if batch:
             axes[name][0] = "b"
     # Tracing, not torch.export: with symbolic sizes the latter takes more than ten minutes over
@@ -221,7 +268,7 @@ def trace(
             warnings.simplefilter("ignore")  # Python values in the trace: see above
             exporter.export(
                 step,
-                (samples, mask, *state),
+                tuple(inputs),
                 content,
                 dynamo=False,
                 opset_version=opset,
@@ -274,13 +321,28 @@ def to_half_precision(network: nn.Module) -> None:
             to_half_precision(child)
 
 
+def _keep_state_inputs(model: Any, step: Step) -> None:
+    """Give back the inputs of the state that the tracer left out because nothing reads them.
+
+    So every file of a generator has the same state, whatever it is told.
+    """
+    given = {tensor.name: tensor for tensor in model.graph.input}
+    outputs = {tensor.name: tensor for tensor in model.graph.output}
+    for name in step.input_names:
+        if name.startswith("state_") and name not in given:
+            given[name] = deepcopy(outputs[f"next_{name.removeprefix('state_')}"])
+            given[name].name = name
+    del model.graph.input[:]
+    model.graph.input.extend(given[name] for name in step.input_names if name in given)
+
+
 def _name_axes(model: Any, step: Step, batch: int | None, static: Size | None) -> None:
     """One name for each value: height, height_x2, height_half …; or the numbers themselves."""
     size = static or (step.multiple, step.multiple)
     state = step.initial_state(1, *size)
     scale = step.network.scale
     times = {"frame": float(scale)}
-    channels = {"samples": 3, "mask": 1, "frame": 3}
+    channels = {"samples": 3, "mask": 1, "motion": 2, "frame": 3}
     for name, tensor in zip(state._fields, state, strict=True):
         for end in (f"state_{name}", f"next_{name}"):
             times[end], channels[end] = tensor.shape[-1] / size[1], tensor.shape[1]
@@ -291,6 +353,9 @@ def _name_axes(model: Any, step: Step, batch: int | None, static: Size | None) -
             axes[0].dim_param = "batch"
         else:
             axes[0].dim_value = batch
+        if tensor.name == "jitter":
+            axes[1].dim_value = 2
+            continue
         list(axes)[-3].dim_value = channels[tensor.name]
         for axis, side, name in zip(list(axes)[-2:], size, ("height", "width"), strict=True):
             if static:
@@ -323,8 +388,8 @@ def _operators(model: Any) -> Iterator[str]:
 
 def _moving_clip(
     batch: int, height: int, width: int, step: Step, steps: int = CHECKED_STEPS
-) -> list[tuple[Tensor, Tensor]]:
-    """Samples and mask of each step: a texture that moves, three tenths of it sampled."""
+) -> list[list[Tensor]]:
+    """What each step takes beside the state: a texture that moves, three tenths of it sampled."""
     random = torch.Generator().manual_seed(0)
     small = torch.rand(batch, 3, -(-height // 4), -(-width // 4), generator=random)
     texture = F.interpolate(small, scale_factor=4.0, mode="bicubic").clamp(0.0, 1.0)
@@ -333,8 +398,21 @@ def _moving_clip(
     times = range(steps * group)
     frames = torch.stack([texture.roll((t // 2, t), (2, 3)) for t in times], 1)
     mask = (torch.rand(frames[:, :, :1].shape, generator=random) < 0.3).float()
-    pairs = zip(torch.split(frames * mask, group, 1), torch.split(mask, group, 1), strict=True)
-    return [(s, m) if step.multi_frame else (s[:, 0], m[:, 0]) for s, m in pairs]
+    given: dict[str, Tensor] = {}
+    if "motion" in step.given:
+        moved = torch.tensor([[-1.0, (t - 1) // 2 - t // 2] for t in times])
+        given["motion"] = moved.view(1, -1, 2, 1, 1).expand(batch, -1, -1, height, width)
+    if "jitter" in step.given:
+        sequence = jitter_sequence("halton", 0, len(times))
+        assert sequence is not None
+        # Each video of the batch has shifts of its own.
+        given["jitter"] = torch.stack([sequence.roll(b, 0) for b in range(batch)])
+        frames = downsample(frames, 1, given["jitter"])
+    videos = (frames * mask, mask, *given.values())
+    parts = zip(*(torch.split(video, group, 1) for video in videos), strict=True)
+    return [
+        [p.contiguous() if step.multi_frame else p[:, 0].contiguous() for p in k] for k in parts
+    ]
 
 
 def _check(run: Run, step: Step, sizes: Iterable[Sized], tolerance: float, psnr: float) -> float:
@@ -348,11 +426,11 @@ def _check(run: Run, step: Step, sizes: Iterable[Sized], tolerance: float, psnr:
     for batch, height, width in sizes:
         state: Sequence[Tensor] = step.initial_state(batch, height, width)
         own, errors = state, []
-        for number, pair in enumerate(_moving_clip(batch, height, width, step)):
+        for number, given in enumerate(_moving_clip(batch, height, width, step)):
             with torch.inference_mode():
-                expected = step(*pair, *state)
-                outputs = run([*pair, *state])
-                frame, *own = run([*pair, *own])
+                expected = step(*given, *state)
+                outputs = run([*given, *state])
+                frame, *own = run([*given, *own])
             state = expected[1:]
             errors.append(float((frame - expected[0]).square().mean()))
             for name, received, truth in zip(step.output_names, outputs, expected, strict=True):
