@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib import resources
 
 import numpy as np
 import torch
@@ -16,9 +17,6 @@ from torch import Tensor
 
 from .config import JITTERS, PUBLISHED_DENSITY, Density, InputError
 from .gaze import DisplayGeometry
-
-NOISE_SIZE = 64
-GOLDEN_RATIO = 0.6180339887498949
 
 QUAD = ((0.0, 0.0), (0.5, 0.5), (0.5, 0.0), (0.0, 0.5))
 """The phases (x, y) of ``quad``, low-resolution pixels: half a pixel apart, two output pixels at a
@@ -124,10 +122,9 @@ def draw_mask(
         probability: [B, T, 1, h, w] in [0, 1].
         seed: one for all, or one per video of the batch.
         first_frame: number in its video of the first of the T frames.
-        blue_noise: False: independent draws, as published. True: thresholds from a
-            void-and-cluster texture (Ulichney 1993), advanced by the golden ratio from frame
-            to frame, so that the samples are evenly spread in space and every pixel is
-            visited evenly in time.
+        blue_noise: False: independent draws, as published. True: the pixels of least rank in
+            :func:`blue_noise_ranks`, so that samples are spread evenly over the frame, and over
+            a few frames too. The tile goes to another place with each of its cycles.
 
     Returns:
         [B, T, 1, h, w], 1.0 where sampled, 0.0 elsewhere.
@@ -141,10 +138,11 @@ def draw_mask(
     y = np.arange(height, dtype=np.uint32)[:, None]
     x = np.arange(width, dtype=np.uint32)
     if blue_noise:
-        key = _hash32(key)
-        rows = (y + key) % NOISE_SIZE
-        columns = (x + (key >> 8)) % NOISE_SIZE
-        threshold = (void_and_cluster(NOISE_SIZE)[rows, columns] + frame * GOLDEN_RATIO) % 1.0
+        ranks = blue_noise_ranks()
+        cycle, number = np.divmod(frame, len(ranks))
+        shift = _hash32(_hash32(key) + (cycle & 0xFFFFFFFF).astype(np.uint32))
+        rows, columns = (y + shift) % ranks.shape[1], (x + (shift >> 8)) % ranks.shape[2]
+        threshold = (ranks[number, rows, columns] + 0.5) / ranks[0].size
     else:
         of_frame = _hash32(_hash32(key) + (frame & 0xFFFFFFFF).astype(np.uint32))
         threshold = _hash32(of_frame + (y << 16) + x) / 2.0**32
@@ -164,25 +162,16 @@ def _hash32(bits: np.ndarray) -> np.ndarray:
     return bits
 
 
-@lru_cache(maxsize=2)
-def void_and_cluster(size: int) -> np.ndarray:
-    """Blue-noise thresholds: a size × size array that holds each of (k + ½) / size² once.
+@lru_cache(maxsize=1)
+def blue_noise_ranks() -> np.ndarray:
+    """Spatiotemporal blue noise: uint16 [16, 64, 64], in each frame each of 0 … 4095 once.
 
-    R. Ulichney, "The void-and-cluster method for dither array generation", 1993; Gaussian of
-    sigma 1.9, started from one point.
+    The k pixels of least rank of a frame are spread evenly for every k, and so are those of a few
+    frames together. ``research/blue_noise.py`` makes it and says how.
     """
-    offset = np.minimum(np.arange(size), size - np.arange(size))
-    gauss = np.exp(-(offset[:, None] ** 2 + offset**2) / (2 * 1.9**2))
-    # Grown by always filling the largest void; for more than half of the pixels the same
-    # rule is Ulichney's third phase with majority and minority exchanged.
-    energy = 1e-9 * np.random.default_rng(0).random((size, size))
-    rank = np.empty((size, size))
-    for k in range(size * size):
-        row, column = divmod(int(energy.argmin()), size)
-        rank[row, column] = (k + 0.5) / size**2
-        energy += np.roll(gauss, (row, column), axis=(0, 1))
-        energy[row, column] = np.inf
-    return rank
+    with resources.files(__package__).joinpath("blue_noise.npy").open("rb") as file:
+        ranks: np.ndarray = np.load(file)
+    return ranks
 
 
 def sample(
