@@ -29,6 +29,7 @@ WORDS = {
     "MIT": "MIT",
     "MIT-CMU": "MIT-CMU|HPND",
     "MPL-2.0": "MPL|Mozilla",
+    "Unlicense": "unencumbered software released into the public domain",
     "PSF-based": "Python Software Foundation",
     "CC BY-NC 4.0": "NonCommercial",
 }

@@ -78,6 +78,9 @@ OWNERS: dict[str, set[str]] = {
     "starlette": {"viewer.server"},
     "uvicorn": {"viewer.server"},
     "OpenEXR": {"motion"},
+    "pylsl": {"gaze.live.lsl"},
+    "pupil_labs": {"gaze.live.pupil"},
+    "pythonosc": {"gaze.live.datagram"},
     "websockets": set(),
     "skvideo": set(),
 }

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .gaze import DisplayGeometry as DisplayGeometry
     from .gaze import GazeTrack as GazeTrack
     from .gaze import read_track as read_track
+    from .gaze.live import LiveGaze as LiveGaze
     from .reconstructor import Reconstructor as Reconstructor
     from .resample import upsample_bicubic as upsample_bicubic
     from .video import Frame as Frame
@@ -48,6 +49,7 @@ _HOME = {
     "VideoWriter": "video",
     "GazeTrack": "gaze",
     "DisplayGeometry": "gaze",
+    "LiveGaze": "gaze.live",
     "read_track": "gaze",
     "density_map": "fovea",
     "draw_mask": "fovea",

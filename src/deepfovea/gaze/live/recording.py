@@ -1,0 +1,69 @@
+"""The gaze that frames were made with, as the CSV that ``--gaze`` reads.
+
+One row per frame shown. ``time`` is that of the video, so the file replays exactly: at the time
+of a frame, :func:`deepfovea.read_track` gives the very position that the frame was sampled at.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...config import InputError
+from ...io.atomic import atomic_write
+from .sample import Look
+
+HEADER = (
+    "time [s],x [norm],y [norm],asked own clock [s],sample own clock [s],sample tracker clock [s],"
+    "sample valid,landing predicted"
+)
+_BEFORE_NEXT_SECONDS = 0.002  # a row filled in stays clear of the next one (tracks allow 1 ms)
+
+
+class GazeRecording:
+    """Collects one row per frame of a video, in memory, and writes them when closed.
+
+    Of several looks at one frame the last counts, as on the screen. Memory is bounded by the
+    number of frames. Raises InputError if the file exists and ``overwrite`` is false.
+    """
+
+    def __init__(self, path: str | Path, frame_rate: float, *, overwrite: bool = False) -> None:
+        self.path, self._interval = Path(path), 1 / frame_rate
+        self._rows: dict[float, Look] = {}
+        if not overwrite and self.path.exists():
+            raise InputError(f"{path}: exists already; choose another name or pass --overwrite")
+        if not self.path.parent.is_dir():
+            raise InputError(f"{path}: received a folder that does not exist; create it first")
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, pts_seconds: float, look: Look) -> None:
+        """Say where the frame at a time of the video was sampled."""
+        self._rows[pts_seconds] = look
+
+    def close(self) -> None:
+        """Write the file, complete or not at all; nothing where no frame was shown."""
+        if not self._rows:
+            return
+        shown = sorted(self._rows.items())
+        ends = [pts for pts, _ in shown[1:]] + [shown[-1][0] + self._interval]
+        lines = [HEADER]
+        for (pts, look), end in zip(shown, ends, strict=True):
+            # Frames that were passed over kept the picture, and so the gaze, of the one before.
+            count = max(1, round((end - pts) / self._interval))
+            for k in range(count):
+                time = min(pts + k * self._interval, end - _BEFORE_NEXT_SECONDS) if k else pts
+                lines.append(_row(time, look))
+        with atomic_write(self.path) as file:
+            file.write("\n".join([*lines, ""]).encode())
+
+
+def _row(time: float, look: Look) -> str:
+    sample = look.sample
+    own = tracker = valid = ""
+    if sample is not None:
+        own, valid = repr(sample.own_seconds), str(int(sample.valid))
+        tracker = "" if sample.tracker_seconds is None else repr(sample.tracker_seconds)
+    x, y = look.position
+    numbers = [repr(time), repr(float(x)), repr(float(y)), repr(look.seconds)]
+    return ",".join([*numbers, own, tracker, valid, str(int(look.predicted))])

@@ -1,0 +1,158 @@
+"""Saccades as they happen, and where they will land.
+
+During a saccade the gaze moves so fast that a frame is late wherever it was sampled; sampled at
+the landing point it is right when the eye arrives. The prediction is a guess, and its error is
+counted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+
+from ..geometry import DEFAULT_DISPLAY, DisplayGeometry
+from ..track import Floats
+from .sample import LiveSample
+
+ONSET_DEG_PER_SECOND = 80.0
+END_DEG_PER_SECOND = 40.0
+"""Velocity thresholds (I-VT: Salvucci & Goldberg 2000, Identifying fixations and saccades), two of
+them so that noise near one does not split a saccade."""
+VELOCITY_SPAN_SECONDS = 0.012  # a line is fitted over it, since noise grows with the rate
+LONGEST_SACCADE_SECONDS = 0.15
+HISTORY_SECONDS = 0.2
+FIXATION_SECONDS = (0.015, 0.040)  # before the onset: where the eye rested
+FEWEST_SAMPLES = 3  # of a saccade, to predict
+MOST_SAMPLES = 16
+LEAST_NOISE_DEG = 0.03
+_AMPLITUDES_DEG = np.geomspace(0.5, 40.0, 60)
+_BEGINS_SECONDS = np.linspace(-0.004, 0.004, 9)  # beside the begin that fits the newest sample
+_USUAL_DEG, _USUAL_SPREAD = 4.0, 0.8  # of amplitudes: log-normal, wide; a prior, fitted to nothing
+_PHASES = np.linspace(0.0, 1.0, 501)
+_PROFILE = _PHASES**3 * (10 - 15 * _PHASES + 6 * _PHASES**2)  # minimum jerk: Flash & Hogan 1985
+
+
+class PredictionError(NamedTuple):
+    """Mean distances from where saccades ended, degrees: of the prediction, and without it."""
+
+    saccades: int
+    predicted_deg: float
+    newest_deg: float  # of the newest sample at the same moments
+
+
+class SaccadeDetector:
+    """Tells saccades by velocity, and predicts their landing points by a ballistic fit.
+
+    The fit takes the displacement along the saccade for a minimum-jerk movement (Flash & Hogan
+    1985) that lasts 21 ms + 2.2 ms per degree (Carpenter 1988), with its amplitude and begin as
+    unknowns, and takes the mean of what is likely under the noise of the fixation before. Degrees
+    are those at the centre of the display.
+
+    Attributes: ``in_saccade``; ``landing``, normalised, None where nothing is predicted.
+    """
+
+    def __init__(self, display: DisplayGeometry = DEFAULT_DISPLAY) -> None:
+        self._frame_deg = (
+            np.array([display.width_px, display.height_px]) / display.pixels_per_degree
+        )
+        self._history: deque[tuple[float, float, float]] = deque()  # s, deg, deg
+        self._onset = 0.0
+        self.in_saccade = False
+        self.landing: tuple[float, float] | None = None
+        self._guesses: list[tuple[Floats, Floats]] = []  # landing, newest; deg
+        self._saccades, self._count, self._sums = 0, 0, np.zeros(2)
+
+    @property
+    def error(self) -> PredictionError:
+        """The error of all predictions so far; nan before the first scored saccade."""
+        mean = self._sums / self._count if self._count else np.full(2, np.nan)
+        return PredictionError(self._saccades, float(mean[0]), float(mean[1]))
+
+    def add(self, sample: LiveSample) -> None:
+        """Take the next sample. A lost one ends a saccade, which is then not scored."""
+        if not sample.valid:
+            self._history.clear()
+            self._end(None)
+            return
+        now = sample.own_seconds
+        x, y = np.asarray(sample.position) * self._frame_deg
+        self._history.append((now, float(x), float(y)))
+        while now - self._history[0][0] > HISTORY_SECONDS:
+            self._history.popleft()
+        speed = self._speed()
+        if self.in_saccade and (
+            speed < END_DEG_PER_SECOND or now - self._onset > LONGEST_SACCADE_SECONDS
+        ):
+            self._end(np.array([x, y]))
+        elif not self.in_saccade and speed > ONSET_DEG_PER_SECOND:
+            self.in_saccade, self._onset = True, now
+        if self.in_saccade:
+            self._predict()
+
+    def _speed(self) -> float:
+        """Degrees per second: the slope of the samples of the last milliseconds, two at least."""
+        now = self._history[-1][0]
+        recent = [one for one in self._history if now - one[0] <= VELOCITY_SPAN_SECONDS]
+        recent = recent if len(recent) > 1 else list(self._history)[-2:]
+        if len(recent) < 2:
+            return 0.0
+        track = np.array(recent) - recent[-1]
+        time = track[:, 0] - track[:, 0].mean()
+        return float(np.hypot(*(time @ track[:, 1:])) / (time @ time))
+
+    def _predict(self) -> None:
+        track = np.array(self._history)
+        time, position = track[:, 0], track[:, 1:]
+        before = self._onset - time
+        rest = position[(before >= FIXATION_SECONDS[0]) & (before <= FIXATION_SECONDS[1])]
+        moving = before <= VELOCITY_SPAN_SECONDS  # the onset is noticed a span late
+        if not len(rest) or moving.sum() < FEWEST_SAMPLES:
+            return
+        origin = rest.mean(axis=0)
+        chosen = np.unique(np.linspace(0, moving.sum() - 1, MOST_SAMPLES).astype(int))
+        time, moved = time[moving][chosen], position[moving][chosen] - origin
+        reach = float(np.hypot(*moved[-1]))
+        if reach < _AMPLITUDES_DEG[0]:
+            return
+        direction = moved[-1] / reach
+        noise = max(LEAST_NOISE_DEG, float(rest.std(axis=0).mean()) if len(rest) > 2 else 0.0)
+        landing = origin + fit_amplitude(time, moved @ direction, noise) * direction
+        self.landing = (
+            float(landing[0] / self._frame_deg[0]),
+            float(landing[1] / self._frame_deg[1]),
+        )
+        self._guesses.append((landing, position[-1]))
+
+    def _end(self, landed: Floats | None) -> None:
+        if landed is not None and self._guesses:
+            self._saccades += 1
+            self._count += len(self._guesses)
+            for guess in self._guesses:
+                self._sums += [np.hypot(*(point - landed)) for point in guess]
+        self._guesses = []
+        self.in_saccade, self.landing = False, None
+
+
+def fit_amplitude(time: Floats, moved: Floats, noise: float) -> float:
+    """Return the amplitude, degrees, to expect of a saccade under way.
+
+    The mean over a grid of amplitudes and begins, weighted by their likelihood and a wide prior.
+
+    Args:
+        time: [N], s, increasing.
+        moved: [N] degrees from where the eye rested, along the saccade.
+        noise: standard deviation of ``moved``, degrees.
+    """
+    amplitude = _AMPLITUDES_DEG
+    length = 0.021 + 0.0022 * amplitude
+    phase_now = np.interp(moved[-1] / amplitude, _PROFILE, _PHASES)
+    begin = (time[-1] - phase_now * length)[:, None] + _BEGINS_SECONDS  # [A, B]
+    phase = (time - begin[..., None]) / length[:, None, None]  # [A, B, N]
+    model = amplitude[:, None, None] * np.interp(phase, _PHASES, _PROFILE)
+    misfit = ((model - moved) ** 2).sum(axis=2) / noise**2
+    prior = (np.log(amplitude / _USUAL_DEG) / _USUAL_SPREAD) ** 2
+    cost = misfit + prior[:, None]
+    weight = np.exp(-0.5 * (cost - cost.min())).sum(axis=1)
+    return float(weight @ amplitude / weight.sum())

@@ -1,0 +1,65 @@
+"""One look of the eye on its way from the tracker: as received, and on our clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from ..track import Size, refusal, to_normalised
+
+
+class Reading(NamedTuple):
+    """What a source has received: a position, perhaps with the tracker's time."""
+
+    x: float  # normalised to the tracker's screen or camera; nan where there is none
+    y: float
+    valid: bool
+    received_seconds: float  # by time.perf_counter, at the arrival
+    tracker_seconds: float | None = None  # by the tracker's clock
+    own_seconds: float | None = None  # the same by ours, where the protocol can tell
+
+
+class LiveSample(NamedTuple):
+    """A position of the eye with the times of both clocks.
+
+    ``position`` is normalised to the video: 0 to 1 from edge to edge, x right, y down.
+    ``measured`` is the same before the calibration. Times are in seconds; ``own_seconds`` and
+    ``received_seconds`` are by ``time.perf_counter``.
+    """
+
+    position: tuple[float, float]
+    measured: tuple[float, float]
+    valid: bool  # False for a blink, a lost eye, a low confidence
+    own_seconds: float
+    received_seconds: float
+    tracker_seconds: float | None
+
+
+class Look(NamedTuple):
+    """Where to sample a frame: what :meth:`LiveGaze.look` answers."""
+
+    position: tuple[float, float]  # normalised to the video
+    seconds: float  # when it was asked, by time.perf_counter
+    sample: LiveSample | None  # the newest by then
+    predicted: bool = False  # whether it is the landing point of a saccade under way
+
+
+Deliver = Callable[[Reading], None]
+Malformed = Callable[[str], None]
+Axes = Callable[[float, float], tuple[float, float]]
+
+
+def axes(units: str, screen: Size | None) -> Axes:
+    """Return the function from positions in one of :data:`UNITS` to normalised ones.
+
+    ``screen`` is (height, width) in the tracker's pixels; px needs it. Raises InputError for
+    other units.
+    """
+    if units == "px" and screen is None:
+        expected = "its size (--gaze-screen HEIGHTxWIDTH), or another unit"
+        raise refusal("gaze units", "px of an unknown screen", expected)
+    offset, one = to_normalised(np.array([[0.0, 0.0], [1.0, 1.0]]), units, screen).tolist()
+    scale = one[0] - offset[0], one[1] - offset[1]
+    return lambda x, y: (x * scale[0] + offset[0], y * scale[1] + offset[1])
