@@ -23,6 +23,15 @@ def band_limited(height, width, seed=0):
     return picture.clamp(0, 1)
 
 
+def photograph(height=96, width=128):
+    """A part of a photograph that scikit-image ships: [1, 3, height, width]."""
+    from skimage import data
+
+    pixels = torch.from_numpy(data.astronaut()).permute(2, 0, 1)[None].float() / 255
+    small = F.interpolate(pixels, (400, 512), mode="bilinear", antialias=True)
+    return small[..., 60 : 60 + height, 150 : 150 + width]
+
+
 def psnr(a, b):
     return float(-10 * (a - b).square().mean().log10())
 
@@ -152,6 +161,48 @@ def test_a_clip_equals_its_frames_one_by_one(kind):
                 samples[:, part], mask[:, part], state, motion[:, part], offsets[:, part]
             )
             torch.testing.assert_close(frame[0, 0], result[t])
+
+
+def periods(frames):
+    """Change over time of 16 frames [16,3,H,W] at each whole frequency: root mean square, of 255.
+
+    The eighth is that of a period of two frames, the fourth that of four.
+    """
+    luma = frames.mean(1)
+    spectrum = torch.fft.rfft(luma - luma.mean(0), dim=0) / len(luma)
+    return 255 * (2 * spectrum.abs().square().mean((1, 2))).sqrt()[1:]
+
+
+def test_what_rests_does_not_shimmer_with_the_phases():
+    """A still photograph, nothing told but the offsets: the picture is painted on one grid."""
+    truth = photograph()
+    offsets = jitter_sequence("quad", 0, 24)[None]
+    low = downsample(truth.expand(24, -1, -1, -1), jitter=offsets[0])[None]
+    gaze = torch.tensor([15.5, 11.5]).expand(1, 24, 2)
+    samples, mask = sample(low, gaze, blue_noise=True)
+    with torch.inference_mode():
+        frames, _ = deepfovea.load("stream")(samples, mask, None, jitter=offsets)
+    assert periods(frames[0, 8:]).max() < 2.5  # 4.3 where each phase is painted on its own grid
+
+
+def test_a_jump_of_the_gaze_leaves_no_grid_behind():
+    """Where the eye looked before, no period of the phases stands out of the spectrum."""
+    truth = photograph(128, 192)
+    offsets = jitter_sequence("quad", 0, 14)[None]
+    low = downsample(truth.expand(14, -1, -1, -1), jitter=offsets[0])[None]
+    gaze = torch.tensor([12.0, 15.5]).repeat(1, 14, 1)
+    gaze[:, 8:, 0] = 80.0
+    samples, mask = sample(low, gaze, blue_noise=True)
+    with torch.inference_mode():
+        frames, _ = deepfovea.load("stream")(samples, mask, None, jitter=offsets)
+    before = frames[0, 8:, :, 32:96, 16:80].mean(1)  # [6,64,64] around the first gaze
+    window = torch.hann_window(64, periodic=False)
+    detail = (before - before.mean((1, 2), keepdim=True)) * window * window[:, None]
+    power = torch.fft.fft2(detail).abs().square().mean(0)
+    near = [(y, x) for y in range(-4, 5) for x in range(-4, 5) if max(abs(y), abs(x)) > 1]
+    for y, x in ((16, 0), (0, 16), (16, 16), (16, -16)):  # of 64: a period of four output pixels
+        around = torch.stack([power[y + j, x + i] for j, i in near]).mean()
+        assert power[y, x] < 3.0 * around
 
 
 def test_videos_of_a_batch_have_their_own_offsets():

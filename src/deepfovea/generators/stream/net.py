@@ -178,18 +178,13 @@ class StreamNet(nn.Module):
     ) -> tuple[Tensor, StreamState]:
         """One frame: samples [B,3,h,w], mask [B,1,h,w], motion [B,2,h,w], jitter [B,2].
 
-        h and w are multiples of 8. The canvas always lies on the output grid; what is compared
-        with the samples is read from it where they were taken.
+        h and w are multiples of 8. Everything that is carried lies on the output grid, and the
+        frame is painted there: in every phase of the jitter alike, so that what rests does not
+        shimmer. What is compared with the samples is read where they were taken.
         """
         if state is None:
             state = self.initial_state(samples)
-        offset = None
-        if jitter is not None:
-            cells = torch.round(2.0 * jitter)  # [B,2]
-            offset = (jitter - 0.5 * cells)[:, :, None, None]  # [B,2,1,1], what is left
-            state = state._replace(
-                canvas=_shift(state.canvas, cells), prev_output=_shift(state.prev_output, cells)
-            )
+        offset = None if jitter is None else jitter[:, :, None, None]  # [B,2,1,1]
         known, confidence = torch.split(state.canvas, [3, 1], 1)
         reference = known + (1.0 - confidence) * state.prev_output  # [B,3,2h,2w]
         at_samples = _at_samples(torch.cat([reference, confidence], 1), offset)  # [B,4,h,w]
@@ -205,11 +200,13 @@ class StreamNet(nn.Module):
                 state.flow,
                 offset,
             )
+            # Nothing known before, no motion
+            flow = flow * confidence.amax((2, 3), keepdim=True)
         else:
             flow = motion
         # The motion learns from its own loss alone, which keeps long clips stable.
         warp_flow = flow.detach()
-        canvas_flow = 2.0 * upsample_bilinear(warp_flow, 2)  # [B,2,2h,2w]
+        canvas_flow = _from_samples(2.0 * upsample_bilinear(warp_flow, 2), jitter)  # [B,2,2h,2w]
         hidden_flow = 0.5 * downsample_2x(warp_flow)  # [B,2,h/2,w/2]
         warped = backward_warp(torch.cat([state.canvas, state.prev_output], 1), canvas_flow)
         hidden_state = backward_warp(state.hidden_state, hidden_flow)  # [B,C,h/2,w/2]
@@ -227,18 +224,26 @@ class StreamNet(nn.Module):
         trust, error = self.gate(
             samples, mask, color_there, continuity * confidence_there, confidence, warp_flow
         )
-        confidence = confidence * upsample_bilinear(trust, 4)
-        new_color, new = torch.split(_on_canvas(torch.cat([samples, mask], 1)), [3, 1], 1)
-        # A sample beside the middle of its cell replaces only in part what is known there.
-        near = 1.0 if offset is None else (1.0 - 2.0 * offset.abs()).prod(1, keepdim=True)
+        confidence = confidence * _from_samples(upsample_bilinear(trust, 4), jitter)
+        new_color, new = torch.split(_on_canvas(torch.cat([samples, mask], 1), jitter), [3, 1], 1)
+        near: float | Tensor = 1.0
+        if jitter is not None:
+            # A sample beside the middle of its cell replaces only in part what is known there.
+            beside = (2.0 * jitter - _cells(jitter)).abs()[:, :, None, None]  # [B,2,1,1]
+            near = (1.0 - beside).prod(1, keepdim=True)
+            mask = 4.0 * downsample_2x(new)
         known = color * confidence * (1.0 - near * new)
         known = known + (1.0 - (1.0 - near) * confidence) * new_color
         confidence = torch.maximum(confidence, new)
 
         canvas = torch.cat([known, confidence], 1)
-        total = 4.0 * downsample_2x(canvas)
+        # Holes are filled as seen from the samples, where most of what is known lies.
+        total = 4.0 * downsample_2x(_to_samples(canvas, jitter))
         low = pull_push(total[:, :3] / total[:, 3:].clamp(min=1e-3), total[:, 3:].clamp(max=1.0))
-        fine = known + (1.0 - confidence) * _between_samples(low)  # [B,3,2h,2w]
+        filled = _from_samples(_between_samples(low), jitter)
+        fine = known + (1.0 - confidence) * filled  # [B,3,2h,2w]
+        if jitter is not None:
+            low = downsample_2x(fine)
 
         if self.blend is not None:
             fine = self.blend(fine, confidence, new, prev_output)
@@ -246,11 +251,7 @@ class StreamNet(nn.Module):
         frame, hidden_state = self.refine(
             fine, confidence, prev_output, low, mask, trust, error, hidden_state
         )
-        prev_output = _canvas_cells(frame)
-        if jitter is not None:
-            frame = _shift(frame, -2.0 * cells)
-            canvas, prev_output = _shift(canvas, -cells), _shift(prev_output, -cells)
-        return frame, StreamState(canvas, prev_output, hidden_state, continuity * flow)
+        return frame, StreamState(canvas, _canvas_cells(frame), hidden_state, continuity * flow)
 
     def _motion(
         self,
@@ -266,8 +267,7 @@ class StreamNet(nn.Module):
         seen = mask.amax((2, 3), keepdim=True)
         filled = pull_push(samples, mask) + (1.0 - seen) * low
         found = self.motion(filled, mask, low, confidence, prev_flow)
-        flow = select_flow(found, samples, mask, reference, prev_flow, offset)
-        return flow * confidence.amax((2, 3), keepdim=True)  # nothing known before, no motion
+        return select_flow(found, samples, mask, reference, prev_flow, offset)
 
 
 def _at_samples(cells: Tensor, offset: Tensor | None) -> Tensor:
@@ -284,10 +284,33 @@ def _at_samples(cells: Tensor, offset: Tensor | None) -> Tensor:
     return rows.reshape(batch, channels, -1, width // 2, 2)[..., 0]
 
 
-def _on_canvas(image: Tensor) -> Tensor:
-    """Low-resolution pixels in their cells, zero in the others: [B,C,h,w] -> [B,C,2h,2w]."""
+def _cells(jitter: Tensor) -> Tensor:
+    """The whole cells of the canvas that lie in a jitter [B,2]."""
+    return torch.round(2.0 * jitter)
+
+
+def _on_canvas(image: Tensor, jitter: Tensor | None = None) -> Tensor:
+    """Low-resolution pixels in the cells nearest to where they were sampled, zero in the others.
+
+    [B,C,h,w] -> [B,C,2h,2w]; what was sampled beyond the border is left out.
+    """
     corner = torch.eye(image.shape[1], device=image.device, dtype=image.dtype)[..., None, None]
-    return F.conv_transpose2d(image, corner, stride=2, output_padding=1)
+    cells = F.conv_transpose2d(image, corner, stride=2, output_padding=1)
+    if jitter is None:
+        return cells
+    most = 2  # cells: a jitter is at most one low-resolution pixel
+    wide = F.pad(cells, (most,) * 4)
+    return _shift(wide, -_cells(jitter))[..., most:-most, most:-most]
+
+
+def _to_samples(cells: Tensor, jitter: Tensor | None) -> Tensor:
+    """The canvas moved so that the samples lie in the cells (2i, 2j); [B,C,2h,2w] each."""
+    return cells if jitter is None else _shift(cells, _cells(jitter))
+
+
+def _from_samples(cells: Tensor, jitter: Tensor | None) -> Tensor:
+    """The other way: from the cells (2i, 2j) to those in which the samples lie."""
+    return cells if jitter is None else _shift(cells, -_cells(jitter))
 
 
 def _shift(x: Tensor, by: Tensor) -> Tensor:
