@@ -27,7 +27,7 @@ def evaluate(data, percent, blue):
         path = Path(folder, "result.json")
         words = ["--models", "stream", "--baselines", "fill,accumulate", "--frames", "24"]
         words += ["--metrics", "psnr", "--density", f"uniform:{percent}", "--json", str(path)]
-        words += ["--blue-noise"] if blue else []
+        words += ["--noise", "blue" if blue else "independent"]
         command = [sys.executable, "-m", "deepfovea", "evaluate", str(data), *words]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         mean = json.loads(path.read_text())["mean"]

@@ -144,7 +144,16 @@ async def noise(url: str, messages: int, seed: int) -> dict[str, int]:
         "step",
         "acknowledged",
     ]
-    names += ["playing", "reset", "model", "video", "pixels_per_degree", "blue_noise", "x"]
+    names += [
+        "playing",
+        "reset",
+        "model",
+        "video",
+        "pixels_per_degree",
+        "blue_noise",
+        "jitter",
+        "x",
+    ]
     counts: Counter[str] = Counter()
     sent = 0
     while sent < messages:

@@ -55,7 +55,7 @@ def run(worker: Worker, *, frames: int = 24) -> dict[str, Any]:
             write_video(data / f"{number}.mp4", moving(12, 64, 96, seed=number))
         for name in ("one", "two"):
             must("reconstruct", data / "0.mp4", "-o", root / f"{name}.mp4", "--model", model,
-                 "--engine=torch", "--gaze=synthetic", "--seed=3", "--blue-noise")  # fmt: skip
+                 "--engine=torch", "--gaze=synthetic", "--seed=3", "--noise=blue")  # fmt: skip
         files("two runs of reconstruct: video file", root / "one.mp4", root / "two.mp4")
         evaluate = ["evaluate", data, "--models", model, "--metrics=psnr,ssim", "--frames=4"]
         for workers in (0, 1, 2):

@@ -38,7 +38,7 @@ def expected(model, images=IMAGES, gaze=GAZE):
     """By the network alone: [T, 3, H, W]."""
     frames = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)[None] / 255.0
     points = torch.tensor(gaze).expand(1, len(images), 2)
-    samples, mask = deepfovea.sample(frames, points)
+    samples, mask = deepfovea.sample(frames, points, blue_noise=True)
     with torch.inference_mode():
         return model(samples, mask, None)[0][0].clamp(0, 1)
 
@@ -110,7 +110,7 @@ def test_gaze_of_every_kind(model):
     moving = [(5.0, 5.0), (20.0, 16.0), (35.0, 28.0)]
     made = deepfovea.reconstruct(np.stack(FLOATS), model=model, gaze=moving)
     frames = torch.from_numpy(np.stack(FLOATS)).permute(0, 3, 1, 2)[None]
-    samples, mask = deepfovea.sample(frames, torch.tensor([moving]))
+    samples, mask = deepfovea.sample(frames, torch.tensor([moving]), blue_noise=True)
     with torch.inference_mode():
         truth = model(samples, mask, None)[0][0].clamp(0, 1)
     assert np.abs(made - truth.permute(0, 2, 3, 1).numpy()).max() < 1e-5
@@ -121,11 +121,14 @@ def test_gaze_of_every_kind(model):
 
 def test_simulation_has_the_size_of_what_came(model):
     images = media.moving(2, 45, 62)
-    made = deepfovea.reconstruct(np.stack(images), model=model, simulate=True, gaze=(30.0, 20.0))
+    made = deepfovea.reconstruct(
+        np.stack(images), model=model, simulate=True, gaze=(30.0, 20.0), jitter="none"
+    )
     assert made.shape == (2, 45, 62, 3)
     padded = np.pad(np.stack(images), ((0, 0), (0, 3), (0, 2), (0, 0)), mode="edge") / 255.0
     low = downsample(torch.from_numpy(padded).float().permute(0, 3, 1, 2))
-    samples, mask = deepfovea.sample(low[None], torch.tensor([[[7.125, 4.625]] * 2]))
+    points = torch.tensor([[[7.125, 4.625]] * 2])
+    samples, mask = deepfovea.sample(low[None], points, blue_noise=True)
     with torch.inference_mode():
         truth = model(samples, mask, None)[0][0].clamp(0, 1)[..., :45, :62]
     assert np.abs(made / 255.0 - truth.permute(0, 2, 3, 1).numpy()).max() <= 0.51 / 255

@@ -351,7 +351,7 @@ def test_density_and_seed_as_asked(folder, tmp_path, capsys):
     assert draw("--density", "budget:20").mean() == pytest.approx(0.2, abs=0.02)
     assert draw("--frames", "2", "--density", "1,0,2,2.01deg", "--fov", "20").sum() > 200
     assert np.array_equal(draw("--density", "uniform:30", "--seed", "0"), uniform)
-    for other in (("--seed", "1"), ("--blue-noise",)):
+    for other in (("--seed", "1"), ("--noise", "independent")):
         changed = draw("--density", "uniform:30", *other)
         assert changed.mean() == pytest.approx(0.3, abs=0.03)
         assert (changed != uniform).mean() > 0.2
@@ -419,7 +419,7 @@ def test_quality_stands_beside_that_of_hole_filling(folder, tmp_path, capsys):
     assert ours == pytest.approx(float((-10 * np.log10(error)).mean()), abs=0.1)
     low = downsample(torch.from_numpy(truth).float().permute(0, 3, 1, 2))[None]
     track = center().pixels(np.zeros(6), 12, 16)[None]
-    samples, mask = sample(low, track)
+    samples, mask = sample(low, track, blue_noise=True)
     filled = upsample_bicubic(pull_push(samples, mask), 4)[0].clamp(0, 1).permute(0, 2, 3, 1)
     error = ((filled.numpy() - truth) ** 2).mean((1, 2, 3))
     assert baseline == pytest.approx(float((-10 * np.log10(error)).mean()), abs=0.02)

@@ -550,7 +550,7 @@ def test_gaze_from_the_command_line(root, tmp_path, capsys):
 def test_the_command_line_is_the_call(root, networks, tmp_path, capsys):
     path = tmp_path / "rows.json"
     words = ["--models", ",".join(networks), "--baselines", "bicubic-all,fill", "--frames", "2"]
-    words += ["--seed", "4", "--density", "uniform:30", "--blue-noise", "--metrics", "ssim"]
+    words += ["--seed", "4", "--density", "uniform:30", "--noise", "blue", "--metrics", "ssim"]
     assert main(["evaluate", str(root), *words, "--json", str(path)]) == 0
     expected = evaluate(
         root,

@@ -11,7 +11,8 @@ import torch
 import deepfovea
 from deepfovea import sampling_record
 from deepfovea.cli import main
-from deepfovea.config import InputError
+from deepfovea.config import InputError, Sampling
+from deepfovea.files_to_files import best_jitter
 from deepfovea.fovea import downsample, jitter_sequence, sample
 from deepfovea.reconstructor import Input, Reconstructor
 from deepfovea.video import VideoReader
@@ -51,7 +52,8 @@ def test_samples_written_and_read_back_make_the_same_frames(video, tmp_path, jit
 
 
 def test_a_grid_at_rest_is_written_down_too(video, tmp_path):
-    assert main(["sample", str(video), "-o", str(tmp_path / "samples"), "--simulate"]) == 0
+    words = ["--simulate", "--jitter", "none"]
+    assert main(["sample", str(video), "-o", str(tmp_path / "samples"), *words]) == 0
     record = json.loads((tmp_path / "samples" / sampling_record.FILE).read_text())
     assert [frame["jitter"] for frame in record["frames"]] == [[0.0, 0.0]] * 5
     assert (record["height"], record["width"]) == (32, 40)
@@ -84,6 +86,30 @@ def test_a_record_that_does_not_fit_is_refused(video, tmp_path, capsys, change, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("jitter", ["none", "quad"])
+def test_who_does_not_choose_gets_the_best_and_is_told(
+    video, tmp_path, monkeypatch, capsys, jitter
+):
+    """Whatever the one constant says; networks that cannot be told of a jitter get none."""
+    for module in ("files_to_files", "cli.sample"):
+        monkeypatch.setattr(f"deepfovea.{module}.BEST_SAMPLING", Sampling("blue", jitter))
+    words = ["--simulate", "--frames", "3", "--engine", "torch"]
+    said = "blue noise" if jitter == "none" else f"blue noise, {jitter} jitter"
+    assert main(["reconstruct", str(video), "-o", str(tmp_path / "best"), *words]) == 0
+    assert f"sampled ({said})" in capsys.readouterr().out
+    chosen = ["--noise", "blue", "--jitter", jitter]
+    assert main(["reconstruct", str(video), "-o", str(tmp_path / "chosen"), *words, *chosen]) == 0
+    np.testing.assert_array_equal(frames_of(tmp_path / "best"), frames_of(tmp_path / "chosen"))
+    assert main(["sample", str(video), "-o", str(tmp_path / "samples"), *words[:3]]) == 0
+    assert f"sampled, {said}" in capsys.readouterr().out
+    record = json.loads((tmp_path / "samples" / sampling_record.FILE).read_text())
+    assert any(any(frame["jitter"]) for frame in record["frames"]) == (jitter != "none")
+    assert main(["sample", str(video), "-o", str(tmp_path / "samples.mkv"), *words[:3]]) == 0
+    told = {"stream": jitter, "paper": "none"}
+    assert {name: best_jitter(Reconstructor(name), True) for name in told} == told
+    assert best_jitter(Reconstructor("stream"), False) == "none"
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -106,7 +132,7 @@ def test_a_reconstructor_passes_on_what_a_renderer_knows():
     low = downsample(video, 4, offsets)
     motion = 0.5 * torch.randn(4, 2, 16, 24)
     gaze = torch.tensor([11.5, 7.5])
-    samples, mask = sample(low[None], gaze.expand(1, 4, 2), seed=5)
+    samples, mask = sample(low[None], gaze.expand(1, 4, 2), seed=5, blue_noise=True)
     with torch.inference_mode():
         expected, _ = net(samples, mask, None, motion[None], offsets[None])
     reconstructor = Reconstructor(net, seed=5)

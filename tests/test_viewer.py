@@ -24,10 +24,11 @@ from deepfovea import cli
 from deepfovea.checkpoint import load
 from deepfovea.config import Density, InputError
 from deepfovea.files_to_files import to_tensor
-from deepfovea.fovea import downsample, sample
+from deepfovea.fovea import downsample, jitter_sequence, sample
 from deepfovea.gaze import read_track
 from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
 from deepfovea.images import to_image
+from deepfovea.metrics.pixel import psnr
 from deepfovea.reconstructor import Reconstructor
 from deepfovea.video import VideoReader
 from deepfovea.viewer import server
@@ -112,7 +113,7 @@ def originals(path):
 
 
 def test_the_samples_are_those_of_the_gaze(catalog):
-    with viewer(catalog, playing=False, gaze=[0.25, 0.5], density=DISC) as one:
+    with viewer(catalog, playing=False, gaze=[0.25, 0.5], density=DISC, jitter="none") as one:
         assert one.text()["video"]["width"] == WIDTH
         header, pictures = one.frame()
         low = downsample(to_tensor(originals(catalog.videos["0"][0])[0]))
@@ -134,7 +135,7 @@ def test_every_frame_along_a_track_is_what_reconstruct_writes(catalog, folder):
     path = catalog.videos["0"][0]
     track = read_track(folder / "track.csv", frame_size=(HEIGHT, WIDTH), frame_rate=RATE)
     reconstructor = Reconstructor(load(folder / "tiny.safetensors"))
-    with viewer(catalog, speed=0, track=csv, views=list(VIEWS)) as one:
+    with viewer(catalog, speed=0, track=csv, views=list(VIEWS), jitter="none") as one:
         for number, image in enumerate(originals(path)):
             header, pictures = one.frame()
             gaze = track.at([number / RATE])[0]
@@ -148,6 +149,24 @@ def test_every_frame_along_a_track_is_what_reconstruct_writes(catalog, folder):
             assert header["psnr"] == pytest.approx(-10 * np.log10(error), abs=0.01)
             assert np.abs(pictures["original"].astype(int) - image).mean() < 3.0
         assert one.frame()[0]["frame"] == 0  # and from the beginning
+
+
+def test_the_grid_is_shifted_as_asked(catalog, folder):
+    path = catalog.videos["0"][0]
+    truth = torch.stack([to_tensor(image) for image in originals(path)[:5]])
+    offsets = jitter_sequence("quad", 0, 5)
+    reconstructor = Reconstructor(load(folder / "tiny.safetensors"))
+    with viewer(catalog, speed=0, jitter="quad", gaze=[0.5, 0.5]) as one:
+        for low, offset, image in zip(downsample(truth, 4, offsets), offsets, truth, strict=True):
+            header, _ = one.frame()
+            assert header["jitter"] == offset.tolist()
+            gaze_px = (WIDTH / 8 - 0.5, HEIGHT / 8 - 0.5)
+            expected = reconstructor(low, gaze_px, jitter=tuple(offset.tolist()))
+            assert header["psnr"] == pytest.approx(float(psnr(expected, image)), abs=0.01)
+        with pytest.raises(
+            InputError, match="jitter: received 'sobol'; expected one of none, quad"
+        ):
+            one.say(jitter="sobol")
 
 
 def test_the_newest_gaze_wins_and_no_frame_is_queued(catalog):
@@ -335,6 +354,7 @@ CHANGES = st.sampled_from(
         *({"density": density} for density in ("published", "uniform:30", "1,0,2,3deg")),
         {"pixels_per_degree": 3},
         {"blue_noise": True},
+        {"jitter": "quad"},
         {"track": "time,x,y\n0,10,10\n"},
         {"video": "2", "track": "time,left\n0,1\n"},
         {"track": None},

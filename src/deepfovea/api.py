@@ -16,14 +16,14 @@ from torch import Tensor
 
 from .arrays import Frame, like, to_tensor
 from .checkpoint import load as load_network
-from .config import PUBLISHED_DENSITY, Density, InputError
-from .files_to_files import pad, reconstruct_file
-from .fovea import downsample
+from .config import BEST_SAMPLING, PUBLISHED_DENSITY, Density, InputError
+from .files_to_files import best_jitter, pad, reconstruct_file
+from .fovea import downsample, jitter_sequence
 from .gaze import GazeTrack, center, from_pixels
 from .generators import Network
 from .images import to_image
 from .io.outputs import ensure_folder
-from .reconstructor import Gaze, Model, Reconstructor
+from .reconstructor import Gaze, Input, Model, Reconstructor
 from .runtime.device import pick_device
 from .runtime.engine import Engine, load_engine
 from .video import VideoReader, VideoWriter
@@ -63,7 +63,8 @@ def reconstruct(
     simulate: bool = False,
     density: Density = PUBLISHED_DENSITY,
     seed: int = 0,
-    blue_noise: bool = False,
+    blue_noise: bool = BEST_SAMPLING.noise == "blue",
+    jitter: str | None = None,
     device: str = "auto",
     engine: str = "auto",
     frame_rate: float | None = None,
@@ -89,7 +90,9 @@ def reconstruct(
             its size.
         density: how densely to sample, by distance from the gaze.
         seed: of the random draws.
-        blue_noise: even rather than independent draws.
+        blue_noise: draws that are even in space and time; False: independent ones, as published.
+        jitter: with ``simulate``, how the sampling grid is shifted from frame to frame, one of
+            :data:`deepfovea.config.JITTERS`; None: the best that the network can be told.
         device: of a model given by its name or path.
         engine: as for ``device``; see :func:`load`.
         frame_rate: of frames in memory and of folders of images, 1/s.
@@ -106,6 +109,12 @@ def reconstruct(
     if isinstance(model, str | Path):
         model = load(model, device, engine)
     reconstructor = Reconstructor(model, density, seed=seed, blue_noise=blue_noise)
+    if jitter not in (None, "none") and not simulate:
+        raise InputError(
+            f"jitter: received {jitter!r:.100} without simulate; it shifts the grid on which a "
+            "full resolution is sampled: expected simulate=True with it"
+        )
+    jitter = jitter or best_jitter(reconstructor, simulate)
     if isinstance(source, str | Path):
         with VideoReader(source, frame_rate=frame_rate) as reader:
             track = _track(gaze, reader.height, reader.width, float(reader.frame_rate))
@@ -117,13 +126,14 @@ def reconstruct(
                     reconstructor,
                     gaze=track,
                     simulate=simulate,
+                    jitter=jitter,
                     frame_rate=frame_rate,
                     overwrite=overwrite,
                 )
                 return target
             images = (frame.image for frame in reader)
             times = (frame.pts_seconds for frame in reader)
-            frames = _frames(images, reconstructor, track, simulate, times)
+            frames = _frames(images, reconstructor, track, simulate, jitter, times)
             return np.stack(list(frames))
 
     single = _is_single(source)
@@ -138,7 +148,7 @@ def reconstruct(
     rate = frame_rate or FRAME_RATE
     times = (number / rate for number in count())
     track = _track(gaze, height, width, rate)
-    made = _frames(chain([first], given), reconstructor, track, simulate, times)
+    made = _frames(chain([first], given), reconstructor, track, simulate, jitter, times)
     if output is not None:
         return _write(made, Path(output), rate, overwrite)
     if single:
@@ -183,28 +193,32 @@ def _frames(
     reconstructor: Reconstructor,
     track: GazeTrack,
     simulate: bool,
+    jitter: str,
     times: Iterable[float],
 ) -> Iterator[Any]:
     """Frame after frame, each of the type of the one it was made from."""
     scale = reconstructor.engine.scale
     waiting: list[tuple[Frame, int, int]] = []
 
-    def pairs() -> Iterator[tuple[Tensor, Gaze]]:
-        for image, time in zip(images, times, strict=False):  # times may have no end
+    def inputs() -> Iterator[Input]:
+        for index, (image, time) in enumerate(zip(images, times, strict=False)):  # without an end
             frame = to_tensor(image)
             height, width = frame.shape[-2:]
             x, y = track.at([time])[0]
-            reduced_by = scale if simulate else 1
+            reduced_by, shift = scale if simulate else 1, None
             waiting.append((image, height, width))
             if simulate:
                 if len(frame) == 4:
                     raise InputError(
                         "source: received frames with a mask and simulate=True; leave it out"
                     )
-                frame = downsample(pad(frame, scale), scale)
-            yield frame, (x * width / reduced_by - 0.5, y * height / reduced_by - 0.5)
+                offset = jitter_sequence(jitter, index, 1)
+                frame = downsample(pad(frame, scale), scale, offset)
+                shift = None if offset is None else (float(offset[0, 0]), float(offset[0, 1]))
+            gaze_px = (x * width / reduced_by - 0.5, y * height / reduced_by - 0.5)
+            yield Input(frame, gaze_px, jitter=shift)
 
-    with closing(reconstructor.stream(pairs())) as stream:  # type: ignore[type-var]
+    with closing(reconstructor.stream(inputs())) as stream:  # type: ignore[type-var]
         for result in stream:
             image, height, width = waiting.pop(0)
             frame = result.frame[:, :height, :width] if simulate else result.frame

@@ -110,6 +110,27 @@ PUBLISHED_DENSITY = Density()
 JITTERS = ("none", "quad", "halton")
 """Names of the sequences of :func:`deepfovea.fovea.jitter_sequence`."""
 
+NOISES = ("independent", "blue")
+"""How pixels are drawn: see :func:`deepfovea.fovea.draw_mask`."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What a person gets who does not choose: how pixels are drawn, and how the grid is shifted.
+
+    noise: one of :data:`NOISES`; jitter: one of :data:`JITTERS`, for networks that can be told it.
+    """
+
+    noise: str = "independent"
+    jitter: str = "none"
+
+
+PUBLISHED_SAMPLING = Sampling()
+"""That of every published table."""
+
+BEST_SAMPLING = Sampling(noise="blue", jitter="none")
+"""The best that we have, at the same number of samples: the default of what people look at."""
+
 
 PUBLISHED_LOSSES = ("supervised", "perceptual", "flow", "adversarial", "adversarial-fft")
 

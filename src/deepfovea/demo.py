@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .config import InputError
 from .evaluate import BASELINES
-from .files_to_files import Summary, reconstruct_file
+from .files_to_files import Summary, reconstruct_file, samples_at_rest
 from .gaze import GazeTrack, synthetic
 from .images import contact_sheet, mark_gaze, resize_frame
 from .io.atomic import atomic_write
@@ -56,6 +56,7 @@ def run_demo(
     reconstructor: Reconstructor,
     *,
     model_name: str,
+    jitter: str = "none",
     max_frames: int | None = None,
     gaze: GazeTrack | None = None,
     on_frame: Callable[[], None] = lambda: None,
@@ -65,7 +66,7 @@ def run_demo(
     Writes ``reconstruction.mp4``, ``side-by-side.mp4`` (samples | reconstruction | original)
     and ``contact-sheet.png`` (the gaze ringed) into ``folder``; earlier ones are replaced. The
     gaze is a synthetic track of fixations and saccades unless given; ``model_name`` heads the
-    column of the reconstruction.
+    column of the reconstruction; ``jitter``: see :func:`reconstruct_file`.
     """
     output, beside = folder / "reconstruction.mp4", folder / "side-by-side.mp4"
     sheet = folder / "contact-sheet.png"
@@ -82,11 +83,15 @@ def run_demo(
         assert truth is not None
         height, width = truth.shape[-2:]
         frames = {"reconstruction": result.frame}
+        # These cannot be told of a shifted grid: they are given the same pixels of one at rest.
+        samples = result.samples
+        if jitter != "none":
+            samples = samples_at_rest(truth, result.mask)
         for name in ("fill", "accumulate"):
             method = BASELINES[name]
             assert method is not None
             frame, states[name] = method(
-                result.samples[None, None], result.mask[None, None], states.get(name)
+                samples[None, None], result.mask[None, None], states.get(name)
             )
             frames[name] = frame[0, 0, :, :height, :width]
         for name, frame in frames.items():
@@ -101,6 +106,7 @@ def run_demo(
         reconstructor,
         gaze=gaze,
         simulate=True,
+        jitter=jitter,
         side_by_side=beside,
         max_frames=max_frames,
         overwrite=True,

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import sampling_record
-from .config import LARGEST_SIDE, PUBLISHED_DENSITY, Density, InputError
+from .config import BEST_SAMPLING, LARGEST_SIDE, PUBLISHED_DENSITY, SCALE, Density, InputError
 from .fill import pull_push
 from .fovea import downsample, jitter_sequence, sample
 from .gaze import DisplayGeometry, GazeTrack, center
@@ -199,7 +199,10 @@ def reconstruct_file(
                     result = result._replace(frame=result.frame[..., : size[0], : size[1]])
                     quality += float(psnr(result.frame.cpu(), truth))
                     called = time.perf_counter()
-                    baseline += float(psnr(_baseline(result, scale, size), truth))
+                    samples = result.samples.cpu()
+                    if jitter != "none":  # of which hole filling cannot be told
+                        samples = samples_at_rest(truth, result.mask.cpu(), scale)
+                    baseline += float(psnr(_baseline(samples, result.mask, scale, size), truth))
                     started += time.perf_counter() - called
                 shown = result.frame
                 writer.write(to_image(shown), pts_seconds)
@@ -221,10 +224,24 @@ def reconstruct_file(
     )
 
 
-def _baseline(result: Reconstructed, scale: int, size: tuple[int, int]) -> Tensor:
+def best_jitter(reconstructor: Reconstructor, simulate: bool) -> str:
+    """The jitter of :data:`BEST_SAMPLING` where it can be used, else ``none``.
+
+    It needs a full resolution that is sampled here, and a network that can be told it.
+    """
+    usable = simulate and reconstructor.engine.network.takes_jitter
+    return BEST_SAMPLING.jitter if usable else "none"
+
+
+def samples_at_rest(truth: Tensor, mask: Tensor, scale: int = SCALE) -> Tensor:
+    """What the pixels of a mask [1,h,w] show of a frame [3,H,W] on a grid that is not shifted."""
+    return downsample(pad(truth[None], scale), scale)[0] * mask
+
+
+def _baseline(samples: Tensor, mask: Tensor, scale: int, size: tuple[int, int]) -> Tensor:
     """Holes filled from their surroundings, then bicubic upscaling: [3, H, W] on the CPU."""
-    samples, mask = result.samples.cpu()[None, None], result.mask.cpu()[None, None]
-    frame = upsample_bicubic(pull_push(samples, mask), scale)[0, 0]
+    filled = pull_push(samples.cpu()[None, None], mask.cpu()[None, None])
+    frame = upsample_bicubic(filled, scale)[0, 0]
     return frame[:, : size[0], : size[1]].clamp(0.0, 1.0)
 
 
@@ -249,7 +266,7 @@ def sample_file(
     gaze: GazeTrack | None = None,
     geometry: DisplayGeometry | None = None,
     seed: int = 0,
-    blue_noise: bool = False,
+    blue_noise: bool = BEST_SAMPLING.noise == "blue",
     simulate: bool = False,
     jitter: str = "none",
     frame_rate: float | Fraction | None = None,

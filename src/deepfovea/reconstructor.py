@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .arrays import AnyFrame, check_range, like, to_tensor
 from .checkpoint import load
-from .config import PUBLISHED_DENSITY, Density, InputError
+from .config import BEST_SAMPLING, PUBLISHED_DENSITY, Density, InputError
 from .fovea import sample
 from .gaze import DisplayGeometry
 from .generators import Network
@@ -94,7 +94,7 @@ class Reconstructor:
             or the name or path of a generator.
         density: how densely to sample, by distance from the gaze.
         seed: of the random draws.
-        blue_noise: even rather than independent draws.
+        blue_noise: draws that are even in space and time; False: independent ones, as published.
         geometry: of the display, for a density in degrees.
     """
 
@@ -104,7 +104,7 @@ class Reconstructor:
         density: Density = PUBLISHED_DENSITY,
         *,
         seed: int = 0,
-        blue_noise: bool = False,
+        blue_noise: bool = BEST_SAMPLING.noise == "blue",
         geometry: DisplayGeometry | None = None,
     ) -> None:
         model = load(model) if isinstance(model, str | Path) else model

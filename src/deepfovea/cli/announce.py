@@ -67,6 +67,12 @@ def quality(summary: Summary) -> str:
     )
 
 
+def sampling_words(noise: str, jitter: str) -> str:
+    """How pixels were drawn, for people."""
+    drawn = "blue noise" if noise == "blue" else "independent draws"
+    return drawn if jitter == "none" else f"{drawn}, {jitter} jitter"
+
+
 def announce(
     options: argparse.Namespace,
     reader: Any,

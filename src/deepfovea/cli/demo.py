@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..config import Density
+from ..config import BEST_SAMPLING, Density
+from .announce import sampling_words
 from .options import (
     ProgressBar,
     Subcommands,
     add_model,
+    chosen_jitter,
     frame_total,
     local_path,
     make_reconstructor,
@@ -56,12 +58,16 @@ def _demo(options: argparse.Namespace) -> None:
     video = options.video or demo_video()
     with VideoReader(video) as reader:
         total = frame_total(reader, options.frames)
-    options.density, options.blue_noise = Density(), False
+    options.density, options.noise = Density(), BEST_SAMPLING.noise
+    options.simulate, options.jitter = True, None
+    reconstructor = make_reconstructor(options, None)
+    jitter = chosen_jitter(options, reconstructor)
     with ProgressBar(total) as advance:
         demo = run_demo(
             video,
             options.output,
-            make_reconstructor(options, None),
+            reconstructor,
+            jitter=jitter,
             model_name=Path(options.model).stem,
             max_frames=options.frames,
             on_frame=advance,
@@ -77,7 +83,8 @@ def _demo(options: argparse.Namespace) -> None:
     console.print(table)
     console.print(
         f"sampled: {100 * demo.summary.sampled:.1f} % of the low-resolution pixels, "
-        f"{100 * demo.summary.sampled / 16:.2f} % of the output's\n"
+        f"{100 * demo.summary.sampled / 16:.2f} % of the output's, by "
+        f"{sampling_words(options.noise, jitter)}\n"
         f"speed: {demo.summary.frames_per_second:.1f} frames/s, decoding and encoding included"
     )
     for file in demo.files:

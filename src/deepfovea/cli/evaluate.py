@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config import Density, InputError
+from ..config import PUBLISHED_SAMPLING, Density, InputError
 from .options import (
     DENSITY_HELP,
     DEVICE_HELP,
@@ -20,6 +20,7 @@ from .options import (
     Subcommands,
     add_gaze_offset,
     add_jitter,
+    add_noise,
     comma_separated,
     density,
     gaze_track,
@@ -92,12 +93,8 @@ def add(subcommands: Subcommands) -> None:
         parser.add_argument(
             "--fov", type=float, metavar="DEGREES", help="horizontal angle that the frames fill"
         ),
-        parser.add_argument(
-            "--blue-noise",
-            action="store_true",
-            help="even draws in space and time instead of independent ones",
-        ),
-        add_jitter(parser),
+        add_noise(parser, PUBLISHED_SAMPLING.noise),
+        add_jitter(parser, PUBLISHED_SAMPLING.jitter),
         parser.add_argument("--metrics", metavar="NAME,…", help=METRICS_HELP),
         parser.add_argument(
             "--flow", default="dis", metavar="NAME", help="estimator of the true motion, for E_warp"
@@ -234,7 +231,7 @@ def _run(options: argparse.Namespace) -> Result:
             + (f" {options.gaze_offset:+g} s" if options.gaze_offset else ""),
             seed=options.seed,
             density=options.density,
-            blue_noise=options.blue_noise,
+            blue_noise=options.noise == "blue",
             jitter=options.jitter,
             fov_deg=options.fov,
             metrics=metrics,

@@ -14,7 +14,9 @@ from .options import (
     ProgressBar,
     Subcommands,
     add_gaze_and_density,
+    add_jitter,
     add_model,
+    chosen_jitter,
     gaze_and_display,
     local_path,
     make_reconstructor,
@@ -52,6 +54,7 @@ def add(subcommands: Subcommands) -> None:
     parser.add_argument("--frame-rate", type=float, metavar="FPS", help="of folders of images")
     add_model(parser)
     add_gaze_and_density(parser)
+    add_jitter(parser, None)
     parser.add_argument(
         "--simulate",
         action="store_true",
@@ -94,6 +97,7 @@ def _infer(options: argparse.Namespace) -> None:
                 made,
                 gaze=gaze,
                 simulate=options.simulate,
+                jitter=chosen_jitter(options, made),
                 frame_rate=options.frame_rate,
                 max_frames=options.frames,
                 overwrite=options.overwrite,

@@ -13,7 +13,15 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from ..config import DENSITY_FORMS, JITTERS, Density, InputError, expected_one_of
+from ..config import (
+    BEST_SAMPLING,
+    DENSITY_FORMS,
+    JITTERS,
+    NOISES,
+    Density,
+    InputError,
+    expected_one_of,
+)
 from ..io.atomic import atomic_write
 from ..io.outputs import ensure_folder, refuse_overlap
 
@@ -157,22 +165,30 @@ def add_gaze_and_density(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fov", type=float, metavar="DEGREES", help="horizontal field of view of the display"
     )
-    parser.add_argument(
-        "--blue-noise",
-        action="store_true",
-        help="even draws in space and time instead of independent ones",
-    )
+    add_noise(parser, BEST_SAMPLING.noise)
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of all random draws")
 
 
-def add_jitter(parser: argparse.ArgumentParser) -> argparse.Action:
-    """--jitter."""
+def add_noise(parser: argparse.ArgumentParser, default: str) -> argparse.Action:
+    """--noise."""
+    return parser.add_argument(
+        "--noise",
+        choices=NOISES,
+        default=default,
+        help="how pixels are drawn: independent (published) | blue (spread evenly in space and "
+        "time)",
+    )
+
+
+def add_jitter(parser: argparse.ArgumentParser, default: str | None) -> argparse.Action:
+    """--jitter; a default of None is the best one that the network and the other options allow."""
+    usual = default or f"{BEST_SAMPLING.jitter} where it can be used"
     return parser.add_argument(
         "--jitter",
         choices=JITTERS,
-        default="none",
+        default=default,
         help="how the sampling grid is shifted from frame to frame: none (published) | quad (four "
-        "phases, half a low-resolution pixel apart) | halton; default none",
+        f"phases, half a low-resolution pixel apart) | halton; default {usual}",
     )
 
 
@@ -354,9 +370,17 @@ def make_reconstructor(
 
     device = pick_device(options.device)
     model = load_engine(options.model, options.engine, device, frames=frames)
+    blue = options.noise == "blue"
     return Reconstructor(
-        model, options.density, seed=options.seed, blue_noise=options.blue_noise, geometry=geometry
+        model, options.density, seed=options.seed, blue_noise=blue, geometry=geometry
     )
+
+
+def chosen_jitter(options: argparse.Namespace, reconstructor: Reconstructor) -> str:
+    """What ``--jitter`` says, else the best that ``--simulate`` and the network allow."""
+    from ..files_to_files import best_jitter
+
+    return options.jitter or best_jitter(reconstructor, options.simulate)
 
 
 def protect_inputs(options: argparse.Namespace, *outputs: Path | None) -> None:

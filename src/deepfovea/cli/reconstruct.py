@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from .announce import announce, quality, refuse_existing, refuse_folder_of_videos
+from .announce import (
+    announce,
+    quality,
+    refuse_existing,
+    refuse_folder_of_videos,
+    sampling_words,
+)
 from .options import (
     ProgressBar,
     Subcommands,
@@ -12,6 +18,7 @@ from .options import (
     add_input_output,
     add_jitter,
     add_model,
+    chosen_jitter,
     gaze_and_display,
     make_reconstructor,
     protect_inputs,
@@ -37,7 +44,7 @@ def add(subcommands: Subcommands) -> None:
     add_input_output(parser)
     add_model(parser)
     add_gaze_and_density(parser)
-    add_jitter(parser)
+    add_jitter(parser, None)
     parser.add_argument(
         "--simulate",
         action="store_true",
@@ -65,6 +72,8 @@ def _reconstruct(options: argparse.Namespace) -> None:
         gaze, geometry, total = gaze_and_display(options, reader)
         reconstructor = make_reconstructor(options, geometry, total)
         announce(options, reader, output, reconstructor, total)
+        sampled_here = not reader.has_alpha
+    jitter = chosen_jitter(options, reconstructor)
     with ProgressBar(total) as advance:
         summary = reconstruct_file(
             options.input,
@@ -72,7 +81,7 @@ def _reconstruct(options: argparse.Namespace) -> None:
             reconstructor,
             gaze=gaze,
             simulate=options.simulate,
-            jitter=options.jitter,
+            jitter=jitter,
             side_by_side=beside,
             frame_rate=options.frame_rate,
             max_frames=options.frames,
@@ -80,9 +89,10 @@ def _reconstruct(options: argparse.Namespace) -> None:
             audio_track=options.audio_track,
             on_frame=advance,
         )
+    sampling = f" ({sampling_words(options.noise, jitter)})" if sampled_here else ""
     print(
         f"{output}: {summary.frames} frames, {100 * summary.sampled:.1f} % of the low-resolution "
-        f"pixels sampled, {summary.frames_per_second:.1f} frames/s by "
+        f"pixels sampled{sampling}, {summary.frames_per_second:.1f} frames/s by "
         f"{reconstructor.engine.summary()}{quality(summary)}"
     )
     if beside:

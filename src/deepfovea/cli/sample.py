@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from .announce import refuse_folder_of_videos
+from ..config import BEST_SAMPLING
+from .announce import refuse_folder_of_videos, sampling_words
 from .options import (
     ProgressBar,
     Subcommands,
@@ -26,12 +27,12 @@ def add(subcommands: Subcommands) -> None:
         "back; elsewhere they are black.",
         examples=(
             "deepfovea sample video.mp4 -o samples --simulate --gaze 320,180",
-            "deepfovea sample low.mp4 -o samples.mp4 --density uniform:20 --blue-noise",
+            "deepfovea sample low.mp4 -o samples.mp4 --density uniform:20 --noise independent",
         ),
     )
     add_input_output(parser)
     add_gaze_and_density(parser)
-    add_jitter(parser)
+    add_jitter(parser, None)
     parser.add_argument(
         "--simulate",
         action="store_true",
@@ -48,6 +49,10 @@ def _sample(options: argparse.Namespace) -> None:
     refuse_folder_of_videos(options.input)
     with VideoReader(options.input, frame_rate=options.frame_rate) as reader:
         gaze, geometry, total = gaze_and_display(options, reader)
+    jitter = options.jitter
+    if jitter is None:  # only a folder keeps the shifts
+        keeps = options.simulate and not options.output.suffix
+        jitter = BEST_SAMPLING.jitter if keeps else "none"
     with ProgressBar(total) as advance:
         share = sample_file(
             options.input,
@@ -56,13 +61,16 @@ def _sample(options: argparse.Namespace) -> None:
             gaze=gaze,
             geometry=geometry,
             seed=options.seed,
-            blue_noise=options.blue_noise,
+            blue_noise=options.noise == "blue",
             simulate=options.simulate,
-            jitter=options.jitter,
+            jitter=jitter,
             frame_rate=options.frame_rate,
             max_frames=options.frames,
             overwrite=options.overwrite,
             audio_track=options.audio_track,
             on_frame=advance,
         )
-    print(f"{options.output}: {100 * share:.1f} % of the low-resolution pixels sampled")
+    print(
+        f"{options.output}: {100 * share:.1f} % of the low-resolution pixels sampled, "
+        f"{sampling_words(options.noise, jitter)}"
+    )

@@ -8,8 +8,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-from ..config import InputError
-from .options import Subcommands, add_model, local_path, one_line, positive
+from ..config import BEST_SAMPLING, InputError, Sampling
+from .options import (
+    Subcommands,
+    add_jitter,
+    add_model,
+    add_noise,
+    local_path,
+    one_line,
+    positive,
+)
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TEXT_BROWSERS = ("www-browser", "links", "elinks", "lynx", "w3m")  # all that webbrowser knows
@@ -30,6 +38,8 @@ def add(subcommands: Subcommands) -> None:
         help="full-resolution video, or a folder of them (default: the demo video)",
     )
     add_model(parser)
+    add_noise(parser, BEST_SAMPLING.noise)
+    add_jitter(parser, BEST_SAMPLING.jitter)
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; the default is this machine only"
     )
@@ -128,7 +138,8 @@ def _view(options: argparse.Namespace) -> None:
             "videos, use this machine and drop files on it; there is no password",
             file=sys.stderr,
         )
-    catalog = Catalog(videos, list(models), load_model)
+    sampling = Sampling(options.noise, options.jitter)
+    catalog = Catalog(videos, list(models), load_model, sampling)
     catalog.model(catalog.models[0])
     serve(
         catalog,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..reconstructor import Gaze, Reconstructed, Reconstructor
+from ..reconstructor import Gaze, Input, Reconstructed, Reconstructor
 from .request import ViewerRequest
 
 
@@ -17,7 +17,7 @@ class PendingFrame(NamedTuple):
 
     ``image`` [3, H, W] and ``low`` [3, h, w] in [0, 1]; ``gaze`` normalised; ``timestamp`` of the
     client's event that set the gaze, ms, None for a track; ``settings``: see
-    :meth:`ViewerRequest.settings`.
+    :meth:`ViewerRequest.settings`; ``jitter`` of ``low``, low-resolution pixels.
     """
 
     image: Tensor
@@ -28,6 +28,7 @@ class PendingFrame(NamedTuple):
     number: int
     pts_seconds: float
     settings: ViewerRequest
+    jitter: tuple[float, float] | None = None
 
 
 class FinishedFrame(NamedTuple):
@@ -66,7 +67,9 @@ class FrameBatcher:
         if len(self._waiting) == count:
             started = time.perf_counter()
             results = list(
-                self.reconstructor.stream((each.low, each.gaze_px) for each in self._waiting)
+                self.reconstructor.stream(
+                    Input(each.low, each.gaze_px, jitter=each.jitter) for each in self._waiting
+                )
             )
             seconds_each = (time.perf_counter() - started) / count
             pairs = zip(self._waiting, results, strict=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..config import PUBLISHED_DENSITY, Density, InputError
+from ..config import BEST_SAMPLING, JITTERS, PUBLISHED_DENSITY, Density, InputError
 from ..gaze import DEFAULT_DISPLAY
 
 VIEWS = ("reconstruction", "samples", "original")
@@ -37,7 +37,9 @@ class ViewerRequest:
     density: Density = PUBLISHED_DENSITY
     pixels_per_degree: float = round(DEFAULT_DISPLAY.pixels_per_degree, 2)
     """Of the video's (high-resolution) pixels; used where the density is in degrees."""
-    blue_noise: bool = False
+    blue_noise: bool = BEST_SAMPLING.noise == "blue"
+    jitter: str = BEST_SAMPLING.jitter
+    """One of ``JITTERS``; for networks that can be told it."""
     views: frozenset[str] = frozenset(VIEWS)
     """The pictures to send: only those that the page shows."""
     track: str | None = None
@@ -141,6 +143,12 @@ def _views(key: str, value: Any) -> frozenset[str]:
     raise _input_error(key, value, f"some of {', '.join(VIEWS)}")
 
 
+def _jitter(key: str, value: Any) -> str:
+    if isinstance(value, str) and value in JITTERS:
+        return value
+    raise _input_error(key, value, f"one of {', '.join(JITTERS)}")
+
+
 def _track(key: str, value: Any) -> str | None:
     if value is None:
         return None
@@ -173,6 +181,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "density": _density,
     "pixels_per_degree": _number(1.0, 1000.0),
     "blue_noise": _flag,
+    "jitter": _jitter,
     "views": _views,
     "track": _track,
     "acknowledged": _acknowledged,

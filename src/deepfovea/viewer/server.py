@@ -195,6 +195,10 @@ def make_app(
             "models": list(catalog.models),
             "videos": [{"id": key, "name": name} for key, (_, name) in catalog.videos.items()],
             "max_upload_bytes": max_upload_bytes,
+            "sampling": {
+                "blue_noise": catalog.sampling.noise == "blue",
+                "jitter": catalog.sampling.jitter,
+            },
         }
 
         def run() -> None:

@@ -24,13 +24,13 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ..config import InputError
+from ..config import BEST_SAMPLING, InputError, Sampling
 from ..files_to_files import pad, to_tensor
-from ..fovea import downsample
+from ..fovea import downsample, jitter_sequence
 from ..gaze import DisplayGeometry, GazeTrack, read_track
 from ..images import to_image
 from ..metrics.pixel import psnr
-from ..reconstructor import Reconstructor
+from ..reconstructor import Input, Reconstructor
 from ..runtime.engine import Engine
 from .batcher import FrameBatcher, PendingFrame
 from .player import Player
@@ -62,12 +62,14 @@ class Catalog:
         videos: path and shown name, by identifier.
         models: names; the first is the default.
         load: loads the model of a name; called once for each.
+        sampling: what a page begins with.
         inference_lock: one network runs at a time.
     """
 
     videos: Mapping[str, tuple[Path, str]]
     models: Sequence[str]
     load: Callable[[str], LoadedModel]
+    sampling: Sampling = BEST_SAMPLING
     inference_lock: threading.Lock = field(default_factory=threading.Lock)
     _loaded: dict[str, LoadedModel] = field(default_factory=dict)
 
@@ -93,7 +95,12 @@ class Session:
         self._condition = threading.Condition()
         self._closed = False
         self._videos = dict(catalog.videos)
-        self._request = ViewerRequest(model=catalog.models[0], video=next(iter(catalog.videos)))
+        self._request = ViewerRequest(
+            model=catalog.models[0],
+            video=next(iter(catalog.videos)),
+            blue_noise=catalog.sampling.noise == "blue",
+            jitter=catalog.sampling.jitter,
+        )
         # Below: the thread's own.
         self._applied: ViewerRequest | None = None
         self._failed: ViewerRequest | None = None
@@ -205,10 +212,13 @@ class Session:
         started = time.perf_counter()
         scale = batcher.reconstructor.engine.scale
         image = to_tensor(player.frame.image)
-        low = downsample(pad(image, scale), scale)
+        offset = _grid_offset(request, batcher.reconstructor)
+        low = downsample(pad(image, scale), scale, offset)
         with self._catalog.inference_lock:
             request = self._with_newest_gaze(request)
-            finished = batcher(self._pending_frame(request, player, image, low, scale))
+            pending = self._pending_frame(request, player, image, low, scale)
+            jitter = None if offset is None else (float(offset[0]), float(offset[1]))
+            finished = batcher(pending._replace(jitter=jitter))
         if finished is None:
             return request, None
         pending, result, network = finished
@@ -232,6 +242,7 @@ class Session:
             "psnr": float(psnr(frame, pending.image)),
             "model": request.model,
             "engine": self._engine,
+            "jitter": pending.jitter,
             "network_ms": 1e3 * network,
             "server_ms": 1e3 * (time.perf_counter() - started),
             "pictures": [[view, kind, len(data)] for view, kind, data in encoded],
@@ -309,7 +320,8 @@ class Session:
         if self._batcher is None or request.model != self._model:
             loaded = self._catalog.model(request.model)
             batcher = FrameBatcher(Reconstructor(loaded.model))
-            _warm_up(player, batcher.reconstructor, self._catalog.inference_lock)
+            lock = self._catalog.inference_lock
+            _warm_up(request, player, batcher.reconstructor, lock)
             batcher.reset()
             self._batcher, self._model, self._engine = batcher, request.model, loaded.engine
             self._restart_clock()  # the video does not run on meanwhile
@@ -339,14 +351,29 @@ class Session:
         return self._request.seeks == request.seeks and self._request.video == request.video
 
 
-def _warm_up(player: Player, reconstructor: Reconstructor, inference_lock: threading.Lock) -> None:
+def _grid_offset(request: ViewerRequest, reconstructor: Reconstructor) -> Tensor | None:
+    """The shift [2] of the sampling grid of the next frame; None: the network cannot be told."""
+    if not reconstructor.engine.network.takes_jitter:
+        return None
+    offsets = jitter_sequence(request.jitter, reconstructor.frames_seen, 1)
+    return None if offsets is None else offsets[0]
+
+
+def _warm_up(
+    request: ViewerRequest,
+    player: Player,
+    reconstructor: Reconstructor,
+    inference_lock: threading.Lock,
+) -> None:
     """Let an engine compile, which it does in its second step, before anything is shown."""
     if reconstructor.engine.frames_per_step == 1:
         scale = reconstructor.engine.scale
         low = downsample(pad(to_tensor(player.frame.image), scale), scale)
+        told = _grid_offset(request, reconstructor) is not None
+        frame = Input(low, (0.0, 0.0), jitter=(0.0, 0.0) if told else None)
         with inference_lock:
             for _ in range(2):
-                next(reconstructor.stream([(low, (0.0, 0.0))]))
+                next(reconstructor.stream([frame]))
 
 
 def pack(header: dict[str, Any], pictures: Sequence[bytes]) -> bytes:

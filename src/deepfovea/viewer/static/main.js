@@ -93,6 +93,7 @@ function allSettings() {
     playing,
     speed: Number(byId("speed").value),
     blue_noise: byId("blue-noise").checked,
+    jitter: byId("jitter").value,
     views: stage.views(),
     gaze: stage.gaze,
     ...densityChanges(),
@@ -124,6 +125,10 @@ const connection = new Connection({
 });
 
 function start(greeting) {
+  if (!hello) {  // later ones come after a lost connection, and find what was chosen here
+    byId("blue-noise").checked = greeting.sampling.blue_noise;
+    byId("jitter").value = greeting.sampling.jitter;
+  }
   hello = greeting;
   const place = video ? currentPlace() : savedPlace();
   const options = (names) => names.map(([value, text]) => new Option(text, value));
@@ -225,6 +230,7 @@ byId("video").onchange = () => {
   connection.send({ video: byId("video").value, track });
 };
 byId("blue-noise").onchange = () => connection.send({ blue_noise: byId("blue-noise").checked });
+byId("jitter").onchange = () => connection.send({ jitter: byId("jitter").value });
 for (const id of ["density", "percent", "inner", "outer", "ppd"]) {
   byId(id).addEventListener("input", () => {
     const changes = densityChanges();
