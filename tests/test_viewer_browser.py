@@ -29,6 +29,7 @@ from PIL import Image
 from viewing import CHROMIUM, chromium, running_viewer
 
 from deepfovea.cli import main
+from deepfovea.config import BEST_SAMPLING
 from deepfovea.gaze import read_track
 
 pytest.importorskip("playwright", reason="playwright is not installed (it is in the extra dev)")
@@ -250,6 +251,11 @@ def test_density_blue_noise_and_model(page):
     page.select_option("#density", "uniform")
     page.fill("#percent", "40")
     wait_until(lambda: abs(sampled() - 40) < 4)
+    assert page.is_checked("#blue-noise") == (BEST_SAMPLING.noise == "blue")
+    assert page.input_value("#jitter") == BEST_SAMPLING.jitter
+    first = settled(lambda: pixels(page))
+    page.uncheck("#blue-noise")
+    wait_until(lambda: not np.array_equal(pixels(page), first))
     # Grey noise leaves gaps that even draws of the same number do not.
     plain = settled(lambda: pixels(page))
     page.check("#blue-noise")
@@ -261,6 +267,10 @@ def test_density_blue_noise_and_model(page):
         return cells.std()
 
     assert unevenness(even) < 0.7 * unevenness(plain)
+    page.select_option("#jitter", "halton")  # whose first offset is not zero
+    page.click("#reset")
+    wait_until(lambda: not np.array_equal(pixels(page), even))
+    page.select_option("#jitter", "none")
     page.select_option("#density", "budget")
     page.fill("#percent", "20")
     wait_until(lambda: abs(sampled() - 20) < 3)
