@@ -1,9 +1,11 @@
 """Where the samples go, at an equal number of them: PSNR, and JOD where pyfvvdp is installed.
 
 python research/sampling.py DATA/val [--clips 3] [--frames 12] [--jitter none] [--model stream]
+    [--kinds published,around-0.5]
 
 published: the density alone. unknown-S: times 1 - S c, where c is the confidence of the canvas of
-the frame before at that pixel, brought back to the same number of samples. inset-R: a disc of R
+the frame before at that pixel, brought back to the same number of samples; around-S: so outside the
+fovea only. inset-R: a disc of R
 low-resolution pixels around the gaze is seen at the full resolution, sixteen samples a pixel, and
 laid over the frame with a soft edge; the density outside it falls until all samples are as many.
 All in blue noise. Of each clip the middle 512x640 pixels; the gaze is in their middle.
@@ -47,7 +49,7 @@ def distance(height, width):
     return torch.hypot(y - (height - 1) / 2, x - (width - 1) / 2)
 
 
-def run(net, truth, probability, jitter, unknown=0.0, inset=0.0):
+def run(net, truth, probability, jitter, unknown=0.0, inset=0.0, around=False):
     """Frames [T,3,H,W] and the mean number of samples of a frame."""
     height, width = probability.shape[-2:]
     mean = probability.mean()
@@ -61,7 +63,9 @@ def run(net, truth, probability, jitter, unknown=0.0, inset=0.0):
         weight = probability
         if unknown and state is not None:
             confidence = state.canvas[:, 3:, ::2, ::2][..., :height, :width]
-            weight = to_mean(probability * (1.0 - unknown * confidence), mean)
+            kept = probability * (probability > 0.9) * around
+            free = (probability - kept) * (1.0 - unknown * confidence)
+            weight = kept + to_mean(free, mean - kept.mean())
         mask = draw_mask(weight.expand(1, 1, 1, height, width), 0, t, True)
         offset = jitter_sequence(jitter, t, 1)
         low = downsample(truth[t : t + 1], SCALE, offset)[None]
@@ -86,15 +90,20 @@ def main():
     parser.add_argument("--frames", type=int, default=12)
     parser.add_argument("--jitter", default="none")
     parser.add_argument("--model", default="stream")
+    parser.add_argument("--kinds", help="some of them; all unless given")
     options = parser.parse_args()
     net = load(options.model)
     kinds = {
         "published": {},
         "unknown-0.5": {"unknown": 0.5},
         "unknown-0.9": {"unknown": 0.9},
+        "around-0.5": {"unknown": 0.5, "around": True},
+        "around-0.9": {"unknown": 0.9, "around": True},
         "inset-3": {"inset": 3.0},
         "inset-6": {"inset": 6.0},
     }
+    if options.kinds:
+        kinds = {kind: kinds[kind] for kind in options.kinds.split(",")}
     try:
         jod, _ = load_jod(HEIGHT, WIDTH)
     except InputError:

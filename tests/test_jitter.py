@@ -205,6 +205,23 @@ def test_a_jump_of_the_gaze_leaves_no_grid_behind():
         assert power[y, x] < 3.0 * around
 
 
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (
+            {"jitter": torch.zeros(1, 2)},
+            r"jitter: received the shape \[1, 2\], expected \[1, 3, 2\]",
+        ),
+        ({"jitter": torch.zeros(1, 3, 3)}, r"\[1, 3, 3\], expected \[1, 3, 2\]"),
+        ({"motion": torch.zeros(1, 3, 2, 8, 9)}, r"motion: .*expected \[1, 3, 2, 16, 24\]"),
+    ],
+)
+def test_another_shape_is_refused(given, complaint):
+    samples = torch.zeros(1, 3, 3, 16, 24)
+    with pytest.raises(InputError, match=complaint):
+        StreamNet()(samples, samples[:, :, :1], None, **given)
+
+
 def test_videos_of_a_batch_have_their_own_offsets():
     _, _, (samples, mask, _, offsets) = still("quad", frames=3, density=Density())
     net = deepfovea.load("stream")

@@ -129,6 +129,9 @@ class StreamNet(nn.Module):
         Returns:
             frames [B, T, 3, 4h, 4w] on the output grid, whatever the jitter; about [0, 1], not
             clamped; and the state.
+
+        Raises:
+            InputError: T = 0; motion or jitter of another shape.
         """
         frames, _, _, state = self.forward_with_aux(samples, mask, state, motion, jitter)
         return frames, state
@@ -142,14 +145,23 @@ class StreamNet(nn.Module):
         jitter: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, tuple[()], StreamState]:
         """As :meth:`forward`, with the motion [B, T, 2, h, w] that each frame was warped along."""
-        height, width = samples.shape[-2:]
+        batch, time, _, height, width = samples.shape
+        told = {
+            "motion": (motion, [batch, time, 2, height, width]),
+            "jitter": (jitter, [batch, time, 2]),
+        }
+        for name, (given, expected) in told.items():
+            if given is not None and list(given.shape) != expected:
+                raise InputError(
+                    f"{name}: received the shape {list(given.shape)}, expected {expected}"
+                )
         pad = (0, -width % self.multiple, 0, -height % self.multiple)
         frames, flows = [], []
         for t in range(samples.shape[1]):
-            given = None if motion is None else F.pad(motion[:, t], pad, mode="replicate")
+            field = None if motion is None else F.pad(motion[:, t], pad, mode="replicate")
             offset = None if jitter is None else jitter[:, t]
             frame, state = self.step(
-                F.pad(samples[:, t], pad), F.pad(mask[:, t], pad), state, given, offset
+                F.pad(samples[:, t], pad), F.pad(mask[:, t], pad), state, field, offset
             )
             frames.append(frame[..., : self.scale * height, : self.scale * width])
             flows.append(state.flow[..., :height, :width])
