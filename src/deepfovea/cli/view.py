@@ -7,6 +7,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from ..config import BEST_SAMPLING, InputError, Sampling
 from .options import (
@@ -17,7 +18,12 @@ from .options import (
     local_path,
     one_line,
     positive,
+    seconds,
+    size,
 )
+
+if TYPE_CHECKING:
+    from ..viewer.live import LiveViewing
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TEXT_BROWSERS = ("www-browser", "links", "elinks", "lynx", "w3m")  # all that webbrowser knows
@@ -28,7 +34,12 @@ def add(subcommands: Subcommands) -> None:
     parser = subcommands.add_parser(
         "view",
         help="a page in the browser where the pointer is the gaze",
-        examples=("deepfovea view video.mp4", "deepfovea view videos --port 0 --no-browser"),
+        examples=(
+            "deepfovea view video.mp4",
+            "deepfovea view videos --port 0 --no-browser",
+            "deepfovea view video.mp4 --gaze lsl --record-gaze gaze.csv",
+            "deepfovea view video.mp4 --gaze udp:5005 --gaze-calibration gaze-calibration.json",
+        ),
     )
     parser.add_argument(
         "input",
@@ -67,7 +78,63 @@ def add(subcommands: Subcommands) -> None:
     parser.add_argument(
         "--no-browser", action="store_true", help="only print the address, open no browser"
     )
+    _add_live_gaze(parser)
     parser.set_defaults(handler=_view)
+
+
+def _add_live_gaze(parser: argparse.ArgumentParser) -> None:
+    """Where a live eye tracker is, and what it says."""
+    group = parser.add_argument_group("live eye tracker (extra live)")
+    group.add_argument(
+        "--gaze",
+        metavar="SOURCE",
+        help="an eye tracker instead of the pointer: lsl[:NAME], pupil[:HOST], "
+        "udp:[HOST:]PORT (JSON) or osc:[HOST:]PORT; see docs/live-gaze.md",
+    )
+    group.add_argument(
+        "--gaze-units",
+        choices=["px", "norm", "ndc", "norm_up"],
+        help="of its positions, as in reconstruct (default: what the stream states, else norm)",
+    )
+    group.add_argument(
+        "--gaze-screen", type=size, metavar="HxW", help="pixels of its screen, where the unit is px"
+    )
+    group.add_argument(
+        "--gaze-offset",
+        type=milliseconds,
+        default=0.0,
+        metavar="MS",
+        help="added to its times; negative for a delay that they do not hold",
+    )
+    group.add_argument(
+        "--gaze-calibration",
+        type=local_path,
+        metavar="FILE",
+        help="a calibration that the page has saved, from its positions to those in the video",
+    )
+    group.add_argument(
+        "--predict-landing",
+        action="store_true",
+        help="during a saccade, sample where it will probably land",
+    )
+    group.add_argument(
+        "--record-gaze",
+        type=Path,
+        metavar="FILE",
+        help="write the gaze of each frame shown as CSV for reconstruct and evaluate; for one "
+        "video and one page",
+    )
+    group.add_argument("--overwrite", action="store_true", help="replace the file of --record-gaze")
+
+
+def milliseconds(text: str) -> float:
+    """A time in ms, perhaps negative, as seconds."""
+    try:
+        return seconds(text) / 1e3
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"received {text!r:.100}, expected milliseconds, as -20"
+        ) from None
 
 
 def _port(text: str) -> int:
@@ -127,8 +194,12 @@ def _view(options: argparse.Namespace) -> None:
         model = load_engine(models[name], options.engine, device)
         return LoadedModel(model, f"{BACKENDS[model.name].title}, {device}")
 
+    live = _live_viewing(options, videos)
+
     def ready(url: str) -> None:
         print(f"look at {url} (Ctrl+C ends)", flush=True)
+        if live is not None:
+            print(f"the gaze is that of: {live.gaze.title}", flush=True)
         if not options.no_browser and _is_graphical(webbrowser):
             webbrowser.open(url)
 
@@ -139,14 +210,79 @@ def _view(options: argparse.Namespace) -> None:
             file=sys.stderr,
         )
     sampling = Sampling(options.noise, options.jitter)
-    catalog = Catalog(videos, list(models), load_model, sampling)
-    catalog.model(catalog.models[0])
-    serve(
-        catalog,
-        host=options.host,
-        port=options.port,
-        allowed_hosts=options.allowed_host,
-        max_clients=options.max_clients,
-        max_upload_bytes=options.max_upload * 2**20,
-        on_ready=ready,
+    catalog = Catalog(videos, list(models), load_model, sampling, live=live)
+    try:
+        catalog.model(catalog.models[0])
+        serve(
+            catalog,
+            host=options.host,
+            port=options.port,
+            allowed_hosts=options.allowed_host,
+            max_clients=1 if options.record_gaze else options.max_clients,
+            max_upload_bytes=options.max_upload * 2**20,
+            on_ready=ready,
+        )
+    finally:
+        if live is not None:
+            live.close()
+            _report(live)
+
+
+def _live_viewing(
+    options: argparse.Namespace, videos: dict[str, tuple[Path, str]]
+) -> LiveViewing | None:
+    """The tracker and the recording that the options ask for."""
+    from ..gaze.live import GazeRecording, LiveGaze, read_calibration
+    from ..io.outputs import refuse_overlap
+    from ..video import VideoReader
+    from ..viewer.live import LiveViewing
+
+    if options.gaze is None:
+        for name in ("units", "screen", "offset", "calibration"):
+            if getattr(options, f"gaze_{name}"):
+                raise InputError(f"--gaze-{name}: received it without --gaze; add a tracker")
+        if options.predict_landing or options.record_gaze:
+            name = "--record-gaze" if options.record_gaze else "--predict-landing"
+            raise InputError(f"{name}: received it without --gaze; add a tracker, as --gaze lsl")
+        return None
+    recording = None
+    if options.record_gaze:
+        if len(videos) != 1:
+            raise InputError(
+                f"--record-gaze: received {len(videos)} videos; expected one, to which it belongs"
+            )
+        path = videos["0"][0]
+        model = Path(options.model)
+        refuse_overlap(
+            [options.record_gaze],
+            [path, *filter(None, [options.gaze_calibration, model if model.is_file() else None])],
+        )
+        with VideoReader(path) as reader:
+            rate = float(reader.frame_rate)
+        recording = GazeRecording(options.record_gaze, rate, overwrite=options.overwrite)
+    calibration = read_calibration(options.gaze_calibration) if options.gaze_calibration else None
+    gaze = LiveGaze(
+        options.gaze,
+        units=options.gaze_units,
+        screen_size=options.gaze_screen,
+        offset_seconds=options.gaze_offset,
+        calibration=calibration,
+        predict_landing=options.predict_landing,
     )
+    return LiveViewing(gaze, recording, "" if recording is None else "0")
+
+
+def _report(live: LiveViewing) -> None:
+    """Say what came of the tracker."""
+    counts, error = live.gaze.counts, live.gaze.prediction_error
+    print(
+        f"gaze: {counts.received} samples, {counts.lost} of them lost; "
+        f"{counts.malformed} malformed packets, {counts.out_of_order} samples too late"
+    )
+    if error.saccades:
+        print(
+            f"saccades: {error.saccades}; the predicted landing was off by "
+            f"{error.predicted_deg:.2f}°, the newest sample by {error.newest_deg:.2f}°"
+        )
+    if live.recording is not None and len(live.recording):
+        print(f"wrote {live.recording.path}")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ..gaze.live import Look
 from ..reconstructor import Gaze, Input, Reconstructed, Reconstructor
 from .request import ViewerRequest
 
@@ -16,8 +17,9 @@ class PendingFrame(NamedTuple):
     """A frame that waits for the network.
 
     ``image`` [3, H, W] and ``low`` [3, h, w] in [0, 1]; ``gaze`` normalised; ``timestamp`` of the
-    client's event that set the gaze, ms, None for a track; ``settings``: see
-    :meth:`ViewerRequest.settings`; ``jitter`` of ``low``, low-resolution pixels.
+    client's event that set the gaze, ms, None for a track or tracker; ``settings``: see
+    :meth:`ViewerRequest.settings`; ``jitter`` of ``low``, low-resolution pixels; ``look``: what a
+    live tracker said, None without one.
     """
 
     image: Tensor
@@ -29,6 +31,7 @@ class PendingFrame(NamedTuple):
     pts_seconds: float
     settings: ViewerRequest
     jitter: tuple[float, float] | None = None
+    look: Look | None = None
 
 
 class FinishedFrame(NamedTuple):

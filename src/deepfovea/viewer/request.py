@@ -40,6 +40,8 @@ class ViewerRequest:
     blue_noise: bool = BEST_SAMPLING.noise == "blue"
     jitter: str = BEST_SAMPLING.jitter
     """One of ``JITTERS``; for networks that can be told it."""
+    live: bool = True
+    """Follow the server's eye tracker, where it has one, instead of the pointer."""
     views: frozenset[str] = frozenset(VIEWS)
     """The pictures to send: only those that the page shows."""
     track: str | None = None
@@ -182,6 +184,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "pixels_per_degree": _number(1.0, 1000.0),
     "blue_noise": _flag,
     "jitter": _jitter,
+    "live": _flag,
     "views": _views,
     "track": _track,
     "acknowledged": _acknowledged,

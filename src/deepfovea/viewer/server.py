@@ -35,6 +35,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ..config import InputError
+from .live import MAX_REQUEST_BYTES, calibrate
 from .player import Player
 from .request import MAX_MESSAGE_BYTES
 from .session import Catalog, Session
@@ -199,6 +200,7 @@ def make_app(
                 "blue_noise": catalog.sampling.noise == "blue",
                 "jitter": catalog.sampling.jitter,
             },
+            "live": catalog.live and catalog.live.hello(),
         }
 
         def run() -> None:
@@ -249,12 +251,26 @@ def make_app(
                     earlier.unlink()
         return JSONResponse({"id": identifier})
 
+    async def calibration(request: Request) -> Response:
+        if catalog.live is None or request.query_params.get("token", "") not in clients:
+            return _json_error(403, "received an unknown token; reload the page")
+        try:
+            body = b""
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_REQUEST_BYTES:
+                    raise InputError("calibration: received too much; expected a few points")
+            return JSONResponse(calibrate(catalog.live.gaze, body))
+        except (InputError, ClientDisconnect) as error:
+            return _json_error(400, str(error))
+
     routes = [Route(f"/{name}", _static_endpoint(STATIC / name)) for name in _static_names()]
     app = Starlette(
         routes=[
             Route("/", _static_endpoint(STATIC / "index.html")),
             *routes,
             Route("/upload", upload, methods=["POST"]),
+            Route("/calibrate", calibration, methods=["POST"]),
             WebSocketRoute("/watch", watch),
         ]
     )

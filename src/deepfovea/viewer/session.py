@@ -28,16 +28,20 @@ from ..config import BEST_SAMPLING, InputError, Sampling
 from ..files_to_files import pad, to_tensor
 from ..fovea import downsample, jitter_sequence
 from ..gaze import DisplayGeometry, GazeTrack, read_track
+from ..gaze.live import LiveGaze, Look
+from ..gaze.track import HOLD_SECONDS
 from ..images import to_image
 from ..metrics.pixel import psnr
 from ..reconstructor import Input, Reconstructor
 from ..runtime.engine import Engine
 from .batcher import FrameBatcher, PendingFrame
+from .live import LiveViewing, describe
 from .player import Player
 from .request import VIEWS, ViewerRequest, apply_message
 
 MAX_IN_FLIGHT = 2
 MAX_STEPS_AT_ONCE = 100  # requested while one frame was made
+LIVE_POLL_SECONDS = 0.002  # while paused; a new sample waits half of it in the mean
 CATCH_UP_SECONDS = 0.25  # at most so long are frames decoded that will not be shown
 JPEG_QUALITY = 95  # 4:4:4; 3 ms for 768x1024 where WebP takes 25 and PNG 90
 
@@ -64,6 +68,7 @@ class Catalog:
         load: loads the model of a name; called once for each.
         sampling: what a page begins with.
         inference_lock: one network runs at a time.
+        live: the eye tracker that all viewers follow, None without one.
     """
 
     videos: Mapping[str, tuple[Path, str]]
@@ -71,6 +76,7 @@ class Catalog:
     load: Callable[[str], LoadedModel]
     sampling: Sampling = BEST_SAMPLING
     inference_lock: threading.Lock = field(default_factory=threading.Lock)
+    live: LiveViewing | None = None
     _loaded: dict[str, LoadedModel] = field(default_factory=dict)
 
     def model(self, name: str) -> LoadedModel:
@@ -112,6 +118,7 @@ class Session:
         self._track_text: str | None = None  # from which the track was read
         self._clock = (0.0, 0.0)  # at this perf_counter the video was at this second
         self._sent_count = 0
+        self._sent: PendingFrame | None = None  # the last frame
 
     def apply_message(self, text: str) -> None:
         """Change the request; InputError if the message cannot be understood."""
@@ -146,6 +153,7 @@ class Session:
                     if message is not None:
                         self._sent_count += 1
                         self._send(message)
+                        self._record()
         except ConnectionError:
             pass
         except Exception:
@@ -184,6 +192,19 @@ class Session:
                 self._condition.wait(wait)
         return None
 
+    def _record(self) -> None:
+        """Note where the frame just sent was sampled, for ``--record-gaze``."""
+        sent, live = self._sent, self._catalog.live
+        if sent is not None and live is not None:
+            live.record(self._video, sent.pts_seconds, sent.gaze, sent.look)
+
+    def _followed(self, request: ViewerRequest) -> LiveGaze | None:
+        """The tracker that the request follows: a track and the page's choice come first."""
+        live = self._catalog.live
+        if live is None or not request.live or request.track is not None:
+            return None
+        return live.gaze
+
     def _wait_seconds(self, request: ViewerRequest) -> float | None:
         """Seconds until the next frame is due; None: not before something changes."""
         applied, player = self._applied, self._player
@@ -195,6 +216,10 @@ class Session:
             return 0.0
         if not request.playing:
             late = self._batcher is not None and self._batcher.is_late
+            gaze = self._followed(request)
+            if gaze is not None:
+                look = self._sent.look if self._sent else None
+                return 0.0 if late or _has_moved(gaze, look) else LIVE_POLL_SECONDS
             return 0.0 if late or (request.gaze != applied.gaze and request.track is None) else None
         if request.speed == 0.0:
             return 0.0
@@ -222,6 +247,7 @@ class Session:
         if finished is None:
             return request, None
         pending, result, network = finished
+        self._sent = pending
         height, width = pending.image.shape[-2:]
         frame = result.frame[..., :height, :width].cpu()
         pictures = {"reconstruction": frame, "samples": result.samples, "original": pending.image}
@@ -236,6 +262,7 @@ class Session:
             "seconds": pending.pts_seconds,
             "gaze": pending.gaze,
             "timestamp": pending.timestamp,
+            "live": pending.look and describe(pending.look),
             "inner": inner / width,
             "outer": outer / width,
             "sampled": float(result.mask.mean()),
@@ -259,14 +286,19 @@ class Session:
     ) -> PendingFrame:
         """The player's frame, [3,H,W] and downsampled, with the gaze of the request or track."""
         height, width = image.shape[-2:]
-        gaze, seconds = request.gaze, player.frame.pts_seconds
+        gaze, seconds, look = request.gaze, player.frame.pts_seconds, None
         if self._track is not None:
             x, y = self._track.at(self._track.frame_times([player.frame_number], [seconds]))[0]
             gaze = (float(x), float(y))
+        elif (live := self._followed(request)) is not None:
+            look = live.look()  # now, at the last moment before sampling
+            gaze = look.position
         gaze_px = gaze[0] * width / scale - 0.5, gaze[1] * height / scale - 0.5
-        timestamp = None if self._track is not None else request.timestamp
+        pointed = self._track is None and look is None
+        timestamp = request.timestamp if pointed else None
+        number, settings = player.frame_number, request.settings()
         return PendingFrame(
-            image, low, gaze_px, gaze, timestamp, player.frame_number, seconds, request.settings()
+            image, low, gaze_px, gaze, timestamp, number, seconds, settings, look=look
         )
 
     def _prepare(self, request: ViewerRequest) -> tuple[Player, FrameBatcher]:
@@ -349,6 +381,17 @@ class Session:
 
     def _is_newest_seek(self, request: ViewerRequest) -> bool:
         return self._request.seeks == request.seeks and self._request.video == request.video
+
+
+def _has_moved(gaze: LiveGaze, look: Look | None) -> bool:
+    """Whether a still frame has to be made again: a new sample, or a loss that returns."""
+    newest = gaze.newest
+    if newest is None:
+        return look is None
+    if look is None or look.sample is not newest:
+        return True
+    age = time.perf_counter() - newest.own_seconds
+    return age > HOLD_SECONDS and gaze.look().position != look.position
 
 
 def _grid_offset(request: ViewerRequest, reconstructor: Reconstructor) -> Tensor | None:

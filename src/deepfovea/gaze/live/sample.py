@@ -58,7 +58,7 @@ def axes(units: str, screen: Size | None) -> Axes:
     other units.
     """
     if units == "px" and screen is None:
-        expected = "its size (--gaze-screen HEIGHTxWIDTH), or another unit"
+        expected = "its size (--gaze-screen HxW), or another unit"
         raise refusal("gaze units", "px of an unknown screen", expected)
     offset, one = to_normalised(np.array([[0.0, 0.0], [1.0, 1.0]]), units, screen).tolist()
     scale = one[0] - offset[0], one[1] - offset[1]

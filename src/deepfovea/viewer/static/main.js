@@ -2,6 +2,7 @@
 
 import { Connection } from "./connection.js";
 import { Figures } from "./figures.js";
+import { Live } from "./live.js";
 import { Stage } from "./stage.js";
 import { Recorder, download } from "./track.js";
 import { acceptDrops, upload } from "./upload.js";
@@ -44,6 +45,7 @@ const stage = new Stage(byId("stage"), {
   onPaint(header, now) {
     connection.send({ acknowledged: header.number });
     figures.add(header, now);
+    live.add(header, now);
     recorder.add(header);
   },
   onViews: (views) => connection.send({ views }),
@@ -96,6 +98,7 @@ function allSettings() {
     jitter: byId("jitter").value,
     views: stage.views(),
     gaze: stage.gaze,
+    live: live.followed(),
     ...densityChanges(),
   };
 }
@@ -124,12 +127,18 @@ const connection = new Connection({
   },
 });
 
+const live = new Live({
+  stage, showStatus, send: (changes) => connection.send(changes),
+  degrees: () => Number(byId("ppd").value),
+});
+
 function start(greeting) {
   if (!hello) {  // later ones come after a lost connection, and find what was chosen here
     byId("blue-noise").checked = greeting.sampling.blue_noise;
     byId("jitter").value = greeting.sampling.jitter;
   }
   hello = greeting;
+  live.start(hello);
   const place = video ? currentPlace() : savedPlace();
   const options = (names) => names.map(([value, text]) => new Option(text, value));
   byId("model").replaceChildren(...options(hello.models.map((name) => [name, name])));

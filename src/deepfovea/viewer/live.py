@@ -1,0 +1,110 @@
+"""The live eye tracker that all pages of a server follow: calibration and recording."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..config import InputError
+from ..gaze import DisplayGeometry
+from ..gaze.live import (
+    POINTS,
+    GazeRecording,
+    LiveGaze,
+    Look,
+    calibration_json,
+    fit_calibration,
+)
+
+MEASURE_SECONDS = 0.4  # of looking at a target, so much counts
+MAX_REQUEST_BYTES = 2**14
+
+
+@dataclass
+class LiveViewing:
+    """A tracker, and perhaps a recording of the frames of one video.
+
+    ``recorded_video`` is that video's identifier. Two pages may not record: see ``--record-gaze``.
+    """
+
+    gaze: LiveGaze
+    recording: GazeRecording | None = None
+    recorded_video: str = ""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def hello(self) -> dict[str, Any]:
+        """What a page needs to know."""
+        return {
+            "source": self.gaze.title,
+            "points": POINTS,
+            "recording": None if self.recording is None else self.recording.path.name,
+        }
+
+    def record(
+        self, video: str, pts_seconds: float, position: tuple[float, float], look: Look | None
+    ) -> None:
+        """Note where a frame that was sent had been sampled; ``look`` is None for the pointer."""
+        if self.recording is not None and video == self.recorded_video:
+            with self._lock:
+                self.recording.add(pts_seconds, look or Look(position, time.perf_counter(), None))
+
+    def close(self) -> None:
+        """Stop following, and write the recording."""
+        self.gaze.close()
+        if self.recording is not None:
+            with self._lock:
+                self.recording.close()
+
+
+def describe(look: Look) -> dict[str, Any]:
+    """What a frame's header says of the tracker."""
+    sample = look.sample
+    return {
+        "valid": sample is not None and sample.valid,
+        "age_ms": None if sample is None else 1e3 * (look.seconds - sample.own_seconds),
+        "predicted": look.predicted,
+    }
+
+
+def calibrate(gaze: LiveGaze, body: bytes) -> dict[str, Any]:
+    """Answer one request of a page that calibrates.
+
+    Args:
+        gaze: the tracker; it uses the calibration from then on.
+        body: JSON. ``{"measure": true}`` asks where the tracker sees the eye now, before
+            calibration; ``{"targets": [[x, y], …], "measured": [[x, y], …], "width": …,
+            "height": …, "pixels_per_degree": …}`` fits the map, with the video's size.
+
+    Raises:
+        InputError: anything else, an eye that is not seen, points that fit no map.
+    """
+    try:
+        values = json.loads(body)
+        measure = values.get("measure") is True
+    except (ValueError, AttributeError, RecursionError):
+        raise InputError("calibration: received no JSON object; expected one") from None
+    if measure:
+        x, y, count = gaze.measured(MEASURE_SECONDS)
+        return {"measured": [x, y], "samples": count}
+    try:
+        targets, measured = (
+            np.array(values[key], dtype=np.float64) for key in ("targets", "measured")
+        )
+        sides = [float(values[key]) for key in ("width", "height", "pixels_per_degree")]
+    except (ValueError, TypeError, KeyError, OverflowError):
+        raise InputError(
+            "calibration: received something else; expected measure, or targets and measured"
+        ) from None
+    if not all(1 <= side <= 1e5 for side in sides):
+        raise InputError("calibration: received sizes out of range; expected those of the video")
+    width, height, pixels_per_degree = sides
+    fov = 2 * np.degrees(np.arctan(width / 2 / (pixels_per_degree / np.radians(1))))
+    display = DisplayGeometry(float(fov), round(width), round(height))
+    calibration = fit_calibration(measured, targets, display)
+    gaze.calibration = calibration
+    return calibration_json(calibration)
