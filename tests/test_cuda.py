@@ -5,6 +5,7 @@ import torch
 
 from deepfovea.checkpoint import load
 from deepfovea.config import InputError
+from deepfovea.fovea import jitter_sequence
 from deepfovea.runtime.cuda import CapturedGenerator
 
 
@@ -48,6 +49,20 @@ def test_a_captured_step_equals_the_generator(name):
     assert (graph.captures, graph.replays) == (1, 2)
     again, _ = captured(samples[:, k:], mask[:, k:], state)  # a state is a value
     assert torch.equal(again, second)
+
+
+def test_motion_and_jitter_are_inputs_of_a_graph():
+    model, graph = load("stream"), FakeGraph()
+    samples, mask = clip(model, 3)
+    told = {"motion": torch.randn(1, 3, 2, 40, 48), "jitter": jitter_sequence("quad", 0, 3)[None]}
+    captured = CapturedGenerator(model, capture=graph)
+    for names in (["jitter"], ["motion"], ["motion", "jitter"]):
+        given = {name: told[name] for name in names}
+        with torch.inference_mode():
+            wanted, _ = model(samples, mask, None, **given)
+        found, _ = captured(samples, mask, None, **given)
+        assert torch.allclose(found, wanted, atol=1e-5)
+    assert graph.captures == 3
 
 
 def test_graphs_are_kept_by_size_and_the_oldest_goes():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -41,8 +41,8 @@ def capture_graph(run: Run) -> tuple[Callable[[], object], tuple[Tensor, ...]]:
 class CapturedGenerator:
     """A generator whose step is captured once for each size and batch.
 
-    ``frames, state = captured(samples, mask, state)``, as with the generator itself. Values go in
-    and out by copies, so a state may be kept, used twice or thrown away.
+    ``frames, state = captured(samples, mask, state, motion, jitter)``, as with the generator
+    itself. Values go in and out by copies, so a state may be kept, used twice or thrown away.
 
     Args:
         network: a generator on a CUDA device; it is copied, not changed.
@@ -69,16 +69,25 @@ class CapturedGenerator:
         self.scale: int = network.scale
         self.sizes_kept = sizes_kept
         self._capture = capture
-        self._graphs: OrderedDict[tuple[int, ...], _Graph] = OrderedDict()
+        self._graphs: OrderedDict[tuple[int | str, ...], _Graph] = OrderedDict()
 
     @torch.inference_mode()
-    def __call__(self, samples: Tensor, mask: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    def __call__(
+        self,
+        samples: Tensor,
+        mask: Tensor,
+        state: Any = None,
+        motion: Tensor | None = None,
+        jitter: Tensor | None = None,
+    ) -> tuple[Tensor, Any]:
         """Reconstruct T frames, T a multiple of ``frames_per_step``.
 
         Args:
             samples: [B, T, 3, h, w].
             mask: [B, T, 1, h, w].
             state: what the call before returned; None starts a video.
+            motion: [B, T, 2, h, w] and ``jitter`` [B, T, 2], where the generator takes them; each
+                is captured anew with them and without.
 
         Returns:
             Frames [B, T, 3, s·h, s·w], float32, and the state.
@@ -91,17 +100,19 @@ class CapturedGenerator:
             raise InputError(
                 f"received {samples.shape[1]} frames, expected a multiple of {group}, one at least"
             )
-        size = (samples.shape[0], *samples.shape[-2:])
+        inputs = {"samples": samples, "mask": mask, "motion": motion, "jitter": jitter}
+        given = {name: tensor for name, tensor in inputs.items() if tensor is not None}
+        size = (*given, *samples.shape[:1], *samples.shape[-2:])
         graph = self._graphs.pop(size, None)
         if graph is None:
             while len(self._graphs) >= self.sizes_kept:
                 self._graphs.popitem(last=False)
-            graph = _Graph(self, samples[:, :group], mask[:, :group])
+            graph = _Graph(self, {name: tensor[:, :group] for name, tensor in given.items()})
         self._graphs[size] = graph  # the latest comes last
         frames = []
         for t in range(0, samples.shape[1], group):
             part = slice(t, t + group)
-            frame, state = graph.step(samples[:, part], mask[:, part], state)
+            frame, state = graph.step([tensor[:, part] for tensor in given.values()], state)
             frames.append(frame)
         return torch.cat(frames, 1), state
 
@@ -113,15 +124,16 @@ class CapturedGenerator:
 class _Graph:
     """The static tensors of one size, and the replay that goes from inputs to outputs."""
 
-    def __init__(self, owner: CapturedGenerator, samples: Tensor, mask: Tensor) -> None:
-        self.samples, self.mask = samples.clone(), mask.clone()
+    def __init__(self, owner: CapturedGenerator, inputs: dict[str, Tensor]) -> None:
+        self.inputs = {name: tensor.clone() for name, tensor in inputs.items()}
+        samples = self.inputs["samples"]
 
         def compute(state: Any) -> tuple[Tensor, Any]:
             device, half = samples.device.type, owner.dtype != torch.float32
             dtype = owner.dtype if half else torch.bfloat16
             # A cache of casted weights would be freed while the graph still reads it.
             with torch.autocast(device, dtype, enabled=half, cache_enabled=False):
-                frames, after = owner.network(self.samples, self.mask, state)
+                frames, after = owner.network(**self.inputs, state=state)
             return frames, after
 
         first = owner.network.initial_state(samples.flatten(1, 2))
@@ -135,7 +147,7 @@ class _Graph:
 
         self.replay, self.outputs = owner._capture(run)
 
-    def step(self, samples: Tensor, mask: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def step(self, inputs: Sequence[Tensor], state: Any) -> tuple[Tensor, Any]:
         before = self.first if state is None else tuple(state)
         shapes = [tuple(value.shape) for value in before]
         expected = [tuple(value.shape) for value in self.state]
@@ -144,8 +156,8 @@ class _Graph:
                 f"received a state of shapes {shapes}, expected {expected}; begin with state None "
                 "where the batch or the size changes"
             )
-        self.samples.copy_(samples)
-        self.mask.copy_(mask)
+        for own, value in zip(self.inputs.values(), inputs, strict=True):
+            own.copy_(value)
         for own, value in zip(self.state, before, strict=True):
             own.copy_(value)
         self.replay()
