@@ -26,6 +26,7 @@ from deepfovea.gaze.live import (
 )
 from deepfovea.gaze.live.clock import OneWayClock, RoundTripClock
 from deepfovea.gaze.live.datagram import parse_json
+from deepfovea.gaze.live.lsl import find_eyes, read_position
 from deepfovea.gaze.live.saccade import SaccadeDetector
 from deepfovea.gaze.live.sample import Reading
 from tests.pupil_device import PupilDevice
@@ -343,6 +344,43 @@ def test_channels_of_eyelink_are_pixels_of_the_screen(lsl_outlet):
     lsl_outlet("eyelink", name)
     with LiveGaze(f"lsl:{name}", screen_size=(100, 200)) as gaze:
         assert gaze.wait(PATIENCE).position == pytest.approx((0.5, 0.75))
+
+
+def channels(*labels, **more):
+    return [
+        {"label": label, **{key: more[key][i] for key in more}} for i, label in enumerate(labels)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("found", "values", "expected"),
+    [
+        (channels("confidence", "norm_pos_x", "norm_pos_y", "diameter0_2d"),  # Pupil Capture
+         [0.9, 0.2, 0.3, 5.0], ("norm_up", (0.2, 0.3), True)),
+        (channels("confidence", "norm_pos_x", "norm_pos_y"), [0.5, 0.2, 0.3],
+         ("norm_up", (0.2, 0.3), False)),
+        (channels("a", "b", "c", "d", type=["ScreenX", "ScreenY"] * 2, unit=["pixels"] * 4,
+                  eye=["left", "left", "right", "right"]),
+         [10, 20, 30, 60], ("px", (20, 40), True)),
+        (channels("left_gaze_point_on_display_area_x", "left_gaze_point_on_display_area_y",
+                  "left_gaze_point_validity", "right_gaze_point_on_display_area_x",
+                  "right_gaze_point_on_display_area_y", "right_gaze_point_validity"),
+         [0.1, 0.2, 0, 0.3, 0.4, 1], ("norm", (0.3, 0.4), True)),
+        (channels("", ""), [0.1, 0.2], ("", (0.1, 0.2), True)),
+        (channels("", ""), [math.nan, 0.2], ("", None, False)),
+        (channels("leftEyeX", "leftEyeY"), [-32768, -32768], ("px", None, False)),
+    ],
+)  # fmt: skip
+def test_channels_are_found_by_their_meta_data(found, values, expected):
+    eyes = find_eyes(found)
+    x, y, valid = read_position(values, eyes, 0.6)
+    units, position, is_valid = expected
+    assert (eyes.units, valid) == (units, is_valid)
+    assert (math.isnan(x) and math.isnan(y)) if position is None else (x, y) == position
+
+
+def test_channels_that_hold_no_position_are_refused():
+    assert find_eyes(channels("gaze_point_3d_x", "gaze_point_3d_y", "gaze_point_3d_z")) is None
 
 
 # ---- Pupil Labs ----

@@ -3,6 +3,7 @@ records what can be scored again exactly."""
 
 import json
 import re
+import shutil
 import socket
 import threading
 import time
@@ -24,7 +25,7 @@ from viewing import (
 )
 
 import deepfovea
-from deepfovea import LiveGaze
+from deepfovea import LiveGaze, cli
 from deepfovea.gaze.live import POINTS, GazeRecording, read_calibration
 from deepfovea.gaze.live.sample import Reading
 from deepfovea.viewer import server
@@ -96,26 +97,36 @@ def test_a_still_frame_follows_the_tracker_and_a_choice_of_the_page_comes_first(
         assert one.frame()[0]["gaze"] == pytest.approx([24.5 / WIDTH, 32.5 / HEIGHT])
 
 
-def test_what_was_shown_is_recorded_and_replays_at_every_frame(tracked, caplog):
-    shown = {}
-    with viewer(tracked, speed=0.0, density=DISC) as one:
-        while len(shown) < COUNT:
-            x = float(np.random.default_rng(len(shown)).uniform())
-            look_at(tracked, x, 0.3)
-            frame, _ = one.frame()
+def test_what_was_shown_is_recorded_and_scores_the_same_again(tracked, folder, tmp_path, caplog):
+    """evaluate --gaze with the recording gives the PSNR of the frames that were shown."""
+    shown, scores = {}, []
+    with viewer(tracked, speed=0.0, density=DISC, jitter="none") as one:
+        for number in range(1, COUNT + 1):
+            look_at(tracked, 0.05 * number, 0.3)
+            frame, _ = one.frame(acknowledge=False)
+            one.say(acknowledged=min(number, COUNT - 2))  # so that no further one is begun
             shown[frame["seconds"]] = frame["gaze"]
-        one.say(playing=False)
+            scores.append(frame["psnr"])
     tracked.live.close()
-    path = tracked.live.recording.path
+    path, video = tracked.live.recording.path, tracked.videos["0"][0]
     track = deepfovea.read_track(
         path, frame_size=(HEIGHT, WIDTH), frame_rate=RATE, frame_count=COUNT
     )
     assert not caplog.records
+    assert [track.at([seconds])[0].tolist() for seconds in shown] == list(shown.values())
     rows = [line.split(",") for line in path.read_text().splitlines()[1:]]
-    assert len(rows) == COUNT
+    assert len(rows) == len(shown) == COUNT
     assert all(float(row[4]) <= float(row[3]) for row in rows)  # samples before they were asked for
-    same = [tuple(track.at([seconds])[0]) == tuple(gaze) for seconds, gaze in shown.items()]
-    assert sum(same) >= COUNT - 2  # up to two frames were under way when the last was read
+
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    shutil.copy(video, clips)
+    words = ["--models", folder / "tiny.safetensors", "--baselines", "", "--metrics", "psnr"]
+    words += ["--gaze", path, "--density", DISC, "--noise", "blue", "--jitter", "none"]
+    words += ["--engine", "torch", "--frames", COUNT, "--json", tmp_path / "scores.json"]
+    assert cli.main(["evaluate", str(clips), *map(str, words)]) == 0
+    (row,) = json.loads((tmp_path / "scores.json").read_text())["rows"]
+    assert row["psnr"] == pytest.approx(np.mean(scores), abs=1e-3)
 
 
 def test_calibration_from_the_page(tracked, plain, tmp_path, monkeypatch):
