@@ -93,7 +93,10 @@ class PupilDevice:
         )
         client = None
         while True:
-            request = (await reader.readuntil(b"\r\n\r\n")).decode()
+            try:
+                request = (await reader.readuntil(b"\r\n\r\n")).decode()
+            except (asyncio.IncompleteReadError, ConnectionError):
+                return  # the client is gone
             method, cseq = request.split()[0], re.search(r"(?i)cseq: *(\d+)", request)[1]
             head, body = ["RTSP/1.0 200 OK", f"CSeq: {cseq}", "Session: 1;timeout=60"], ""
             if method == "OPTIONS":

@@ -420,6 +420,27 @@ def test_a_pupil_device_is_followed_on_its_clock_and_found_again():
         device.close()
 
 
+def test_a_pupil_device_is_found_on_the_network():
+    pytest.importorskip("pupil_labs.realtime_api")
+    zeroconf = pytest.importorskip("zeroconf")
+    device = PupilDevice([gaze_payload(800, 300)])
+    service = zeroconf.ServiceInfo(
+        "_http._tcp.local.",
+        f"PI monitor:test:{os.getpid()}._http._tcp.local.",
+        addresses=[socket.inet_aton("127.0.0.1")],
+        port=device.port,
+        server="neon.local.",
+    )
+    with zeroconf.Zeroconf(interfaces=["127.0.0.1"]) as network:
+        network.register_service(service)
+        try:
+            with LiveGaze("pupil") as gaze:
+                assert gaze.wait(PATIENCE).measured == pytest.approx((800.5 / 1600, 300.5 / 1200))
+        finally:
+            network.unregister_all_services()
+            device.close()
+
+
 # ---- calibration ----
 
 
@@ -502,6 +523,8 @@ def test_landing_points_are_used_only_where_asked_for(udp):
             look = predicting.look(t)
             assert look.predicted == (look.position != (x, y))
             differ += look.predicted
+            if look.predicted:  # a tracker that is lost on the way is a loss as any other
+                assert predicting.look(t + 0.3).position == (0.5, 0.5)
         assert 10 < differ < 0.3 * track.time_seconds.size
         assert plain.prediction_error == predicting.prediction_error  # told either way
         predicting._deliver(Reading(math.nan, math.nan, False, t + 0.002, t + 0.002, t + 0.002))

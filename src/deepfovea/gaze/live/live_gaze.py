@@ -14,7 +14,7 @@ import numpy as np
 
 from ...config import InputError
 from ..geometry import DEFAULT_DISPLAY, DisplayGeometry
-from ..track import GazeTrack, Size, refusal
+from ..track import HOLD_SECONDS, GazeTrack, Size, refusal
 from .calibration import Calibration
 from .clock import OneWayClock
 from .datagram import DatagramSource, parse_json, parse_osc
@@ -142,7 +142,8 @@ class LiveGaze:
                 return Look((0.5, 0.5), now, None)
             newest = self._samples[-1]
             landing = self._detector.landing
-            if self._predict and landing is not None and newest.valid:
+            fresh = now - newest.own_seconds < HOLD_SECONDS  # else the tracker was lost on the way
+            if self._predict and landing is not None and fresh:
                 return Look(landing, now, newest, predicted=True)
             samples = list(self._samples)
         x, y = _track(samples).at([now])[0].tolist()

@@ -51,8 +51,9 @@ class PupilSource:
 
     def run(self, deliver: Deliver, malformed: Malformed, stop: threading.Event) -> None:
         """Receive until ``stop`` is set."""
-        for name in ("aiortsp", "pupil_labs"):  # they tell every try
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        for name in ("aiortsp", "pupil_labs"):  # they tell every try; we tell what matters
+            logging.getLogger(name).addHandler(logging.NullHandler())
+            logging.getLogger(name).propagate = False
         asyncio.run(self._run(deliver, malformed, stop))
 
     async def _run(self, deliver: Deliver, malformed: Malformed, stop: threading.Event) -> None:

@@ -42,7 +42,10 @@ class GazeRecording:
         self._rows[pts_seconds] = look
 
     def close(self) -> None:
-        """Write the file, complete or not at all; nothing where no frame was shown."""
+        """Write the file, complete or not at all; nothing where no frame was shown.
+
+        Raises InputError if it cannot be written.
+        """
         if not self._rows:
             return
         shown = sorted(self._rows.items())
@@ -54,8 +57,11 @@ class GazeRecording:
             for k in range(count):
                 time = min(pts + k * self._interval, end - _BEFORE_NEXT_SECONDS) if k else pts
                 lines.append(_row(time, look))
-        with atomic_write(self.path) as file:
-            file.write("\n".join([*lines, ""]).encode())
+        try:
+            with atomic_write(self.path) as file:
+                file.write("\n".join([*lines, ""]).encode())
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
 
 
 def _row(time: float, look: Look) -> str:

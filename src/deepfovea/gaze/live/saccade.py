@@ -7,6 +7,7 @@ counted.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import NamedTuple
 
@@ -55,7 +56,8 @@ class SaccadeDetector:
 
     def __init__(self, display: DisplayGeometry = DEFAULT_DISPLAY) -> None:
         self._frame_deg = (
-            np.array([display.width_px, display.height_px]) / display.pixels_per_degree
+            display.width_px / display.pixels_per_degree,
+            display.height_px / display.pixels_per_degree,
         )
         self._history: deque[tuple[float, float, float]] = deque()  # s, deg, deg
         self._onset = 0.0
@@ -77,8 +79,8 @@ class SaccadeDetector:
             self._end(None)
             return
         now = sample.own_seconds
-        x, y = np.asarray(sample.position) * self._frame_deg
-        self._history.append((now, float(x), float(y)))
+        x, y = (part * size for part, size in zip(sample.position, self._frame_deg, strict=True))
+        self._history.append((now, x, y))
         while now - self._history[0][0] > HISTORY_SECONDS:
             self._history.popleft()
         speed = self._speed()
@@ -93,14 +95,19 @@ class SaccadeDetector:
 
     def _speed(self) -> float:
         """Degrees per second: the slope of the samples of the last milliseconds, two at least."""
-        now = self._history[-1][0]
-        recent = [one for one in self._history if now - one[0] <= VELOCITY_SPAN_SECONDS]
-        recent = recent if len(recent) > 1 else list(self._history)[-2:]
-        if len(recent) < 2:
+        now, x, y = self._history[-1]
+        recent: list[tuple[float, float, float]] = []
+        for t, x0, y0 in reversed(self._history):
+            if len(recent) > 1 and now - t > VELOCITY_SPAN_SECONDS:
+                break
+            recent.append((t - now, x0 - x, y0 - y))
+        mean = sum(t for t, _, _ in recent) / len(recent)
+        spread = sum((t - mean) ** 2 for t, _, _ in recent)
+        if spread == 0.0:
             return 0.0
-        track = np.array(recent) - recent[-1]
-        time = track[:, 0] - track[:, 0].mean()
-        return float(np.hypot(*(time @ track[:, 1:])) / (time @ time))
+        slope_x = sum((t - mean) * dx for t, dx, _ in recent) / spread
+        slope_y = sum((t - mean) * dy for t, _, dy in recent) / spread
+        return math.hypot(slope_x, slope_y)
 
     def _predict(self) -> None:
         track = np.array(self._history)
