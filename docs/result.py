@@ -17,11 +17,13 @@ import torch
 from PIL import Image
 
 import deepfovea
+from deepfovea.files_to_files import best_jitter, samples_at_rest
 from deepfovea.fill import pull_push
-from deepfovea.fovea import reduce
-from deepfovea.images import contact_sheet, mark_gaze, resize
+from deepfovea.fovea import downsample, jitter_sequence
+from deepfovea.images import contact_sheet, mark_gaze, resize_frame
 from deepfovea.metrics.pixel import psnr
-from deepfovea.resample import upscale
+from deepfovea.reconstructor import Input
+from deepfovea.resample import upsample_bicubic
 
 FIRST, LENGTH, EVERY = 24, 72, 2  # frames of the film; every second one is shown
 HEIGHT, WIDTH = 270, 480  # pixels of a panel
@@ -47,18 +49,25 @@ def main():
     options = parser.parse_args()
     reconstructor = deepfovea.Reconstructor(deepfovea.load(options.model))
     truth = list(film())
-    pairs = [(reduce(frame[None])[0], gaze(number)) for number, frame in enumerate(truth)]
+    jitter = best_jitter(reconstructor, simulate=True)
+    inputs = []
+    for number, frame in enumerate(truth):
+        offset = jitter_sequence(jitter, number, 1)
+        told = None if offset is None else tuple(offset[0].tolist())
+        low = downsample(frame[None], jitter=offset)[0]
+        inputs.append(Input(low, gaze(number), jitter=told))
     pictures, sampled, fill, ours = [], [], [], []
-    for number, result in enumerate(reconstructor.stream(pairs)):
-        filled = upscale(pull_push(result.samples[None], result.mask[None]))[0]
+    for number, result in enumerate(reconstructor.stream(inputs)):
+        rested = samples_at_rest(truth[number], result.mask)
+        filled = upsample_bicubic(pull_push(rested[None], result.mask[None]))[0]
         sampled.append(float(result.mask.mean()))
         fill.append(float(psnr(filled, truth[number])))
         ours.append(float(psnr(result.frame, truth[number])))
         if number % EVERY == 0:
             grow = WIDTH / result.samples.shape[-1]
             x, y = ((c + 0.5) * grow - 0.5 for c in gaze(number))
-            panels = [mark_gaze(resize(result.samples, HEIGHT, WIDTH), x, y, 20.0 * grow)]
-            panels.append(mark_gaze(resize(result.frame, HEIGHT, WIDTH), x, y, 20.0 * grow))
+            panels = [mark_gaze(resize_frame(result.samples, HEIGHT, WIDTH), x, y, 20.0 * grow)]
+            panels.append(mark_gaze(resize_frame(result.frame, HEIGHT, WIDTH), x, y, 20.0 * grow))
             names = ["known: dense at the gaze (ring)", "reconstructed"]
             pictures.append(Image.fromarray(contact_sheet([panels], names, width=WIDTH)))
     first, *others = pictures
@@ -66,7 +75,7 @@ def main():
         options.output, save_all=True, append_images=others, duration=80, quality=45, method=6
     )
     print(
-        f"{100 * np.mean(sampled):.1f} % sampled, fill {np.mean(fill):.2f} dB, "
+        f"{100 * np.mean(sampled):.1f} % sampled, jitter {jitter}, fill {np.mean(fill):.2f} dB, "
         f"reconstructed {np.mean(ours):.2f} dB; {options.output.stat().st_size / 1e6:.2f} MB"
     )
 
