@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import uvicorn
 from test_viewer import HOST, hello, next_frame, run, serving, viewer, watch
 from viewing import (
     CHROMIUM,
@@ -21,7 +22,6 @@ from viewing import (
     WIDTH,
     chromium,
     make_catalog,
-    running_viewer,
 )
 
 import deepfovea
@@ -30,6 +30,7 @@ from deepfovea.gaze.live import POINTS, GazeRecording, read_calibration
 from deepfovea.gaze.live.sample import Reading
 from deepfovea.viewer import server
 from deepfovea.viewer.live import LiveViewing
+from deepfovea.viewer.server import make_app
 from deepfovea.viewer.session import Catalog
 
 QUIET = {"playing": False, "density": DISC}
@@ -213,27 +214,37 @@ def test_the_options_of_view(plain, folder, tmp_path, capsys, monkeypatch):
     assert record.read_text().count("\n") == 2
 
 
+@contextmanager
+def listening(catalog, folder):
+    """A real server in a thread; gives its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(make_app(catalog, folder), log_level="warning", lifespan="off")
+        one = uvicorn.Server(config)
+        thread = threading.Thread(target=one.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        finally:
+            one.should_exit = True
+            thread.join()
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path")
-def test_the_page_calibrates_with_five_targets(plain, folder, tmp_path):
+def test_the_page_calibrates_with_five_targets(tracked, tmp_path):
     """A simulated eye looks at whatever dot the page shows; the tracker's map is an affine one."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     at, stop = [0.5, 0.5], threading.Event()
 
     def track():
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             while not stop.wait(0.01):
                 look = {"x": 0.3 + 0.4 * at[0], "y": 0.2 + 0.5 * at[1]}
-                sender.sendto(json.dumps(look).encode(), ("127.0.0.1", port))
+                address = "127.0.0.1", tracked.live.gaze.port
+                sender.sendto(json.dumps(look).encode(), address)
 
     thread = threading.Thread(target=track)
     thread.start()
-    video, model = plain.videos["0"][0], folder / "tiny.safetensors"
-    words = [video, "--model", model, "--engine", "torch", "--gaze", f"udp:{port}"]
-    record = tmp_path / "gaze.csv"
     try:
-        with running_viewer(*words, "--record-gaze", record) as url, chromium() as browser:
+        with listening(tracked, tmp_path) as url, chromium() as browser:
             page = browser.new_page(reduced_motion="reduce")
             complaints = []
             page.add_init_script(  # less patience with the eye than 1.2 s a target
@@ -242,14 +253,17 @@ def test_the_page_calibrates_with_five_targets(plain, folder, tmp_path):
             page.on("pageerror", lambda error: complaints.append(str(error)))
             page.goto(url)
             page.locator("#tracker-state", has_text=re.compile("^[0-9]+ ms old")).wait_for()
+            latency = page.locator("#eye-to-photon", has_text=re.compile("^[0-9]+ ms, p95"))
+            latency.wait_for()  # sent without a time: from the arrival of the packet
+            assert 0 < int(latency.text_content().split()[0]) < 10_000
             with page.expect_download(timeout=60_000) as saved:
                 page.click("#calibrate")
                 while page.is_disabled("#calibrate"):
                     place = page.evaluate("""() => {
-                      const dot = document.querySelector(".target"), pane = pictures();
+                      const dot = document.querySelector(".target"), pane = picture();
                       return dot && [(parseFloat(dot.style.left) - pane.x) / pane.w,
                                      (parseFloat(dot.style.top) - pane.y) / pane.h];
-                      function pictures() {
+                      function picture() {
                         const {clientWidth: w, clientHeight: h} = document.querySelector("#stage");
                         const side = Math.min(w, h * 1.5);
                         return {x: (w - side) / 2, y: (h - side / 1.5) / 2, w: side, h: side / 1.5};
@@ -257,16 +271,12 @@ def test_the_page_calibrates_with_five_targets(plain, folder, tmp_path):
                     }""")
                     at[:] = place or at
             saved.value.save_as(tmp_path / "c.json")
-            assert re.match(r"0\.00° mean, 0\.\d\d° at most", page.text_content(
-                "#calibration-residual"))  # fmt: skip
-            assert read_calibration(tmp_path / "c.json")(0.4, 0.4) == pytest.approx(
-                (0.25, 0.4), abs=0.01
-            )
+            residual = page.text_content("#calibration-residual")
+            assert re.match(r"0\.00° mean, 0\.\d\d° at most", residual)
+            found = read_calibration(tmp_path / "c.json")
+            assert found(0.4, 0.4) == pytest.approx((0.25, 0.4), abs=0.01)
             page.uncheck("#follow-tracker")
             assert complaints == []
     finally:
         stop.set()
         thread.join()
-    rows = record.read_text().splitlines()
-    assert rows[0].startswith("time [s],x [norm],y [norm]")
-    assert len(rows) >= 2

@@ -62,11 +62,17 @@ class LiveViewing:
 
 
 def describe(look: Look) -> dict[str, Any]:
-    """What a frame's header says of the tracker."""
+    """What a frame's header says of the tracker.
+
+    ``taken_unix_ms``: when the eye was there, by the system's clock, which a browser on the same
+    computer reads too.
+    """
     sample = look.sample
+    to_unix = time.time() - time.perf_counter()
     return {
         "valid": sample is not None and sample.valid,
         "age_ms": None if sample is None else 1e3 * (look.seconds - sample.own_seconds),
+        "taken_unix_ms": None if sample is None else 1e3 * (sample.own_seconds + to_unix),
         "predicted": look.predicted,
     }
 

@@ -4,6 +4,8 @@ import { download } from "./track.js";
 
 const LOOK_MS = 1200; // at each target, before it is measured
 const SHOWN_EVERY_MS = 250;
+const WINDOW_MS = 10_000;
+const LOOPBACK = ["127.0.0.1", "localhost", "[::1]"];
 
 const element = (name, properties = {}, children = []) => {
   const made = Object.assign(document.createElement(name), properties);
@@ -20,6 +22,8 @@ export class Live {
     Object.assign(this, { stage, send, showStatus, degrees });
     this.card = null;
     this.shownAt = 0;
+    this.latencies = []; // [ms, from the eye to the refresh in ms] of each sample's first frame
+    this.lastTaken = 0;
   }
 
   // The server's greeting: hello.live is null without a tracker.
@@ -32,6 +36,10 @@ export class Live {
     this.button = element("button", { type: "button", id: "calibrate", textContent: "Calibrate" });
     this.button.onclick = () => this.calibrate();
     this.state = element("dd", { id: "tracker-state", textContent: "–" });
+    this.latency = element("dd", { id: "eye-to-photon", textContent: "–" });
+    this.latency.title = "From the tracker's time of the sample to the refresh of the first frame "
+      + "made with it, ten seconds, median and 95th percentile; on the server's computer only, "
+      + "whose clock both read";
     this.residual = element("dd", { id: "calibration-residual", textContent: "–" });
     const line = (name, value) =>
       element("div", {}, [element("dt", { textContent: name }), value]);
@@ -39,7 +47,7 @@ export class Live {
       element("h2", { id: "live-title", textContent: "Eye tracker" }),
       element("p", { className: "quiet", textContent: this.live.source }),
       element("dl", { className: "lines" }, [
-        line("newest sample", this.state), line("calibration", this.residual)]),
+        line("newest sample", this.state), line("eye to photon", this.latency), line("calibration", this.residual)]),
       element("div", { className: "fields" }, [
         element("label", { className: "check" }, [this.follow, " Follow it"]), this.button]),
     ]);
@@ -58,9 +66,20 @@ export class Live {
 
   // A frame was shown; header.live says what it was made with.
   add(header, now) {
-    if (!this.card || !header.live || now < this.shownAt + SHOWN_EVERY_MS) return;
+    if (!this.card || !header.live) return;
+    const { valid, age_ms: age, taken_unix_ms: taken } = header.live;
+    if (taken !== null && taken > this.lastTaken + 0.5) { // else another frame of the same sample
+      this.latencies.push([now, performance.timeOrigin + now - taken]);
+      this.lastTaken = taken;
+    }
+    if (now < this.shownAt + SHOWN_EVERY_MS) return;
     this.shownAt = now;
-    const { valid, age_ms: age } = header.live;
+    this.latencies = this.latencies.filter(([time]) => time > now - WINDOW_MS);
+    const sorted = this.latencies.map(([, ms]) => ms).sort((a, b) => a - b);
+    if (sorted.length && LOOPBACK.includes(location.hostname)) {
+      const [median, high] = [0.5, 0.95].map((q) => sorted[Math.floor(q * sorted.length)]);
+      this.latency.textContent = `${median.toFixed(0)} ms, p95 ${high.toFixed(0)} ms`;
+    }
     this.state.textContent = age === null ? "none yet"
       : `${valid ? "" : "eye lost, "}${age < 1000 ? `${age.toFixed(0)} ms` : `${(age / 1000).toFixed(1)} s`} old`;
   }
