@@ -81,6 +81,8 @@ OWNERS: dict[str, set[str]] = {
     "pylsl": {"gaze.live.lsl"},
     "pupil_labs": {"gaze.live.pupil"},
     "pythonosc": {"gaze.live.datagram"},
+    "scipy": {"evaluate.inpaint"},
+    "skimage": {"evaluate.inpaint"},
     "websockets": set(),
     "skvideo": set(),
 }

@@ -88,9 +88,7 @@ def run_demo(
         if jitter != "none":
             samples = samples_at_rest(truth, result.mask)
         for name in ("fill", "accumulate"):
-            method = BASELINES[name]
-            assert method is not None
-            frame, states[name] = method(
+            frame, states[name] = BASELINES[name].frames(
                 samples[None, None], result.mask[None, None], states.get(name)
             )
             frames[name] = frame[0, 0, :, :height, :width]

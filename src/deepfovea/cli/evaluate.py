@@ -71,7 +71,16 @@ def add(subcommands: Subcommands) -> None:
             "--baselines",
             default="fill,accumulate,bicubic-all",
             metavar="NAME,…",
-            help="methods that need no training",
+            help="methods that need no training; all; --list-baselines says what there is",
+        ),
+        parser.add_argument(
+            "--method",
+            action="append",
+            default=[],
+            type=named_folder,
+            metavar="NAME=FOLDER",
+            help="frames that another tool has made: in FOLDER a video or a folder of images named "
+            "as each clip; may be given several times",
         ),
         parser.add_argument(
             "--frames", type=positive, default=24, metavar="N", help="of every clip"
@@ -121,6 +130,12 @@ def add(subcommands: Subcommands) -> None:
         lines=_metric_lines,
         help="print them and exit",
     )
+    parser.add_argument(
+        "--list-baselines",
+        action=PrintAndExit,
+        lines=_baseline_lines,
+        help="print them and exit",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="everything, to render again")
     parser.add_argument(
         "--markdown",
@@ -146,6 +161,38 @@ def _metric_lines() -> Iterator[str]:
         missing = metric.unavailable(Settings())
         if missing:
             yield f"    unavailable: {missing}"
+
+
+def _baseline_lines() -> Iterator[str]:
+    from ..evaluate import BASELINES
+
+    for baseline in BASELINES.values():
+        yield f"{baseline.name}: {baseline.definition}"
+        missing = baseline.unavailable()
+        if missing:
+            yield f"    unavailable: {missing}"
+
+
+def named_folder(text: str) -> tuple[str, Path]:
+    """``NAME=FOLDER``."""
+    name, sign, folder = text.partition("=")
+    if not (name and sign and folder) or not name.isprintable() or "|" in name:
+        raise argparse.ArgumentTypeError(f"received {text!r:.100}, expected NAME=FOLDER")
+    return name, local_path(folder)
+
+
+def _baselines(options: argparse.Namespace) -> list[str]:
+    """The names of the baselines; of ``all`` those that are installed."""
+    from ..evaluate import BASELINES
+
+    names = comma_separated(options.baselines)
+    if "all" not in names:
+        return names
+    missing = {name: baseline.unavailable() for name, baseline in BASELINES.items()}
+    for name, reason in missing.items():
+        if reason:
+            print(f"baseline {name}: left out: {reason}", file=sys.stderr)
+    return [name for name, reason in missing.items() if not reason]
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -223,7 +270,7 @@ def _run(options: argparse.Namespace) -> Result:
     return evaluate(
         options.root,
         models,
-        comma_separated(options.baselines),
+        _baselines(options),
         Protocol(
             frames=options.frames,
             gaze=options.gaze
@@ -237,6 +284,7 @@ def _run(options: argparse.Namespace) -> Result:
             metrics=metrics,
             flow=options.flow,
         ),
+        others=dict(options.method),
         track=track,
         flow_weights=options.flow_weights,
         device=pick_device(options.device),

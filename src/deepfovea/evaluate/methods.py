@@ -1,21 +1,32 @@
-"""What is compared: generators, and three yardsticks that need no training."""
+"""What is compared: generators, baselines that need no training, and frames of other tools.
+
+A new baseline is a row of :data:`BASELINES`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from ..config import SCALE
+from ..config import SCALE, InputError
 from ..fill import accumulate, pull_push
 from ..flow import dis_flow
 from ..resample import upsample_bicubic
 from ..runtime.engine import Engine
-
-Method = Callable[[Tensor, Tensor, Any], tuple[Tensor, Any]]
-"""(samples [B,T,3,h,w], mask [B,T,1,h,w], state) -> frames [B,T,3,H,W], state."""
+from ..video import VIDEO_SUFFIXES, VideoReader
+from .clips import ReferenceClip
+from .inpaint import biharmonic_frames, griddata_frames, navier_stokes_frames, telea_frames
+from .low_rank import low_rank_frames
+from .taau import taau_frames
 
 
 def fill_frames(samples: Tensor, mask: Tensor, state: None = None) -> tuple[Tensor, None]:
@@ -29,43 +40,204 @@ def accumulate_frames(samples: Tensor, mask: Tensor, state: Any = None) -> tuple
     return upsample_bicubic(frames, SCALE), state
 
 
-BASELINES: dict[str, Method | None] = {
-    "fill": fill_frames,
-    "accumulate": accumulate_frames,
-    "bicubic-all": None,  # sees all low-resolution pixels, not the samples
+def bicubic_frames(samples: Tensor, mask: Tensor, state: None = None) -> tuple[Tensor, None]:
+    """Baseline ``bicubic-all``: bicubic ×4."""
+    return upsample_bicubic(samples, SCALE), None
+
+
+def lanczos_frames(samples: Tensor, mask: Tensor, state: None = None) -> tuple[Tensor, None]:
+    """Baseline ``lanczos-all``: Lanczos ×4 of three lobes, Pillow's, clamped to [0, 1]."""
+    height, width = (SCALE * side for side in samples.shape[-2:])
+    planes = [
+        np.asarray(
+            Image.fromarray(plane).resize((width, height), Image.Resampling.LANCZOS), np.float32
+        )
+        for plane in samples.cpu().float().flatten(0, 2).numpy()
+    ]
+    frames = torch.from_numpy(np.stack(planes)).to(samples)
+    return frames.view(*samples.shape[:3], height, width).clamp(0.0, 1.0), None
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A method that needs no training."""
+
+    name: str
+    definition: str
+    """What it does and whose method it is, in one line."""
+    frames: Callable[..., tuple[Tensor, Any]]
+    """(samples [B,T,3,h,w], mask [B,T,1,h,w], state) -> frames [B,T,3,H,W], state; with ``jitter``
+    or ``takes_motion``, motion and jitter after these, as a generator has them."""
+    sees: Literal["samples", "all"] = "samples"
+    """``all``: it is given all low-resolution pixels, not the samples."""
+    jitter: str = "none"
+    """How its own sampling grid is shifted, whatever the protocol says: see ``JITTERS``."""
+    takes_motion: bool = False
+    package: str = ""
+    """The module that it needs, of the extra ``benchmark``."""
+
+    def unavailable(self) -> str | None:
+        """None, or what is missing and which ``pip install`` mends it."""
+        if self.package and find_spec(self.package) is None:
+            return f"needs {self.package}, which is missing: pip install 'deepfovea[benchmark]'"
+        return None
+
+
+BASELINES: dict[str, Baseline] = {
+    baseline.name: baseline
+    for baseline in (
+        Baseline(
+            "fill",
+            "holes filled frame by frame by pull-push (Gortler et al. 1996), then bicubic x4",
+            fill_frames,
+        ),
+        Baseline(
+            "accumulate",
+            "samples carried along DIS flow or none, holes filled by pull-push, then bicubic x4",
+            accumulate_frames,
+            package="cv2",
+        ),
+        Baseline(
+            "telea",
+            "holes inpainted from their edges (Telea 2004, OpenCV), then bicubic x4",
+            telea_frames,
+            package="cv2",
+        ),
+        Baseline(
+            "navier-stokes",
+            "holes inpainted along isophotes (Bertalmio et al. 2001, OpenCV), then bicubic x4",
+            navier_stokes_frames,
+            package="cv2",
+        ),
+        Baseline(
+            "griddata-linear",
+            "linear interpolation on a Delaunay triangulation (SciPy), then bicubic x4",
+            griddata_frames,
+            package="scipy",
+        ),
+        Baseline(
+            "biharmonic",
+            "biharmonic inpainting (Damelin and Hoang 2018, scikit-image), then bicubic x4",
+            biharmonic_frames,
+            package="skimage",
+        ),
+        Baseline(
+            "low-rank",
+            "causal tensor completion, rank 16 (OLSTEC, Kasai 2016), then bicubic x4",
+            low_rank_frames,
+        ),
+        Baseline("bicubic-all", "all low-resolution pixels, bicubic x4", bicubic_frames, "all"),
+        Baseline(
+            "lanczos-all",
+            "all low-resolution pixels, Lanczos x4 of three lobes (Pillow)",
+            lanczos_frames,
+            "all",
+        ),
+        Baseline(
+            "taau-all",
+            "all low-resolution pixels on a grid with Halton jitter, temporal upscaling with a "
+            "clipped history (Yang et al. 2020)",
+            taau_frames,
+            "all",
+            jitter="halton",
+            takes_motion=True,
+            package="cv2",
+        ),
+    )
 }
+"""Every baseline by its name, in the order of the tables."""
+
+DEFAULT_BASELINES = ("fill", "accumulate", "bicubic-all")
+
+SEES_ALL = tuple(name for name, baseline in BASELINES.items() if baseline.sees == "all")
+"""Names of the baselines that are given all low-resolution pixels."""
 
 
-def takes_jitter(method: Method | None) -> bool:
-    """Whether a method can be told that the sampling grid is shifted."""
-    return isinstance(method, Engine) and method.network.takes_jitter
+@dataclass(frozen=True)
+class FramesFrom:
+    """Frames that another tool has made: a video or a folder of images for every clip."""
+
+    folder: Path
+
+    def find(self, clip: str) -> Path:
+        """The frames of a clip: of its name, with this suffix, another one or none.
+
+        Raises:
+            InputError: there are none.
+        """
+        path = self.folder / clip
+        stem = path.with_suffix("") if path.suffix.lower() in VIDEO_SUFFIXES else path
+        for candidate in (path, stem, *(Path(f"{stem}{s}") for s in sorted(VIDEO_SUFFIXES))):
+            if candidate.exists():
+                return candidate
+        raise InputError(
+            f"--method: received {self.folder} without frames of {clip}; expected a video or a "
+            f"folder of images {stem.relative_to(self.folder)} in it"
+        )
+
+    def frames(self, clip: ReferenceClip) -> Iterator[Tensor]:
+        """Frames [3, H, W] in [0, 1], as many as the clip has, cropped as the clip is.
+
+        Raises:
+            InputError: of another size, or too few.
+        """
+        path, size = self.find(clip.name), clip.frames.shape[1:3]
+        count = 0
+        with VideoReader(path) as reader:
+            if (reader.height, reader.width) not in (size, (clip.height, clip.width)):
+                raise InputError(
+                    f"{path}: received frames of {reader.width}x{reader.height} pixels, expected "
+                    f"{size[1]}x{size[0]}, the size of the clip"
+                )
+            for frame in islice(reader, len(clip.frames)):
+                count += 1
+                pixels = np.ascontiguousarray(frame.image[: size[0], : size[1], :3])
+                yield torch.from_numpy(pixels).permute(2, 0, 1).float() / 255.0
+        if count < len(clip.frames):
+            raise InputError(
+                f"{path}: received {count} frames, expected {len(clip.frames)}, those of the clip"
+            )
+
+
+Method: TypeAlias = Engine | Baseline | FramesFrom
+
+
+def jitter_of(method: Method, of_protocol: str) -> str:
+    """How the grid is shifted from which a method is sampled, one of ``JITTERS``."""
+    if isinstance(method, Baseline):
+        return method.jitter
+    told = isinstance(method, Engine) and method.network.takes_jitter
+    return of_protocol if told else "none"
 
 
 def run_method(
-    method: Method | None,
+    method: Engine | Baseline,
     low: Tensor,
     mask: Tensor,
     device: str | torch.device = "cpu",
     jitter: Tensor | None = None,
+    motion: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """A clip through a method, in constant memory, the state carried.
 
     Args:
-        method: None is ``bicubic-all``.
+        method: what makes the frames.
         low: [T, 3, h, w], all low-resolution pixels.
         mask: [T, 1, h, w], 1 where sampled.
         device: where the method runs.
         jitter: [T, 2], see :class:`deepfovea.generators.Generator`; for methods that take it.
+        motion: [T, 2, h, w], likewise.
 
     Yields:
         T frames [3, H, W] on the CPU, as the method left them, which may be beyond [0, 1]. A
         last group of frames that is too short for the method is filled with its last one.
     """
-    if method is None:
-        for frame in low:
-            yield upsample_bicubic(frame.to(device), SCALE).cpu()
-        return
-    group, state = method.frames_per_step if isinstance(method, Engine) else 1, None
+    call, group = (
+        (method.frames, 1) if isinstance(method, Baseline) else (method, method.frames_per_step)
+    )
+    if isinstance(method, Baseline) and method.sees == "all":
+        mask = torch.ones_like(mask)
+    state = None
     for start in range(0, len(low), group):
         here, known = (x[start : start + group] for x in (low, mask))
         count = len(here)
@@ -74,10 +246,25 @@ def run_method(
                 torch.cat([x, x[-1:].expand(group - count, -1, -1, -1)]) for x in (here, known)
             )
         samples, known = (here * known)[None].to(device), known[None].to(device)
+        given = {
+            name: x[None, start : start + group].to(device)
+            for name, x in (("motion", motion), ("jitter", jitter))
+            if x is not None
+        }
         with torch.inference_mode():
-            if jitter is None:
-                frames, state = method(samples, known, state)
-            else:
-                shifts = jitter[None, start : start + group].to(device)
-                frames, state = method(samples, known, state, None, shifts)  # type: ignore[call-arg]
+            frames, state = call(samples, known, state, **given)
         yield from frames[0, :count].cpu()
+
+
+def baselines_by_name(names: Sequence[str]) -> dict[str, Method]:
+    """The baselines of these names.
+
+    Raises:
+        InputError: an unknown one, or one that needs a package that is missing.
+    """
+    for name in names:
+        if name not in BASELINES:
+            raise InputError(f"unknown baseline {name!r}: expected one of {sorted(BASELINES)}")
+        if missing := BASELINES[name].unavailable():
+            raise InputError(f"baseline {name}: {missing}")
+    return {name: BASELINES[name] for name in names}

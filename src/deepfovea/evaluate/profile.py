@@ -14,10 +14,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ..fovea import sample
+from ..fovea import jitter_sequence, sample
 from ..runtime.engine import load_engine
 from ..runtime.fresh_process import call_in_fresh_process, peak_memory_mib, reset_peak_memory
-from .methods import BASELINES, run_method
+from .methods import BASELINES, jitter_of, run_method
 from .result import Cost
 
 HEIGHT, WIDTH = 192, 256
@@ -47,7 +47,7 @@ def measure_here(name: str, device: str, engine: str, seconds: float) -> dict[st
     model = None
     if name not in BASELINES:
         model = load_engine(name, engine, device, in_background=False)
-    method: Any = model or BASELINES[name]
+    method = model or BASELINES[name]
     first = 2 if model and model.name != "torch" else 1  # that counts
     group = model.frames_per_step if model else 1
     # Smooth shapes that move two pixels per frame: the baselines' optical flow has work to do.
@@ -57,7 +57,8 @@ def measure_here(name: str, device: str, engine: str, seconds: float) -> dict[st
     gaze = torch.tensor([(WIDTH - 1) / 2, (HEIGHT - 1) / 2]).expand(1, len(low), 2)
     _, mask = sample(low[None], gaze)
     before = reset_peak_memory(device)
-    frames = run_method(method, low, mask[0], device)
+    jitter = jitter_sequence(jitter_of(method, "none"), 0, len(low))
+    frames = run_method(method, low, mask[0], device, jitter)
     wall: list[float] = []
     processor: list[float] = []
     while len(wall) < first + 2 or (sum(wall[first:]) < seconds and len(wall) < CALLS + first):

@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from ..config import InputError
 from ..metrics import METRICS
+from .methods import SEES_ALL
 from .result import COLUMNS, Cost, Result, Row
 
 BEGIN_MARK, END_MARK = "<!-- deepfovea evaluate: begin -->", "<!-- deepfovea evaluate: end -->"
@@ -80,8 +81,7 @@ def to_markdown(result: Result) -> str:
     means, methods = result.means(), result.methods
     clips = len(result.clips)
     parts = [
-        f"Means over {clips} clip{'s' * (clips > 1)}. `bicubic-all` sees all low-resolution "
-        "pixels, the other methods only the samples. The best of those is bold.",
+        f"Means over {clips} clip{'s' * (clips > 1)}. {_who_sees_all(methods)}",
         _by_method(means, [name for name in OVERVIEW if _present(means, name)]),
     ]
     if _present(means, "e_warp_original"):
@@ -120,7 +120,7 @@ def shortfalls(result: Result, model: str) -> list[str]:
     """Where a model is behind a baseline, in words; a line per baseline."""
     means, lines = result.means(), []
     psnr = {(row.clip, row.method): row.psnr for row in result.rows}
-    for baseline in result.protocol["baselines"]:
+    for baseline in (*result.protocol["baselines"], *result.protocol.get("others", ())):
         theirs = means[baseline]
         behind = [
             f"{COLUMNS[name].label} {_cell(mine, name)} against {_cell(theirs[name], name)}"
@@ -158,6 +158,18 @@ def insert_tables(document: str, tables: str) -> str:
     return f"{before}{BEGIN_MARK}\n\n{tables}\n\n{END_MARK}{after}"
 
 
+def _who_sees_all(methods: Sequence[str]) -> str:
+    all_pixels = [f"`{name}`" for name in methods if name in SEES_ALL]
+    if not all_pixels:
+        return "The best is bold."
+    some, last = ", ".join(all_pixels[:-1]), all_pixels[-1]
+    names = f"{some} and {last} see" if some else f"{last} sees"
+    return (
+        f"{names} all low-resolution pixels, the other methods only the samples. "
+        "The best of those is bold."
+    )
+
+
 def _present(means: Mapping[str, Mapping[str, float]], name: str) -> bool:
     return any(name in mean for mean in means.values())
 
@@ -180,10 +192,10 @@ def _by_method(
         cells = []
         for name in names:
             value = mean.get(name)
-            rivals = [m[name] for k, m in means.items() if k != "bicubic-all" and name in m]
+            rivals = [m[name] for k, m in means.items() if k not in SEES_ALL and name in m]
             best = (
                 bold
-                and method != "bicubic-all"
+                and method not in SEES_ALL
                 and value is not None
                 and len(rivals) > 1
                 and not any(_is_better(rival, value, name) for rival in rivals)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from ..video import find_videos
 from . import profile
 from .clips import ReferenceClip, Unreadable, read_all
 from .contact_sheets import Panels
-from .methods import BASELINES, Method
+from .methods import BASELINES, FramesFrom, Method, baselines_by_name
 from .result import COLUMNS, ECCENTRICITY_BIN, METRIC_GROUPS, Protocol, Result, Row
 from .score import score_clip
 
@@ -34,6 +35,7 @@ def evaluate(
     baselines: Sequence[str],
     protocol: Protocol = Protocol(),  # noqa: B008, it is a value
     *,
+    others: Mapping[str, Path] = MappingProxyType({}),
     track: Callable[[ReferenceClip], GazeTrack] = lambda clip: center(),
     flow_weights: Path | None = None,
     device: str | torch.device = "cpu",
@@ -55,7 +57,9 @@ def evaluate(
     Args:
         root: folder that holds videos or folders of images, at any depth.
         models: names or paths, see :func:`deepfovea.load`.
-        baselines: of :data:`BASELINES`.
+        baselines: of :data:`deepfovea.evaluate.methods.BASELINES`.
+        others: folders of frames that other tools have made, by the name that they get: a video
+            or a folder of images for every clip, named as the clip is.
         protocol: what decides the figures.
         track: where the eye looks in a clip; ``protocol.gaze`` is only its description.
         flow_weights: of the estimator ``protocol.flow``.
@@ -73,12 +77,15 @@ def evaluate(
     """
     log = on_note or (lambda line: None)
     rank, processes = _rank_and_world_size()  # also selects the GPU, where there are several
-    methods, engines = _methods(models, baselines, device, engine)
+    methods, engines = _methods(models, baselines, others, device, engine)
     root_name = root.resolve().name
     videos = [
         (video, root_name if video == root else video.relative_to(root).as_posix())
         for video in find_videos(root)
     ]
+    for other in (method for method in methods.values() if isinstance(method, FramesFrom)):
+        for _, name in videos:
+            other.find(name)  # before anything is computed
     settings = Settings(protocol.flow, flow_weights, protocol.fov_deg, str(device))
     metrics, unavailable = _metrics(protocol, settings)
     for line in unavailable if rank == 0 else []:
@@ -108,13 +115,15 @@ def evaluate(
         raise InputError(f"{root}: no clip can be used; {failed[0][0]}: {failed[0][1]}")
     costs, unmeasured = {}, []
     for name in methods if "cost" in protocol.metrics and rank == 0 else ():
+        if name in others:
+            continue
         try:
             costs[name] = profile.measure(name, str(device), engines.get(name, "torch"))
         except RuntimeError as error:
             unmeasured.append(f"{name}: its cost could not be measured: {error}")
             log(unmeasured[-1])
     return Result(
-        _protocol_record(root_name, baselines, protocol, metrics, settings, engines),
+        _protocol_record(root_name, baselines, tuple(others), protocol, metrics, settings, engines),
         rows,
         [*unavailable, *(line for _, line in notes), *unmeasured],
         [f"{name}: {reason}" for name, reason in failed],
@@ -123,13 +132,14 @@ def evaluate(
 
 
 def _methods(
-    models: Sequence[str], baselines: Sequence[str], device: str | torch.device, engine: str
-) -> tuple[dict[str, Method | None], dict[str, str]]:
+    models: Sequence[str],
+    baselines: Sequence[str],
+    others: Mapping[str, Path],
+    device: str | torch.device,
+    engine: str,
+) -> tuple[dict[str, Method], dict[str, str]]:
     """All methods by name, and the engines of the models among them."""
-    for name in baselines:
-        if name not in BASELINES:
-            raise InputError(f"unknown baseline {name!r}: expected one of {sorted(BASELINES)}")
-    methods: dict[str, Method | None] = {name: BASELINES[name] for name in baselines}
+    methods = baselines_by_name(baselines)
     engines: dict[str, str] = {}
     for name in models:
         network = load_engine(name, engine, device, in_background=False)
@@ -140,6 +150,14 @@ def _methods(
             )
         methods[name] = network
         engines[name] = network.name
+    for name, folder in others.items():
+        if name in methods:
+            raise InputError(
+                f"--method: received the name {name!r:.100} of a model or baseline; choose another"
+            )
+        if not folder.is_dir():
+            raise InputError(f"--method: received {folder}, expected a folder of frames")
+        methods[name] = FramesFrom(folder)
     if not methods:
         raise InputError("no methods: received neither models nor baselines, expected at least one")
     return methods, engines
@@ -231,6 +249,7 @@ def _gather(
 def _protocol_record(
     data: str,
     baselines: Sequence[str],
+    others: Sequence[str],
     protocol: Protocol,
     metrics: Sequence[Metric],
     settings: Settings,
@@ -250,6 +269,11 @@ def _protocol_record(
         "data": data,
         "models": {name: digest(checkpoint.resolve_path(name)) for name in engines},
         "baselines": list(baselines),
+        "others": list(others),
+        "methods": {
+            name: BASELINES[name].definition if name in BASELINES else "frames of another tool"
+            for name in (*baselines, *others)
+        },
         **asdict(protocol),
         "flow_weights": digest(settings.flow_weights) if settings.flow_weights else None,
         "reduction": f"bilinear /{SCALE}, no antialiasing",

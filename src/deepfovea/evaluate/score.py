@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -25,13 +25,13 @@ from ..metrics.pixel import squared_error
 from ..metrics.regions import upsample_nearest
 from . import contact_sheets
 from .clips import ReferenceClip
-from .methods import Method, run_method, takes_jitter
+from .methods import FramesFrom, Method, jitter_of, run_method
 from .result import COLUMNS, ECCENTRICITY_BIN, Protocol, Row
 
 
 def score_clip(
     clip: ReferenceClip,
-    methods: Mapping[str, Method | None],
+    methods: Mapping[str, Method],
     track: GazeTrack,
     protocol: Protocol,
     metrics: Sequence[Metric],
@@ -80,19 +80,17 @@ def score_clip(
         )
 
     used = {metric.scope for metric in metrics}
-    jitter = jitter_sequence(protocol.jitter, 0, count)
-    jittered = [
-        name for name, method in methods.items() if jitter is not None and takes_jitter(method)
-    ]
-    outputs = {
-        name: run_method(method, low, mask, settings.device) for name, method in methods.items()
-    }
-    if jitter is not None:
-        shifted = clip.low(jitter)
-        outputs |= {
-            name: run_method(methods[name], shifted, mask, settings.device, jitter)
-            for name in jittered
-        }
+    kinds = {name: jitter_of(method, protocol.jitter) for name, method in methods.items()}
+    jitters = {kind: jitter_sequence(kind, 0, count) for kind in {"none", *kinds.values()}}
+    grids = {kind: low if kind == "none" else clip.low(jitters[kind]) for kind in jitters}
+
+    def output(name: str) -> Iterator[Tensor]:
+        method, kind = methods[name], kinds[name]
+        if isinstance(method, FramesFrom):
+            return method.frames(clip)
+        return run_method(method, grids[kind], mask, settings.device, jitters[kind])
+
+    outputs = {name: output(name) for name in methods}
     accumulators = {name: MetricAccumulator(metrics) for name in methods}
     ring_width = ECCENTRICITY_BIN[protocol.density.unit]
     sheet_rows = contact_sheets.ROWS_PER_SHEET
@@ -103,17 +101,20 @@ def score_clip(
         references = {
             scope: reference(scope, *span) for scope, span in spans.items() if scope in used
         }
-        of_jittered = references
-        if jitter is not None:  # the same frames, and what was computed of them, sampled elsewhere
-            of_jittered = {
+        sampled_on = {  # the same frames, and what was computed of them, by the grid
+            kind: references
+            if jitter is None
+            else {
                 scope: replace(there, jitter=jitter[slice(*spans[scope])])
                 for scope, there in references.items()
             }
+            for kind, jitter in jitters.items()
+        }
         truth = references["frame"].frames[0]
         rings = (references["frame"].eccentricity[0] // ring_width).long()
         frames = {name: next(outputs[name]) for name in methods}
         for name, frame in frames.items():
-            known = of_jittered if name in jittered else references
+            known = sampled_on[kinds[name]]
             accumulators[name].add(frame, known, upsample_nearest(rings, SCALE))
         if sheet and t in on_sheet:
             x, y = gaze_px[t].tolist()

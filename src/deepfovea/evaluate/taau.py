@@ -1,0 +1,140 @@
+"""Baseline ``taau-all``: temporal upscaling of all low-resolution pixels on a jittered grid.
+
+What renderers ship without a network (Unreal's TAAU, AMD's FSR 2), as the survey of Yang, Liu and
+Salvi 2020, "A survey of temporal antialiasing techniques", describes it: the history has the output
+resolution; it is warped along the motion, clipped to the colours around each pixel of the new frame
+(variance clipping, Salvi 2016, "An excursion in temporal supersampling"), and blended with the new
+frame by how near its samples are to the output pixel.
+
+Renderers know the motion. In a video, where it is not given, it is the better of standing still and
+DIS flow, as in ``accumulate``.
+
+Legend: h, w low resolution; H, W high resolution, H = 4h. Places are (x, y).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..config import SCALE
+from ..flow import backward_warp, dis_flow
+from ..resample import bilinear_sample, pixel_grid, upsample_bilinear
+
+CLIP_SIGMAS = 1.25
+"""γ of the variance clipping; Salvi 2016 recommends 0.75 to 1.25."""
+FALLOFF = 1.0
+"""Weight exp(-d²) of a sample at d output pixels. Karis 2014, "High-quality temporal
+supersampling", has 2.29; a sample is the mean of 2 × 2 output pixels here and reaches farther."""
+MIN_WEIGHT = 0.02
+"""Of the new frame where no sample is near: it is all there is where the history is empty."""
+MAX_HISTORY = 0.3
+"""Weight that the history may have: a new frame has 0.2 in the mean, and motion is never exact."""
+WINDOW = 9
+"""Side in low-resolution pixels of the square in which the two candidates of motion compete."""
+MOVES = 0.5
+"""Share of the error of standing still that flow must stay below: a shifted grid alone makes frames
+of a still scene differ, and flow explains some of that away."""
+
+YCOCG = ((0.25, 0.5, 0.25), (0.5, 0.0, -0.5), (-0.25, 0.5, -0.25))
+"""RGB to luma, orange and green chroma (Malvar and Sullivan 2003)."""
+
+
+class History(NamedTuple):
+    """color [B,3,H,W]; weight [B,1,H,W], samples that it counts for; low [B,3,h,w], the frame."""
+
+    color: Tensor
+    weight: Tensor
+    low: Tensor
+
+
+def taau_frames(
+    samples: Tensor,
+    mask: Tensor,
+    state: Any = None,
+    motion: Tensor | None = None,
+    jitter: Tensor | None = None,
+) -> tuple[Tensor, Any]:
+    """All pixels [B,T,3,h,w] (the mask is not used) -> frames [B,T,3,H,W] and the history.
+
+    Args:
+        motion: [B, T, 2, h, w], see :class:`deepfovea.generators.Generator`; None: estimated.
+        jitter: [B, T, 2], likewise; None: the grid rests, and little is gained.
+    """
+    frames, history = [], state
+    for t in range(samples.shape[1]):
+        offset = samples.new_zeros(len(samples), 2) if jitter is None else jitter[:, t]
+        given = None if motion is None else motion[:, t]
+        history = _step(samples[:, t], offset, given, history)
+        frames.append(history.color.clamp(0.0, 1.0))
+    return torch.stack(frames, 1), history
+
+
+def _step(frame: Tensor, offset: Tensor, given: Tensor | None, history: History | None) -> History:
+    height, width = (SCALE * side for side in frame.shape[-2:])
+    shift = offset[..., None, None].to(frame)  # [B, 2, 1, 1]
+    # Where each output pixel lies among the samples, low-resolution pixels.
+    places = (pixel_grid(frame, height, width) + 0.5) / SCALE - 0.5 - shift
+    color = bicubic_sample(places, frame)
+    distance = SCALE * (places - places.round())
+    weight = torch.exp(-FALLOFF * distance.square().sum(1, keepdim=True)) + MIN_WEIGHT
+    rest = bicubic_sample(pixel_grid(frame, *frame.shape[-2:]) - shift, frame)
+    if history is None:
+        return History(color, weight, rest)
+    if given is None:
+        large = SCALE * upsample_bilinear(_motion(history.low, rest), SCALE)
+    else:  # at the places of the samples
+        large = SCALE * bilinear_sample(places, given)
+    source = pixel_grid(frame, height, width) + large
+    size = frame.new_tensor([width, height])[:, None, None]
+    inside = ((source > -0.5) & (source < size - 0.5)).all(1, keepdim=True)
+    past = torch.cat([history.color, history.weight], 1)
+    past = bicubic_sample(source, past)
+    kept = past[:, 3:].clamp(0.0, MAX_HISTORY) * inside
+    clipped = _clip(past[:, :3], frame, places)
+    total = kept + weight
+    return History((kept * clipped + weight * color) / total, total, rest)
+
+
+def _motion(previous: Tensor, current: Tensor) -> Tensor:
+    """The better of standing still and DIS flow, [B, 2, h, w]."""
+    flow = dis_flow(previous, current)
+
+    def error(image: Tensor) -> Tensor:
+        wrong = (image - current).square().mean(1, keepdim=True)
+        return F.avg_pool2d(wrong, WINDOW, 1, WINDOW // 2, count_include_pad=False)
+
+    moves = error(backward_warp(previous, flow)) < MOVES * error(previous)
+    return flow * moves
+
+
+def _clip(past: Tensor, frame: Tensor, places: Tensor) -> Tensor:
+    """The history [B,3,H,W] within the colours of the 3 × 3 samples around each place, in YCoCg."""
+    matrix = past.new_tensor(YCOCG)
+    small = torch.einsum("cd,bdhw->bchw", matrix, frame)
+    around = F.pad(small, (1, 1, 1, 1), mode="replicate")
+    mean = F.avg_pool2d(around, 3, 1)
+    deviation = (F.avg_pool2d(around.square(), 3, 1) - mean.square()).clamp(min=0.0).sqrt()
+    bounds = torch.cat([mean - CLIP_SIGMAS * deviation, mean + CLIP_SIGMAS * deviation], 1)
+    low, high = _nearest(places, bounds).chunk(2, 1)
+    inside = torch.einsum("cd,bdhw->bchw", matrix, past).clamp(low, high)
+    return torch.einsum("cd,bdhw->bchw", torch.linalg.inv(matrix), inside)
+
+
+def _grid(places: Tensor, height: int, width: int) -> Tensor:
+    x, y = torch.split(2.0 * places + 1.0, 1, 1)
+    return (torch.cat([x / width, y / height], 1) - 1.0).permute(0, 2, 3, 1)
+
+
+def _nearest(places: Tensor, image: Tensor) -> Tensor:
+    grid = _grid(places, *image.shape[-2:])
+    return F.grid_sample(image, grid, "nearest", "border", align_corners=False)
+
+
+def bicubic_sample(places: Tensor, image: Tensor) -> Tensor:
+    """The image [B, C, h, w] at the places [B, 2, H, W], bicubic, the border repeated."""
+    grid = _grid(places, *image.shape[-2:])
+    return F.grid_sample(image, grid, "bicubic", "border", align_corners=False)

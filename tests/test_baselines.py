@@ -1,0 +1,176 @@
+"""Claims about the methods that need no training, and about frames of other tools."""
+
+import importlib.util
+
+import media
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deepfovea.cli import main
+from deepfovea.config import InputError
+from deepfovea.evaluate import BASELINES, Protocol, evaluate
+from deepfovea.evaluate.inpaint import _biharmonic, _griddata
+from deepfovea.evaluate.low_rank import complete
+from deepfovea.evaluate.methods import FramesFrom, lanczos_frames, run_method
+from deepfovea.fovea import downsample, jitter_sequence
+from deepfovea.metrics.pixel import psnr
+from deepfovea.resample import upsample_bicubic
+from deepfovea.toy_renderer import ToyRenderer
+
+FILLS = ("fill", "accumulate", "telea", "navier-stokes", "griddata-linear", "biharmonic")
+
+
+def mask_of(frames, height, width, share=0.3):
+    draws = torch.rand(frames, 1, height, width, generator=torch.Generator().manual_seed(0))
+    return (draws < share).float()
+
+
+@pytest.mark.parametrize("name", [*FILLS, "low-rank"])
+def test_what_has_one_colour_is_filled_with_it(name):
+    color = torch.tensor([0.2, 0.4, 0.8])[:, None, None]
+    low = color.expand(2, 3, 16, 20)
+    frames = torch.stack(list(run_method(BASELINES[name], low, mask_of(2, 16, 20))))
+    assert frames.shape == (2, 3, 64, 80)
+    assert (frames - color).abs().max() < 0.02, float((frames - color).abs().max())
+
+
+@pytest.mark.parametrize("name", [*FILLS, "low-rank"])
+@pytest.mark.parametrize("known", [0, 1, 2])
+def test_a_frame_with_hardly_a_sample_is_filled_all_the_same(name, known):
+    mask = torch.zeros(2, 1, 12, 16)
+    mask[:, 0, 5, :known] = 1.0
+    frames = torch.stack(list(run_method(BASELINES[name], torch.full((2, 3, 12, 16), 0.6), mask)))
+    assert torch.isfinite(frames).all()
+
+
+@pytest.mark.parametrize(("fill", "most"), [(_griddata, 1e-5), (_biharmonic, 0.05)])
+def test_a_plane_is_continued_between_its_samples(fill, most):
+    y, x = np.mgrid[:20, :24]
+    plane = np.stack([0.02 * x + 0.01 * y, 0.9 - 0.03 * x, 0.04 * y], -1).astype(np.float32)
+    known = mask_of(1, 20, 24)[0, 0].numpy() > 0
+    known[[0, 0, -1, -1], [0, -1, 0, -1]] = True  # the hull is the whole frame
+    filled = fill(np.where(known[..., None], plane, 0.0).astype(np.float32), known)
+    assert abs(filled - plane).max() < most, abs(filled - plane).max()
+
+
+def test_low_rank_completes_a_tensor_of_low_rank_and_learns_over_time():
+    """OLSTEC's own experiment: a slow change of three components, a quarter of it seen."""
+    random = torch.Generator().manual_seed(1)
+    a, b = (torch.rand(side, 3, generator=random, dtype=torch.float64) for side in (40, 50))
+    factors, errors = None, []
+    for t in range(25):
+        gamma = torch.rand(3, 3, generator=random, dtype=torch.float64) / 3
+        truth = torch.einsum("sr,hr,wr->shw", gamma, a, b)
+        known = mask_of(25, 40, 50, 0.25)[t, 0].double()
+        guess, factors = complete(truth * known, known, factors)
+        errors.append(float((guess - truth).square().mean().sqrt() / truth.std()))
+    assert errors[0] > 0.2
+    assert max(errors[-5:]) < 0.03
+
+
+@pytest.mark.parametrize("name", ["low-rank", "taau-all"])
+def test_a_clip_at_once_equals_the_clip_frame_by_frame(name):
+    low = torch.rand(3, 3, 16, 20, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(3, 1, 16, 20) if name == "taau-all" else mask_of(3, 16, 20)
+    whole, _ = BASELINES[name].frames((low * mask)[None], mask[None], None)
+    one_by_one = torch.stack(list(run_method(BASELINES[name], low, mask)))
+    assert torch.equal(whole[0], one_by_one)
+
+
+def still_scene(seed, frames):
+    texture = torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(seed))
+    large = torch.nn.functional.interpolate(texture, scale_factor=2, mode="bicubic")
+    return large.clamp(0, 1).expand(frames, -1, -1, -1)
+
+
+def taau(truth, motion=None):
+    jitter = jitter_sequence("halton", 0, len(truth))
+    low = torch.stack([downsample(f, 4, j) for f, j in zip(truth, jitter, strict=True)])
+    mask = torch.zeros(len(low), 1, *low.shape[-2:])  # what is sampled does not matter to it
+    return torch.stack(list(run_method(BASELINES["taau-all"], low, mask, "cpu", jitter, motion)))
+
+
+def test_temporal_upscaling_starts_as_bicubic_and_gathers_what_the_jitter_shows():
+    truth = still_scene(0, 17)
+    low = downsample(truth[:1])
+    first = next(run_method(BASELINES["taau-all"], low, torch.ones(1, 1, 24, 32)))
+    assert torch.allclose(first, upsample_bicubic(low)[0], atol=1e-4)
+    gained = psnr(taau(truth)[-1], truth[-1]) - psnr(upsample_bicubic(low)[0], truth[0])
+    assert gained > 1.5  # dB, of a scene of pure noise
+
+
+def test_temporal_upscaling_forgets_what_a_cut_has_replaced():
+    truth = torch.cat([still_scene(0, 12), still_scene(1, 1)])
+    alone = taau(still_scene(1, 13))[0]
+    assert psnr(taau(truth)[-1], truth[-1]) > psnr(alone, truth[-1]) - 1.5
+
+
+def test_temporal_upscaling_follows_the_motion_that_is_given():
+    scene = ToyRenderer(24, 32, speed=0.3)
+    jitter = jitter_sequence("halton", 0, 12)
+    truth = torch.from_numpy(np.stack([scene.truth(t) for t in range(12)]))
+    pairs = [(t, tuple(offset.tolist())) for t, offset in enumerate(jitter)]
+    motion = torch.from_numpy(np.stack([scene.motion(t, offset) for t, offset in pairs]))
+    bicubic = psnr(upsample_bicubic(downsample(truth[6:])), truth[6:]).mean()
+    told, still = (psnr(taau(truth, m)[6:], truth[6:]).mean() for m in (motion, 0 * motion))
+    assert told > bicubic + 0.5
+    assert told > still + 1.0
+
+
+def test_lanczos_keeps_a_ramp():
+    ramp = torch.linspace(0.1, 0.9, 20).expand(1, 1, 3, 16, 20)
+    frames, _ = lanczos_frames(ramp, ramp[:, :, :1])
+    step = frames[..., 16:-16].diff(dim=-1)
+    assert (step - 0.8 / 19 / 4).abs().max() < 2e-3
+
+
+def test_baselines_that_miss_a_package_say_which_one(tmp_path, monkeypatch, capsys):
+    media.write_video(tmp_path / "clip.mp4", media.moving(2, 32, 40))
+    find = importlib.util.find_spec
+    for module in ("methods",):
+        monkeypatch.setattr(
+            f"deepfovea.evaluate.{module}.find_spec",
+            lambda name: None if name == "scipy" else find(name),
+        )
+    words = ["evaluate", str(tmp_path), "--models=", "--metrics=psnr", "--frames=1"]
+    assert main([*words, "--baselines=griddata-linear"]) == 2
+    error = capsys.readouterr().err
+    assert "griddata-linear: needs scipy" in error
+    assert "pip install 'deepfovea[benchmark]'" in error
+    assert main([*words, "--baselines=all"]) == 0
+    found = capsys.readouterr()
+    assert "griddata-linear: left out: needs scipy" in found.err
+    assert "| lanczos-all |" in found.out
+
+
+def test_frames_of_another_tool_are_scored_as_they_are(tmp_path, capsys):
+    """The original scores 100 dB; an image of known error what the error says."""
+    clips, theirs = tmp_path / "clips", tmp_path / "theirs"
+    clips.mkdir()
+    images = media.moving(3, 41, 54)
+    media.write_video(clips / "a.mkv", images, pix_fmt="yuv444p", codec="ffv1")
+    first = evaluate(clips, [], ["fill"], Protocol(3, metrics=()), others={"same": clips})
+    assert {row.method: row.psnr for row in first.rows}["same"] == 100.0
+    (theirs / "a").mkdir(parents=True)
+    for t, image in enumerate(images):
+        wrong = np.where(image > 127, image - 10, image + 10).astype(np.uint8)
+        Image.fromarray(wrong[:40, :52]).save(theirs / "a" / f"{t}.png")  # cropped as the clip is
+    words = ["evaluate", str(clips), "--models=", "--baselines=fill", "--metrics=psnr"]
+    assert main([*words, "--frames=3", f"--method=tool={theirs}"]) == 0
+    assert "| tool | 28.1" in capsys.readouterr().out  # 20 log10(25.5), less what YUV rounds
+    for name, folder, complaint in (
+        ("fill", theirs, "'fill' of a model or baseline"),
+        ("tool", tmp_path, "without frames of a.mkv; expected a video or a folder of images a"),
+        ("tool", tmp_path / "none", "expected a folder of frames"),
+    ):
+        with pytest.raises(InputError, match=complaint):
+            evaluate(clips, [], ["fill"], Protocol(3, metrics=()), others={name: folder})
+    (theirs / "a" / "2.png").unlink()
+    with pytest.raises(InputError, match="received 2 frames, expected 3"):
+        evaluate(clips, [], [], Protocol(3, metrics=()), others={"tool": theirs})
+    Image.new("RGB", (30, 20)).save(theirs / "a" / "0.png")
+    with pytest.raises(InputError, match=r"0\.png|30x20"):
+        evaluate(clips, [], [], Protocol(3, metrics=()), others={"tool": theirs})
+    assert isinstance(FramesFrom(theirs).find("a.mkv"), type(theirs))
