@@ -54,7 +54,7 @@ def four(training, terms, chunk, config):
     for group in GROUPS:
         for optimizer in training.optimizers.values():
             optimizer.zero_grad()
-        output, _ = forward(training.net, training.heads, chunk, None)
+        output, _ = forward(training.net, chunk, None)
         output, target = crop_to_valid(output, chunk, training.net.scale)
         chosen = {name: terms[name] for name in group}
         _, leaves = output_gradients(
@@ -69,7 +69,7 @@ def four(training, terms, chunk, config):
 def summed(training, terms, chunk, config):
     for optimizer in training.optimizers.values():
         optimizer.zero_grad()
-    output, _ = forward(training.net, training.heads, chunk, None)
+    output, _ = forward(training.net, chunk, None)
     output, target = crop_to_valid(output, chunk, training.net.scale)
     weights = loss_weights(config.losses)
     total = sum(weights[name] * term(output, target) for name, term in terms.items())

@@ -1,6 +1,7 @@
 """The objective's terms: each what its name says, and one pass for the gradient of all."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -36,6 +37,7 @@ from deepfovea.training.step import backward, crop_to_valid, forward, output_gra
 CHANNELS = (2, 3, 3, 2, 1)
 STREAM = StreamConfig(8, 8, 4, 4)
 UNET = UNetConfig(2, False, True, (4, 4, 4, 4, 4), (4, 4, 4, 4), (4, 6))
+MULTIRESOLUTION = replace(UNET, low_resolution_output=True)
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +100,7 @@ def test_terms_come_in_the_order_of_their_names():
 
 def test_what_is_learned_beside_the_generator():
     loss_modules = make_loss_modules(LOSSES, CHANNELS)
-    assert list(loss_modules) == ["supervised", "adversarial", "adversarial-fft", "multiresolution"]
+    assert list(loss_modules) == ["supervised", "adversarial", "adversarial-fft"]
     for name, kind in DISCRIMINATORS.items():
         assert type(loss_modules[name]) is kind
     assert (
@@ -114,7 +116,7 @@ def test_a_term_of_a_batch_is_the_mean_of_its_parts(name):
     frames[1] = frames[1] * 0.2  # clips of different contrast
     frames[1, 1] = frames[1, 0].roll(3, -1)
     output = Output(
-        0.5 * (frames + noise), torch.randn(2, 2, 2, 16, 16), (torch.rand(2, 2, 3, 32, 32),)
+        0.5 * (frames + noise), torch.randn(2, 2, 2, 16, 16), torch.rand(2, 2, 3, 16, 16)
     )
     target = Target(
         frames,
@@ -128,8 +130,7 @@ def test_a_term_of_a_batch_is_the_mean_of_its_parts(name):
 
     def part(i):
         here = slice(i, i + 1)
-        stages = tuple(stage[here] for stage in output.stages)
-        mine = Output(output.frames[here], output.motion[here], stages)
+        mine = Output(*(tensor[here] for tensor in output))
         return term(mine, Target(*(tensor[here] for tensor in target)))
 
     whole = term(output, target)
@@ -185,15 +186,15 @@ def test_motion_compares_with_the_frame_before():
     assert lone == 0 and lone.requires_grad
 
 
-def test_coarser_stages_are_compared_with_the_mean_of_the_truth():
-    loss_modules = make_loss_modules(["multiresolution"])
-    term = make_terms(["multiresolution"], loss_modules)["multiresolution"]
-    frames = torch.rand(1, 2, 3, 32, 32)
-    half = frames.view(1, 2, 3, 16, 2, 16, 2).mean((4, 6))
-    perfect = term(Output(frames, None, (half,)), Target(frames, frames))
-    expected = loss_modules["multiresolution"](half, half)
-    torch.testing.assert_close(perfect, expected)
-    assert term(Output(frames, None, (half + 0.3,)), Target(frames, frames)) > expected
+def test_low_resolution_frames_are_compared_with_the_truth_reduced():
+    terms = terms_of(["low-resolution", "low-perceptual"], nn.ModuleDict())
+    frames = torch.rand(1, 2, 3, 64, 64)
+    low = downsample(frames)
+    off = torch.where(torch.rand_like(low) < 0.5, low + 0.3, low - 0.3)
+    for name, expected in (("low-resolution", 0.3), ("low-perceptual", None)):
+        assert terms[name](Output(frames, None, low), Target(frames, low)) == 0
+        value = terms[name](Output(frames, None, off), Target(frames, low))
+        assert value > 0 if expected is None else abs(value - expected) < 1e-6
 
 
 @pytest.mark.parametrize("name", DISCRIMINATORS)
@@ -252,7 +253,7 @@ def test_what_is_no_number_is_named(value):
 
 def weighted_sum_gradients(training, terms, config, chunk):
     """The gradients by one graph that holds everything."""
-    output, _ = forward(training.net, training.heads, chunk, None)
+    output, _ = forward(training.net, chunk, None)
     output, target = crop_to_valid(output, chunk, training.net.scale)
     weights = loss_weights(config.losses)
     total = sum(weights[name] * term(output, target) for name, term in terms.items())
@@ -262,9 +263,9 @@ def weighted_sum_gradients(training, terms, config, chunk):
 
 CASES = {
     "published": (UNET, [f"{name}=1" for name in PUBLISHED_LOSSES]),
-    "multiresolution": (UNET, ["supervised", "multiresolution", "adversarial"]),
+    "multiresolution": (MULTIRESOLUTION, ["supervised", "low-resolution", "low-perceptual"]),
     "stream": (STREAM, ["charbonnier", "motion"]),
-    "stream, all": (STREAM, [f"{n}=1" for n in LOSSES if n != "multiresolution"]),
+    "stream, all": (STREAM, [f"{n}=1" for n in LOSSES if not n.startswith("low-")]),
 }
 
 
@@ -288,7 +289,7 @@ def test_one_pass_has_the_gradient_of_the_weighted_sum(case, monkeypatch):
     passes = []
     training.net.register_forward_hook(lambda *_: passes.append(1))
     parameters = training.optimizers["generator"].param_groups[0]["params"]
-    output, _ = forward(training.net, training.heads, chunk, None)
+    output, _ = forward(training.net, chunk, None)
     output, target = crop_to_valid(output, chunk, training.net.scale)
     _, leaves = output_gradients(
         terms, loss_weights(config.losses), output, target, parameters, config, training.scaler
@@ -336,12 +337,12 @@ def test_padding_is_not_scored():
     region = Region(16, 8, 32, 40)
     chunk = chunk_of(frames, valid_region=region, previous_low=torch.rand(1, 3, 16, 16))
     output = Output(
-        torch.rand(1, 2, 3, 64, 64), torch.rand(1, 2, 2, 16, 16), (frames[..., ::2, ::2],)
+        torch.rand(1, 2, 3, 64, 64), torch.rand(1, 2, 2, 16, 16), torch.rand(1, 2, 3, 16, 16)
     )
     cut, target = crop_to_valid(output, chunk, 4)
     assert torch.equal(cut.frames, output.frames[..., 16:48, 8:48])
     assert torch.equal(cut.motion, output.motion[..., 4:12, 2:12])
-    assert torch.equal(cut.stages[0], output.stages[0][..., 8:24, 4:24])
+    assert torch.equal(cut.low, output.low[..., 4:12, 2:12])
     assert torch.equal(target.frames, frames[..., 16:48, 8:48])
     assert torch.equal(target.low, chunk.low[..., 4:12, 2:12])
     assert torch.equal(target.before, chunk.previous_low[..., 4:12, 2:12])
@@ -387,7 +388,7 @@ def test_losses_that_do_not_exist_are_refused(losses, complaint):
 
 def test_terms_for_other_networks_say_so():
     frames = torch.rand(1, 2, 3, 32, 32)
-    terms = terms_of(["motion", "multiresolution"], make_loss_modules(["multiresolution"]))
+    terms = terms_of(["motion", "low-resolution", "low-perceptual"], nn.ModuleDict())
     for term in terms.values():
         with pytest.raises(InputError, match="expected --model"):
             term(Output(frames), Target(frames, frames))

@@ -291,7 +291,7 @@ def test_the_losses_of_chunks_are_those_of_the_clip(data, cache, small):
         state, values = None, []
         for chunk in islice(iter_chunks(dataset, config, CPU), 5 // config.chunk):
             with torch.no_grad():
-                output, state = forward(net.net, net.heads, chunk, state)
+                output, state = forward(net.net, chunk, state)
             output, target = crop_to_valid(output, chunk, 4)
             values.append({name: float(term(output, target)) for name, term in terms.items()})
         return values, output
@@ -450,10 +450,16 @@ def test_a_stand_in_is_named_wherever_its_value_appears(data, cache, tmp_path, s
 def test_every_network_can_be_trained_with_every_loss(data, cache, tmp_path, monkeypatch, model):
     shrunk = {"encoder": (4, 4, 4, 4, 4), "decoder": (4, 4, 4, 4, 4)}
     monkeypatch.setitem(PRESETS, "stream", preset_of(SMALL))
-    monkeypatch.setitem(PRESETS, "paper", preset_of(UNET))
+    monkeypatch.setitem(
+        PRESETS, "paper", preset_of(dataclasses.replace(UNET, low_resolution_output=True))
+    )
     ancestor = dataclasses.replace(PRESETS["deepfovea"].config, **shrunk)
     monkeypatch.setitem(PRESETS, "deepfovea", preset_of(ancestor))
-    extra = {"stream": ("charbonnier", "motion"), "paper": ("multiresolution",), "deepfovea": ()}
+    extra = {
+        "stream": ("charbonnier", "motion"),
+        "paper": ("low-resolution", "low-perceptual"),
+        "deepfovea": (),
+    }
     losses = (*PUBLISHED_LOSSES, *extra[model])
     config = dataclasses.replace(ADVERSARIAL, model=model, steps=1, crop=128, losses=losses, r1=1.0)
     path = train(data, tmp_path / model, config, cache=cache)
@@ -672,7 +678,7 @@ def test_other_clips_leave_out_the_one_under_way(data, cache, tmp_path, small, m
         ("--losses perceptual --perceptual-backbone efficientnet", "did you mean 'efficientnet-l"),
         ("--losses perceptual --perceptual-weights none.pth", "none.pth, which is no file"),
         ("--losses flow --flow-estimator pwcnet", "download pwc_net.pth.tar"),
-        ("--losses multiresolution", "expected --model paper"),
+        ("--losses low-resolution", "expected --model paper-multiresolution"),
         ("--state carry", "add --preprocessing published"),
         ("--preprocessing published", "the published items have six frames"),
         ("--discriminator-channels 1,2", "expected five numbers"),

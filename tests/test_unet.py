@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torchvision.ops import deform_conv2d
 
 from deepfovea.generators.unet import blocks, deform
@@ -13,6 +14,7 @@ from deepfovea.generators.unet.deform import DeformConv, deform_conv_by_sampling
 from deepfovea.generators.unet.net import (
     DEEPFOVEA_2019,
     PAPER,
+    PAPER_MULTIRESOLUTION,
     DeepFoveaState,
     RecurrentUNet,
     UNetConfig,
@@ -380,3 +382,26 @@ def test_gradient_flows_through_the_state_until_detached(config):
     frames, _ = model(late, mask[:, k:], type(state)(*(tensor.detach() for tensor in state)))
     (gradient,) = torch.autograd.grad(frames.sum(), early, allow_unused=True)
     assert gradient is None
+
+
+def test_low_resolution_frames_are_added_to_the_output():
+    config = UNetConfig(2, False, True, (4, 4, 4, 4, 4), (4, 4, 4, 4), (4, 6))
+    net = RecurrentUNet(dataclasses.replace(config, low_resolution_output=True))
+    plain = RecurrentUNet(config)
+    plain.load_state_dict(
+        {k: v for k, v in net.state_dict().items() if not k.startswith("to_low.")}
+    )
+    samples, mask = torch.rand(1, 4, 3, 40, 48), torch.ones(1, 4, 1, 40, 48)  # padded to 64x64
+    frames, _, low, _ = net.forward_with_aux(samples, mask)
+    without, _, none, _ = plain.forward_with_aux(samples, mask)
+    assert low.shape == samples.shape and none is None
+    added = F.interpolate(low[0], scale_factor=4.0, mode="bilinear", align_corners=False)
+    inside = (..., slice(150), slice(180))  # the border reads what lies in the padding
+    torch.testing.assert_close((frames - without)[0][inside], added[inside], rtol=0, atol=1e-5)
+    assert added.abs().mean() > 0.01
+
+
+def test_the_experiment_adds_one_convolution():
+    more = RecurrentUNet(PAPER_MULTIRESOLUTION)
+    assert sum(p.numel() for p in more.to_low.parameters()) == 16 * 18 + 18
+    assert not hasattr(RecurrentUNet(PAPER), "to_low")

@@ -14,7 +14,14 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from .stream.net import StreamConfig, StreamNet
-from .unet.net import DEEPFOVEA_2019, PAPER, PAPER_RELEASED, RecurrentUNet, UNetConfig
+from .unet.net import (
+    DEEPFOVEA_2019,
+    PAPER,
+    PAPER_MULTIRESOLUTION,
+    PAPER_RELEASED,
+    RecurrentUNet,
+    UNetConfig,
+)
 
 Network = StreamNet | RecurrentUNet
 """The classes that are generators and PyTorch modules."""
@@ -36,7 +43,7 @@ class Generator(Protocol):
         suits_engines: whether compiled engines run it faster than PyTorch on a CPU, and its wide
             convolutions bear bfloat16 (docs/speed.md).
         takes_jitter: whether it can be told jitter, and motion.
-        stage_channels: of the features of each coarser stage of :meth:`forward_with_aux`.
+        makes_low_frames: whether :meth:`forward_with_aux` returns low-resolution frames.
     """
 
     scale: int
@@ -44,7 +51,7 @@ class Generator(Protocol):
     multiple: int
     suits_engines: bool
     takes_jitter: bool
-    stage_channels: tuple[int, ...]
+    makes_low_frames: bool
 
     def __call__(
         self,
@@ -109,12 +116,13 @@ class Generator(Protocol):
         state: Any = None,
         motion: Tensor | None = None,
         jitter: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...], Any]:
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Any]:
         """As a call, with the auxiliary outputs that training judges.
 
         Returns:
-            frames; the motion that was found [B, T, 2, h, w], None where none is sought; features
-            [B, T/k, C, n·h, n·w] of the coarser stages of the super-resolution; and the state.
+            frames; the motion that was found [B, T, 2, h, w], None where none is sought; the
+            low-resolution frames [B, T, 3, h, w] that were made on the way, None where there are
+            none; and the state.
         """
         ...
 
@@ -164,6 +172,13 @@ PRESETS = {
         None,
         "DeepFovea++ as its authors' code has it; deepfovea convert reads their checkpoints",
         "Reich, Memmel, Grebe 2020",
+    ),
+    "paper-multiresolution": Preset(
+        RecurrentUNet,
+        PAPER_MULTIRESOLUTION,
+        None,
+        "DeepFovea++ that also makes low-resolution frames, an experiment that its authors dropped",
+        "Reich, Memmel, Grebe 2020, branch Experimental",
     ),
     "deepfovea": Preset(
         RecurrentUNet,

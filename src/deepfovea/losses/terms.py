@@ -42,6 +42,9 @@ from .texture import texture_distance
 DISCRIMINATORS = {"adversarial": VideoDiscriminator, "adversarial-fft": SpectrumDiscriminator}
 """The terms that a discriminator judges, each of which has an optimiser of its own."""
 
+LOW_RESOLUTION_TERMS = ("low-resolution", "low-perceptual")
+"""The terms that judge low-resolution frames, which few networks make."""
+
 AdversarialLoss = Literal["logistic", "wasserstein"]
 
 
@@ -49,13 +52,13 @@ class Output(NamedTuple):
     """What a generator made of some frames.
 
     frames [B, T, 3, H, W], about [0, 1]; motion [B, T, 2, h, w]: from each frame back to the one
-    before, low-resolution pixels, where the network finds one; stages: the frames at coarser
-    resolutions, [B, T, 3, H/n, W/n] with n a power of two, where the network has such stages.
+    before, low-resolution pixels, where the network finds one; low [B, T, 3, h, w]: low-resolution
+    frames, where the network makes them on the way.
     """
 
     frames: Tensor
     motion: Tensor | None = None
-    stages: tuple[Tensor, ...] = ()
+    low: Tensor | None = None
 
 
 class Target(NamedTuple):
@@ -246,18 +249,29 @@ def _require_motion(output: Output, term: str) -> Tensor:
     return output.motion
 
 
-def _multiresolution(output: Output, target: Target, context: LossContext) -> Tensor:
-    """The supervised loss of every coarser stage, their mean; the truth is averaged to its size."""
-    if not output.stages:
-        raise InputError(
-            "--losses multiresolution: this network has one resolution; expected --model paper"
-        )
-    losses = []
-    for stage in output.stages:
-        factor = target.frames.shape[-1] // stage.shape[-1]
-        truth = F.avg_pool2d(target.frames.flatten(0, 1), factor).view_as(stage)
-        losses.append(context.modules["multiresolution"](stage, truth))
-    return torch.stack(losses).mean()
+def _low_resolution(output: Output, target: Target, context: LossContext) -> Tensor:
+    return F.l1_loss(_require_low(output, "low-resolution"), target.low)
+
+
+def _low_perceptual(output: Output, target: Target, context: LossContext) -> Tensor:
+    assert context.perceptual is not None
+    low = _require_low(output, "low-perceptual")
+    value: Tensor = PerceptualLoss(context.perceptual.backbone, 1.0)(low, target.low)
+    return value
+
+
+def _require_low(output: Output, term: str) -> Tensor:
+    if output.low is None:
+        raise InputError(no_low_frames(term))
+    return output.low
+
+
+def no_low_frames(term: str) -> str:
+    """What is wrong with a term of :data:`LOW_RESOLUTION_TERMS` for other networks."""
+    return (
+        f"--losses {term}: this network makes no low-resolution frames; "
+        "expected --model paper-multiresolution"
+    )
 
 
 def random_crop(shift: int, *clips: Tensor) -> tuple[Tensor, ...]:
@@ -318,18 +332,22 @@ LOSSES: dict[str, Loss] = {
         lambda output, target, context: _adversarial(output, context, "adversarial-fft"),
         module=SpectrumDiscriminator,
     ),
-    "multiresolution": Loss(
-        5.0,
-        "L_sv of the coarser stages, tried and dropped by the authors",
-        _multiresolution,
-        module=lambda channels: AdaptiveRobustLoss(),
+    "low-resolution": Loss(
+        2.0, "L1 of the low-resolution frames of paper-multiresolution", _low_resolution
+    ),
+    "low-perceptual": Loss(
+        1.0,
+        "perceptual at low resolution, of the same frames",
+        _low_perceptual,
+        needs=("perceptual",),
     ),
 }
 """Every term by its name, with its default weight.
 
 Those from ``supervised`` to ``adversarial-fft`` are the published objective with its weights
 (Reich, Memmel, Grebe 2020); ``charbonnier``, ``motion`` and ``endpoint`` train ``stream``, with
-``texture`` for the eye and ``imprint`` against dots.
+``texture`` for the eye and ``imprint`` against dots; ``low-resolution`` and ``low-perceptual`` are
+an experiment that its authors dropped (docs/published.md).
 """
 
 

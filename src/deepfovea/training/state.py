@@ -15,8 +15,13 @@ from torch import Tensor, nn
 from .. import checkpoint
 from ..config import FIXED_ON_RESUME, InputError, TrainConfig, expected_one_of, from_json
 from ..generators import PRESETS, Network, Preset
-from ..generators.unet.blocks import ModulatedDeformConv
-from ..losses.terms import DISCRIMINATORS, loss_weights, make_loss_modules
+from ..losses.terms import (
+    DISCRIMINATORS,
+    LOW_RESOLUTION_TERMS,
+    loss_weights,
+    make_loss_modules,
+    no_low_frames,
+)
 from .chunks import START, Position
 from .muon import Muon
 
@@ -31,8 +36,6 @@ class TrainingState:
     """A run under way: what a checkpoint holds, and nothing else."""
 
     net: Network
-    heads: nn.ModuleList
-    """From the features of each coarser stage to its frames (multi-resolution supervision)."""
     loss_modules: nn.ModuleDict
     """Parameters of losses and discriminators, by the name of their term."""
     ema: dict[str, Tensor]
@@ -95,9 +98,11 @@ def init_run(
             _log.warning("--start-from %s: it lacks %s, which begin untrained", start_from, new)
         net.load_state_dict(weights, strict=False)
     names = loss_weights(config.losses)
+    for name in LOW_RESOLUTION_TERMS:
+        if name in names and not net.makes_low_frames:
+            raise InputError(no_low_frames(name))
     loss_modules = make_loss_modules(names, config.discriminator_channels)
-    heads = _multiresolution_heads(net) if "multiresolution" in names else nn.ModuleList()
-    for module in (net, loss_modules, heads):
+    for module in (net, loss_modules):
         module.to(device)
     discriminators = {
         name: list(loss_modules[name].parameters())
@@ -106,7 +111,7 @@ def init_run(
     }
     of_discriminators = {id(p) for group in discriminators.values() for p in group}
     rest = [p for p in loss_modules.parameters() if id(p) not in of_discriminators]
-    groups = {"generator": [*net.parameters(), *heads.parameters(), *rest], **discriminators}
+    groups = {"generator": [*net.parameters(), *rest], **discriminators}
     optimizers = {
         name: torch.optim.Adam(group, learning_rates(config)[name], betas=config.betas)
         for name, group in groups.items()
@@ -123,7 +128,6 @@ def init_run(
                 optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
     return TrainingState(
         net=net,
-        heads=heads,
         loss_modules=loss_modules,
         ema={name: p.detach().clone() for name, p in net.named_parameters()},
         optimizers=optimizers,
@@ -142,23 +146,11 @@ def learning_rates(config: TrainConfig) -> dict[str, float]:
     return {"generator": config.learning_rate, **discriminators}
 
 
-def _multiresolution_heads(net: Network) -> nn.ModuleList:
-    """1×1 deformable convolutions to frames, as each block had one when the authors tried it."""
-    if not net.stage_channels:
-        raise InputError(
-            "--losses multiresolution: this network has one resolution; expected --model paper"
-        )
-    frames = 3 * net.frames_per_step
-    heads = (ModulatedDeformConv(channels, frames, 1) for channels in net.stage_channels)
-    return nn.ModuleList(heads)
-
-
 def run_tensors(training: TrainingState) -> dict[str, Tensor]:
     """Every tensor of a run but the recurrent state and the random numbers, by its name."""
     parts: dict[str, Tensor] = {f"net.{k}": v for k, v in training.net.state_dict().items()}
     parts |= {f"ema.{k}": v for k, v in training.ema.items()}
-    for name, module in (("heads", training.heads), ("loss_modules", training.loss_modules)):
-        parts |= {f"{name}.{k}": v for k, v in module.state_dict().items()}
+    parts |= {f"loss_modules.{k}": v for k, v in training.loss_modules.state_dict().items()}
     moments = {p: kept for o in training.optimizers.values() for p, kept in o.state.items()}
     for name, parameter in _parameters(training).items():
         parts |= {f"adam.{key}.{name}": value for key, value in moments[parameter].items()}
@@ -167,7 +159,6 @@ def run_tensors(training: TrainingState) -> dict[str, Tensor]:
 
 def _parameters(training: TrainingState) -> dict[str, nn.Parameter]:
     named = dict(training.net.named_parameters())
-    named |= {f"heads.{k}": p for k, p in training.heads.named_parameters()}
     return named | {f"loss_modules.{k}": p for k, p in training.loss_modules.named_parameters()}
 
 

@@ -67,7 +67,7 @@ def train_step(
     state = reset_starting_clips(training.state, chunk.is_clip_start, first)
 
     with autocast(chunk.frames.device, config):
-        output, state = forward(training.net, training.heads, chunk, state)
+        output, state = forward(training.net, chunk, state)
     output, target = crop_to_valid(output, chunk, training.net.scale)
     generator = training.optimizers["generator"]
     parameters = parameters_of(generator)
@@ -128,23 +128,17 @@ def reset_starting_clips(
     return type(state)(*(torch.where(new, begin, tensor) for begin, tensor in pairs))
 
 
-def forward(
-    net: Generator, heads: nn.ModuleList, chunk: Chunk, state: State | None
-) -> tuple[Output, State]:
+def forward(net: Generator, chunk: Chunk, state: State | None) -> tuple[Output, State]:
     """The generator's output for a chunk, in float32, and its next state."""
-    frames, motion, features, state = net.forward_with_aux(
+    frames, motion, low, state = net.forward_with_aux(
         chunk.samples,
         chunk.mask,
         state,
         chunk.motion if chunk.motion_given else None,
         chunk.jitter if net.takes_jitter else None,
     )
-    stages = (
-        head(stage.flatten(0, 1)).float().view(*frames.shape[:3], *stage.shape[-2:])
-        for head, stage in zip(heads, features, strict=False)  # without heads, no stages
-    )
-    motion = None if motion is None else motion.float()
-    return Output(frames.float(), motion, tuple(stages)), state
+    aux = (None if tensor is None else tensor.float() for tensor in (motion, low))
+    return Output(frames.float(), *aux), state
 
 
 def crop_to_valid(output: Output, chunk: Chunk, scale: int) -> tuple[Output, Target]:
@@ -167,8 +161,8 @@ def crop_to_valid(output: Output, chunk: Chunk, scale: int) -> tuple[Output, Tar
         motion_trust=None if chunk.motion_trust is None else cut(chunk.motion_trust),
         fresh=cut(fresh_cells(chunk.mask, chunk.jitter)),
     )
-    motion = None if output.motion is None else cut(output.motion)
-    return Output(cut(output.frames), motion, tuple(map(cut, output.stages))), target
+    aux = (None if tensor is None else cut(tensor) for tensor in (output.motion, output.low))
+    return Output(cut(output.frames), *aux), target
 
 
 def output_gradients(
@@ -195,11 +189,7 @@ def output_gradients(
         The value of each term, not weighted, and the detached output, whose tensors hold the
         (scaled) gradient in ``grad``; None where no term looks at one.
     """
-    leaves = Output(
-        _detached_leaf(output.frames),
-        None if output.motion is None else _detached_leaf(output.motion),
-        tuple(map(_detached_leaf, output.stages)),
-    )
+    leaves = Output._make(None if tensor is None else _detached_leaf(tensor) for tensor in output)
     values = {}
     for name, term in terms.items():
         with autocast(output.frames.device, config):
@@ -282,4 +272,4 @@ def _detached_leaf(tensor: Tensor) -> Tensor:
 
 
 def _tensors_of(output: Output) -> list[Tensor]:
-    return [t for t in (output.frames, output.motion, *output.stages) if t is not None]
+    return [tensor for tensor in output if tensor is not None]

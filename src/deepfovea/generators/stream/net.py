@@ -84,7 +84,7 @@ class StreamNet(nn.Module):
 
     Attributes:
         config: all numbers.
-        scale, frames_per_step, multiple, suits_engines, stage_channels: see
+        scale, frames_per_step, multiple, suits_engines: see
             :class:`deepfovea.generators.Generator`.
     """
 
@@ -95,7 +95,7 @@ class StreamNet(nn.Module):
     multiple = 8
     suits_engines = True
     takes_jitter = True
-    stage_channels: tuple[int, ...] = ()
+    makes_low_frames = False
 
     def __init__(self, config: StreamConfig = StreamConfig()) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class StreamNet(nn.Module):
         state: StreamState | None = None,
         motion: Tensor | None = None,
         jitter: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, tuple[()], StreamState]:
+    ) -> tuple[Tensor, Tensor, None, StreamState]:
         """As :meth:`forward`, with the motion [B, T, 2, h, w] that each frame was warped along."""
         batch, time, _, height, width = samples.shape
         told = {
@@ -167,7 +167,7 @@ class StreamNet(nn.Module):
             flows.append(state.flow[..., :height, :width])
         if state is None or not frames:
             raise InputError("received no frame (T = 0), expected at least one")
-        return torch.stack(frames, 1), torch.stack(flows, 1), (), state
+        return torch.stack(frames, 1), torch.stack(flows, 1), None, state
 
     def initial_state(self, samples: Tensor) -> StreamState:
         """The state before the first frame, for samples [B, 3, h, w]: empty, nothing trusted."""

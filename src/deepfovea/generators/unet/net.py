@@ -38,6 +38,9 @@ class UNetConfig:
     ``residual`` takes the blocks of 2020 (shortcuts, average pooling after every level) instead
     of those of 2019 (strided convolutions between the levels, no shortcuts).
 
+    ``low_resolution_output`` adds a 1×1 convolution that makes low-resolution frames of what the
+    decoder hands on; upsampled, they are added to the output, see :data:`PAPER_MULTIRESOLUTION`.
+
     The last five are how the code of 2020 differs from its paper, see :data:`PAPER_RELEASED`:
     ``recurrent_activation`` follows the normalisation; ``norm_size`` is the one size of frames
     (h, w) for which the normalisation learns a gain and bias for every value of C×h×w, empty for
@@ -57,6 +60,7 @@ class UNetConfig:
     final_deform_conv: bool = True
     first_state_std: float = 0.0
     first_state_seed: int = 0
+    low_resolution_output: bool = False
 
     def __post_init__(self) -> None:
         # JSON has lists only.
@@ -84,6 +88,11 @@ class UNetConfig:
             raise InputError(
                 f"U-Net: received the size {sides} of frames for its normalisation; expected none, "
                 "or height and width, multiples of 32"
+            )
+        if self.low_resolution_output and not self.super_resolution:
+            raise InputError(
+                "U-Net: received a low-resolution output without x2 blocks, whose output it would "
+                "be; expected at least one block"
             )
         if not 0.0 <= self.first_state_std < float("inf") or self.first_state_seed < 0:
             raise InputError(
@@ -115,6 +124,14 @@ Their code leaves the paper in four points: the activation behind the normalisat
 not called; the normalisation, made when the first frames arrive, learns a gain and bias for
 every value; the keyword that adds the third deformable convolution is not passed; a video begins
 with noise. On several GPUs it loses the normalisation's parameters, which then are 1 and 0.
+"""
+
+PAPER_MULTIRESOLUTION = replace(PAPER, low_resolution_output=True)
+"""The experiment with losses at two resolutions (branch Experimental of the published code).
+
+A plain 1×1 convolution turns what the decoder hands on into six low-resolution frames. Training
+compares them with the truth (L1, features of VGG-19); upsampled by four, they are added to the
+output, so that the super-resolution blocks have to add detail only. See docs/published.md.
 """
 
 DEEPFOVEA_2019 = UNetConfig(
@@ -194,7 +211,7 @@ class RecurrentUNet(nn.Module):
         self.config = config
         self.frames_per_step = config.frames_per_step
         self.scale = 2 ** len(config.super_resolution)
-        self.stage_channels = config.super_resolution[:-1]
+        self.makes_low_frames = config.low_resolution_output
 
         in_channels = config.frames_per_step * (4 if config.mask_input else 3)
         if config.residual:
@@ -218,6 +235,8 @@ class RecurrentUNet(nn.Module):
             self.decoder.append(decoder_block(running, skip, out, norm, activation))
             running = out
 
+        if config.low_resolution_output:
+            self.to_low = nn.Conv2d(running, 3 * config.frames_per_step, 1)
         self.super_resolution = nn.ModuleList()
         for level, out in enumerate(config.super_resolution, start=1):
             final = config.final_deform_conv and level == len(config.super_resolution)
@@ -268,12 +287,12 @@ class RecurrentUNet(nn.Module):
         state: RecurrentState | None = None,
         motion: Tensor | None = None,
         jitter: Tensor | None = None,
-    ) -> tuple[Tensor, None, tuple[Tensor, ...], RecurrentState]:
-        """As :meth:`forward`, with what the super-resolution blocks before the last one hand on.
+    ) -> tuple[Tensor, None, Tensor | None, RecurrentState]:
+        """As :meth:`forward`, with the low-resolution frames, where the network makes them.
 
         Returns:
-            frames; None, as no motion is sought; for each of those blocks its features
-            [B, T/k, C, n·h, n·w], n = 2, 4, … (DeepFovea++: one, at n = 2; ancestor: none); state.
+            frames; None, as no motion is sought; the low-resolution frames [B, T, 3, h, w] with
+            ``config.low_resolution_output``, else None; state.
         """
         _refuse(motion, jitter)
         length, (height, width) = samples.shape[1], samples.shape[-2:]
@@ -283,22 +302,20 @@ class RecurrentUNet(nn.Module):
                 f"expected a positive multiple of {self.frames_per_step}"
             )
         pad = (0, -width % self.multiple, 0, -height % self.multiple)
-        items, stages = [], []
+        items, low_items = [], []
         for some, known in zip(
             torch.split(F.pad(samples, pad), self.frames_per_step, 1),
             torch.split(F.pad(mask, pad), self.frames_per_step, 1),
             strict=True,
         ):
-            frames, features, state = self._step(some.flatten(1, 2), known.flatten(1, 2), state)
+            frames, low, state = self._step(some.flatten(1, 2), known.flatten(1, 2), state)
             items.append(frames.view(len(frames), -1, 3, *frames.shape[-2:]))
-            stages.append(features)
+            if low is not None:
+                low_items.append(low.view(len(low), -1, 3, *low.shape[-2:]))
         assert state is not None
         frames = torch.cat(items, 1)[..., : self.scale * height, : self.scale * width]
-        cropped = (
-            torch.stack(same, 1)[..., : 2**n * height, : 2**n * width]
-            for n, same in enumerate(zip(*stages, strict=True), start=1)
-        )
-        return frames, None, tuple(cropped), state
+        low_frames = torch.cat(low_items, 1)[..., :height, :width] if low_items else None
+        return frames, None, low_frames, state
 
     def initial_state(self, samples: Tensor) -> RecurrentState:
         """The state before the first step, for its samples [B, 3·k, h, w].
@@ -339,8 +356,8 @@ class RecurrentUNet(nn.Module):
 
     def _step(
         self, samples: Tensor, mask: Tensor, state: RecurrentState | None
-    ) -> tuple[Tensor, list[Tensor], RecurrentState]:
-        """As :meth:`step`, and the features of the stages before the last."""
+    ) -> tuple[Tensor, Tensor | None, RecurrentState]:
+        """As :meth:`step`, and the low-resolution frames [B,3·k,H,W], where they are made."""
         height, width = samples.shape[-2:]
         if self.config.norm_size and self.config.norm_size != (height, width):
             sides = "x".join(map(str, self.config.norm_size))
@@ -370,12 +387,15 @@ class RecurrentUNet(nn.Module):
 
         if self.config.residual:
             x = upsample(x)  # from 1/2 to 1/1
-        stages = []
+        low = self.to_low(x) if self.config.low_resolution_output else None
         for block in self.super_resolution:
             skip = F.interpolate(skips[0], x.shape[-2:], mode="bilinear", align_corners=False)
             x = block(torch.cat((x, skip), 1))
-            stages.append(x)
-        return self.to_frames(x), stages[:-1], type(state)(*recurrent)
+        frames = self.to_frames(x)
+        if low is not None:
+            size = frames.shape[-2:]
+            frames = frames + F.interpolate(low, size, mode="bilinear", align_corners=False)
+        return frames, low, type(state)(*recurrent)
 
 
 def _refuse(motion: Tensor | None, jitter: Tensor | None) -> None:
