@@ -122,7 +122,7 @@ def test_the_subcommand_prints_a_table_and_its_exit_code_says_it(moving, tmp_pat
     wrong = written(tmp_path / "wrong", frames, -motion)
     assert main(["check-motion", wrong]) == 1
     assert "what fits is: sign" in capsys.readouterr().out
-    assert main(["check-motion", wrong, "--from-previous"]) == 0
+    assert main(["check-motion", wrong, "--motion-from-previous"]) == 0
     still = written(tmp_path / "still", frames[:1].expand_as(frames), 0 * motion)
     capsys.readouterr()
     assert main(["check-motion", still]) == 2

@@ -110,6 +110,11 @@ PUBLISHED_DENSITY = Density()
 JITTERS = ("none", "quad", "halton")
 """Names of the sequences of :func:`deepfovea.fovea.jitter_sequence`."""
 
+MOTION_UNITS = ("px", "norm", "norm_up", "ndc")
+"""Of motion vectors in files. px: pixels of the file itself, y down; norm: shares of the frame's
+width and height, y down; norm_up: the same, y up; ndc: normalised device coordinates, the frame is
+2 × 2, y up."""
+
 NOISES = ("independent", "blue")
 """How pixels are drawn: see :func:`deepfovea.fovea.draw_mask`."""
 

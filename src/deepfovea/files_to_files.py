@@ -25,9 +25,10 @@ from .gaze import DisplayGeometry, GazeTrack, center
 from .images import side_by_side_panels, to_image
 from .io.outputs import ensure_folder, refuse_overlap
 from .metrics.pixel import psnr
+from .motion import MotionFiles, fill_motion, find_motion, lies_beside, read_motion
 from .reconstructor import Gaze, Input, Model, Reconstructed, Reconstructor, YuvFrame
 from .resample import upsample_bicubic
-from .video import ALPHA_SUFFIXES, VideoReader, VideoWriter
+from .video import ALPHA_SUFFIXES, VideoReader, VideoWriter, list_images
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ def reconstruct_file(
     gaze: GazeTrack | None = None,
     simulate: bool = False,
     jitter: str = "none",
+    motion: MotionFiles | None = None,
     side_by_side: Path | None = None,
     frame_rate: float | Fraction | None = None,
     max_frames: int | None = None,
@@ -86,6 +88,9 @@ def reconstruct_file(
         jitter: with ``simulate``, how the sampling grid is shifted from frame to frame, one of
             :data:`deepfovea.config.JITTERS`. A folder of samples brings its own shifts in
             :data:`deepfovea.sampling_record.FILE`.
+        motion: files of motion vectors for a folder of images; by default those that lie beside
+            them, for a generator that can use them. Pixels whose motion is unknown continue the
+            motion around them.
         side_by_side: also write samples | reconstruction (| original) here.
         frame_rate: of a folder of images, 1/s.
         max_frames: stop after so many.
@@ -130,6 +135,7 @@ def reconstruct_file(
             record = sampling_record.read(source, count, reader.height, reader.width)
         moves = record is not None and any(any(frame.jitter) for frame in record)
         low = [-(-side // scale) if simulate else side for side in (reader.height, reader.width)]
+        fields = _find_motion(motion, reader, reconstructor, max_frames)
         if max(low) > LARGEST_SIDE:
             raise InputError(
                 f"{source}: received a low resolution of {low[1]}x{low[0]}; expected at most "
@@ -179,7 +185,7 @@ def reconstruct_file(
                 shift = None if offset is None else (float(offset[0, 0]), float(offset[0, 1]))
                 if record is not None and moves:
                     shift = record[index].jitter
-                yield Input(low, gaze_px, jitter=shift)
+                yield Input(low, gaze_px, fields(index, low, shift), shift)
 
         # Unless somebody looks at RGB, frames are made as the encoder takes them.
         unseen = output.suffix and not (simulate or beside or on_result)
@@ -236,6 +242,49 @@ def best_jitter(reconstructor: Reconstructor, simulate: bool) -> str:
 def samples_at_rest(truth: Tensor, mask: Tensor, scale: int = SCALE) -> Tensor:
     """What the pixels of a mask [1,h,w] show of a frame [3,H,W] on a grid that is not shifted."""
     return downsample(pad(truth[None], scale), scale)[0] * mask
+
+
+def _find_motion(
+    motion: MotionFiles | None, reader: VideoReader, reconstructor: Reconstructor, count: int | None
+) -> Callable[[int, Tensor, tuple[float, float] | None], Tensor | None]:
+    """What reads the motion of a frame: (its number, it [·,h,w], its jitter) -> [2,h,w] or None.
+
+    Raises:
+        InputError: motion for a source that is no folder with an image for each frame, or that is
+            not complete.
+    """
+    images = list_images(reader.path) if reader.path.is_dir() else []
+    if motion is None:
+        motion = MotionFiles(reader.path if lies_beside(images) else None)
+        if motion.folder and not reconstructor.engine.network.takes_jitter:
+            _log.warning(
+                "%s: holds motion, which this model cannot use; it is left out", motion.folder
+            )
+            motion = MotionFiles(None)
+    if motion.folder is None:
+        return lambda index, low, jitter: None
+    if len(images) != reader.frame_count or reader.skip_unreadable:
+        raise InputError(
+            f"--motion {motion.folder}: received {reader.path} with it; expected a folder with one "
+            "image for each frame, all of which can be read"
+        )
+    files = find_motion(images[:count], motion.folder)
+
+    def read(index: int, low: Tensor, jitter: tuple[float, float] | None) -> Tensor:
+        file, (height, width) = files[index], low.shape[-2:]
+        if file is None:  # nothing was before the first frame
+            return torch.zeros(2, height, width)
+        return fill_motion(
+            read_motion(
+                file,
+                (height, width),
+                unit=motion.unit,
+                from_previous=motion.from_previous,
+                jitter=jitter or (0.0, 0.0),
+            )
+        )
+
+    return read
 
 
 def _baseline(samples: Tensor, mask: Tensor, scale: int, size: tuple[int, int]) -> Tensor:

@@ -13,20 +13,19 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .config import InputError, expected_one_of
+from .config import MOTION_UNITS, InputError, expected_one_of
 from .fill import pull_push
 from .video import read_rgb48
 
 MOTION_SUFFIXES = (".flo", ".npy", ".png", ".exr")
-
-UNITS = ("px", "norm", "norm_up", "ndc")
-"""px: pixels of the file itself, y down; norm: shares of the frame's width and height, y down;
-norm_up: the same, y up; ndc: normalised device coordinates, the frame is 2 × 2, y up."""
+BESIDE = (".flo", ".npy", ".exr")
+"""Those that may lie among the images; a PNG there is an image."""
 
 FLO_TAG = 202021.25
 """The first four bytes of a .flo file as a float (Baker et al. 2011, the Middlebury benchmark)."""
@@ -37,6 +36,15 @@ KITTI_STEP, KITTI_ZERO = 64.0, 32768.0
 
 EXR_PAIRS = (("u", "v"), ("x", "y"), ("r", "g"))
 """Last parts of the names of an EXR file's channels, first fit first."""
+
+
+class MotionFiles(NamedTuple):
+    """Where the motion of a folder of images lies, and how it was written, see
+    :func:`read_motion`; folder None: nowhere."""
+
+    folder: Path | None
+    unit: str = "px"
+    from_previous: bool = False
 
 
 def read_motion(
@@ -53,7 +61,7 @@ def read_motion(
     Args:
         path: a .flo, .npy ([2, H, W] or [H, W, 2]), .png (KITTI, 16 bits) or .exr file.
         size: (h, w), the low resolution; H and W are the same multiple of it. None: (H, W).
-        unit: one of :data:`UNITS`, of the values in the file.
+        unit: one of :data:`deepfovea.config.MOTION_UNITS`, of the values in the file.
         from_previous: the file's vectors point from where a point was to where it is now; they
             are negated. They must be stored at the pixel of this frame all the same.
         channels: names of an EXR file's channels of x and y; None: the only pair that ends in
@@ -70,8 +78,8 @@ def read_motion(
         InputError: no such file, not in its format, or of another size.
     """
     path = Path(path)
-    if unit not in UNITS:
-        raise InputError(f"unit: received {unit!r:.40}; {expected_one_of(unit, UNITS)}")
+    if unit not in MOTION_UNITS:
+        raise InputError(f"unit: received {unit!r:.40}; {expected_one_of(unit, MOTION_UNITS)}")
     suffix = path.suffix.lower()
     if suffix not in MOTION_SUFFIXES:
         raise InputError(
@@ -107,6 +115,11 @@ def fill_motion(motion: Tensor) -> Tensor:
     """
     known = (~motion.isnan().any(-3, keepdim=True)).to(motion.dtype)
     return pull_push(motion.nan_to_num(0.0) * known, known)
+
+
+def lies_beside(images: Sequence[Path]) -> bool:
+    """Whether an image has a file of motion in its own folder."""
+    return any(image.with_suffix(suffix).is_file() for image in images for suffix in BESIDE)
 
 
 def find_motion(images: Sequence[Path], folder: Path) -> list[Path | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .options import Subcommands, local_path
+from .options import Subcommands, add_motion, local_path
 
 
 def add(subcommands: Subcommands) -> None:
@@ -19,32 +19,18 @@ def add(subcommands: Subcommands) -> None:
         "bad input. Alpha 0 marks pixels that were not sampled.",
         examples=(
             "deepfovea check-motion frames",
-            "deepfovea check-motion frames --motion vectors --unit ndc --from-previous",
+            "deepfovea check-motion frames --motion vectors --motion-unit ndc",
         ),
     )
     parser.add_argument(
         "input", type=local_path, metavar="FOLDER", help="images, the frames or their samples"
     )
-    parser.add_argument(
-        "--motion",
-        type=local_path,
-        metavar="DIR",
-        help="a .flo, .npy, .exr or 16-bit .png file per image, with its name (default: FOLDER)",
-    )
-    parser.add_argument(
-        "--unit",
-        choices=["px", "norm", "norm_up", "ndc"],
-        default="px",
-        help="of the vectors: pixels of their file; shares of the frame, y down or up; -1 to 1",
-    )
-    parser.add_argument(
-        "--from-previous", action="store_true", help="the vectors point from the frame before"
-    )
+    add_motion(parser, default="FOLDER")
     parser.add_argument(
         "--jitter",
         choices=["none", "quad", "halton"],
-        default="none",
-        help="the sequence of offsets of the images' sampling grid",
+        help="the sequence of offsets of the images' sampling grid (default: what sampling.json in "
+        "FOLDER says, else none)",
     )
     parser.set_defaults(handler=_check_motion)
 
@@ -52,6 +38,7 @@ def add(subcommands: Subcommands) -> None:
 def _check_motion(options: argparse.Namespace) -> int:
     import torch
 
+    from .. import sampling_record
     from ..config import InputError
     from ..fovea import jitter_sequence
     from ..motion import find_motion, read_motion
@@ -71,15 +58,26 @@ def _check_motion(options: argparse.Namespace) -> int:
     video = torch.stack(frames).permute(0, 3, 1, 2)
     mask = (video[:, 3:] > 0).float() if video.shape[1] == 4 else None
     size = (video.shape[-2], video.shape[-1])
+    if options.jitter is None:
+        record = sampling_record.read(options.input, len(video), *size)
+        jitter = torch.tensor([frame.jitter for frame in record]) if record else None
+    else:
+        jitter = jitter_sequence(options.jitter, 0, len(video))
+    offsets = [(0.0, 0.0)] * len(video) if jitter is None else jitter.tolist()
     motion = torch.stack(
         [
             torch.zeros(2, *size)
             if path is None
-            else read_motion(path, size, unit=options.unit, from_previous=options.from_previous)
-            for path in fields
+            else read_motion(
+                path,
+                size,
+                unit=options.motion_unit,
+                from_previous=options.motion_from_previous,
+                jitter=(offset[0], offset[1]),
+            )
+            for path, offset in zip(fields, offsets, strict=True)
         ]
     )
-    jitter = jitter_sequence(options.jitter, 0, len(video))
     check = check_motion(video[:, :3], motion, mask, jitter)
     print(to_table(check))
     if check.fits is None:

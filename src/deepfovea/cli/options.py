@@ -17,6 +17,7 @@ from ..config import (
     BEST_SAMPLING,
     DENSITY_FORMS,
     JITTERS,
+    MOTION_UNITS,
     NOISES,
     Density,
     InputError,
@@ -189,6 +190,29 @@ def add_jitter(parser: argparse.ArgumentParser, default: str | None) -> argparse
         default=default,
         help="how the sampling grid is shifted from frame to frame: none (published) | quad (four "
         f"phases, half a low-resolution pixel apart) | halton; default {usual}",
+    )
+
+
+def add_motion(parser: argparse.ArgumentParser, default: str) -> None:
+    """--motion, --motion-unit and --motion-from-previous."""
+    parser.add_argument(
+        "--motion",
+        type=local_path,
+        metavar="DIR",
+        help="motion vectors: a .flo, .npy, .exr or 16-bit .png file per image, with its name "
+        f"(default: {default})",
+    )
+    parser.add_argument(
+        "--motion-unit",
+        choices=MOTION_UNITS,
+        default="px",
+        help="pixels of the motion's own file (px, default) | shares of the frame, y down (norm) "
+        "or up (norm_up) | -1 to 1, y up (ndc)",
+    )
+    parser.add_argument(
+        "--motion-from-previous",
+        action="store_true",
+        help="the vectors point from where a point was to where it is now",
     )
 
 

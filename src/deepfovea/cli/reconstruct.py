@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .announce import (
     announce,
@@ -18,11 +20,15 @@ from .options import (
     add_input_output,
     add_jitter,
     add_model,
+    add_motion,
     chosen_jitter,
     gaze_and_display,
     make_reconstructor,
     protect_inputs,
 )
+
+if TYPE_CHECKING:
+    from ..motion import MotionFiles
 
 
 def add(subcommands: Subcommands) -> None:
@@ -39,12 +45,14 @@ def add(subcommands: Subcommands) -> None:
             "deepfovea reconstruct video.mp4 -o out.mp4 --simulate --gaze gaze.csv --density "
             "budget:10",
             "deepfovea reconstruct rgba-frames -o out.mp4    # alpha 0: not sampled",
+            "deepfovea reconstruct rgba-frames -o out.mp4 --motion vectors",
         ),
     )
     add_input_output(parser)
     add_model(parser)
     add_gaze_and_density(parser)
     add_jitter(parser, None)
+    add_motion(parser, default="files beside the images of INPUT, if any; none: no motion")
     parser.add_argument(
         "--simulate",
         action="store_true",
@@ -82,6 +90,7 @@ def _reconstruct(options: argparse.Namespace) -> None:
             gaze=gaze,
             simulate=options.simulate,
             jitter=jitter,
+            motion=_motion_files(options),
             side_by_side=beside,
             frame_rate=options.frame_rate,
             max_frames=options.frames,
@@ -98,3 +107,14 @@ def _reconstruct(options: argparse.Namespace) -> None:
     if beside:
         panels = "samples | reconstruction" + " | original" * options.simulate
         print(f"{beside}: {panels}, side by side")
+
+
+def _motion_files(options: argparse.Namespace) -> MotionFiles | None:
+    from ..motion import MotionFiles
+
+    convention = (options.motion_unit, options.motion_from_previous)
+    if options.motion == Path("none"):
+        return MotionFiles(None)
+    if options.motion is None and convention == ("px", False):
+        return None  # what lies beside the images, if anything
+    return MotionFiles(options.motion or options.input, *convention)
