@@ -90,9 +90,14 @@ def test_smaller_copies_in_a_tiff_are_no_frames(tmp_path):
 def test_tiff_is_read_as_by_pillow(tmp_path, mode, compression):
     path = tmp_path / "a.tif"
     Image.fromarray(moving(1)[0]).convert(mode).save(path, compression=compression)
-    with Image.open(path) as image:
-        expected = np.asarray(image.convert("RGB"))
-    assert np.array_equal(read(path)[0].image, expected)
+    try:
+        with Image.open(path) as image:
+            expected = np.asarray(image.convert("RGB"))
+    except OSError:  # Pillow 12.3 writes, but does not read, YCbCr without compression
+        with pytest.raises(InputError):
+            read(path)
+    else:
+        assert np.array_equal(read(path)[0].image, expected)
 
 
 def test_a_folder_of_tiff_with_alpha(tmp_path):
