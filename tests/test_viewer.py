@@ -185,10 +185,10 @@ def test_the_newest_gaze_wins_and_no_frame_is_queued(catalog):
 def test_late_frames_are_dropped(catalog):
     with viewer(catalog) as one:
         first, second = (one.frame(acknowledge=False)[0] for _ in range(2))
-        assert (first["frame"], second["frame"]) == (0, 1)
+        assert first["frame"] == 0 < second["frame"]  # a busy machine drops some here already
         time.sleep(6 / RATE)
         one.say(acknowledged=second["number"])
-        assert one.frame()[0]["frame"] >= 5
+        assert one.frame()[0]["frame"] >= min(second["frame"] + 4, COUNT - 1)
 
 
 def test_paused_it_waits_for_the_gaze(catalog):
