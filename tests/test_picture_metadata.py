@@ -96,19 +96,15 @@ def test_colours_keep_their_alpha_when_they_are_converted(tmp_path):
     assert np.abs(image[..., :3].astype(int) - rgba[..., :3]).max() > 10
 
 
-@pytest.mark.parametrize(
-    ("tags", "word"),
-    [({"color_trc": 16}, "HDR"), ({"color_trc": 18}, "HDR"), ({"color_trc": 9}, "uncommon")],
-)
-def test_colours_that_are_not_converted_are_said(tmp_path, tags, word, caplog):
+def test_colours_that_are_not_converted_are_said(tmp_path, caplog):
     image = media.patches(48, 64, COLOURS)
     path = media.write_video(
-        tmp_path / "a.mkv", [image], codec="ffv1", pix_fmt="yuv444p", tags=tags
+        tmp_path / "a.mkv", [image], codec="ffv1", pix_fmt="yuv444p", tags={"color_trc": 9}
     )
     reader = VideoReader(path)
     for _ in range(2):
         shown = centres(next(iter(reader)).image)
-    assert caplog.text.count(word) == 1
+    assert caplog.text.count("uncommon") == 1
     assert np.abs(shown - centres(image)).max() <= 3
 
 

@@ -324,12 +324,13 @@ def test_an_unsupported_matrix_is_refused(tmp_path):
     assert "convert" in refused(VideoReader, path)
 
 
-def test_hdr_is_reported(tmp_path, caplog):
+@pytest.mark.parametrize(("curve", "name"), [(16, "PQ"), (18, "HLG")])
+def test_hdr_is_refused_with_the_command_that_maps_it(tmp_path, curve, name):
     path = media.write_video(
-        tmp_path / "a.mkv", media.moving(1), codec="ffv1", tags={"color_trc": 16}
+        tmp_path / "a.mkv", media.moving(1), codec="ffv1", tags={"color_trc": curve}
     )
-    assert len(read(path)) == 1
-    assert caplog.text.count("HDR") == 1
+    line = refused(VideoReader, path)
+    assert f"HDR ({name})" in line and "tonemap" in line
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p10le", "yuv422p10le", "yuv444p12le"])

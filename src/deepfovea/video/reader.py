@@ -28,7 +28,7 @@ from .container import (
 )
 from .decode import LOSSY_ALPHA, Decoded, Source, decode, open_source
 from .folder import list_images, odd_numbering
-from .rgb import ToRgb, unusual_colours
+from .rgb import ToRgb, hdr_curve, unusual_colours
 from .seek import Timed, from_key_frame, pass_over
 
 COUNTED_BACK = 250
@@ -39,6 +39,12 @@ SCANNED = 2**28
 
 FINEST = Fraction(60)
 """Frames per second of ``constant_rate`` at most, where a rate varies and its mean is lower."""
+
+TONE_MAPPED = (
+    "SDR; tone-map it first: ffmpeg -i IN -vf zscale=t=linear:npl=100,format=gbrpf32le,"
+    "zscale=p=bt709,tonemap=hable,zscale=t=bt709:m=bt709:r=tv,format=yuv420p OUT"
+)
+"""What is expected instead of HDR. FFmpeg's tonemap needs zscale, which PyAV's wheels lack."""
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +78,7 @@ class VideoReader:
     Colours follow the matrix and the range of the file; without a matrix BT.709 is assumed from
     1280 pixels of width or above 576 of height, else BT.601. Other primaries (BT.2020, P3,
     BT.601, an ICC profile) are converted to those of BT.709. More than 8 bits are rounded to 8.
-    HDR (PQ, HLG) is not tone-mapped: a warning is logged. Interlaced frames are deinterlaced.
+    HDR (PQ, HLG) is refused. Interlaced frames are deinterlaced.
     The crop of the container, rotation and mirroring, of Exif too, are applied. All frames must
     have the size of the first. The first also decides whether there is alpha: GIF, WebP, JPEG
     and palettes have it only if that frame uses it. Alpha that comes or goes later is an error.
@@ -118,6 +124,8 @@ class VideoReader:
 
     def _describe(self, file: Path, source: Source, rate: float | Fraction | None) -> None:
         first, seconds, _ = next(source.frames)
+        if curve := hdr_curve(first):
+            refuse(file, f"HDR ({curve})", TONE_MAPPED)
         if not source.still and not self.path.is_dir():
             self._images = []  # one file with several pictures is a video
         self._crop, self._leading = source.crop, 0

@@ -133,13 +133,16 @@ def needs_bt709(frame: Any) -> bool:
 def unusual_colours(frame: Any) -> str:
     """What is said of colours that are used as they are; "" for all others."""
     curve, primaries = frame.color_trc, frame.color_primaries
-    if curve in (PQ, HLG):
-        return "is HDR: its colours are used without tone mapping"
     if needs_bt709(frame) or (
         curve in (*_LIKE_BT709, *_SHOWN_ALIKE) and primaries in (0, UNSPECIFIED, RESERVED, BT709)
     ):
         return ""
     return f"has uncommon colours (primaries {primaries}, transfer {curve}), used as they are"
+
+
+def hdr_curve(frame: Any) -> str:
+    """The name of the HDR curve of a frame, "" for others."""
+    return {PQ: "PQ", HLG: "HLG"}.get(frame.color_trc, "")
 
 
 def to_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
