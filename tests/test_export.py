@@ -301,7 +301,7 @@ def test_the_documented_loop_runs(exported, network, capsys):
 
 
 def test_the_documented_loop_of_a_renderer_runs(network, tmp_path):
-    _, code = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.S)
+    _, code, _ = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.S)
     export_onnx(network, tmp_path / "model.onnx", static=(24, 32), motion=True, jitter=True)
     torch.manual_seed(2)
     mask = (torch.rand(1, 6, 1, 24, 32) < 0.3).float()
@@ -375,6 +375,15 @@ def cpp_of_onnxruntime():
     if not library or not shutil.which(shlex.split(os.environ.get("CXX", "c++"))[0]):
         pytest.skip("no compiler, or no shared library in the package onnxruntime")
     return found[0].parent, library[0]
+
+
+def test_the_documented_openvino_computes_in_float32(exported):
+    pytest.importorskip("openvino", reason="OpenVINO is not installed (extra openvino)")
+    code = re.search(r"```python\n(import openvino.*?)```", DOCUMENT.read_text(), re.S)[1]
+    names = {"path": str(exported)}
+    exec(compile(code, str(DOCUMENT), "exec"), names)
+    kind = names["compiled"].get_property("INFERENCE_PRECISION_HINT")
+    assert kind.get_type_name() == "f32"
 
 
 def test_the_page_names_every_tensor():
