@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import media
@@ -19,8 +20,10 @@ import deepfovea
 from deepfovea import fill
 from deepfovea.checkpoint import save_model
 from deepfovea.cli import main
-from deepfovea.config import Density, InputError
+from deepfovea.config import BEST_SAMPLING, Density, InputError
 from deepfovea.evaluate import Protocol, evaluate, from_json, profile, to_json
+from deepfovea.evaluate import result as result_module
+from deepfovea.evaluate.result import PROTOCOLS, load_protocol
 from deepfovea.fill import accumulate, pull_push
 from deepfovea.flow import dis_flow
 from deepfovea.fovea import jitter_sequence, sample
@@ -564,3 +567,37 @@ def test_the_command_line_is_the_call(root, networks, tmp_path, capsys):
     assert protocol.items() >= stated.items()
     assert protocol["density"]["periphery"] == 0.3
     assert list(protocol["models"]) == list(networks)
+
+
+FROZEN = {
+    ("published", 1): "15521b93acf23168",
+    ("best", 1): "fd7f2ce00f1557a4",
+    ("saccades", 1): "ae6004827d813469",
+}
+"""What each version of a protocol holds: whoever changes one raises its version and adds a line."""
+
+
+def test_protocols_are_frozen_and_published_is_the_default():
+    found = {}
+    for name in PROTOCOLS:
+        protocol = load_protocol(name)
+        path = Path(result_module.__file__).parent / "protocols" / f"{name}.json"
+        found[protocol.name, protocol.version] = sha256(path.read_bytes()).hexdigest()[:16]
+    assert found == FROZEN
+    assert load_protocol("published") == Protocol()
+    best = load_protocol("best")
+    assert (best.blue_noise, best.jitter) == (BEST_SAMPLING.noise == "blue", BEST_SAMPLING.jitter)
+
+
+def test_results_carry_their_protocol_and_what_was_changed(root, tmp_path, capsys):
+    path = tmp_path / "rows.json"
+    words = ["evaluate", str(root), "--models=", "--baselines=fill", "--metrics=psnr"]
+    assert main([*words, "--protocol=saccades", "--frames=2", f"--json={path}"]) == 0
+    line = "Protocol `saccades`, version 1, changed: frames 2. "
+    assert line in capsys.readouterr().out
+    protocol = json.loads(path.read_text())["protocol"]
+    assert (protocol["gaze"], protocol["changed"]) == ("synthetic", {"frames": 2})
+    assert main(["evaluate", str(path)]) == 0
+    assert line in capsys.readouterr().out
+    assert main([*words, "--protocol=bets"]) == 2
+    assert "did you mean 'best'" in capsys.readouterr().err

@@ -7,10 +7,11 @@ import contextlib
 import sys
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config import PUBLISHED_SAMPLING, Density, InputError
+from ..config import JITTERS, NOISES, InputError
 from .options import (
     DENSITY_HELP,
     DEVICE_HELP,
@@ -19,8 +20,6 @@ from .options import (
     PrintAndExit,
     Subcommands,
     add_gaze_offset,
-    add_jitter,
-    add_noise,
     comma_separated,
     density,
     gaze_track,
@@ -83,30 +82,49 @@ def add(subcommands: Subcommands) -> None:
             "as each clip; may be given several times",
         ),
         parser.add_argument(
-            "--frames", type=positive, default=24, metavar="N", help="of every clip"
+            "--protocol",
+            default="published",
+            metavar="NAME",
+            help="published (as every table of the field's paper) | best (our best sampling) | "
+            "saccades (a gaze that jumps); other options change it, and tables say so",
+        ),
+        parser.add_argument(
+            "--frames", type=positive, metavar="N", help="of every clip (default: the protocol's)"
         ),
         parser.add_argument(
             "--gaze",
-            default="center",
             metavar="WORD|FILE",
-            help=f"{GAZE_HELP}; or a folder with CLIP.csv for every clip",
+            help=f"{GAZE_HELP}; or a folder with CLIP.csv for every clip (default: the protocol's)",
         ),
         parser.add_argument(
             "--gaze-units", choices=["px", "norm", "ndc", "norm_up"], help="as in reconstruct"
         ),
         add_gaze_offset(parser),
         parser.add_argument(
-            "--seed", type=seed, default=0, metavar="N", help="of all random draws"
+            "--seed",
+            type=seed,
+            metavar="N",
+            help="of all random draws (default: the protocol's)",
         ),
-        parser.add_argument("--density", type=density, default="published", help=DENSITY_HELP),
+        parser.add_argument(
+            "--density", type=density, help=f"{DENSITY_HELP} (default: the protocol's)"
+        ),
         parser.add_argument(
             "--fov", type=float, metavar="DEGREES", help="horizontal angle that the frames fill"
         ),
-        add_noise(parser, PUBLISHED_SAMPLING.noise),
-        add_jitter(parser, PUBLISHED_SAMPLING.jitter),
+        parser.add_argument(
+            "--noise", choices=NOISES, help="how pixels are drawn (default: the protocol's)"
+        ),
+        parser.add_argument(
+            "--jitter",
+            choices=JITTERS,
+            help="how the sampling grid is shifted from frame to frame (default: the protocol's)",
+        ),
         parser.add_argument("--metrics", metavar="NAME,…", help=METRICS_HELP),
         parser.add_argument(
-            "--flow", default="dis", metavar="NAME", help="estimator of the true motion, for E_warp"
+            "--flow",
+            metavar="NAME",
+            help="estimator of the true motion, for E_warp (default: the protocol's)",
         ),
         parser.add_argument("--flow-weights", type=local_path, metavar="FILE", help="of --flow"),
         parser.add_argument("--device", default="auto", help=DEVICE_HELP),
@@ -149,7 +167,7 @@ def add(subcommands: Subcommands) -> None:
     )
     parser.set_defaults(
         handler=_evaluate,
-        runs={run.dest: parser.get_default(run.dest) for run in runs} | {"density": Density()},
+        runs={run.dest: parser.get_default(run.dest) for run in runs},
     )
 
 
@@ -226,16 +244,35 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> Result:
-    from ..evaluate import Protocol, evaluate
+    from ..evaluate import evaluate
     from ..evaluate.contact_sheets import Panels, render_sheet
     from ..evaluate.plots import require_matplotlib
-    from ..evaluate.result import DEFAULT_METRICS, METRIC_GROUPS, Row
+    from ..evaluate.result import DEFAULT_METRICS, METRIC_GROUPS, Row, load_protocol
     from ..runtime.device import pick_device
 
     metrics: tuple[str, ...] = DEFAULT_METRICS
     if options.metrics is not None:
         asked = comma_separated(options.metrics)
         metrics = METRIC_GROUPS if "all" in asked else tuple(m for m in asked if m != "psnr")
+    protocol = load_protocol(options.protocol)
+    gaze = protocol.gaze if options.gaze is None else options.gaze
+    given = {
+        "frames": options.frames,
+        "seed": options.seed,
+        "density": options.density,
+        "blue_noise": None if options.noise is None else options.noise == "blue",
+        "jitter": options.jitter,
+        "fov_deg": options.fov,
+        "flow": options.flow,
+    }
+    protocol = replace(
+        protocol,
+        metrics=metrics,
+        gaze=gaze
+        + (f" {options.gaze_units}" if options.gaze_units else "")
+        + (f" {options.gaze_offset:+g} s" if options.gaze_offset else ""),
+        **{name: value for name, value in given.items() if value is not None},
+    )
     models = comma_separated(options.models)
     if options.plots:  # before anything is computed
         require_matplotlib()
@@ -244,10 +281,10 @@ def _run(options: argparse.Namespace) -> Result:
     def track(clip: ReferenceClip) -> GazeTrack:
         height, width = clip.frames.shape[1:3]
         return gaze_track(
-            _gaze_of(options.gaze, clip.name),
+            _gaze_of(gaze, clip.name),
             options.gaze_units,
             # A point of its own for every clip, whatever other clips there are.
-            (options.seed, zlib.crc32(clip.name.encode())),
+            (protocol.seed, zlib.crc32(clip.name.encode())),
             (height, width),
             scale=4,
             frame_rate=clip.frames_per_second,
@@ -271,19 +308,7 @@ def _run(options: argparse.Namespace) -> Result:
         options.root,
         models,
         _baselines(options),
-        Protocol(
-            frames=options.frames,
-            gaze=options.gaze
-            + (f" {options.gaze_units}" if options.gaze_units else "")
-            + (f" {options.gaze_offset:+g} s" if options.gaze_offset else ""),
-            seed=options.seed,
-            density=options.density,
-            blue_noise=options.noise == "blue",
-            jitter=options.jitter,
-            fov_deg=options.fov,
-            metrics=metrics,
-            flow=options.flow,
-        ),
+        protocol,
         others=dict(options.method),
         track=track,
         flow_weights=options.flow_weights,

@@ -81,7 +81,8 @@ def to_markdown(result: Result) -> str:
     means, methods = result.means(), result.methods
     clips = len(result.clips)
     parts = [
-        f"Means over {clips} clip{'s' * (clips > 1)}. {_who_sees_all(methods)}",
+        f"{_protocol_line(result)}Means over {clips} clip{'s' * (clips > 1)}. "
+        f"{_who_sees_all(methods)}",
         _by_method(means, [name for name in OVERVIEW if _present(means, name)]),
     ]
     if _present(means, "e_warp_original"):
@@ -156,6 +157,15 @@ def insert_tables(document: str, tables: str) -> str:
     if not begin or not end:
         return tables + "\n"
     return f"{before}{BEGIN_MARK}\n\n{tables}\n\n{END_MARK}{after}"
+
+
+def _protocol_line(result: Result) -> str:
+    protocol = result.protocol
+    if "name" not in protocol:  # an older result
+        return ""
+    changed = ", ".join(f"{key} {protocol[key]}" for key in protocol["changed"])
+    line = f"Protocol `{protocol['name']}`, version {protocol['version']}"
+    return f"{line}{', changed: ' if changed else ''}{changed}. "
 
 
 def _who_sees_all(methods: Sequence[str]) -> str:

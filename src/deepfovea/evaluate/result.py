@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from ..config import JITTERS, PUBLISHED_DENSITY, Density, InputError, expected_one_of
+from ..config import (
+    JITTERS,
+    PUBLISHED_DENSITY,
+    Density,
+    InputError,
+    expected_one_of,
+    from_json,
+)
 from ..gaze import DisplayGeometry
 from ..metrics import METRICS, Metric
 
@@ -40,6 +49,14 @@ class Protocol:
     """Of :data:`METRIC_GROUPS`."""
     flow: str = "dis"
     """Estimator of the true motion for E_warp, one of ``FLOW_ESTIMATORS``."""
+    name: str = "published"
+    """Of the protocol that it began as, see :func:`load_protocol`."""
+    version: int = 1
+
+    def changed(self) -> dict[str, Any]:
+        """What is not as the protocol of that name has it."""
+        own, named = asdict(self), asdict(load_protocol(self.name))
+        return {key: own[key] for key in own if key != "metrics" and own[key] != named[key]}
 
     def __post_init__(self) -> None:
         if self.jitter not in JITTERS:
@@ -48,6 +65,24 @@ class Protocol:
             )
         if self.fov_deg is not None:
             DisplayGeometry(self.fov_deg, 4, 3)  # refuses angles that no display has
+
+
+PROTOCOLS = ("published", "best", "saccades")
+"""Frozen protocols, each a JSON in ``evaluate/protocols``. A change raises its version: figures of
+two versions, or of two protocols, are never in one table."""
+
+
+def load_protocol(name: str) -> Protocol:
+    """The protocol of that name, with the default metrics.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if name not in PROTOCOLS:
+        raise InputError(f"--protocol: received {name!r:.100}, {expected_one_of(name, PROTOCOLS)}")
+    path = Path(__file__).parent / "protocols" / f"{name}.json"
+    values = json.loads(path.read_text())
+    return from_json(Protocol, {**values, "density": Density(**values["density"])}, str(path))
 
 
 _WHERE = {

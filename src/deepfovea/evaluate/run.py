@@ -275,6 +275,7 @@ def _protocol_record(
             for name in (*baselines, *others)
         },
         **asdict(protocol),
+        "changed": protocol.changed(),
         "flow_weights": digest(settings.flow_weights) if settings.flow_weights else None,
         "reduction": f"bilinear /{SCALE}, no antialiasing",
         "means": "over the frames of a clip, then over the clips",
