@@ -1,5 +1,8 @@
 """Claims about a folder of a renderer: samples, sampling.json and motion, from files to frames."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -121,3 +124,18 @@ def test_unknown_motion_continues_that_around_it(rendered, tmp_path):
     write_flo(rendered / "2.flo", field)
     assert main(["reconstruct", str(rendered), "-o", str(tmp_path / "out")]) == 0
     assert torch.from_numpy(frames_of(tmp_path / "out")).shape == (COUNT, 96, 128, 3)
+
+
+def test_the_python_of_the_contract_page_runs():
+    page = (Path(__file__).parents[1] / "docs" / "renderer.md").read_text()
+    loop, colors = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    names = {}
+    exec(loop, names)
+    assert names["frame"].shape == (192, 256, 3)
+    truth = ToyRenderer(48, 64).truth(3).transpose(1, 2, 0)
+    assert np.square(names["frame"] - truth).mean() < 0.5 * np.square(0.5 - truth).mean()
+    exec(colors, names)
+    radiance = np.geomspace(1e-3, 100, 50)
+    shown = names["encode"](radiance, 2.0)
+    assert shown.min() > 0 and shown.max() < 1
+    np.testing.assert_allclose(names["decode"](shown, 2.0), radiance, rtol=1e-6)
