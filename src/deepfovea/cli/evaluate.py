@@ -70,7 +70,7 @@ def add(subcommands: Subcommands) -> None:
             "--baselines",
             default="fill,accumulate,bicubic-all",
             metavar="NAME,…",
-            help="methods that need no training; all; --list-baselines says what there is",
+            help="methods that need no training, or all; --list-baselines says what there is",
         ),
         parser.add_argument(
             "--method",
@@ -79,7 +79,7 @@ def add(subcommands: Subcommands) -> None:
             type=named_folder,
             metavar="NAME=FOLDER",
             help="frames that another tool has made: in FOLDER a video or a folder of images named "
-            "as each clip; may be given several times",
+            "as each clip; may be given several times (default: none)",
         ),
         parser.add_argument(
             "--protocol",

@@ -48,7 +48,10 @@ GAZE_HELP = (
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Shows every default, and leaves the examples as they are."""
+    """Shows every default, leaves the examples as they are, and breaks no name at its hyphens."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if text.startswith("examples:"):
