@@ -41,16 +41,21 @@ def pixel_grid(like: Tensor, height: int, width: int) -> Tensor:
     return torch.stack([x + 0.0 * y, y + 0.0 * x]).expand(like.shape[0], -1, -1, -1)
 
 
-def bilinear_sample(positions: Tensor, image: Tensor) -> Tensor:
-    """The image [B, C, h, w] at the pixels (x, y) [B, 2, H, W], bilinear, border repeated."""
+def sampling_grid(positions: Tensor, height: int, width: int) -> Tensor:
+    """Pixels (x, y) [B, 2, H, W] as ``grid_sample`` takes them: [B, H, W, 2], align_corners off."""
     # In half precision a position is a sixteenth of a pixel off at 256, and the CPU's sampling
     # goes wrong in large frames.
-    height, width = image.shape[-2:]
     x, y = torch.split(2.0 * positions.float() + 1.0, 1, 1)
     grid = torch.cat([x / width, y / height], 1) - 1.0
+    return grid.permute(0, 2, 3, 1)
+
+
+def bilinear_sample(positions: Tensor, image: Tensor) -> Tensor:
+    """The image [B, C, h, w] at the pixels (x, y) [B, 2, H, W], bilinear, border repeated."""
+    grid = sampling_grid(positions, *image.shape[-2:])
     sampled = F.grid_sample(
         image.float(),
-        grid.permute(0, 2, 3, 1),
+        grid,
         mode="bilinear",
         padding_mode="border",
         align_corners=False,

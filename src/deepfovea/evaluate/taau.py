@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..config import SCALE
 from ..flow import backward_warp, dis_flow
-from ..resample import bilinear_sample, pixel_grid, upsample_bilinear
+from ..resample import bilinear_sample, pixel_grid, sampling_grid, upsample_bilinear
 
 CLIP_SIGMAS = 1.25
 """γ of the variance clipping; Salvi 2016 recommends 0.75 to 1.25."""
@@ -124,17 +124,12 @@ def _clip(past: Tensor, frame: Tensor, places: Tensor) -> Tensor:
     return torch.einsum("cd,bdhw->bchw", torch.linalg.inv(matrix), inside)
 
 
-def _grid(places: Tensor, height: int, width: int) -> Tensor:
-    x, y = torch.split(2.0 * places + 1.0, 1, 1)
-    return (torch.cat([x / width, y / height], 1) - 1.0).permute(0, 2, 3, 1)
-
-
 def _nearest(places: Tensor, image: Tensor) -> Tensor:
-    grid = _grid(places, *image.shape[-2:])
+    grid = sampling_grid(places, *image.shape[-2:])
     return F.grid_sample(image, grid, "nearest", "border", align_corners=False)
 
 
 def bicubic_sample(places: Tensor, image: Tensor) -> Tensor:
     """The image [B, C, h, w] at the places [B, 2, H, W], bicubic, the border repeated."""
-    grid = _grid(places, *image.shape[-2:])
+    grid = sampling_grid(places, *image.shape[-2:])
     return F.grid_sample(image, grid, "bicubic", "border", align_corners=False)
