@@ -33,9 +33,12 @@ from deepfovea.config import BEST_SAMPLING
 from deepfovea.gaze import read_track
 
 pytest.importorskip("playwright", reason="playwright is not installed (it is in the extra dev)")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium on the path (Debian: apt-get install chromium)"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no chromium on the path (Debian: apt-get install chromium)"
+    ),
+    pytest.mark.flaky(reruns=2),  # a browser may starve where everything runs at once
+]
 
 
 @pytest.fixture(scope="module")
