@@ -51,9 +51,31 @@ def commands(recipe):
     return [shlex.split(line) for block in blocks for line in block.splitlines()]
 
 
+RUN_ALL_THAT_COMES = """
+import contextlib, io, json, sys, traceback
+from deepfovea.cli import main
+for line in sys.stdin:
+    words, code = json.loads(line), 0
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
+        try:
+            if words[0] == "-c":
+                exec(words[1], {})
+            else:
+                code = main(words[1:])
+        except SystemExit as ended:
+            code = ended.code or 0
+        except BaseException:
+            code = traceback.format_exc()
+    print(json.dumps([code, out.getvalue()]), flush=True)
+"""
+
+
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory):
-    """A copy of the package with all the recipes, a folder of clips, and a way to run commands."""
+    """A copy of the package with all the recipes, a folder of clips, and a way to run commands.
+
+    They run one after the other in one process that has this copy, as they would in one each.
+    """
     folder = tmp_path_factory.mktemp("extended")
     shutil.copytree(
         ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
@@ -64,15 +86,25 @@ def extended(tmp_path_factory):
     (folder / "clips").mkdir()
     media.write_video(folder / "clips" / "one.mkv", media.moving(3, 96, 128), pix_fmt="yuv444p")
     environment = {**os.environ, "PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN_ALL_THAT_COMES],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
     def run(*words):
-        done = subprocess.run(
-            [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, f"{words}: {done.stderr}"
-        return done.stdout
+        process.stdin.write(json.dumps(words) + "\n")
+        process.stdin.flush()
+        code, said = json.loads(process.stdout.readline())
+        assert code == 0, f"{words}: {code} {said}"
+        return said
 
-    return folder, run
+    with process:
+        yield folder, run
+        process.stdin.close()
 
 
 def run_recipe(extended, title):
@@ -80,7 +112,7 @@ def run_recipe(extended, title):
     folder, run = extended
     found = commands(RECIPES[title])
     assert found and all(words[0] == "deepfovea" for words in found)
-    return folder, [run("-m", *words) for words in found]
+    return folder, [run(*words) for words in found]
 
 
 def test_there_is_a_recipe_for_each_and_it_touches_few_files():
