@@ -23,7 +23,7 @@ from deepfovea.cli.options import Parser, positive
 
 RUNS = Path("runs")
 PUBLISHED_BATCH = 2  # items, over all devices
-FORWARDED = ("epochs", "steps", "perceptual_backbone", "perceptual_weights", "flow_weights")
+FORWARDED = ("epochs", "steps", "size", "perceptual_backbone", "perceptual_weights", "flow_weights")
 """What deepfovea train knows by the same name."""
 
 
@@ -95,6 +95,7 @@ def published_parser() -> Parser:
     more.add_argument("--perceptual-backbone", default="", help="vgg19 or efficientnet-lite0")
     more.add_argument("--perceptual-weights", default="", metavar="FILE", help="of its weights")
     more.add_argument("--flow-weights", default="", metavar="FILE", help="of PWC-Net")
+    more.add_argument("--size", default="", metavar="HxW", help="of items (published: 768x1024)")
     more.add_argument("--device", default="", help="auto | cpu | cuda | cuda:N | mps")
     return parser
 
@@ -124,6 +125,7 @@ def commands(options: argparse.Namespace, run: Path) -> list[list[str]]:
     words = []
     model = options.load_model
     device = [f"--device={options.device}"] if options.device else []
+    size = [f"--size={options.size}"] if options.size else []
     if options.train:
         train = ["train", f"--data={options.data}", f"--run={run}", f"--cache={RUNS / 'frames'}"]
         if options.resume:
@@ -147,8 +149,9 @@ def commands(options: argparse.Namespace, run: Path) -> list[list[str]]:
     for name, wanted in (("validate", options.val), ("test", options.test)):
         if wanted:
             files = [f"--json={run / name}.json", f"--markdown={run / name}.md"]
+            files += [f"--pictures={run / name}"]
             scored = [name, f"--data={options.data}", f"--model={model}", *files]
-            words.append([*scored, f"--state={options.state}", *device])
+            words.append([*scored, f"--state={options.state}", *size, *device])
     if options.inference:
         output = f"--output={run / 'inference'}"
         words.append(["infer", options.inference_data, output, f"--model={model}", "--gaze=random"])

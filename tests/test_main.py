@@ -12,6 +12,7 @@ import media
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from presets import preset_of
 
 from deepfovea import checkpoint
@@ -20,7 +21,6 @@ from deepfovea.cli import train as cli_train
 from deepfovea.config import PUBLISHED_TRAINING
 from deepfovea.generators import PRESETS
 from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
-from deepfovea.reds import validate as validation
 from deepfovea.training import train as training
 from deepfovea.video import VideoReader, VideoWriter
 
@@ -46,6 +46,7 @@ ADDED = {
     "perceptual_backbone": "",
     "perceptual_weights": "",
     "flow_weights": "",
+    "size": "",
     "device": "",
 }
 
@@ -102,7 +103,7 @@ def test_val_test_and_inference_use_the_model_that_was_loaded_or_trained(main_py
         model = model or f"{RUN}/model.safetensors"
         *_, val, test, infer = commands(main_py, f"{line} {before}")
         for verb, words in (("validate", val), ("test", test)):
-            files = f"--json={RUN}/{verb}.json --markdown={RUN}/{verb}.md"
+            files = f"--json={RUN}/{verb}.json --markdown={RUN}/{verb}.md --pictures={RUN}/{verb}"
             assert words == [
                 *(verb, "--data=REDS", f"--model={model}", *files.split(), "--state=reset")
             ]
@@ -203,6 +204,8 @@ def test_val_and_inference_run(main_py, reds, capsys):
     assert (table["protocol"]["split"], table["protocol"]["size"]) == ("val", [768, 1024])
     assert [(row["video"], row["frames"]) for row in table["rows"]] == [("000", 6)]
     assert (run / "validate.md").read_text() in shown
+    with Image.open(run / "validate" / "000.png") as grid:  # a row for each of six frames
+        assert grid.size == (3 * 486 + 6, 30 + 6 * 366)
     with VideoReader(run / "inference" / "000") as reader:
         frames = np.stack([frame.image for frame in reader])
     assert frames.shape == (6, 360, 640, 3)
@@ -240,7 +243,6 @@ def test_train_interrupt_resume_validate_and_infer(main_py, tmp_path, monkeypatc
     small = dataclasses.replace(
         PUBLISHED_TRAINING,
         losses=("supervised", "perceptual", "flow"),
-        size=(64, 96),
         workers=0,
         picture_steps=1,
     )
@@ -253,7 +255,7 @@ def test_train_interrupt_resume_validate_and_infer(main_py, tmp_path, monkeypatc
             os.kill(os.getpid(), signal.SIGINT)
         return result
 
-    line = ["--train", "--data", "REDS", "--epochs", "2", "--device", "cpu"]
+    line = ["--train", "--data", "REDS", "--epochs", "2", "--size", "64x96", "--device", "cpu"]
     with monkeypatch.context() as patch:
         patch.setattr(training, "train_step", struck)
         code = main_py.main([*line, "--perceptual-backbone", "efficientnet-lite0"])
@@ -262,8 +264,7 @@ def test_train_interrupt_resume_validate_and_infer(main_py, tmp_path, monkeypatc
     (run,) = (path for path in Path("runs").iterdir() if path.name != "frames")
     assert "'deepfovea train' has recipes" in said and f"--resume {run} goes on" in said
     last = run / "checkpoints" / "last.safetensors"
-    interrupted = ["--val", "--data", "REDS", "--load_model", str(last)]
-    monkeypatch.setattr(validation, "SIZE", (64, 96))
+    interrupted = ["--val", "--data", "REDS", "--load_model", str(last), "--size", "64x96"]
     assert main_py.main(interrupted) == 0  # a checkpoint is a model too
     assert main_py.main([*line, "--resume", str(run)]) == 0
     shown = capsys.readouterr().out
@@ -272,6 +273,8 @@ def test_train_interrupt_resume_validate_and_infer(main_py, tmp_path, monkeypatc
     for epoch in ("01", "02"):
         assert (run / "models" / f"epoch-{epoch}.safetensors").is_file()
         assert (run / "validation" / f"epoch-{epoch}.md").read_text() in shown
+        grids = (run / "validation" / f"epoch-{epoch}").iterdir()
+        assert sorted(grid.name for grid in grids) == ["000.png", "001.png"]
     assert len(list((run / "pictures").iterdir())) == 4
     videos = "--inference --inference_data REDS/val/val_sharp --load_model"
     assert main_py.main([*videos.split(), str(run / "model.safetensors")]) == 0

@@ -577,6 +577,8 @@ def test_without_a_terminal_lines_say_the_losses(data, cache, tmp_path, small, c
     assert lines[0].startswith("step 1/6  charbonnier 0.")
     assert "  motion 0" in lines[0] and "  endpoint 0" in lines[0]
     assert lines[-1].startswith("step 6/6") and lines[-1].endswith("0 s left")
+    assert lines[1].startswith("step 3/6") and lines[1].endswith(" left")  # as soon as it is known
+    assert len(lines) == 3
 
 
 def test_the_time_left_is_that_of_the_usual_step(monkeypatch):

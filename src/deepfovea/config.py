@@ -326,7 +326,7 @@ class TrainConfig:
     )
     picture_steps: int = option(
         1000,
-        "steps between pictures of input, prediction and label, 0 for none",
+        "steps between pictures of input, prediction and label, the first after one; 0 for none",
         group=RUN,
         least=0,
     )

@@ -93,6 +93,23 @@ def side_by_side_panels(
     return to_image(torch.cat(panels, -1))
 
 
+def prediction_grid(samples: Tensor, prediction: Tensor, label: Tensor) -> np.ndarray:
+    """A grid of one clip, a row for each frame: input, prediction and label.
+
+    Values beyond [0, 1] are clamped, and none is stretched, so that pictures can be compared.
+
+    Args:
+        samples: [T, 3, h, w], 0 where not sampled.
+        prediction: [T, 3, H, W].
+        label: [T, 3, H, W].
+    """
+    rows = [
+        tuple(frame.detach().float().cpu() for frame in frames)
+        for frames in zip(samples, prediction, label, strict=True)
+    ]
+    return contact_sheet(rows, ("input", "prediction", "label"), min(480, label.shape[-1]))
+
+
 def contact_sheet(
     rows: Sequence[Sequence[Tensor]], columns: Sequence[str], width: int = 480
 ) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import io
 import math
 import sys
 import textwrap
@@ -27,6 +28,8 @@ from ..io.atomic import atomic_write
 from ..io.outputs import ensure_folder, refuse_overlap
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..gaze import DisplayGeometry, GazeTrack
     from ..reconstructor import Reconstructor
 
@@ -437,6 +440,17 @@ def comma_separated(text: str) -> list[str]:
 def write_text(path: Path, text: str) -> None:
     """Write a file, complete or not at all."""
     write_bytes(path, text.encode())
+
+
+def write_grid(path: Path, samples: Tensor, prediction: Tensor, label: Tensor) -> None:
+    """Write :func:`deepfovea.images.prediction_grid` as PNG."""
+    from PIL import Image
+
+    from ..images import prediction_grid
+
+    content = io.BytesIO()
+    Image.fromarray(prediction_grid(samples, prediction, label)).save(content, "PNG")
+    write_bytes(path, content.getvalue())
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -21,6 +21,7 @@ from .options import (
     local_path,
     protect_inputs,
     size,
+    write_grid,
     write_text,
 )
 
@@ -76,8 +77,8 @@ def add(subcommands: Subcommands) -> None:
     parser.add_argument(
         "--validate",
         action="store_true",
-        help="after every pass over the published items, the published table on the validation "
-        "videos of --data",
+        help="after every pass over the published items, the published table and grids of input, "
+        "prediction and label on the validation videos of --data",
     )
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--skip-unreadable", action="store_true", help=SKIP_HELP)
@@ -170,24 +171,26 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _validate(options: argparse.Namespace, epoch: int, model: Path) -> None:
-    """The published table on the validation videos, printed and written into the run."""
+    """The published table and grids of the validation videos; printed, written into the run."""
     from ..checkpoint import load
     from ..reds.validate import to_json, to_markdown, validate
     from ..runtime.device import pick_device
     from ..training.state import read_config
 
     config = read_config(options.run / "config.json")
+    folder = options.run / "validation"
+    pictures = folder / f"epoch-{epoch:02d}"
     rows = validate(
         options.data,
         load(model, pick_device(options.device)),
         state=config.state,
         size=config.size,
         skip_unreadable=options.skip_unreadable,
+        on_first_item=lambda name, *grid: write_grid(pictures / f"{name}.png", *grid),
     )
     table = to_markdown(rows, f"epoch {epoch}, state {config.state}")
     print(table, flush=True)
     protocol = {"epoch": epoch, "split": "val", "state": config.state, "size": config.size}
-    folder = options.run / "validation"
     write_text(folder / f"epoch-{epoch:02d}.md", table + "\n")
     write_text(folder / f"epoch-{epoch:02d}.json", to_json(rows, protocol) + "\n")
 
@@ -195,7 +198,7 @@ def _validate(options: argparse.Namespace, epoch: int, model: Path) -> None:
 def _protect_inputs(options: argparse.Namespace) -> None:
     """Refuse a run folder, or a cache, that would write into what is read."""
     files = ("config.json", "metrics.jsonl", "model.safetensors")
-    folders = ("checkpoints", "pictures", "tensorboard")
+    folders = ("checkpoints", "models", "pictures", "tensorboard", "validation")
     outputs = [options.run / name for name in (*files, *folders)]
     protect_inputs(options, *outputs, options.cache or options.run / "frames")
     if options.config and not options.resume:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .options import (
     SKIP_HELP,
@@ -15,8 +16,12 @@ from .options import (
     protect_inputs,
     seed,
     size,
+    write_grid,
     write_text,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def add(subcommands: Subcommands) -> None:
@@ -60,6 +65,12 @@ def add(subcommands: Subcommands) -> None:
         parser.add_argument("--skip-unreadable", action="store_true", help=SKIP_HELP)
         parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
         parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
+        parser.add_argument(
+            "--pictures",
+            type=Path,
+            metavar="FOLDER",
+            help="write a grid of input, prediction and label there, of every video's first item",
+        )
         parser.set_defaults(handler=_validate, split=split)
 
 
@@ -68,7 +79,11 @@ def _validate(options: argparse.Namespace) -> None:
     from ..reds.validate import to_json, to_markdown, validate
     from ..runtime.device import pick_device
 
-    protect_inputs(options, options.json, options.markdown)
+    protect_inputs(options, options.json, options.markdown, options.pictures)
+
+    def draw(name: str, *grid: Tensor) -> None:
+        write_grid(options.pictures / f"{name}.png", *grid)
+
     rows = validate(
         options.data,
         load(options.model, pick_device(options.device)),
@@ -81,6 +96,7 @@ def _validate(options: argparse.Namespace) -> None:
         on_row=lambda row: print(
             f"{row.video}  {row.correct.psnr:.2f} dB, SSIM {row.correct.ssim:.4f}", file=sys.stderr
         ),
+        on_first_item=draw if options.pictures else None,
     )
     model = Path(options.model).name
     data = options.data.resolve().name

@@ -34,6 +34,10 @@ NOTE = (
 
 _log = logging.getLogger(__name__)
 
+OnItem = Callable[[str, Tensor, Tensor, Tensor], None]
+"""Is given a video's name, and of six frames samples [6, 3, h, w], prediction and label
+[6, 3, H, W]."""
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -71,6 +75,7 @@ def validate(
     seed: int = 0,
     skip_unreadable: bool = False,
     on_row: Callable[[Row], None] | None = None,
+    on_first_item: OnItem | None = None,
 ) -> list[Row]:
     """Score a generator on every video of a split by the published protocol.
 
@@ -88,6 +93,7 @@ def validate(
         seed: of gaze and masks.
         skip_unreadable: see :func:`deepfovea.io.decoded_cache.open_sources`.
         on_row: called after every video.
+        on_first_item: called with the first item of every video, see :data:`OnItem`.
 
     Raises:
         InputError: nothing to score, unreadable frames, or a generator that does not fit.
@@ -113,7 +119,9 @@ def validate(
             continue
         items = PublishedItems([video], seed, size)
         before = carried if state == "carry" else None
-        row, carried = score_video(network, items, before, every_item=state == "item")
+        row, carried = score_video(
+            network, items, before, every_item=state == "item", on_first_item=on_first_item
+        )
         rows.append(row)
         if on_row:
             on_row(row)
@@ -124,7 +132,12 @@ def validate(
 
 @torch.inference_mode()
 def score_video(
-    network: Network, items: PublishedItems, state: Any = None, *, every_item: bool = False
+    network: Network,
+    items: PublishedItems,
+    state: Any = None,
+    *,
+    every_item: bool = False,
+    on_first_item: OnItem | None = None,
 ) -> tuple[Row, Any]:
     """The items of one video, in order, through a generator; the last state comes back too.
 
@@ -138,7 +151,10 @@ def score_video(
         truth = item["frames"].to(device)[None].float() / 255.0
         mask = item["mask"].to(device)[None].float()
         before = None if every_item else state
-        output, state = network(downsample(truth) * mask, mask, before)
+        samples = downsample(truth) * mask
+        output, state = network(samples, mask, before)
+        if on_first_item and item["is_clip_start"]:
+            on_first_item(items.sources[0].name, samples[0], output[0], truth[0])
         difference = output - truth
         published.append(
             torch.stack(

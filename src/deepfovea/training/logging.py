@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from ..config import InputError
-from ..images import contact_sheet
+from ..images import prediction_grid
 from ..io.atomic import atomic_write, exclusive_lock
 
 
@@ -53,22 +53,8 @@ class Log:
                 self.board.add_scalar(name, value, step)
 
     def picture(self, step: int, samples: Tensor, prediction: Tensor, label: Tensor) -> None:
-        """A grid of one clip, a row for each frame: input, prediction and label.
-
-        Values beyond [0, 1] are clamped, and none is stretched, so that pictures can be compared.
-
-        Args:
-            step: of training.
-            samples: [T, 3, h, w], 0 where not sampled.
-            prediction: [T, 3, H, W].
-            label: [T, 3, H, W].
-        """
-        rows = [
-            tuple(frame.detach().float().cpu() for frame in frames)
-            for frames in zip(samples, prediction, label, strict=True)
-        ]
-        width = min(480, label.shape[-1])
-        sheet = contact_sheet(rows, ("input", "prediction", "label"), width)
+        """The grid of one clip: see :func:`deepfovea.images.prediction_grid`."""
+        sheet = prediction_grid(samples, prediction, label)
         with explained_write_errors(self.pictures):
             self.pictures.mkdir(exist_ok=True)
             with atomic_write(self.pictures / f"{step:07d}.png") as file:

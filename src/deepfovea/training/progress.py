@@ -39,6 +39,7 @@ class TrainingProgress:
         self.step_seconds: deque[float] = deque(maxlen=TIMED_STEPS)
         self._last_step: float | None = None
         self._last_line = -LINE_SECONDS
+        self._told_left = False
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -68,8 +69,9 @@ class TrainingProgress:
         first = next(iter(losses.values()))
         self._bar.update(self._task, completed=step, loss=f"{first:.4f}", left=left)
         due = now - self._last_line >= LINE_SECONDS or step == self.steps
+        due |= bool(left) and not self._told_left  # how long it takes is said as soon as known
         if self.visible and not self.in_terminal and due:
-            self._last_line = now
+            self._last_line, self._told_left = now, bool(left)
             shown = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
             print(f"step {step}/{self.steps}  {shown}  {left}", file=sys.stderr, flush=True)
 

@@ -157,7 +157,9 @@ def train(
                     about = {"hours": training.hours, "learning_rate": rate}
                     log.row(training.step, about | means)
                 training.logged, training.sums = training.step, {}
-            if log and config.picture_steps and (training.step % config.picture_steps == 0 or done):
+            begun = training.step == 1
+            picture_due = begun or done or training.step % max(1, config.picture_steps) == 0
+            if log and config.picture_steps and picture_due:
                 samples = target.low * chunk.valid_region.crop(chunk.mask, SCALE)
                 log.picture(training.step, samples[0], output.frames[0], target.frames[0])
             progress.update(training.step, {name: values[name] for name in terms})
@@ -173,7 +175,7 @@ def train(
                         on_epoch(epoch, model)
             now = time.monotonic()
             # The first step is saved at once, so that a run that was begun can always go on.
-            save_due = training.step == 1 or now - saved > 60 * config.save_minutes
+            save_due = begun or now - saved > 60 * config.save_minutes
             keep_due = 0 < 60 * config.keep_minutes < now - kept
             stopping, save_due, keep_due = _agreed(
                 (bool(stop.received), save_due, keep_due), accelerator
