@@ -69,6 +69,7 @@ OWNERS: dict[str, set[str]] = {
     "matplotlib": {"evaluate.plots", "evaluate.contact_sheets"},
     "pyfvvdp": {"metrics.jod"},
     "lpips": {"metrics.lpips"},
+    "pycvvdp": {"metrics.cvvdp"},
     "onnx": {"runtime.export"},
     "onnxruntime": {"runtime.onnx", "runtime.export"},
     "openvino": {"runtime.openvino"},

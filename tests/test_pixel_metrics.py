@@ -1,5 +1,6 @@
 """Metrics of frames against independent implementations, and their bounds."""
 
+import numpy as np
 import pytest
 import torch
 from skimage.metrics import (
@@ -8,8 +9,10 @@ from skimage.metrics import (
     structural_similarity,
 )
 
-from deepfovea.config import InputError
-from deepfovea.metrics.pixel import l1, mse, psnr, psnr_from_mse, ssim
+from deepfovea.config import PUBLISHED_DENSITY, InputError
+from deepfovea.metrics import METRICS, Reference, Settings
+from deepfovea.metrics.acuity import cutoff_frequency
+from deepfovea.metrics.pixel import l1, mse, psnr, psnr_from_mse, ssim, ssim_map
 
 
 def test_psnr_equals_scikit_image_frame_by_frame():
@@ -100,3 +103,50 @@ def test_ssim_has_a_gradient():
 def test_ssim_of_frames_smaller_than_its_window_is_refused():
     with pytest.raises(InputError, match="40×10 pixels; expected at least 11×11"):
         ssim(torch.zeros(3, 10, 40), torch.zeros(3, 10, 40))
+
+
+def by_acuity(values, gaze_px, fov_deg):
+    """The weighted mean of a map [H, W], written out with NumPy from the papers' formulae."""
+    height, width = values.shape
+    distance = width / 2 / np.tan(np.radians(fov_deg) / 2)
+    y, x = np.mgrid[:height, :width].astype(float)
+    rays = np.stack([x - (width - 1) / 2, y - (height - 1) / 2, np.full_like(x, distance)], -1)
+    look = np.array([gaze_px[0] - (width - 1) / 2, gaze_px[1] - (height - 1) / 2, distance])
+    cosine = rays @ look / np.linalg.norm(rays, axis=-1) / np.linalg.norm(look)
+    eccentricity = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+    cutoff = 2.3 * np.log(64) / (0.106 * (eccentricity + 2.3))
+    nyquist = distance * np.radians(1) / 2
+    return np.average(values, weights=np.minimum(cutoff, nyquist) ** 2)
+
+
+@pytest.mark.parametrize("fov_deg", [None, 100.0])
+def test_foveated_psnr_and_ssim_weigh_by_acuity(fov_deg):
+    generator = torch.Generator().manual_seed(4)
+    truth, prediction = torch.rand(2, 1, 3, 16, 640, generator=generator)
+    prediction = truth + (prediction - truth) * torch.linspace(0.1, 1.0, 640)
+    distance = torch.zeros(1, 4, 160)
+    gaze, settings = torch.tensor([[3.0, 2.0]]), Settings(fov_deg=fov_deg)
+    there = Reference(
+        truth, torch.ones(1, 1, 4, 160), gaze, distance, PUBLISHED_DENSITY, settings=settings
+    )
+    error = (prediction - truth).square().mean(1)[0].numpy()
+    expected = -10 * np.log10(by_acuity(error, (13.5, 9.5), fov_deg or 40.0))
+    assert expected > -10 * np.log10(error.mean()) + 0.5
+    assert METRICS["psnr"].function(prediction, there)["foveated"] == pytest.approx(
+        expected, abs=1e-4
+    )
+    whole = np.zeros((16, 640))
+    whole[5:-5, 5:-5] = ssim_map(prediction, truth).mean(1)[0].numpy()
+    inside = np.zeros((16, 640))
+    inside[5:-5, 5:-5] = 1.0
+    expected = by_acuity(whole, (13.5, 9.5), fov_deg or 40.0)
+    expected /= by_acuity(inside, (13.5, 9.5), fov_deg or 40.0)
+    assert METRICS["ssim"].function(prediction, there)["foveated"] == pytest.approx(
+        expected, abs=1e-5
+    )
+
+
+def test_the_eye_sees_39_cycles_per_degree_in_the_fovea_and_half_at_e2():
+    fovea, half = cutoff_frequency(torch.tensor([0.0, 2.3])).tolist()
+    assert fovea == pytest.approx(39.2, abs=0.05)
+    assert half == pytest.approx(fovea / 2)

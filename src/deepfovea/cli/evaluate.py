@@ -40,8 +40,9 @@ if TYPE_CHECKING:
     from ..gaze import GazeTrack
 
 METRICS_HELP = (
-    "what to measure besides PSNR, L1 and MSE (default: all but jod, which takes as long as the "
-    "rest together); all; psnr for nothing else; --list-metrics says what there is"
+    "what to measure besides PSNR, L1 and MSE (default: all but jod, cvvdp and st-lpips, each of "
+    "which takes as long as the rest together); all; psnr for nothing else; --list-metrics says "
+    "what there is"
 )
 
 

@@ -15,8 +15,8 @@ BEGIN_MARK, END_MARK = "<!-- deepfovea evaluate: begin -->", "<!-- deepfovea eva
 
 OVERVIEW = tuple(metric.name for metric in METRICS.values() if metric.table == "overview")
 AS_PUBLISHED = tuple(metric.name for metric in METRICS.values() if metric.table == "published")
-REGIONAL = ("psnr", "ssim")
-REGIONS = ("fovea", "blend", "periphery", "sampled", "dropped")
+REGIONAL = ("psnr", "ssim", "lpips", "st_lpips")
+REGIONS = ("foveated", "fovea", "blend", "periphery", "sampled", "dropped")
 COMPARED = (*OVERVIEW, *(f"psnr_{region}" for region in REGIONS))
 """In what :func:`shortfalls` looks for where a model is behind."""
 
@@ -90,7 +90,8 @@ def to_markdown(result: Result) -> str:
         parts.append(f"The original frames themselves have an E_warp of {own:.5f}.")
     for metric in REGIONAL:
         names = [f"{metric}_{region}" for region in REGIONS]
-        if any(_present(means, name) for name in names):
+        names = [name for name in names if _present(means, name)]
+        if names:
             parts += [f"{COLUMNS[metric].label} by region:", _by_method(means, names)]
     parts += ["PSNR clip by clip:", _by_clip(result)]
     if any(_present(means, name) for name in AS_PUBLISHED):

@@ -26,7 +26,7 @@ DEFAULT_METRICS = (
     *dict.fromkeys(metric.asked_by for metric in METRICS.values() if metric.default),
     "cost",
 )
-"""All but ``jod``: FovVideoVDP takes as long as everything else together."""
+"""All but those that take as long as everything else together."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ _WHERE = {
     "periphery": "from the density's outer radius on",
     "sampled": "4x4 blocks of the low-resolution pixels that were sampled",
     "dropped": "4x4 blocks of the low-resolution pixels that were not sampled",
+    "foveated": "weighted by the eye's acuity (Geisler and Perry 1998), 40° wide or as --fov says",
 }
 
 

@@ -5,6 +5,7 @@ To add one, write its function and its :class:`Metric` in a file beside this one
 """
 
 from .base import ITEM_FRAMES, Metric, Reference, Scope, Settings
+from .cvvdp import CVVDP
 from .features import FEATURES
 from .flicker import FLICKER
 from .jod import JOD
@@ -13,6 +14,7 @@ from .mask_imprint import MASK_IMPRINT
 from .pixel import L1, MSE, PSNR, SSIM
 from .published import PSNR_PUBLISHED, SSIM_PUBLISHED
 from .raggedness import RAGGEDNESS
+from .st_lpips import ST_LPIPS
 from .temporal import E_WARP, E_WARP_ORIGINAL, T_OF
 
 METRICS: dict[str, Metric] = {
@@ -24,6 +26,7 @@ METRICS: dict[str, Metric] = {
         MSE,
         FEATURES,
         LPIPS,
+        ST_LPIPS,
         E_WARP,
         T_OF,
         T_LPIPS,
@@ -31,6 +34,7 @@ METRICS: dict[str, Metric] = {
         MASK_IMPRINT,
         RAGGEDNESS,
         JOD,
+        CVVDP,
         E_WARP_ORIGINAL,
         PSNR_PUBLISHED,
         SSIM_PUBLISHED,

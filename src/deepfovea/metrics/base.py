@@ -86,7 +86,7 @@ class Metric:
     """One metric: what it is called, what it means, and how it is computed.
 
     ``function(prediction, reference)`` returns a number, nan where there is nothing to judge;
-    where ``by_region`` is set, a number for each of :data:`deepfovea.metrics.regions.REGIONS`. The
+    where ``by_region`` is set, the numbers of :func:`deepfovea.metrics.regions.map_means`. The
     prediction is [T, 3, H, W], T that of the scope, and as the method left it: it may be beyond
     [0, 1]. Of the scope ``clip`` it is uint8, as it would be shown. The value of a clip is the
     mean of the numbers.

@@ -3,20 +3,57 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import InputError
 from ..losses.perceptual import load_frozen
 from .base import Metric, Reference, Settings
+from .regions import map_means
 from .temporal import t_lpips
 
 MIN_SIDE = 31
 """Side in pixels below which the last layer of AlexNet has no position left."""
+
+
+def layer_distances(
+    first: Sequence[Tensor], second: Sequence[Tensor], heads: Sequence[Tensor]
+) -> list[Tensor]:
+    """Where the features of two frames differ, layer by layer.
+
+    Zhang et al. 2018, equation 1 before its means over the frame: the weighted square of the
+    difference of features of unit length.
+
+    Args:
+        first: [1, C, h, w] of each layer.
+        second: likewise.
+        heads: [1, C, 1, 1], the weights of the channels of each layer.
+
+    Returns:
+        [1, 1, h, w] of each layer.
+    """
+    return [
+        F.conv2d((F.normalize(x, dim=1) - F.normalize(y, dim=1)).square(), head)
+        for x, y, head in zip(first, second, heads, strict=True)
+    ]
+
+
+def distance_by_region(layers: Sequence[Tensor], reference: Reference) -> dict[str, float]:
+    """The means over regions of what :func:`layer_distances` found, summed over the layers.
+
+    That of the frame is its authors': the mean of every layer at its own size. For the regions and
+    for ``foveated`` the layers are enlarged to the frame (bilinear). A feature sees some hundred
+    pixels around its place: regions as fine as ``sampled`` and ``dropped`` say little.
+    """
+    size = reference.frames.shape[-2:]
+    enlarged = [F.interpolate(layer, size, mode="bilinear")[0, 0] for layer in layers]
+    return {**map_means(torch.stack(enlarged).sum(0), reference), "frame": _total(layers)}
 
 
 def load_lpips(device: str | torch.device = "cpu") -> Callable[[Tensor, Tensor], float]:
@@ -32,6 +69,18 @@ def load_lpips(device: str | torch.device = "cpu") -> Callable[[Tensor, Tensor],
     Raises:
         InputError: the package ``lpips`` or torchvision's file of AlexNet's weights is missing.
     """
+    network = load_network().to(device)
+
+    @torch.inference_mode()
+    def distance(first: Tensor, second: Tensor) -> float:
+        pair = [frame[None].clamp(0.0, 1.0).to(device) for frame in (first, second)]
+        return float(network(*pair, normalize=True))
+
+    return distance
+
+
+def load_network() -> Any:
+    """The package's network with torchvision's weights; raises as :func:`load_lpips`."""
     missing = _unavailable(Settings())
     if missing:
         raise InputError(f"LPIPS {missing}")
@@ -48,14 +97,7 @@ def load_lpips(device: str | torch.device = "cpu") -> Callable[[Tensor, Tensor],
     for part in network.net.children():
         for number in list(part._modules):
             part._modules[number] = features[int(number)]
-    network.requires_grad_(False).eval().to(device)
-
-    @torch.inference_mode()
-    def distance(first: Tensor, second: Tensor) -> float:
-        pair = [frame[None].clamp(0.0, 1.0).to(device) for frame in (first, second)]
-        return float(network(*pair, normalize=True))
-
-    return distance
+    return network.requires_grad_(False).eval()
 
 
 def _weights() -> tuple[str, Path]:
@@ -81,20 +123,43 @@ def _unavailable(settings: Settings) -> str | None:
 
 
 @lru_cache(maxsize=1)
-def _loaded(weights: Path) -> Callable[[Tensor, Tensor], float]:
-    return load_lpips()
+def _loaded(weights: Path) -> Any:
+    return load_network()
 
 
-def _lpips(prediction: Tensor, reference: Reference) -> float:
-    return _loaded(_weights()[1])(prediction[0], reference.frames[0])
+@torch.inference_mode()
+def _features(frame: Tensor) -> list[Tensor]:
+    """Of one frame [3, H, W], layer by layer."""
+    network = _loaded(_weights()[1])
+    shifted = network.scaling_layer(2.0 * frame[None].clamp(0.0, 1.0) - 1.0)
+    return list(network.net(shifted))
+
+
+def _distances(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[Tensor]:
+    heads = [head.model[-1].weight for head in _loaded(_weights()[1]).lins]
+    return layer_distances(first, second, heads)
+
+
+def _total(layers: Sequence[Tensor]) -> float:
+    return sum(float(layer.double().mean()) for layer in layers)
+
+
+def _true_features(reference: Reference) -> list[list[Tensor]]:
+    return [_features(frame) for frame in reference.frames]
+
+
+def _lpips(prediction: Tensor, reference: Reference) -> dict[str, float]:
+    (true_features,) = reference.once(_true_features)
+    return distance_by_region(_distances(_features(prediction[0]), true_features), reference)
 
 
 def _true_change(reference: Reference) -> float:
-    return _loaded(_weights()[1])(*reference.frames)
+    return _total(_distances(*reference.once(_true_features)))
 
 
 def _t_lpips(prediction: Tensor, reference: Reference) -> float:
-    return t_lpips(_loaded(_weights()[1])(*prediction), reference.once(_true_change))
+    change = _total(_distances(*map(_features, prediction)))
+    return t_lpips(change, reference.once(_true_change))
 
 
 LPIPS = Metric(
@@ -105,6 +170,7 @@ LPIPS = Metric(
     definition="Zhang et al. 2018, version 0.1, AlexNet",
     scope="frame",
     function=_lpips,
+    by_region=True,
     min_side=MIN_SIDE,
     unavailable=_unavailable,
 )

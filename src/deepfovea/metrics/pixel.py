@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..config import InputError
 from .base import Metric, Reference
-from .regions import REGIONS, region_labels, region_means
+from .regions import map_means
 
 
 def absolute_error(prediction: Tensor, truth: Tensor) -> Tensor:
@@ -110,28 +110,23 @@ def _local_mean(image: Tensor) -> Tensor:
 
 
 def _l1(prediction: Tensor, reference: Reference) -> dict[str, float]:
-    return region_means(
-        absolute_error(prediction, reference.frames)[0], reference.once(region_labels)
-    )
+    return map_means(absolute_error(prediction, reference.frames)[0], reference)
 
 
 def _mse(prediction: Tensor, reference: Reference) -> dict[str, float]:
-    return region_means(
-        squared_error(prediction, reference.frames)[0], reference.once(region_labels)
-    )
+    return map_means(squared_error(prediction, reference.frames)[0], reference)
 
 
 def _psnr(prediction: Tensor, reference: Reference) -> dict[str, float]:
-    errors = _mse(prediction, reference)
     # One value after the other, as the last digits of a vector's logarithm may differ.
     return {
-        region: float(psnr_from_mse(torch.tensor(errors[region]).double())) for region in REGIONS
+        region: float(psnr_from_mse(torch.tensor(error).double()))
+        for region, error in _mse(prediction, reference).items()
     }
 
 
 def _ssim(prediction: Tensor, reference: Reference) -> dict[str, float]:
-    similarity = ssim_map(prediction, reference.frames).mean(-3)[0]
-    return region_means(similarity, reference.once(region_labels))
+    return map_means(ssim_map(prediction, reference.frames).mean(-3)[0], reference)
 
 
 PSNR = Metric(

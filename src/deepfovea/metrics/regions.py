@@ -1,4 +1,5 @@
-"""Where in a frame an error is: in rings around the gaze, on sampled or on dropped pixels.
+"""Where in a frame an error is: in rings around the gaze, on sampled or on dropped pixels, or where
+the eye sees it.
 
 Every pixel has one label, which says its ring and whether its low-resolution pixel was sampled.
 Every region is a union of labels, so one pass over an error map gives its mean in all of them.
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..config import Density
+from .acuity import acuity_mean
 from .base import Reference
 
 REGIONS: dict[str, tuple[int, ...]] = {
@@ -48,6 +50,13 @@ def region_labels(reference: Reference) -> Tensor:
     return label_map(
         reference.eccentricity[0], reference.mask[0, 0], reference.density, reference.scale
     )
+
+
+def map_means(values: Tensor, reference: Reference) -> dict[str, float]:
+    """The mean of a map of the first frame over each region, and ``foveated``: over the frame,
+    weighted by the eye's acuity, see :func:`deepfovea.metrics.acuity.acuity_weights`."""
+    regions = region_means(values, reference.once(region_labels))
+    return {**regions, "foveated": acuity_mean(values, reference)}
 
 
 def upsample_nearest(values: Tensor, scale: int) -> Tensor:
