@@ -34,6 +34,7 @@ from ...fill import pull_push
 from ...flow import backward_warp
 from ...resample import bilinear_sample, downsample_2x, pixel_grid, upsample_bilinear
 from .flow_candidates import select_flow
+from .given_motion import TRUST_EXPONENT, fit_of_given, newly_seen
 from .layers import Residual, act, conv, zero_init
 from .motion import MAX_SPEED, MotionEstimator
 from .scene_change import exposure_gain, scene_continuity
@@ -121,7 +122,7 @@ class StreamNet(nn.Module):
             state: what the frame before left; None starts a video.
             motion: [B, T, 2, h, w], where each pixel was one frame ago, in low-resolution pixels
                 (x, y) from here to there: motion vectors of a renderer, used instead of the
-                motion that the network would find.
+                motion that the network finds wherever they explain the samples about as well.
             jitter: [B, T, 2], the offset (x, y) of the sampling grid of each frame in
                 low-resolution pixels, each in [-1, 1]: pixel (i, j) was sampled at column
                 j + x and row i + y. None: the grid rests, as published.
@@ -202,20 +203,21 @@ class StreamNet(nn.Module):
         at_samples = _at_samples(torch.cat([reference, confidence], 1), offset)  # [B,4,h,w]
         color_there, confidence_there = torch.split(at_samples, [3, 1], 1)
         gain = exposure_gain(samples, mask, color_there).detach()  # [B,3,1,1]
-        if motion is None:
-            flow = self._motion(
-                samples,
-                mask,
-                gain * reference,
-                gain * color_there,
-                confidence_there,
-                state.flow,
-                offset,
-            )
-            # Nothing known before, no motion
-            flow = flow * confidence.amax((2, 3), keepdim=True)
-        else:
-            flow = motion
+        flow = self._motion(
+            samples,
+            mask,
+            gain * reference,
+            gain * color_there,
+            confidence_there,
+            state.flow,
+            offset,
+        )
+        # Nothing known before, no motion
+        flow = flow * confidence.amax((2, 3), keepdim=True)
+        if motion is not None:
+            fit = fit_of_given(motion, flow, samples, mask, gain * reference, offset)
+            flow = flow + upsample_bilinear(fit, 8) * (motion - flow)
+            hidden = newly_seen(flow, state.flow)  # [B,1,h,w]
         # The motion learns from its own loss alone, which keeps long clips stable.
         warp_flow = flow.detach()
         canvas_flow = _from_samples(2.0 * upsample_bilinear(warp_flow, 2), jitter)  # [B,2,2h,2w]
@@ -233,9 +235,13 @@ class StreamNet(nn.Module):
         confidence = continuity * confidence
         prev_output, hidden_state = continuity * prev_output, continuity * hidden_state
 
+        if motion is not None:
+            confidence = confidence * (1.0 - _from_samples(upsample_bilinear(hidden, 2), jitter))
         trust, error = self.gate(
             samples, mask, color_there, continuity * confidence_there, confidence, warp_flow
         )
+        if motion is not None:
+            trust = trust ** (1.0 - (1.0 - TRUST_EXPONENT) * upsample_bilinear(fit, 4))
         confidence = confidence * _from_samples(upsample_bilinear(trust, 4), jitter)
         new_color, new = torch.split(_on_canvas(torch.cat([samples, mask], 1), jitter), [3, 1], 1)
         near: float | Tensor = 1.0

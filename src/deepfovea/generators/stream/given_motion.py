@@ -1,0 +1,99 @@
+"""Motion vectors of a renderer: where they hold, and what they uncover.
+
+A renderer's vectors are exact for the surface that is seen, but say nothing of what was in front of
+it one frame ago; and vectors of a wrong sign or unit look like any others. Both are told from the
+vectors and the samples alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...flow import backward_warp
+from ...resample import avg_pool_8, bilinear_sample, pixel_grid
+from .flow_candidates import NOISE_FLOOR, window_mean
+
+WORSE, WRONG = 1.15, 1.6
+"""How many times worse than the motion that was found given vectors may explain the samples: up to
+the first they are taken wholly, from the second not at all. Chosen with benchmarks/renderer.py, as
+all of this file: wrong vectors cost at most 0.5 dB, right ones are taken."""
+TRUST_EXPONENT = 0.2
+"""Power of the learned trust where given vectors fit. It was learned for motion that is estimated:
+where that is exact, a difference from the samples is aliasing more often than a fault."""
+SAME_MOTION = 0.5
+"""Low-resolution pixels per frame by which motions must differ to be those of two surfaces."""
+REWEIGHTINGS = 2
+"""Times that pixels are weighted anew by how well the common change of motion fits them."""
+
+
+@torch.no_grad()
+def fit_of_given(
+    given: Tensor,
+    found: Tensor,
+    samples: Tensor,
+    mask: Tensor,
+    reference: Tensor,
+    offset: Tensor | None,
+) -> Tensor:
+    """1 where given vectors explain the samples about as well as the motion that was found.
+
+    Args:
+        given, found: [B, 2, h, w], low-resolution pixels; h and w multiples of 8.
+        samples: [B, 3, h, w], 0 where not sampled.
+        mask: [B, 1, h, w], 1 where sampled.
+        reference: [B, 3, 2h, 2w], the frame before, as well as it is known, on the canvas.
+        offset: [B, 2, 1, 1], the jitter, low-resolution pixels; None: no jitter.
+
+    Returns:
+        [B, 1, h/8, w/8] in [0, 1].
+    """
+    target, previous = samples.mean(1, keepdim=True), reference.mean(1, keepdim=True)
+    places = pixel_grid(given, *given.shape[-2:])
+    if offset is not None:
+        places = places + offset
+
+    def error_of(flow: Tensor) -> Tensor:
+        moved = bilinear_sample(2.0 * (flow + places), previous)
+        return window_mean(avg_pool_8((moved - target).abs() * mask), 5) + NOISE_FLOOR
+
+    ratio = error_of(given) / error_of(found)
+    return ((WRONG - ratio) / (WRONG - WORSE)).clamp(0.0, 1.0)
+
+
+@torch.no_grad()
+def newly_seen(flow: Tensor, prev_flow: Tensor) -> Tensor:
+    """1 where what is seen now was behind another surface, or outside the frame, one frame ago.
+
+    The flow leads a hidden pixel to a place q where another surface was in front. That one has
+    moved on as before, by prev_flow(q), or has changed its speed as most of the frame has: then it
+    is found near q − prev_flow(q), and moves so; the pixel itself does not.
+
+    Args:
+        flow: [B, 2, h, w] from this frame back to the one before, low-resolution pixels.
+        prev_flow: the same of the frame before.
+
+    Returns:
+        [B, 1, h, w], 0 or 1.
+    """
+    height, width = flow.shape[-2:]
+    there = flow + pixel_grid(flow, height, width)  # q
+    moved_there = backward_warp(prev_flow, flow)
+    change = flow - moved_there
+    common = change.mean((2, 3), keepdim=True)
+    for _ in range(REWEIGHTINGS):
+        weight = SAME_MOTION / (_length(change - common) + SAME_MOTION)
+        common = (weight * change).mean((2, 3), keepdim=True) / weight.mean((2, 3), keepdim=True)
+
+    def misses(change: Tensor) -> Tensor:
+        return torch.minimum(_length(change), _length(change - common))
+
+    in_front = bilinear_sample(there - moved_there, flow) - moved_there
+    hidden = (misses(change) > SAME_MOTION) & (2.0 * misses(in_front) < misses(change))
+    x, y = torch.split(there, 1, 1)
+    outside = (x < -0.5) | (y < -0.5) | (x > width - 0.5) | (y > height - 0.5)
+    return (hidden | outside).to(flow)
+
+
+def _length(vectors: Tensor) -> Tensor:
+    return vectors.square().sum(1, keepdim=True).sqrt()
