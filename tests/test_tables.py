@@ -68,7 +68,13 @@ def test_the_mean_counts_every_clip_once_and_leaves_out_what_is_missing():
 
 
 def test_the_markdown_tables_hold_the_figures():
-    overview, clips, published, cost = tables(to_markdown(RESULT))
+    overview, ranges, clips, differences, published, cost = tables(to_markdown(RESULT))
+    assert ranges[2][:2] == ["fill", "20.00 to 31.00"]
+    assert differences[2] == [
+        "ours − fill",
+        "≈ +0.73 [-2.00, +3.46]",
+        "+0.00100 [+0.00100, +0.00100]",
+    ]
     assert overview[0] == ["method", "PSNR ↑, dB", "E_warp ↓"]
     assert overview[2:] == [
         ["fill", "25.50", "0.00300"],
@@ -91,7 +97,7 @@ def test_the_markdown_tables_hold_the_figures():
         ["fill", "5.0", "8.0", "12", "0"],
         ["ours", "200.0", "390.0", "–", "304,190"],
     ]
-    for table in (overview, clips, published, cost):
+    for table in (overview, ranges, clips, differences, published, cost):
         assert all(len(line) == len(table[0]) for line in table)
         assert all(set(cell) <= {"-", ":"} for cell in table[1])
 
@@ -125,7 +131,7 @@ def test_every_column_says_its_direction_and_its_definition():
         assert column.better in ("higher", "lower")
         assert ("↑" if column.better == "higher" else "↓") in column.heading
         assert column.definition
-        assert (column.better == "higher") == name.startswith(("psnr", "ssim", "jod"))
+        assert (column.better == "higher") == name.startswith(("psnr", "ssim", "jod", "cvvdp"))
 
 
 def test_the_json_gives_back_the_result():
@@ -136,7 +142,11 @@ def test_the_json_gives_back_the_result():
     assert data["mean"]["fill"]["psnr"] == 25.5
     assert data["protocol"] == PROTOCOL
     # Without the cost nothing is left that two runs may differ in.
-    assert list(data) == ["protocol", "rows", "mean", "notes", "failed", "cost"]
+    assert list(data) == [
+        *("protocol", "rows", "mean", "interval", "difference", "notes", "failed", "cost")
+    ]
+    assert data["interval"]["fill"]["psnr"] == [20.0, 31.0]
+    assert data["difference"]["ours - fill"]["psnr"] == [0.728, -2.0, 3.456]
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from ..evaluate.clips import ReferenceClip
     from ..gaze import GazeTrack
 
+WRITTEN = ("json", "markdown", "csv", "latex", "plots")
+"""Options that name an output."""
+
 METRICS_HELP = (
     "what to measure besides PSNR, L1 and MSE (default: all but jod, cvvdp and st-lpips, each of "
     "which takes as long as the rest together); all; psnr for nothing else; --list-metrics says "
@@ -57,10 +60,12 @@ def add(subcommands: Subcommands) -> None:
             "deepfovea evaluate videos --models stream,paper --json results.json --plots plots",
             "deepfovea evaluate videos --metrics psnr --frames 8    # quickly",
             "deepfovea evaluate results.json --markdown tables.md   # rendered again",
+            "deepfovea evaluate --compare before.json after.json",
         ),
     )
     parser.add_argument(
         "root",
+        nargs="?",
         type=local_path,
         metavar="DIR|FILE.json",
         help="folder of videos or folders of images; or what --json wrote, to render it again",
@@ -144,6 +149,13 @@ def add(subcommands: Subcommands) -> None:
         ),
     ]
     parser.add_argument(
+        "--compare",
+        nargs=2,
+        type=local_path,
+        metavar=("A.json", "B.json"),
+        help="instead of a folder: what changed between two results of one protocol, clip by clip",
+    )
+    parser.add_argument(
         "--list-metrics",
         action=PrintAndExit,
         lines=_metric_lines,
@@ -162,6 +174,12 @@ def add(subcommands: Subcommands) -> None:
         metavar="FILE",
         help="the tables; in a file with the marks '<!-- deepfovea evaluate: begin -->' and "
         "'… end -->', between these",
+    )
+    parser.add_argument(
+        "--csv", type=Path, metavar="FILE", help="every figure of every clip and method"
+    )
+    parser.add_argument(
+        "--latex", type=Path, metavar="FILE", help="the table of means, for the package booktabs"
     )
     parser.add_argument(
         "--plots", type=Path, metavar="DIR", help="charts, and a contact sheet per clip in sheets/"
@@ -215,12 +233,16 @@ def _baselines(options: argparse.Namespace) -> list[str]:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from ..evaluate import from_json
     from ..evaluate.run import is_first_process
 
+    if options.compare:
+        return _compare(options)
+    if options.root is None:
+        raise InputError("evaluate: received no folder; expected DIR, FILE.json or --compare")
     sheets = options.plots and options.plots / "sheets"
-    protect_inputs(options, options.json, options.markdown, sheets)
-    for file in filter(None, (options.json, options.markdown)):
+    files = [options.json, options.markdown, options.csv, options.latex]
+    protect_inputs(options, *files, sheets)
+    for file in filter(None, files):
         if file.is_dir():  # before anything is computed
             raise InputError(f"{file}: received a folder, expected the name of a file")
     if not options.root.is_file():
@@ -232,16 +254,36 @@ def _evaluate(options: argparse.Namespace) -> int:
                     f"--{name.replace('_', '-')}: received it together with {options.root}, of "
                     "which tables are only rendered again; leave it out, or give a folder"
                 )
-        try:
-            text = options.root.read_text()
-        except (OSError, ValueError):
-            raise InputError(
-                f"{options.root}: received neither a folder of videos nor a JSON of results"
-            ) from None
-        result = from_json(text, str(options.root))
+        result = _read(options.root)
     if is_first_process():
         _write(result, options)
     return 1 if result.failed else 0
+
+
+def _read(path: Path) -> Result:
+    from ..evaluate import from_json
+
+    try:
+        text = path.read_text()
+    except (OSError, ValueError):
+        raise InputError(
+            f"{path}: received neither a folder of videos nor a JSON of results"
+        ) from None
+    return from_json(text, str(path))
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from ..evaluate import compare
+
+    given = [name for name in ("root", *WRITTEN) if getattr(options, name) is not None]
+    if given:
+        raise InputError(
+            f"--compare: received it together with {given[0]}; expected two results and nothing "
+            "else: the comparison is printed"
+        )
+    one, two = map(_read, options.compare)
+    print(compare(one, two, (str(options.compare[0]), str(options.compare[1]))))
+    return 0
 
 
 def _run(options: argparse.Namespace) -> Result:
@@ -341,7 +383,7 @@ def _gaze_of(word: str, clip: str) -> str:
 
 
 def _write(result: Result, options: argparse.Namespace) -> None:
-    from ..evaluate import to_json, to_markdown
+    from ..evaluate import to_csv, to_json, to_latex, to_markdown
     from ..evaluate.plots import charts
     from ..evaluate.report import insert_tables
 
@@ -354,6 +396,10 @@ def _write(result: Result, options: argparse.Namespace) -> None:
         with contextlib.suppress(OSError, ValueError):  # it is new, or no text: replaced
             before = options.markdown.read_text()
         write_text(options.markdown, insert_tables(before, tables))
+    if options.csv:
+        write_text(options.csv, to_csv(result))
+    if options.latex:
+        write_text(options.latex, to_latex(result))
     if options.plots:
         _make_folder(options.plots)
         for name, data in charts(result).items():

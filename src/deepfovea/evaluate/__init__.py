@@ -5,6 +5,8 @@ metrics (:mod:`deepfovea.metrics`) -> score (one clip) -> run (all clips, severa
 table, plots.
 """
 
+from .compare import compare
+from .export import to_csv, to_latex
 from .methods import BASELINES
 from .report import from_json, to_json, to_markdown
 from .result import Protocol, Result, Row
@@ -15,8 +17,11 @@ __all__ = [
     "Protocol",
     "Result",
     "Row",
+    "compare",
     "evaluate",
     "from_json",
+    "to_csv",
     "to_json",
+    "to_latex",
     "to_markdown",
 ]

@@ -10,6 +10,7 @@ from ..config import InputError
 from ..metrics import METRICS
 from .methods import SEES_ALL
 from .result import COLUMNS, Cost, Result, Row
+from .statistics import CONFIDENCE, Interval, difference, intervals, pairs
 
 BEGIN_MARK, END_MARK = "<!-- deepfovea evaluate: begin -->", "<!-- deepfovea evaluate: end -->"
 
@@ -30,6 +31,8 @@ def to_json(result: Result) -> str:
         rows.append(json.dumps(parts | values, ensure_ascii=False))
     others = {
         "mean": result.means(),
+        "interval": _interval_record(result),
+        "difference": _difference_record(result),
         "notes": result.notes,
         "failed": result.failed,
         "cost": {name: asdict(cost) for name, cost in result.cost.items()},
@@ -85,6 +88,11 @@ def to_markdown(result: Result) -> str:
         f"{_who_sees_all(methods)}",
         _by_method(means, [name for name in OVERVIEW if _present(means, name)]),
     ]
+    if clips > 1:
+        parts += [
+            f"{CONFIDENCE:.0%} confidence intervals of these means, by bootstrap over the clips:",
+            _interval_table(result),
+        ]
     if _present(means, "e_warp_original"):
         own = next(mean["e_warp_original"] for mean in means.values())
         parts.append(f"The original frames themselves have an E_warp of {own:.5f}.")
@@ -94,6 +102,8 @@ def to_markdown(result: Result) -> str:
         if names:
             parts += [f"{COLUMNS[metric].label} by region:", _by_method(means, names)]
     parts += ["PSNR clip by clip:", _by_clip(result)]
+    if clips > 1 and pairs(result):
+        parts += _differences(result)
     if any(_present(means, name) for name in AS_PUBLISHED):
         parts += [
             "By the published definitions, which are comparable with nothing else (the peak is "
@@ -195,6 +205,18 @@ def _cell(value: float | None, name: str) -> str:
     return "–" if value is None else f"{value:.{COLUMNS[name].digits}f}"
 
 
+def is_best(means: Mapping[str, Mapping[str, float]], method: str, name: str) -> bool:
+    """Whether no other method that sees only the samples is better; false without another one."""
+    rivals = [mean[name] for k, mean in means.items() if k not in SEES_ALL and name in mean]
+    value = means[method].get(name)
+    return (
+        method not in SEES_ALL
+        and value is not None
+        and len(rivals) > 1
+        and not any(_is_better(rival, value, name) for rival in rivals)
+    )
+
+
 def _by_method(
     means: Mapping[str, Mapping[str, float]], names: Sequence[str], bold: bool = True
 ) -> str:
@@ -203,14 +225,7 @@ def _by_method(
         cells = []
         for name in names:
             value = mean.get(name)
-            rivals = [m[name] for k, m in means.items() if k not in SEES_ALL and name in m]
-            best = (
-                bold
-                and method not in SEES_ALL
-                and value is not None
-                and len(rivals) > 1
-                and not any(_is_better(rival, value, name) for rival in rivals)
-            )
+            best = bold and is_best(means, method, name)
             cells.append(f"**{_cell(value, name)}**" if best else _cell(value, name))
         lines.append([method, *cells])
     heads = [COLUMNS[name].heading for name in names]
@@ -226,6 +241,71 @@ def _by_clip(result: Result) -> str:
     means = result.means()
     lines.append(["**mean**", *(f"**{means[m]['psnr']:.2f}**" for m in result.methods)])
     return _table(["PSNR ↑, dB", *result.methods], lines)
+
+
+def shown_metrics(result: Result) -> list[str]:
+    """Those of the overview that the result has."""
+    means = result.means()
+    return [name for name in OVERVIEW if _present(means, name)]
+
+
+def _interval_table(result: Result) -> str:
+    names, found = shown_metrics(result), intervals(result, shown_metrics(result))
+    lines = [
+        [method, *(_range(values[name], name) if name in values else "–" for name in names)]
+        for method, values in found.items()
+    ]
+    return _table(["method", *(COLUMNS[name].heading for name in names)], lines)
+
+
+def _range(found: Interval, name: str) -> str:
+    return f"{_cell(found.low, name)} to {_cell(found.high, name)}"
+
+
+def _differences(result: Result) -> list[str]:
+    """A table of paired differences, and a sentence for each pair in which some are none."""
+    names, lines, sentences = shown_metrics(result), [], []
+    for one, other in pairs(result):
+        found = {name: difference(result, one, result, other, name) for name in names}
+        lines.append([f"{one} − {other}", *(_signed(found[name], name) for name in names)])
+        none = [COLUMNS[name].label for name in names if (d := found[name]) and d.is_none]
+        if none:
+            sentences.append(
+                f"- Between `{one}` and `{other}` no difference is shown in {', '.join(none)}."
+            )
+    parts = [
+        f"Differences of the means, paired clip by clip, with their {CONFIDENCE:.0%} intervals; ≈ "
+        "where the interval holds 0, so that no difference is shown:",
+        _table(["difference", *(COLUMNS[name].heading for name in names)], lines),
+    ]
+    return [*parts, "\n".join(sentences)] if sentences else parts
+
+
+def _signed(found: Interval | None, name: str) -> str:
+    if found is None:
+        return "–"
+    digits = COLUMNS[name].digits
+    low, high = (f"{end:+.{digits}f}" for end in (found.low, found.high))
+    return f"{'≈ ' if found.is_none else ''}{found.mean:+.{digits}f} [{low}, {high}]"
+
+
+def _interval_record(result: Result) -> dict[str, dict[str, list[float]]]:
+    """By method and metric, the two ends."""
+    return {
+        method: {name: [found.low, found.high] for name, found in values.items()}
+        for method, values in intervals(result, COMPARED).items()
+    }
+
+
+def _difference_record(result: Result) -> dict[str, dict[str, list[float]]]:
+    """By pair and metric, the mean of the paired differences and the two ends."""
+    record: dict[str, dict[str, list[float]]] = {}
+    for one, other in pairs(result):
+        found = {name: difference(result, one, result, other, name) for name in COMPARED}
+        record[f"{one} - {other}"] = {
+            name: [d.mean, d.low, d.high] for name, d in found.items() if d is not None
+        }
+    return record
 
 
 def _place(result: Result) -> str:

@@ -1,0 +1,82 @@
+"""A result for other tools: comma-separated rows, and a table for a paper."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from .report import is_best, shown_metrics
+from .result import COLUMNS, Result
+from .statistics import CONFIDENCE, intervals
+
+
+def to_csv(result: Result) -> str:
+    """A line per clip and method, a column per metric by its name in the JSON; empty: no value."""
+    names = [name for name in COLUMNS if any(name in row.values for row in result.rows)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "clip", "frames", "sampled", *names])
+    for row in result.rows:
+        values = [row.values.get(name) for name in names]
+        writer.writerow([row.method, row.clip, row.frames, row.sampled, *values])
+    return text.getvalue()
+
+
+def to_latex(result: Result) -> str:
+    """A table of the means with their intervals, for the package booktabs."""
+    names, means = shown_metrics(result), result.means()
+    found = intervals(result, names)
+    heads = " & ".join(["method", *(_escape(COLUMNS[name].heading) for name in names)])
+    lines = []
+    for method in result.methods:
+        cells = [_escape(method)]
+        for name in names:
+            if name not in found[method]:
+                cells.append("--")
+                continue
+            mean, low, high, clips = found[method][name]
+            digits = COLUMNS[name].digits
+            text = f"{mean:.{digits}f}"
+            text = rf"\textbf{{{text}}}" if is_best(means, method, name) else text
+            ends = rf" {{\scriptsize [{low:.{digits}f}, {high:.{digits}f}]}}" if clips > 1 else ""
+            cells.append(text + ends)
+        lines.append(" & ".join(cells) + r" \\")
+    clips = len(result.clips)
+    caption = f"Means over {clips} clip{'s' * (clips > 1)}"
+    if clips > 1:
+        caption += f" and their {CONFIDENCE:.0%} bootstrap intervals"
+    if "name" in result.protocol:
+        caption += f"; protocol {result.protocol['name']}, version {result.protocol['version']}"
+        changed = result.protocol["changed"]
+        caption += "".join(f", {key} {result.protocol[key]}" for key in changed)
+    return "\n".join(
+        [
+            r"% \usepackage{booktabs}",
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_escape(caption)}.}}",
+            rf"\begin{{tabular}}{{l{'r' * len(names)}}}",
+            r"\toprule",
+            heads + r" \\",
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "°": r"$^\circ$",
+}
+
+
+def _escape(text: str) -> str:
+    return "".join(SPECIAL.get(character, character) for character in text)
