@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import JITTERS, NOISES, InputError
+from ..duration import in_words
 from .options import (
     DENSITY_HELP,
     DEVICE_HELP,
@@ -37,6 +39,7 @@ from .options import (
 if TYPE_CHECKING:
     from ..evaluate import Result
     from ..evaluate.clips import ReferenceClip
+    from ..evaluate.resume import KeptRows
     from ..gaze import GazeTrack
 
 WRITTEN = ("json", "markdown", "csv", "latex", "plots")
@@ -167,7 +170,13 @@ def add(subcommands: Subcommands) -> None:
         lines=_baseline_lines,
         help="print them and exit",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="everything, to render again")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="everything, to render again; until it is written, finished clips are kept beside it, "
+        "and the same command goes on after an interruption",
+    )
     parser.add_argument(
         "--markdown",
         type=Path,
@@ -233,6 +242,7 @@ def _baselines(options: argparse.Namespace) -> list[str]:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from ..evaluate.resume import KeptRows
     from ..evaluate.run import is_first_process
 
     if options.compare:
@@ -245,8 +255,12 @@ def _evaluate(options: argparse.Namespace) -> int:
     for file in filter(None, files):
         if file.is_dir():  # before anything is computed
             raise InputError(f"{file}: received a folder, expected the name of a file")
+    keep = None
     if not options.root.is_file():
-        result = _run(options)
+        if options.json:
+            gaze = [Path(word) for word in (options.gaze,) if word and Path(word).exists()]
+            keep = KeptRows(options.json, gaze)
+        result = _run(options, keep)
     else:
         for name, default in options.runs.items():
             if getattr(options, name) != default:
@@ -257,6 +271,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         result = _read(options.root)
     if is_first_process():
         _write(result, options)
+        if keep:
+            keep.remove()
     return 1 if result.failed else 0
 
 
@@ -286,7 +302,7 @@ def _compare(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run(options: argparse.Namespace) -> Result:
+def _run(options: argparse.Namespace, keep: KeptRows | None) -> Result:
     from ..evaluate import evaluate
     from ..evaluate.contact_sheets import Panels, render_sheet
     from ..evaluate.plots import require_matplotlib
@@ -342,6 +358,12 @@ def _run(options: argparse.Namespace) -> Result:
     def on_row(row: Row) -> None:
         log(f"{shortened(row.clip)}  {shortened(row.method)}  {row.psnr:.2f} dB")
 
+    start = time.monotonic()
+
+    def on_progress(done: int, left: int) -> None:
+        seconds = (time.monotonic() - start) / done * left
+        log(f"{left} clips are left, about {in_words(seconds)}" if left else "all clips are done")
+
     def on_sheet(clip: str, panels: list[Panels]) -> None:
         path = options.plots / "sheets" / f"{clip}.png"
         _make_folder(path.parent)
@@ -361,6 +383,8 @@ def _run(options: argparse.Namespace) -> Result:
         on_row=on_row,
         on_note=log,
         on_sheet=on_sheet if options.plots else None,
+        on_progress=on_progress,
+        keep=keep,
     )
 
 

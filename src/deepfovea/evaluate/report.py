@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from ..config import InputError
 from ..metrics import METRICS
@@ -24,11 +25,7 @@ COMPARED = (*OVERVIEW, *(f"psnr_{region}" for region in REGIONS))
 
 def to_json(result: Result) -> str:
     """Rows, means and what is needed to repeat them; all but ``cost`` is reproducible."""
-    rows = []
-    for row in result.rows:
-        parts = asdict(row)
-        values = parts.pop("values")
-        rows.append(json.dumps(parts | values, ensure_ascii=False))
+    rows = [json.dumps(row_record(row), ensure_ascii=False) for row in result.rows]
     others = {
         "mean": result.means(),
         "interval": _interval_record(result),
@@ -44,6 +41,29 @@ def to_json(result: Result) -> str:
     return f'{{\n"protocol": {protocol},\n"rows": [\n{text}\n],{rest}'
 
 
+def row_record(row: Row) -> dict[str, Any]:
+    """A row as JSON has it: the values stand among the rest."""
+    parts = asdict(row)
+    values = parts.pop("values")
+    return {**parts, **values}
+
+
+def row_from(record: Mapping[str, Any]) -> Row:
+    """The inverse of :func:`row_record`; raises KeyError, TypeError or ValueError."""
+    values = {name: record[name] for name in COLUMNS if name in record}
+    float(values["psnr"])
+    return Row(
+        record["method"],
+        record["clip"],
+        record["frames"],
+        record["sampled"],
+        values,
+        tuple(record["psnr_by_frame"]),
+        tuple(record["mse_by_eccentricity"]),
+        tuple((x, y) for x, y in record["gaze_px"]),
+    )
+
+
 def from_json(text: str, source: str = "JSON") -> Result:
     """The result that :func:`to_json` wrote.
 
@@ -52,22 +72,7 @@ def from_json(text: str, source: str = "JSON") -> Result:
     """
     try:
         data = json.loads(text)
-        rows = []
-        for row in data["rows"]:
-            values = {name: row[name] for name in COLUMNS if name in row}
-            float(values["psnr"])
-            rows.append(
-                Row(
-                    row["method"],
-                    row["clip"],
-                    row["frames"],
-                    row["sampled"],
-                    values,
-                    tuple(row["psnr_by_frame"]),
-                    tuple(row["mse_by_eccentricity"]),
-                    tuple((x, y) for x, y in row["gaze_px"]),
-                )
-            )
+        rows = [row_from(record) for record in data["rows"]]
         cost = {name: Cost(**value) for name, value in data["cost"].items()}
         if not rows or not {"models", "eccentricity_bin"} <= data["protocol"].keys():
             raise ValueError("no rows or no protocol")

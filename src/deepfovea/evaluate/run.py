@@ -26,6 +26,7 @@ from .clips import ReferenceClip, Unreadable, read_all
 from .contact_sheets import Panels
 from .methods import BASELINES, FramesFrom, Method, baselines_by_name
 from .result import COLUMNS, ECCENTRICITY_BIN, METRIC_GROUPS, Protocol, Result, Row
+from .resume import KeptRows
 from .score import score_clip
 
 
@@ -44,6 +45,8 @@ def evaluate(
     on_row: Callable[[Row], None] | None = None,
     on_note: Callable[[str], None] | None = None,
     on_sheet: Callable[[str, list[Panels]], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    keep: KeptRows | None = None,
 ) -> Result:
     """Score methods on every clip of a folder, which is the ground truth.
 
@@ -71,6 +74,10 @@ def evaluate(
         on_row: called with each row of this process.
         on_note: called with each line that the user should see, in this process.
         on_sheet: called with a clip's name and frames for a contact sheet.
+        on_progress: called after each clip of this process with how many it has done in this call,
+            and how many are left.
+        keep: where finished clips are kept; those that an interrupted run with the same arguments
+            has kept are not computed again.
 
     Raises:
         InputError: nothing to evaluate, no clip that can be read, an unknown method or metric.
@@ -90,17 +97,35 @@ def evaluate(
     metrics, unavailable = _metrics(protocol, settings)
     for line in unavailable if rank == 0 else []:
         log(line)
+    record = _protocol_record(
+        root_name, baselines, tuple(others), protocol, metrics, settings, engines
+    )
+    mine = videos[rank::processes]
     rows: list[Row] = []
     notes: list[tuple[str, str]] = []
     failed: list[tuple[str, str]] = []
-    for clip in read_all(videos[rank::processes], protocol.frames, workers):
+    if keep:
+        keep.open(
+            [record, on_sheet is not None],
+            [*(video for video, _ in videos), *others.values()],
+            rank,
+        )
+        kept = {name: keep.clips[name] for _, name in mine if name in keep.clips}
+        for name, (scored, lines) in kept.items():
+            rows += scored
+            notes += [(name, line) for line in lines]
+        if kept:
+            log(f"{len(kept)} of {len(mine)} clips are kept from a run that was interrupted")
+        mine = [(video, name) for video, name in mine if name not in kept]
+    for done, clip in enumerate(read_all(mine, protocol.frames, workers), 1):
         if isinstance(clip, Unreadable):
             log(f"{clip.name}: left out: {clip.reason}")
             failed.append((clip.name, clip.reason))
             continue
-        for line in clip.notes(protocol.frames):
+        said = clip.notes(protocol.frames)
+        for line in said:
             log(line)
-            notes.append((clip.name, line))
+        notes += [(clip.name, line) for line in said]
         with _one_thread():
             scored, panels = score_clip(
                 clip, methods, track(clip), protocol, metrics, settings, on_sheet is not None
@@ -110,6 +135,10 @@ def evaluate(
             on_row(row)  # type: ignore[misc]
         if on_sheet:
             on_sheet(clip.name, panels)
+        if keep:
+            keep.add(clip.name, scored, said)
+        if on_progress:
+            on_progress(done, len(mine) - done)
     rows, notes, failed = _gather(rows, notes, failed, [name for _, name in videos])
     if not rows:
         raise InputError(f"{root}: no clip can be used; {failed[0][0]}: {failed[0][1]}")
@@ -117,13 +146,19 @@ def evaluate(
     for name in methods if "cost" in protocol.metrics and rank == 0 else ():
         if name in others:
             continue
+        if keep and name in keep.costs:
+            costs[name] = keep.costs[name]
+            continue
         try:
             costs[name] = profile.measure(name, str(device), engines.get(name, "torch"))
         except RuntimeError as error:
             unmeasured.append(f"{name}: its cost could not be measured: {error}")
             log(unmeasured[-1])
+            continue
+        if keep:
+            keep.add_cost(name, costs[name])
     return Result(
-        _protocol_record(root_name, baselines, tuple(others), protocol, metrics, settings, engines),
+        record,
         rows,
         [*unavailable, *(line for _, line in notes), *unmeasured],
         [f"{name}: {reason}" for name, reason in failed],

@@ -1,0 +1,86 @@
+"""Claims about interrupted evaluations: they go on to the same figures, if nothing changed."""
+
+import json
+import os
+
+import media
+import pytest
+
+from deepfovea.cli import main
+from deepfovea.evaluate import run
+from deepfovea.evaluate.run import score_clip
+
+
+@pytest.fixture
+def root(tmp_path):
+    root = tmp_path / "clips"
+    root.mkdir()
+    for number, name in enumerate("abc"):
+        media.write_video(root / f"{name}.mp4", media.moving(2, 32, 40, seed=number))
+    return root
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """The names of the clips that are computed; an interruption comes before those in ``stop``."""
+    names, stop = [], []
+
+    def listen(clip, *arguments):
+        if clip.name in stop:
+            raise KeyboardInterrupt
+        names.append(clip.name)
+        return score_clip(clip, *arguments)
+
+    monkeypatch.setattr(run, "score_clip", listen)
+    return names, stop
+
+
+def words(root, target, *more):
+    base = ["evaluate", str(root), "--models=", "--baselines=fill", "--metrics=ssim"]
+    return [*base, "--frames=2", f"--json={target}", *more]
+
+
+def stopped(arguments):
+    try:
+        return main(arguments)
+    except KeyboardInterrupt:
+        return None
+
+
+def test_an_interrupted_run_goes_on_and_gives_the_same_figures(root, tmp_path, scored, capsys):
+    names, stop = scored
+    whole, parts = tmp_path / "whole.json", tmp_path / "parts.json"
+    assert main(words(root, whole)) == 0
+    assert "all clips are done" in capsys.readouterr().err
+    names.clear()
+    stop.append("c.mp4")
+    assert stopped(words(root, parts)) != 0
+    assert not parts.exists()
+    stop.clear()
+    (kept,) = tmp_path.glob(".parts.json.rows-*")
+    with kept.open("a") as file:
+        file.write('{"clip": "c.mp4", "rows": [{"met')  # stopped while it wrote
+    assert main(words(root, parts)) == 0
+    assert "2 of 3 clips are kept" in capsys.readouterr().err
+    assert names == ["a.mp4", "b.mp4", "c.mp4"]
+    assert parts.read_bytes() == whole.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "parts.json", "whole.json"]
+
+
+@pytest.mark.parametrize("change", ["options", "clip", "damage"])
+def test_what_was_computed_otherwise_is_not_taken_over(root, tmp_path, scored, change):
+    names, stop = scored
+    target = tmp_path / "rows.json"
+    stop.append("b.mp4")
+    assert stopped(words(root, target)) != 0
+    stop.clear()
+    names.clear()
+    if change == "clip":
+        os.utime(root / "c.mp4", (1, 1))
+    if change == "damage":
+        (kept,) = tmp_path.glob(".rows.json.rows-*")
+        kept.write_text("no JSON\n")
+    assert main(words(root, target, *["--seed=5"] * (change == "options"))) == 0
+    assert names == ["a.mp4", "b.mp4", "c.mp4"]
+    rows = json.loads(target.read_text())["rows"]
+    assert [row["clip"] for row in rows] == names
