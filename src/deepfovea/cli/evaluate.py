@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ..evaluate.resume import KeptRows
     from ..gaze import GazeTrack
 
-WRITTEN = ("json", "markdown", "csv", "latex", "plots")
+WRITTEN = ("json", "markdown", "csv", "latex", "plots", "html")
 """Options that name an output."""
 
 METRICS_HELP = (
@@ -193,6 +193,13 @@ def add(subcommands: Subcommands) -> None:
     parser.add_argument(
         "--plots", type=Path, metavar="DIR", help="charts, and a contact sheet per clip in sheets/"
     )
+    parser.add_argument(
+        "--html",
+        type=Path,
+        metavar="DIR",
+        help="a report for the browser, index.html: tables to sort, charts, and frames to wipe "
+        "between methods",
+    )
     parser.set_defaults(
         handler=_evaluate,
         runs={run.dest: parser.get_default(run.dest) for run in runs},
@@ -251,7 +258,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         raise InputError("evaluate: received no folder; expected DIR, FILE.json or --compare")
     sheets = options.plots and options.plots / "sheets"
     files = [options.json, options.markdown, options.csv, options.latex]
-    protect_inputs(options, *files, sheets)
+    protect_inputs(options, *files, sheets, options.html)
     for file in filter(None, files):
         if file.is_dir():  # before anything is computed
             raise InputError(f"{file}: received a folder, expected the name of a file")
@@ -305,6 +312,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace, keep: KeptRows | None) -> Result:
     from ..evaluate import evaluate
     from ..evaluate.contact_sheets import Panels, render_sheet
+    from ..evaluate.html import frame_files
     from ..evaluate.plots import require_matplotlib
     from ..evaluate.result import DEFAULT_METRICS, METRIC_GROUPS, Row, load_protocol
     from ..runtime.device import pick_device
@@ -333,9 +341,9 @@ def _run(options: argparse.Namespace, keep: KeptRows | None) -> Result:
         **{name: value for name, value in given.items() if value is not None},
     )
     models = comma_separated(options.models)
-    if options.plots:  # before anything is computed
+    for folder in filter(None, (options.plots, options.html)):  # before anything is computed
         require_matplotlib()
-        _make_folder(options.plots)
+        _make_folder(folder)
 
     def track(clip: ReferenceClip) -> GazeTrack:
         height, width = clip.frames.shape[1:3]
@@ -365,9 +373,12 @@ def _run(options: argparse.Namespace, keep: KeptRows | None) -> Result:
         log(f"{left} clips are left, about {in_words(seconds)}" if left else "all clips are done")
 
     def on_sheet(clip: str, panels: list[Panels]) -> None:
-        path = options.plots / "sheets" / f"{clip}.png"
-        _make_folder(path.parent)
-        write_bytes(path, render_sheet(panels, models))
+        if options.plots:
+            path = options.plots / "sheets" / f"{clip}.png"
+            write_bytes(path, render_sheet(panels, models))
+        if options.html:
+            for name, data in frame_files(clip, panels).items():
+                write_bytes(options.html / name, data)
 
     return evaluate(
         options.root,
@@ -382,7 +393,7 @@ def _run(options: argparse.Namespace, keep: KeptRows | None) -> Result:
         workers=options.workers,
         on_row=on_row,
         on_note=log,
-        on_sheet=on_sheet if options.plots else None,
+        on_sheet=on_sheet if options.plots or options.html else None,
         on_progress=on_progress,
         keep=keep,
     )
@@ -408,6 +419,7 @@ def _gaze_of(word: str, clip: str) -> str:
 
 def _write(result: Result, options: argparse.Namespace) -> None:
     from ..evaluate import to_csv, to_json, to_latex, to_markdown
+    from ..evaluate.html import to_html
     from ..evaluate.plots import charts
     from ..evaluate.report import insert_tables
 
@@ -424,7 +436,10 @@ def _write(result: Result, options: argparse.Namespace) -> None:
         write_text(options.csv, to_csv(result))
     if options.latex:
         write_text(options.latex, to_latex(result))
-    if options.plots:
-        _make_folder(options.plots)
+    for folder in filter(None, (options.plots, options.html)):
+        _make_folder(folder)
         for name, data in charts(result).items():
-            write_bytes(options.plots / name, data)
+            write_bytes(folder / name, data)
+    if options.html:
+        page = to_html(result, list(charts(result)), options.html)
+        write_text(options.html / "index.html", page)

@@ -1,0 +1,148 @@
+"""A report for the browser: one page, its charts, and frames to wipe between methods.
+
+It needs no server and loads nothing from elsewhere.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+from urllib.parse import quote
+
+from PIL import Image
+from torch import Tensor
+
+from ..config import SCALE
+from ..metrics.regions import upsample_nearest
+from .contact_sheets import Panels
+from .report import shortfalls, shown_metrics
+from .result import COLUMNS, Result
+from .statistics import CONFIDENCE, Interval, difference, intervals, pairs
+
+FRAMES = "frames"
+SAMPLES, ORIGINAL = "samples", "original"
+
+
+def frame_files(clip: str, panels: Sequence[Panels]) -> dict[str, bytes]:
+    """A frame from the middle of a clip as every method made it: PNG files by their paths."""
+    panel = panels[len(panels) // 2]
+    images = {
+        SAMPLES: upsample_nearest(panel.samples, SCALE),
+        **panel.frames,
+        ORIGINAL: panel.truth,
+    }
+    return {_path(clip, name): _png(image) for name, image in images.items()}
+
+
+def _path(clip: str, method: str) -> str:
+    """Where a frame lies in the folder of the report; a method may be named by a path."""
+    return f"{FRAMES}/{quote(clip)}/{quote(method, safe='')}.png"
+
+
+def _png(image: Tensor) -> bytes:
+    data = io.BytesIO()
+    pixels = (image.clamp(0.0, 1.0) * 255.0 + 0.5).byte().permute(1, 2, 0)
+    Image.fromarray(pixels.contiguous().numpy()).save(data, "PNG", compress_level=3)
+    return data.getvalue()
+
+
+def to_html(result: Result, charts: Sequence[str], folder: Path) -> str:
+    """The page.
+
+    Args:
+        result: what it shows.
+        charts: names of pictures that lie beside it.
+        folder: where it will lie, with the frames that an evaluation has left there.
+    """
+    names = shown_metrics(result)
+    frames: dict[str, dict[str, str]] = {}
+    for clip in result.clips:
+        paths = {method: _path(clip, method) for method in (SAMPLES, *result.methods, ORIGINAL)}
+        there = {method: quote(path) for method, path in paths.items() if (folder / path).is_file()}
+        if there:
+            frames[clip] = there
+    protocol = result.protocol
+    title = f"Evaluation of {protocol.get('data', 'clips')}"
+    summary = f"{len(result.methods)} methods on {len(result.clips)} clips"
+    if "name" in protocol:
+        changed = "".join(f", {key} {protocol[key]}" for key in protocol["changed"])
+        summary += f"; protocol {protocol['name']}, version {protocol['version']}{changed}"
+    lost = [line for model in protocol["models"] for line in shortfalls(result, model)]
+    none = [
+        f"{one} and {other}: {', '.join(labels)}"
+        for one, other in pairs(result)
+        if (labels := _none(result, one, other, names))
+    ]
+    pictures = [
+        f'<figure><img src="{quote(name)}" alt="{escape(Path(name).stem)}"></figure>'
+        for name in charts
+    ]
+    columns = [f"{COLUMNS[name].heading}: {COLUMNS[name].definition}" for name in names]
+    template = Template(Path(__file__).with_name("report.html").read_text())
+    return template.substitute(
+        title=escape(title),
+        summary=escape(summary + "."),
+        shortfalls=_list(lost, "There is no model among the methods."),
+        confidence=f"{CONFIDENCE:.0%}",
+        means=_means(result, names),
+        none=_list(none, "None: every interval of a difference leaves out 0, or there is no pair."),
+        charts="\n".join(pictures),
+        clips=_clips(result, names),
+        columns=_list(columns, ""),
+        data=json.dumps(frames).replace("<", "\\u003c"),
+    )
+
+
+def _none(result: Result, one: str, other: str, names: Sequence[str]) -> list[str]:
+    found = {name: difference(result, one, result, other, name) for name in names}
+    return [COLUMNS[name].label for name, d in found.items() if d is not None and d.is_none]
+
+
+def _list(lines: Sequence[str], otherwise: str) -> str:
+    if not lines:
+        return f"<p>{escape(otherwise)}</p>"
+    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
+
+
+def _means(result: Result, names: Sequence[str]) -> str:
+    found = intervals(result, names)
+    lines = []
+    for method in result.methods:
+        cells = [f"<td>{escape(method)}</td>"]
+        for name in names:
+            cells.append(_cell(found[method].get(name), name))
+        lines.append(cells)
+    return _table(["method", *(COLUMNS[name].heading for name in names)], lines)
+
+
+def _cell(found: Interval | None, name: str) -> str:
+    if found is None:
+        return '<td data-value="">–</td>'
+    digits = COLUMNS[name].digits
+    ends = f"<small>{found.low:.{digits}f} to {found.high:.{digits}f}</small>"
+    text = f"{found.mean:.{digits}f}{ends if found.clips > 1 else ''}"
+    return f'<td data-value="{found.mean}">{text}</td>'
+
+
+def _clips(result: Result, names: Sequence[str]) -> str:
+    lines = []
+    for row in result.rows:
+        cells = [f"<td>{escape(row.clip)}</td>", f'<td class="text">{escape(row.method)}</td>']
+        for name in names:
+            value = row.values.get(name)
+            text = "–" if value is None else f"{value:.{COLUMNS[name].digits}f}"
+            cells.append(f'<td data-value="{"" if value is None else value}">{text}</td>')
+        lines.append(cells)
+    return _table(["clip", "method", *(COLUMNS[name].heading for name in names)], lines)
+
+
+def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th><button>{escape(text)}</button></th>" for text in heads)
+    body = "\n".join(f"<tr>{''.join(cells)}</tr>" for cells in lines)
+    return (
+        f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>'
+    )
