@@ -91,6 +91,28 @@ def encoding():
     return table(columns, rows)
 
 
+def sensitivity():
+    measured = read("sensitivity")
+    columns = ["compared", "largest", "99.99th percentile", "PSNR between, dB", "PSNR changes by"]
+    texts = []
+    for model, clips in measured["models"].items():
+        rows = []
+        for name in next(iter(clips.values())):
+            of_clips = [clip[name] for clip in clips.values() if name in clip]
+            between = min(row["psnr_between"] for row in of_clips)
+            rows.append(
+                [
+                    name if len(of_clips) == len(clips) else f"{name} ({len(of_clips)} clips)",
+                    f"{max(row['largest'] for row in of_clips):.1e}",
+                    f"{max(row['percentile_99_99'] for row in of_clips):.1e}",
+                    "equal" if between > 199.0 else f"{between:.1f}",
+                    f"{max(abs(row['psnr_change']) for row in of_clips):.4f}",
+                ]
+            )
+        texts.append(f"`{model}`, {len(clips)} clips:\n\n{table(columns, rows)}")
+    return "\n\n".join(texts)
+
+
 def start():
     measured = read("start")
     rows = [["`deepfovea --help`", f"{measured['help_seconds']:.2f}"]]
@@ -155,7 +177,7 @@ def gpu_tables(measured):
     return "\n\n".join(texts)
 
 
-PARTS = (bench, size, pipeline, memory, encoding, start, deform_conv, gpu)
+PARTS = (bench, size, pipeline, memory, encoding, start, deform_conv, sensitivity, gpu)
 
 
 def render(text):

@@ -20,7 +20,8 @@ from .bad import TRAIN, tiny_model
 from .worker import Worker
 
 TOLERANCES = {"torch": 0.0, "onnxruntime": 1e-3, "openvino": 1e-3}
-"""Largest difference of any value of any frame, in [0, 1], from PyTorch in one thread."""
+"""Largest difference of any value of any frame, in [0, 1], from PyTorch in one thread, on pictures
+whose motion is in no doubt; benchmarks/sensitivity.py has real ones."""
 THREADS = 1e-4
 """The same for PyTorch with two threads, which add in another order."""
 

@@ -109,10 +109,12 @@ def same(result: Result) -> str:
     limits = result["tolerances"]
     return (
         table(["compared", "difference"], result["compared"].items())
-        + "\n\nThe difference is the largest of any value in [0, 1] of any frame, from PyTorch in "
-        f"one thread. Allowed are {limits['onnxruntime']:g} for ONNX Runtime, "
-        f"{limits['openvino']:g} for OpenVINO and {limits['threads']:g} for PyTorch with two "
-        "threads. Everything else must be equal to the last bit."
+        + "\n\nThe difference is the largest of any value in [0, 1] of any frame of `stream`, from "
+        "PyTorch in one thread, on smooth pictures that move, where no motion is in doubt. On real "
+        "videos single pixels differ by more: [Equal frames](speed.md#equal-frames). Allowed are "
+        f"{limits['onnxruntime']:g} for ONNX Runtime, {limits['openvino']:g} for OpenVINO and "
+        f"{limits['threads']:g} for PyTorch with two threads. Everything else, which is by PyTorch "
+        "with one number of threads, must be equal to the last bit."
     )
 
 

@@ -41,7 +41,8 @@ def load(
         model: a name of a bundled model, or the path of a ``.safetensors`` file.
         device: ``auto`` (CUDA, else MPS, else the CPU), or a device.
         engine: what runs it: ``torch``, the network itself; or an engine around it,
-            ``onnxruntime``, ``openvino`` or ``auto``, which gives the same frames faster on a CPU.
+            ``onnxruntime``, ``openvino`` or ``auto``, which is faster on a CPU. PSNR is the same;
+            single pixels of ``stream`` can differ (docs/speed.md).
 
     Returns:
         ``frames, state = model(samples, mask, state)``.

@@ -98,10 +98,11 @@ def load_engine(
         device: of PyTorch; the others run on the CPU.
         bfloat16: whether OpenVINO may compute wide convolutions in bfloat16, as it then does on
             processors that have it (AMX, AVX-512 BF16) for generators that bear it: a sixth less
-            time, frames that differ by some 2e-4 instead of 1e-6, PSNR the same to 0.002 dB.
+            time, PSNR the same to 0.024 dB (docs/speed.md).
         frames: how many there will be, if known: ``auto`` does not compile for few.
         in_background: whether with ``auto`` PyTorch makes the frames while the other one compiles;
-            False: the second step waits for it, so that the same frames come every time.
+            False: the second step waits for it, so that the same frames come every time on the
+            same machine with the same number of threads.
 
     Raises:
         InputError: an unknown engine, one that is not installed or does not run on the device;
@@ -142,9 +143,10 @@ class Engine:
     Others than PyTorch compile it for each size of frame when a second step asks for it, and anew
     where motion or jitter is told; PyTorch computes the first step of a video, so that the first
     frame waits for nothing, and with ``in_background`` all steps until the compiled one is ready.
-    Which step that is depends on the machine; in float32 frames differ from PyTorch's by less than
-    1e-3. A fixed size is the faster one (OpenVINO: a fifth). The last :data:`SIZES_KEPT` sizes are
-    kept.
+    Which step that is depends on the machine, and so do the frames, as engines differ: in float32
+    by less than 1e-4 for ``paper``; for ``stream``, which may follow another motion, by more in
+    single pixels (docs/speed.md has the figures). A fixed size is the faster one (OpenVINO: a
+    fifth). The last :data:`SIZES_KEPT` sizes are kept.
 
     Attributes:
         network: the generator.

@@ -47,7 +47,7 @@ def compile_openvino(
     options: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        # Else some processors compute all in bfloat16: positions too, which costs 0.17 dB.
+        # Else some processors compute all in bfloat16, positions too: docs/speed.md has the cost.
         "INFERENCE_PRECISION_HINT": "f32",
         "ENABLE_CPU_PINNING": False,  # its threads share the cores with those of other stages
     }
