@@ -5,10 +5,13 @@
 #   docker run --rm -v "$PWD:/work" deepfovea reconstruct video.mp4 -o out.mp4 --simulate
 FROM python:3.12-slim
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# The versions are those that pyproject.toml allows, the newest when the image is built.
+# hadolint ignore=DL3013
 RUN pip install --no-cache-dir torch torchvision --index-url "$TORCH_INDEX"
 WORKDIR /opt/deepfovea
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
+# hadolint ignore=DL3013
 RUN pip install --no-cache-dir '.[demo,openvino,viewer]'
 WORKDIR /work
 EXPOSE 8765

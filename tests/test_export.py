@@ -1,5 +1,6 @@
 """Claims about the ONNX file: it is the network, with its state by name."""
 
+import itertools
 import json
 import os
 import re
@@ -409,6 +410,43 @@ def test_what_differs_from_torch_is_not_written(tmp_path):
         export_onnx(Different(SMALL), path, static=(8, 8))
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
     assert path.read_bytes() == b"before"
+
+
+def checked(network, changed):
+    """What the check says of torch, as changed by (number of the call, inputs, outputs)."""
+    step, calls = Step(network), itertools.count()
+
+    def run(inputs):
+        with torch.inference_mode():
+            return changed(next(calls), inputs, step(*inputs))
+
+    return export._check(run, step, [(1, 24, 16)], TOLERANCE, export.LEAST_PSNR)
+
+
+def test_rounding_that_adds_up_in_the_state_is_no_fault(network):
+    """Steps are compared from the state of torch; with their own state, only the pictures are."""
+    torch.manual_seed(0)
+    states = []
+
+    def noisy(x):
+        return x * (1.0 + 0.9 * TOLERANCE * (2.0 * torch.rand_like(x) - 1.0))
+
+    def rounded(call, inputs, outputs):
+        states.append(inputs[2:])
+        return [outputs[0], *map(noisy, outputs[1:])]
+
+    assert checked(network, rounded) < TOLERANCE
+    ours, own = states[-2:]
+    drift = max(float((a - b).abs().max()) for a, b in zip(ours, own, strict=True))
+    assert drift > TOLERANCE  # which no step may differ by
+
+
+def test_a_clip_that_runs_away_is_refused(network):
+    def astray(call, inputs, outputs):
+        return [outputs[0] + 0.01 * (call % 2), *outputs[1:]]
+
+    with pytest.raises(InputError, match=r"the clip of 8 steps agrees with torch to 40\.0 dB"):
+        checked(network, astray)
 
 
 def test_a_folder_that_is_missing(network, tmp_path, monkeypatch, exported):

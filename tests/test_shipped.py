@@ -7,12 +7,16 @@ from skimage import data
 from torch import Tensor
 
 import deepfovea
+from deepfovea.arrays import to_tensor
 from deepfovea.config import Density
 from deepfovea.fill import pull_push
 from deepfovea.fovea import downsample, sample
+from deepfovea.images import to_image
+from deepfovea.metrics import METRICS, Reference
 from deepfovea.metrics.pixel import psnr
 from deepfovea.resample import upsample_bicubic
 from deepfovea.runtime.engine import load_engine
+from deepfovea.video import VideoReader, VideoWriter
 
 HEIGHT, WIDTH = 256, 320
 LENGTH = 10
@@ -71,11 +75,55 @@ def test_better_than_filling_and_better_with_time(stream, name, scene):
     assert gain[-1] > gain[0] + 0.7
 
 
-def test_a_still_periphery_does_not_boil(stream):
+@pytest.fixture(scope="module")
+def at_rest(stream):
+    """What rests and lies in the periphery, the network's frames of it, and filled ones."""
     truth = still("astronaut", 14)
-    ours, filled = reconstructed(stream, truth, gaze(-100.0, -100.0, 14))  # all is periphery
+    return truth[0], *reconstructed(stream, truth, gaze(-100.0, -100.0, 14))
+
+
+def flicker_of(frames, truth):
+    """Of late frames, by the metric: 1 is that of the original, 2 one grey level more."""
+    known = torch.ones(2, 1, HEIGHT // 4, WIDTH // 4)
+    pairs = []
+    for t in range(8, len(frames) - 1):
+        pair = slice(t, t + 2)
+        reference = Reference(truth[pair], known, gaze(0.0, 0.0, 2)[0], known, Density(), t)
+        pairs.append(METRICS["flicker"].function(frames[pair], reference))
+    return sum(pairs) / len(pairs)
+
+
+def test_a_still_periphery_does_not_boil(at_rest):
+    """The network itself changes what rests by up to a grey level per frame, filling by 16."""
+    truth, ours, filled = at_rest
     late, late_filled = (frames[8:].diff(dim=0).abs().mean() for frames in (ours, filled))
     assert late < 0.25 * late_filled
+    assert flicker_of(ours, truth) < 2.0
+    assert 255.0 * (ours - truth)[8:].mean().abs() < 0.5  # neither brighter nor darker
+
+
+@pytest.mark.parametrize(("side", "bound"), [(8, 2.5), (16, 1.0), (32, 0.5)])
+def test_blocks_keep_their_brightness(stream, side, bound):
+    """In grey levels: two darker at worst, where black and white change with every second pixel."""
+    random = torch.Generator().manual_seed(0)
+    blocks = torch.rand(1, 3, HEIGHT // side, WIDTH // side, generator=random).round()
+    truth = F.interpolate(blocks, scale_factor=side).expand(1, 8, 3, HEIGHT, WIDTH)
+    ours, _ = reconstructed(stream, truth)
+    assert 255.0 * (ours - truth[0])[4:].mean().abs() < bound
+
+
+def test_writing_a_video_adds_no_flicker_and_no_light(at_rest, tmp_path):
+    """Neither the conversion to luma and chroma nor the encoder: what flickers did so before."""
+    truth, ours, _ = at_rest
+    for frames in (ours, truth):
+        path = tmp_path / "video.mp4"
+        with VideoWriter(path, frame_rate=24, overwrite=True) as writer:
+            for t, frame in enumerate(frames):
+                writer.write(to_image(frame), t / 24)
+        with VideoReader(path) as reader:
+            shown = torch.stack([to_tensor(frame.image) for frame in reader])
+        assert flicker_of(shown, truth) < flicker_of(frames, truth) + 0.1
+        assert 255.0 * (shown - frames)[8:].mean().abs() < 0.3
 
 
 def test_the_perceptual_weights_are_sharper_and_as_steady():
