@@ -16,12 +16,13 @@ import torch
 
 from deepfovea.checkpoint import save_model
 from deepfovea.cli import _parser, announce, main
-from deepfovea.config import TrainConfig
+from deepfovea.config import InputError, TrainConfig
 from deepfovea.fill import pull_push
 from deepfovea.fovea import downsample, sample
 from deepfovea.gaze import center, random_point
 from deepfovea.generators.stream.net import StreamConfig, StreamNet
 from deepfovea.resample import upsample_bicubic
+from deepfovea.runtime import engine
 from deepfovea.video import VideoReader, VideoWriter
 
 ROOT = Path(__file__).parents[1]
@@ -477,3 +478,25 @@ def test_the_page_of_the_command_line_is_the_help():
 def _help_of(name):
     (subcommands,) = (a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
     return subcommands.choices[name].format_help()
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["reconstruct film.mp4 -o out.mp4", "infer . -o ../out", "demo --video film.mp4 -o ../out"],
+    ids=lambda words: words.split()[0],
+)
+def test_the_engine_is_told_how_many_frames_there_are(words, tmp_path, monkeypatch, capsys):
+    """So that ``auto`` compiles nothing for few."""
+    folder, told = tmp_path / "in", []
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    media.write_video(folder / "film.mp4", media.moving(5, 32, 48))
+
+    def load_engine(*_, frames=None):
+        told.append(frames)
+        raise InputError("enough")
+
+    monkeypatch.setattr(engine, "load_engine", load_engine)
+    for limit, expected in (([], 5), (["--frames", "3"], 3)):
+        code, error = run(capsys, *words.split(), *limit)
+        assert (code, told.pop()) == (2, expected), error

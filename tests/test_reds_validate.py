@@ -348,7 +348,7 @@ def test_infer_answers_every_video(folder, model, tmp_path, capsys):
 def test_infer_of_a_single_folder_simulated(folder, model, tmp_path, capsys):
     arguments = ["infer", str(folder / "deep" / "take1"), "-o", str(tmp_path / "out"), "--simulate"]
     assert main([*arguments, "--model", str(model)]) == 0
-    assert re.search(r"7 frames, PSNR \d+\.\d\d dB", capsys.readouterr().out)
+    assert re.search(r"7 frames by PyTorch, PSNR \d+\.\d\d dB", capsys.readouterr().out)
     assert frames_of(tmp_path / "out" / "take1").shape == (7, 32, 48, 3)
 
 

@@ -60,7 +60,7 @@ def _demo(options: argparse.Namespace) -> None:
         total = frame_total(reader, options.frames)
     options.density, options.noise = Density(), BEST_SAMPLING.noise
     options.simulate, options.jitter = True, None
-    reconstructor = make_reconstructor(options, None)
+    reconstructor = make_reconstructor(options, None, total)
     jitter = chosen_jitter(options, reconstructor)
     with ProgressBar(total) as advance:
         demo = run_demo(
@@ -85,7 +85,8 @@ def _demo(options: argparse.Namespace) -> None:
         f"sampled: {100 * demo.summary.sampled:.1f} % of the low-resolution pixels, "
         f"{100 * demo.summary.sampled / 16:.2f} % of the output's, by "
         f"{sampling_words(options.noise, jitter)}\n"
-        f"speed: {demo.summary.frames_per_second:.1f} frames/s, decoding and encoding included"
+        f"speed: {demo.summary.frames_per_second:.1f} frames/s, decoding and encoding included, by "
+        f"{reconstructor.engine.summary()}"
     )
     for file in demo.files:
         console.print(f"look at {file}", markup=False)

@@ -88,7 +88,7 @@ def _infer(options: argparse.Namespace) -> None:
             _log.warning("%s; the video is left out", error)
             continue
         gaze, geometry, total = gaze_and_display(options, reader)
-        made = make_reconstructor(options, geometry)
+        made = make_reconstructor(options, geometry, total)
         announce(options, reader, output, made, total)
         with ProgressBar(total) as advance:
             summary = reconstruct_file(
@@ -104,7 +104,7 @@ def _infer(options: argparse.Namespace) -> None:
                 skip_unreadable=options.skip_unreadable,
                 on_frame=advance,
             )
-        print(f"{output}: {summary.frames} frames{quality(summary)}")
+        print(f"{output}: {summary.frames} frames by {made.engine.summary()}{quality(summary)}")
         done += 1
     if not done:
         raise InputError(f"{options.root}: no video that can be read; expected one at least")
