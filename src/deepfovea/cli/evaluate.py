@@ -91,6 +91,12 @@ def add(subcommands: Subcommands) -> None:
             "as each clip; may be given several times (default: none)",
         ),
         parser.add_argument(
+            "--data",
+            metavar="NAME",
+            help="reds4 | vid4 | davis | spmcs: DIR is that data set, of which the usual subset is "
+            "taken if it is complete; --list-data says where to get each (default: all in DIR)",
+        ),
+        parser.add_argument(
             "--protocol",
             default="published",
             metavar="NAME",
@@ -165,6 +171,9 @@ def add(subcommands: Subcommands) -> None:
         help="print them and exit",
     )
     parser.add_argument(
+        "--list-data", action=PrintAndExit, lines=_data_lines, help="print them and exit"
+    )
+    parser.add_argument(
         "--list-baselines",
         action=PrintAndExit,
         lines=_baseline_lines,
@@ -224,6 +233,14 @@ def _baseline_lines() -> Iterator[str]:
         missing = baseline.unavailable()
         if missing:
             yield f"    unavailable: {missing}"
+
+
+def _data_lines() -> Iterator[str]:
+    from ..evaluate.datasets import DATA_SETS
+
+    for dataset in DATA_SETS.values():
+        yield f"{dataset.name}: {dataset.definition}"
+        yield f"    from {dataset.where}; licence: {dataset.licence}"
 
 
 def named_folder(text: str) -> tuple[str, Path]:
@@ -312,6 +329,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace, keep: KeptRows | None) -> Result:
     from ..evaluate import evaluate
     from ..evaluate.contact_sheets import Panels, render_sheet
+    from ..evaluate.datasets import data_set
     from ..evaluate.html import frame_files
     from ..evaluate.plots import require_matplotlib
     from ..evaluate.result import DEFAULT_METRICS, METRIC_GROUPS, Row, load_protocol
@@ -396,6 +414,7 @@ def _run(options: argparse.Namespace, keep: KeptRows | None) -> Result:
         on_sheet=on_sheet if options.plots or options.html else None,
         on_progress=on_progress,
         keep=keep,
+        dataset=data_set(options.data) if options.data else None,
     )
 
 

@@ -24,6 +24,7 @@ from ..video import find_videos
 from . import profile
 from .clips import ReferenceClip, Unreadable, read_all
 from .contact_sheets import Panels
+from .datasets import DataSet
 from .methods import BASELINES, FramesFrom, Method, baselines_by_name
 from .result import COLUMNS, ECCENTRICITY_BIN, METRIC_GROUPS, Protocol, Result, Row
 from .resume import KeptRows
@@ -47,6 +48,7 @@ def evaluate(
     on_sheet: Callable[[str, list[Panels]], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     keep: KeptRows | None = None,
+    dataset: DataSet | None = None,
 ) -> Result:
     """Score methods on every clip of a folder, which is the ground truth.
 
@@ -78,6 +80,8 @@ def evaluate(
             and how many are left.
         keep: where finished clips are kept; those that an interrupted run with the same arguments
             has kept are not computed again.
+        dataset: of which ``root`` is the folder: its subset for evaluations, if that is complete,
+            in the place of all clips.
 
     Raises:
         InputError: nothing to evaluate, no clip that can be read, an unknown method or metric.
@@ -86,10 +90,14 @@ def evaluate(
     rank, processes = _rank_and_world_size()  # also selects the GPU, where there are several
     methods, engines = _methods(models, baselines, others, device, engine)
     root_name = root.resolve().name
-    videos = [
-        (video, root_name if video == root else video.relative_to(root).as_posix())
-        for video in find_videos(root)
-    ]
+    if dataset:
+        root_name = dataset.name
+        videos = dataset.clips(root)
+    else:
+        videos = [
+            (video, root_name if video == root else video.relative_to(root).as_posix())
+            for video in find_videos(root)
+        ]
     for other in (method for method in methods.values() if isinstance(method, FramesFrom)):
         for _, name in videos:
             other.find(name)  # before anything is computed
