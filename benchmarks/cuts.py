@@ -88,7 +88,7 @@ def main():
     }
     print(json.dumps(summary))
     (Path(__file__).parent / "cuts.json").write_text(
-        json.dumps({**summary, "rest": rest}, indent=2) + "\n"
+        json.dumps({**summary, "rest": rest}, indent=2) + "\n", encoding="utf-8"
     )
 
 

@@ -90,7 +90,9 @@ def main():
         print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else v for k, v in row.items()))
     if options.json:
         about = {"size": options.size, "threads": options.threads, "torch": torch.__version__}
-        options.json.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
+        options.json.write_text(
+            json.dumps({**about, "rows": rows}, indent=2) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def evaluate(data, percent, blue):
         words += ["--noise", "blue" if blue else "independent"]
         command = [sys.executable, "-m", "deepfovea", "evaluate", str(data), *words]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        mean = json.loads(path.read_text())["mean"]
+        mean = json.loads(path.read_text(encoding="utf-8"))["mean"]
     return {method: mean[method]["psnr"] for method in METHODS}
 
 
@@ -40,11 +40,11 @@ def measure(data):
         for percent in PERCENTS:
             rows.append({"percent": percent, "blue_noise": blue, **evaluate(data, percent, blue)})
             print(rows[-1], flush=True)
-    (HERE / "density.json").write_text(json.dumps(rows, indent=2) + "\n")
+    (HERE / "density.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
 def draw():
-    rows = json.loads((HERE / "density.json").read_text())
+    rows = json.loads((HERE / "density.json").read_text(encoding="utf-8"))
     figure, axes = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
     for number, method in enumerate(METHODS):
         for blue in (False, True):

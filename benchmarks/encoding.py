@@ -127,7 +127,9 @@ def main():
             print("  ".join(f"{k} {v:.5g}" if isinstance(v, float) else v for k, v in row.items()))
     if options.json:
         about = {"videos": [video.stem for video in options.videos], "frames": len(frames)}
-        options.json.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
+        options.json.write_text(
+            json.dumps({**about, "rows": rows}, indent=2) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

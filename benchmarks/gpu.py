@@ -93,14 +93,18 @@ def timed(run, device, repeats):
 def run_tests(args):
     if importlib.util.find_spec("pytest") is None:
         return {"skipped": "pytest is not installed"}
-    files = [p for p in sorted((ROOT / "tests").glob("test_*.py")) if "mark.gpu" in p.read_text()]
+    files = [
+        p
+        for p in sorted((ROOT / "tests").glob("test_*.py"))
+        if "mark.gpu" in p.read_text(encoding="utf-8")
+    ]
     if args.tiny:
         files = [p for p in files if p.name == "test_cuda.py"]
     if not files:
         return {"skipped": "no tests in this checkout"}
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
     command += ["--continue-on-collection-errors", *map(str, files)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=120)
     return {"exit_code": done.returncode, "output": (done.stdout + done.stderr)[-4000:]}
 
 
@@ -187,7 +191,7 @@ def one(args, model, batch, size, engine, dtype):
 
 def read_pack(folder, workers):
     """Everything decoded into memory: videos as sources, photographs as arrays."""
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
 
     def video(entry):
         capture, frames = cv2.VideoCapture(str(folder / entry["file"])), []
@@ -344,7 +348,7 @@ def main(arguments=None):
             value = {"seconds": time.monotonic() - started, **value}
             result["parts"][name] = value
             temporary = args.out / "gpu.json.part"
-            temporary.write_text(json.dumps(result, indent=1))
+            temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
             temporary.replace(args.out / "gpu.json")
 
         try:

@@ -41,7 +41,7 @@ def send(port, rate, seconds, sent):
 
 
 def resident():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * CPU_PAGE
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * CPU_PAGE
 
 
 def spread(values):

@@ -107,7 +107,10 @@ def main():
     code = command_line(["train", f"--data={options.run / 'data'}", f"--run={run}", *words])
     if code:
         raise SystemExit(code)
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     fill = baseline(frames)
     result = {
         "clip": f"{options.video.stem}, six frames of {SIDE}x{SIDE}",
@@ -120,7 +123,7 @@ def main():
     }
     print(json.dumps({key: value for key, value in result.items() if key != "rows"}, indent=2))
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if options.plot:
         plot(rows, fill, options.plot)
 

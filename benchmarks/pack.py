@@ -98,7 +98,7 @@ def main(arguments=None):
             size = list(frames[0].shape[:2])
             videos.append(about | {"size": size, "frames": len(frames), "rate": float(rate)})
         manifest = {"videos": videos, "photos": photos}
-        (part / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        (part / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         part.rename(args.out)
     finally:
         shutil.rmtree(part, ignore_errors=True)

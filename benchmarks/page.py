@@ -12,7 +12,7 @@ PAGE = HERE.parent / "docs" / "speed.md"
 
 
 def read(name):
-    return json.loads((HERE / f"{name}.json").read_text())
+    return json.loads((HERE / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def table(columns, rows):
@@ -198,4 +198,4 @@ def render(text):
 
 
 if __name__ == "__main__":
-    PAGE.write_text(render(PAGE.read_text()))
+    PAGE.write_text(render(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -153,7 +153,7 @@ def main():
             "flow": "dis",
         }
         text = json.dumps({"about": about, "rows": rows}, indent=2)
-        options.json.write_text(text + "\n")
+        options.json.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

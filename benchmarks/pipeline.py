@@ -114,7 +114,9 @@ def memory(folder, reconstructor, frames):
     source, seen = folder / "source.mp4", []
 
     def watch():
-        seen.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20)
+        seen.append(
+            int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * 4096 / 2**20
+        )
         if len(seen) % 1000 == 0:
             print(f"{len(seen)} frames: {seen[-1]:.1f} MiB")
 
@@ -150,7 +152,7 @@ def main():
     if options.json:
         about = {"engine": options.engine, "size": f"{height}x{width}"}
         about["threads"] = torch.get_num_threads()
-        options.json.write_text(json.dumps({**about, **result}, indent=2) + "\n")
+        options.json.write_text(json.dumps({**about, **result}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -30,11 +30,11 @@ def measure(rounds, frames):
         rows += best
         for row in best:
             print(size, row.engine, f"{row.ms_p50:.1f} ms", flush=True)
-    (HERE / "size.json").write_text(to_json(rows, environment) + "\n")
+    (HERE / "size.json").write_text(to_json(rows, environment) + "\n", encoding="utf-8")
 
 
 def draw():
-    measured = json.loads((HERE / "size.json").read_text())
+    measured = json.loads((HERE / "size.json").read_text(encoding="utf-8"))
     figure, axes = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
     for engine in ENGINES:
         rows = [row for row in measured["rows"] if row["engine"] == engine]

@@ -62,7 +62,9 @@ def main():
         print(f"{what}: {seconds:.2f} s")
     if options.json:
         about = {"help_seconds": best.pop("--help"), "first_frame_seconds": best}
-        options.json.write_text(json.dumps({**about, "rounds": options.rounds}, indent=2) + "\n")
+        options.json.write_text(
+            json.dumps({**about, "rounds": options.rounds}, indent=2) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

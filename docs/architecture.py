@@ -96,7 +96,7 @@ def picture():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".svg"))
-    parser.parse_args().output.write_text(picture())
+    parser.parse_args().output.write_text(picture(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -54,4 +54,4 @@ if __name__ == "__main__":
     if "--print" in sys.argv:
         sys.stdout.write(page())
     else:
-        Path(__file__).with_suffix(".md").write_text(page())
+        Path(__file__).with_suffix(".md").write_text(page(), encoding="utf-8")

@@ -98,4 +98,4 @@ def picture():
 
 
 if __name__ == "__main__":
-    Path(__file__).with_suffix(".svg").write_text(picture())
+    Path(__file__).with_suffix(".svg").write_text(picture(), encoding="utf-8")

@@ -30,7 +30,9 @@ VERBS = ["reconstruct", "sample", "evaluate", "train"]
 def kills(options: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, "-m", "soak.kill", f"--times={options.kills}", "--operations"]
     command += [f"--seed={options.seed}"]
-    done = subprocess.run(command, env=environment(), cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        command, env=environment(), cwd=ROOT, capture_output=True, encoding="utf-8"
+    )
     if done.returncode:
         return {"counts": {}, "wrong": done.stderr.splitlines()[-1:]}
     return {"counts": json.loads(done.stdout.splitlines()[-1]), "wrong": []}
@@ -62,7 +64,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=ROOT / "docs" / "reliability.json")
     parser.add_argument("--markdown", type=Path, default=ROOT / "docs" / "reliability.md")
     options = parser.parse_args()
-    results = json.loads(options.json.read_text()) if options.json.exists() else {}
+    results = json.loads(options.json.read_text(encoding="utf-8")) if options.json.exists() else {}
     wrong = []
     with Worker() as worker:
         parts: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
@@ -104,7 +106,7 @@ def main() -> int:
             wrong += result["wrong"]
             results[name] = result
             write(options.json, json.dumps(results, indent=1) + "\n")
-    text = options.markdown.read_text() if options.markdown.exists() else ""
+    text = options.markdown.read_text(encoding="utf-8") if options.markdown.exists() else ""
     write(options.markdown, render(results, text))
     for line in wrong:
         print(line, file=sys.stderr)

@@ -30,12 +30,12 @@ def installed():
 
 def asked(packages):
     """Lines about the vulnerable among them by pip-audit, and those it could look up."""
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
         file.write("".join(f"{name}=={version}\n" for name, version in packages.items()))
         file.flush()
         command = [sys.executable, "-m", "pip_audit", "--no-deps", "--disable-pip"]
         command += ["--progress-spinner", "off", "-f", "json", "-r", file.name]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8")
     try:
         answers = json.loads(done.stdout)["dependencies"]
     except ValueError:  # not installed, or no network

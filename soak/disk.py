@@ -171,7 +171,7 @@ def run_unwritable(worker: Worker) -> dict[str, Any]:
         model, data = tiny_model(root / "tiny.safetensors"), root / "data"
         data.mkdir()
         video = write_video(data / "video.mp4", moving(6, 64, 96))
-        (root / "file").write_text("")
+        (root / "file").write_text("", encoding="utf-8")
         places = [Path("/proc"), Path("/proc/self"), Path("/sys"), root / "file", root / "missing"]
         for place in places:
             for verb, words in commands(video, data, model, place).items():

@@ -196,7 +196,7 @@ def kill_training(data: Path, folder: Path, times: int, rng: random.Random) -> d
 
 
 def rows(run: Path) -> list[dict[str, float]]:
-    lines = (run / "metrics.jsonl").read_text().splitlines()
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [{k: v for k, v in json.loads(line).items() if k != "hours"} for line in lines]
 
 
@@ -204,7 +204,7 @@ def logged(run: Path) -> int:
     """The last step of which there is a complete row."""
     step = 0
     with contextlib.suppress(OSError, ValueError):
-        for line in (run / "metrics.jsonl").read_text().splitlines():
+        for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
             step = json.loads(line)["step"]
     return step
 

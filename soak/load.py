@@ -59,7 +59,7 @@ def viewer(folder: Path, limit: int) -> Iterator[tuple[str, int, Path]]:
 
 
 def resident_mib(process: int) -> float:
-    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    pages = int(Path(f"/proc/{process}/statm").read_text(encoding="utf-8").split()[1])
     return pages * 4096 / 2**20
 
 
@@ -202,7 +202,7 @@ def run_viewer(seconds: float, numbers: list[int], messages: int, seed: int) -> 
             url = page.replace("http", "ws") + "watch"
             message = asyncio.run(refused(url, limit))
             fuzzed = asyncio.run(noise(url, messages, seed))
-        if words := (folder / "stderr").read_text():
+        if words := (folder / "stderr").read_text(encoding="utf-8"):
             wrong.append(f"on stderr: {words.splitlines()[-1]}")
     return {"crowds": crowds, "refusal": message, "fuzzed": fuzzed, "wrong": wrong}
 
@@ -214,7 +214,7 @@ def run_memory(frames: int) -> dict[str, Any]:
         command = [sys.executable, str(ROOT / "benchmarks" / "pipeline.py")]
         command += [f"--memory={frames}", "--engine=torch", f"--json={result}"]
         subprocess.run(command, check=True, stdout=sys.stderr, env=environment())
-        found = json.loads(result.read_text())
+        found = json.loads(result.read_text(encoding="utf-8"))
     growth = round(found["grown"], 4)
     wrong = [f"memory grew by {growth:.1%}"] if growth > 0.05 else []
     return {"frames": frames, "growth": growth, "mib": found["mib"], "wrong": wrong}
@@ -260,7 +260,7 @@ def run_races(times: int) -> dict[str, Any]:
             train = ["train", "--data", data, "--run", run, *TRAIN, "--steps=30"]
             fates = pair([[*train, "--seed=1"], [*train, "--seed=2"]])
             counts["train"].update(fates)
-            rows = (run / "metrics.jsonl").read_text().splitlines()
+            rows = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
             if "success" not in fates or json.loads(rows[-1])["step"] != 30:
                 wrong.append(f"train: {fates}")
         if left := list(root.rglob(".deepfovea-*")):

@@ -105,7 +105,7 @@ def nothing_in_it(folder: Path, good: dict[str, Path]) -> Iterator[Case]:
         empty.touch()
         yield Case("nothing in it", f"no byte, {suffix}", empty, "refused")
         text = folder / f"text{suffix}"
-        text.write_text("this is not a video\n" * 200)
+        text.write_text("this is not a video\n" * 200, encoding="utf-8")
         yield Case("nothing in it", f"text, {suffix}", text, "refused")
         noise = folder / f"noise{suffix}"
         noise.write_bytes(np.random.default_rng(1).bytes(20_000))
@@ -210,7 +210,7 @@ def hostile(folder: Path, good: dict[str, Path]) -> Iterator[Case]:
     for number, (name, text) in enumerate(lists.items()):
         for suffix in (".mp4", ".m3u8", ".sdp", ".mpd"):
             path = folder / f"list{number}{suffix}"
-            path.write_text(text)
+            path.write_text(text, encoding="utf-8")
             yield Case("hostile", f"{name} as {suffix}", path, "refused")
     pipe = folder / "pipe.mp4"
     os.mkfifo(pipe)

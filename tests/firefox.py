@@ -47,11 +47,14 @@ def firefox(folder: Path, **preferences):
     profile.mkdir()
     preferences = PREFERENCES | {"browser.download.dir": str(folder)} | preferences
     (profile / "user.js").write_text(
-        "".join(f'user_pref("{key}", {json.dumps(value)});\n' for key, value in preferences.items())
+        "".join(
+            f'user_pref("{key}", {json.dumps(value)});\n' for key, value in preferences.items()
+        ),
+        encoding="utf-8",
     )
     command = [FIREFOX, "--headless", "--no-remote", "--profile", str(profile)]
     log = folder / "firefox.log"
-    with log.open("w") as output:
+    with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             [*command, "--remote-debugging-port", "0", "about:blank"],
             stdout=output,
@@ -59,9 +62,11 @@ def firefox(folder: Path, **preferences):
         )
     try:
         until = time.monotonic() + 60.0  # the first start writes its profile
-        while not (address := re.search(r"BiDi listening on (ws://\S+)", log.read_text())):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < until, log.read_text()
+        while not (
+            address := re.search(r"BiDi listening on (ws://\S+)", log.read_text(encoding="utf-8"))
+        ):
+            assert process.poll() is None, log.read_text(encoding="utf-8")
+            assert time.monotonic() < until, log.read_text(encoding="utf-8")
             time.sleep(0.1)
         with connect(address[1] + "/session", max_size=None) as socket:
             yield Page(socket)

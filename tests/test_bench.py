@@ -24,7 +24,7 @@ def test_rows(tmp_path, capsys):
     words = ["--models", model, "--engines", "torch,openvino", "--size", "24x32", "--frames", "4"]
     assert main(["bench", *words, "--json", str(output)]) == 0
     shown = capsys.readouterr().out
-    written = json.loads(output.read_text())
+    written = json.loads(output.read_text(encoding="utf-8"))
     rows = written["rows"]
     assert [row["engine"] for row in rows] == ["torch", "openvino"]
     for row in rows:

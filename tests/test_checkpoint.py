@@ -513,7 +513,7 @@ def test_a_new_file_replaces_the_old_one(tmp_path, little):
 
 
 def test_a_file_has_the_permissions_of_any_new_file(tmp_path, little):
-    (tmp_path / "any").write_text("")
+    (tmp_path / "any").write_text("", encoding="utf-8")
     assert little.stat().st_mode == (tmp_path / "any").stat().st_mode
 
 
@@ -525,7 +525,7 @@ def test_a_place_where_nothing_can_be_written_is_refused(tmp_path):
 
 
 def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     refused(write, tmp_path / "file" / "a.safetensors", {"w": torch.ones(2)}, {})
 
 

@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
     (folder / "beheaded.mp4").write_bytes(good.read_bytes()[: good.stat().st_size // 2])
     (folder / "empty.mp4").touch()
-    (folder / "text.mp4").write_text("not a video\n" * 99)
+    (folder / "text.mp4").write_text("not a video\n" * 99, encoding="utf-8")
     with wave.open(str(folder / "sound.wav"), "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
         sound.writeframes(bytes(16000))
@@ -53,14 +53,14 @@ def folder(tmp_path_factory):
     (folder / "videos").mkdir()
     media.write_video(folder / "videos" / "large.mp4", media.moving(2, 496, 660))
     assert main(["sample", str(good), "-o", str(folder / "rgba")]) == 0
-    (folder / "columns.csv").write_text("time,left,right\n0,1,2\n")
-    (folder / "outside.csv").write_text("time,x_px,y_px\n0,900,900\n")
-    (folder / "later.csv").write_text("frame,x,y\n90,9,9\n91,9,9\n")
+    (folder / "columns.csv").write_text("time,left,right\n0,1,2\n", encoding="utf-8")
+    (folder / "outside.csv").write_text("time,x_px,y_px\n0,900,900\n", encoding="utf-8")
+    (folder / "later.csv").write_text("frame,x,y\n90,9,9\n91,9,9\n", encoding="utf-8")
     damaged = bytearray(model.read_bytes())
     damaged[-100] ^= 1
     (folder / "damaged.safetensors").write_bytes(damaged)
     (folder / "short.safetensors").write_bytes(model.read_bytes()[:-100])
-    (folder / "text.safetensors").write_text("not a model")
+    (folder / "text.safetensors").write_text("not a model", encoding="utf-8")
     return folder
 
 
@@ -213,7 +213,7 @@ def test_help_of_every_verb_without_torch():
         "        assert end.code == 0, verb\n"
         "assert not {'torch', 'av', 'numpy', 'rich'} & set(sys.modules)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("usage: deepfovea") == 14
 
@@ -228,14 +228,14 @@ def test_the_first_frame_waits_for_no_import_that_it_does_not_need(folder):
     )
     words = ["reconstruct", "good.mp4", "-o", "first.mp4", "--frames", "1"]  # with engine auto
     command = [sys.executable, "-c", script, *words]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=folder)
     assert (done.returncode, done.stdout.splitlines()[1:]) == (0, [""])
 
 
 def test_as_a_module(folder):
     def deepfovea(*arguments):
         command = [sys.executable, "-m", "deepfovea", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+        return subprocess.run(command, capture_output=True, encoding="utf-8", cwd=folder)
 
     assert re.fullmatch(r"deepfovea \d+\.\d+\.\d+\n", deepfovea("--version").stdout)
     before = snapshot(folder)
@@ -305,8 +305,10 @@ def test_gaze_as_asked(tmp_path, monkeypatch, arguments, expected):
     monkeypatch.chdir(tmp_path)
     size = (192, 256) if "--simulate" in arguments else (48, 64)
     media.write_video(tmp_path / "in.mp4", media.moving(3, *size), rate=10)
-    (tmp_path / "time.csv").write_text("time,x,y\n0,20,20\n0.05,20,20\n0.15,40,30\n0.2,40,30\n")
-    (tmp_path / "frame.csv").write_text("frame,x,y\n0,20,20\n1,40,30\n2,40,30\n")
+    (tmp_path / "time.csv").write_text(
+        "time,x,y\n0,20,20\n0.05,20,20\n0.15,40,30\n0.2,40,30\n", encoding="utf-8"
+    )
+    (tmp_path / "frame.csv").write_text("frame,x,y\n0,20,20\n1,40,30\n2,40,30\n", encoding="utf-8")
     assert main(["sample", "in.mp4", "-o", "out", "--density", DISC, *arguments]) == 0
     for mask, (x, y) in zip(masks("out"), expected, strict=True):
         rows, columns = np.nonzero(mask)
@@ -321,7 +323,7 @@ def test_frame_numbers_meet_the_frames_of_a_variable_rate(tmp_path, monkeypatch,
         for frame, pts in zip(media.moving(5, 48, 64), (0.0, 0.02, 0.5, 0.54, 2.0), strict=True):
             writer.write(frame, pts)
     rows = [f"{i},{x},{y}" for i, (x, y) in enumerate(places)]
-    (tmp_path / "gaze.csv").write_text("\n".join(["frame,x,y", *rows]))
+    (tmp_path / "gaze.csv").write_text("\n".join(["frame,x,y", *rows]), encoding="utf-8")
     assert (
         run(capsys, "sample", "in.mkv", "-o", "out", "--density", DISC, "--gaze", "gaze.csv")[0]
         == 0
@@ -334,7 +336,9 @@ def test_frame_numbers_meet_the_frames_of_a_variable_rate(tmp_path, monkeypatch,
 def test_what_was_assumed_of_a_gaze_file_is_said(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     media.write_video(tmp_path / "in.mp4", media.moving(3, 48, 64), rate=10)
-    (tmp_path / "gaze.csv").write_text("timestamp,x,y\n5000.0,20,20\n5000.1,20,20\n")
+    (tmp_path / "gaze.csv").write_text(
+        "timestamp,x,y\n5000.0,20,20\n5000.1,20,20\n", encoding="utf-8"
+    )
     assert main(["sample", "in.mp4", "-o", "out", "--gaze", "gaze.csv"]) == 0
     assert "begins at 5000.000 s, by another clock" in caplog.text
 
@@ -467,9 +471,9 @@ def test_options_of_training_say_what_the_configuration_says():
 
 
 def test_the_page_of_the_command_line_is_the_help():
-    page = (ROOT / "docs" / "cli.md").read_text()
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     made = subprocess.run(
-        [sys.executable, ROOT / "docs" / "cli.py", "--print"], capture_output=True, text=True
+        [sys.executable, ROOT / "docs" / "cli.py", "--print"], capture_output=True, encoding="utf-8"
     )
     assert made.returncode == 0, made.stderr
     assert page == made.stdout, "python docs/cli.py writes it anew"

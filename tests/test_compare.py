@@ -23,7 +23,7 @@ def shifted(decibels, protocol=PROTOCOL):
 def test_a_comparison_is_paired_and_says_what_is_none(tmp_path, capsys):
     paths = [tmp_path / "a.json", tmp_path / "b.json"]
     for path, result in zip(paths, (RESULT, shifted(0.25)), strict=True):
-        path.write_text(to_json(result))
+        path.write_text(to_json(result), encoding="utf-8")
     assert main(["evaluate", "--compare", *map(str, paths)]) == 0
     text = capsys.readouterr().out
     assert "| PSNR ↑, dB | 25.50 | 25.75 | +0.25 [+0.25, +0.25] |" in text

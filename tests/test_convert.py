@@ -333,10 +333,10 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, capsys, damage, named
 def test_outputs_are_not_replaced_by_accident(tmp_path, capsys):
     torch.save(checkpoint(), tmp_path / "a.pt")
     output = tmp_path / "m.safetensors"
-    output.write_text("precious")
+    output.write_text("precious", encoding="utf-8")
     words = ("convert", tmp_path / "a.pt", "-o")
     code, _, err = run(capsys, *words, output)
-    assert code == 2 and "--overwrite" in err and output.read_text() == "precious"
+    assert code == 2 and "--overwrite" in err and output.read_text(encoding="utf-8") == "precious"
     assert run(capsys, *words, output, "--overwrite")[0] == 0
     code, _, err = run(capsys, *words, tmp_path / "m.pt")
     assert code == 2 and ".safetensors" in err

@@ -38,7 +38,7 @@ def root(tmp_path):
     media.write_video(root / "b.mp4", media.moving(5, 33, 47), pix_fmt="yuv444p")
     (root / "deep" / "er").mkdir(parents=True)
     media.write_video(root / "deep" / "er" / "A.MKV", media.moving(4))
-    (root / "deep" / "notes.txt").write_text("neither video nor image")
+    (root / "deep" / "notes.txt").write_text("neither video nor image", encoding="utf-8")
     return root
 
 
@@ -183,12 +183,12 @@ def test_the_videos_of_a_split_of_reds(tmp_path):
 def damaged(root):
     """The third image of a sequence is no image, its second has another size; junk beside them."""
     folder = root / "sharp" / "000"
-    (folder / "00000002.png").write_text("no picture")
+    (folder / "00000002.png").write_text("no picture", encoding="utf-8")
     media_file = write_pngs(root / "large", media.moving(1, 24, 30))
     (media_file / "00000000.png").rename(folder / "00000001.png")
     media_file.rmdir()
     (folder / "Thumbs.db").write_bytes(bytes(99))
-    (folder / "00000003.txt").write_text("00000003.png")
+    (folder / "00000003.txt").write_text("00000003.png", encoding="utf-8")
     (folder / "00000004.png").symlink_to("nowhere")
     return folder
 
@@ -207,7 +207,7 @@ def test_frames_that_cannot_be_used_are_skipped_when_asked(damaged, root, tmp_pa
     expected = open_sources(damaged.with_name("001"), tmp_path / "elsewhere")[0].frames
     (damaged.with_name("001") / "00000001.png").write_bytes(b"")
     first = frames(root / "b.mp4")
-    (root / "deep" / "er" / "A.MKV").write_text("no video")
+    (root / "deep" / "er" / "A.MKV").write_text("no video", encoding="utf-8")
     sources = open_sources(root, tmp_path / "cache", skip_unreadable=True)
     assert [(s.name, len(s.frames)) for s in sources] == [
         ("b.mp4", 5),
@@ -228,7 +228,7 @@ def test_frames_that_cannot_be_used_are_skipped_when_asked(damaged, root, tmp_pa
 def test_nothing_readable_is_one_line(tmp_path):
     folder = tmp_path / "root" / "000"
     folder.mkdir(parents=True)
-    (folder / "0.png").write_text("no picture")
+    (folder / "0.png").write_text("no picture", encoding="utf-8")
     (folder / "1.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"none of 1 videos can be read; expected"):
         open_sources(tmp_path / "root", tmp_path / "cache", skip_unreadable=True)
@@ -237,7 +237,7 @@ def test_nothing_readable_is_one_line(tmp_path):
 def test_a_first_image_that_cannot_be_read_is_skipped_too(root, tmp_path):
     folder = root / "sharp" / "001"
     expected = frames(folder)
-    (folder / "00000000.png").write_text("no picture")
+    (folder / "00000000.png").write_text("no picture", encoding="utf-8")
     clip = read_clip(folder, 9, skip_unreadable=True)
     assert np.array_equal(clip, expected[1:])
 

@@ -18,7 +18,7 @@ else:
     tomllib = pytest.importorskip("tomli")
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 GROUPS = {"core": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
 
 WORDS = {
@@ -39,7 +39,7 @@ WORDS = {
 def listed():
     rows = re.findall(
         r"^\| (\S+) \| ([a-z, ]+) \| ([^|]+) \| [^|]+ \|$",
-        (ROOT / "docs" / "dependencies.md").read_text(),
+        (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8"),
         re.M,
     )
     found = {name: (set(groups.split(", ")), licence) for name, groups, licence in rows}
@@ -74,7 +74,7 @@ def test_the_licence_is_what_the_package_states(name):
     text = " ".join(part for part in stated if part and part != "UNKNOWN")
     if not text:
         files = (file for file in distribution(name).files or () if "LICEN" in file.name.upper())
-        text = " ".join(file.read_text() for file in files)
+        text = " ".join(file.read_text(encoding="utf-8") for file in files)
     assert re.search(WORDS[listed()[name][1]], text), text[:200]
 
 

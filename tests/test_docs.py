@@ -56,7 +56,9 @@ def dead(page, text):
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
         if (target != page and not (target.exists() and ROOT in target.parents)) or (
-            anchor and anchor not in anchors(text if target == page else target.read_text())
+            anchor
+            and anchor
+            not in anchors(text if target == page else target.read_text(encoding="utf-8"))
         ):
             lost.append(link)
     return lost
@@ -64,7 +66,7 @@ def dead(page, text):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_link_leads_to_a_file_and_a_heading(name):
-    assert dead(ROOT / name, (ROOT / name).read_text()) == []
+    assert dead(ROOT / name, (ROOT / name).read_text(encoding="utf-8")) == []
 
 
 def test_a_dead_link_is_found():
@@ -76,7 +78,7 @@ def test_a_dead_link_is_found():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_table_has_a_cell_that_nobody_reads(name):
-    text = prose((ROOT / name).read_text())
+    text = prose((ROOT / name).read_text(encoding="utf-8"))
     cells = [
         cell.strip()
         for line in re.findall(r"^\|.*\|$", text, re.MULTILINE)
@@ -93,7 +95,9 @@ def shown_commands():
     for name in NAMES:
         if name.startswith("docs/research/") or name == "docs/extending.md":
             continue
-        for block in re.findall(r"^ *```sh\n(.*?)^ *```", (ROOT / name).read_text(), re.S | re.M):
+        for block in re.findall(
+            r"^ *```sh\n(.*?)^ *```", (ROOT / name).read_text(encoding="utf-8"), re.S | re.M
+        ):
             for line in block.replace("\\\n", " ").splitlines():
                 words = shlex.split(line, comments=True)
                 if words[:1] == ["deepfovea"]:
@@ -109,14 +113,14 @@ def test_every_command_that_is_shown_can_be_typed(words):
 
 
 def test_every_public_name_is_in_the_reference():
-    text = (ROOT / "docs" / "reference.md").read_text()
+    text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
     shown = re.findall(r"^::: deepfovea\.(\w+)$", text, re.MULTILINE)
     public = set(deepfovea.__all__) - {"__version__"}
     assert sorted(shown) == sorted(public), "docs/reference.md needs a line ::: deepfovea.NAME"
 
 
 def test_every_page_is_in_the_menu():
-    menu = (ROOT / "mkdocs.yml").read_text()
+    menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for name in set(NAMES) - {"MODEL_CARD.md"}:  # which only says where they are
         shown = "index.md" if name == "README.md" else name.removeprefix("docs/")
         found = re.search(rf"\b{re.escape(shown)}$", menu, re.MULTILINE)
@@ -129,15 +133,18 @@ def test_the_site_builds_without_a_warning(tmp_path):
     pytest.importorskip("mkdocstrings", reason="mkdocstrings is not installed (extra docs)")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
     done = subprocess.run(
-        [*command, "--site-dir", str(tmp_path / "site")], cwd=ROOT, capture_output=True, text=True
+        [*command, "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
     for page in ("index.html", "CONTRIBUTING/index.html", "reference/index.html"):
         assert (tmp_path / "site" / page).is_file()
-    reference = (tmp_path / "site" / "reference" / "index.html").read_text()
+    reference = (tmp_path / "site" / "reference" / "index.html").read_text(encoding="utf-8")
     assert 'id="deepfovea.Reconstructor"' in reference
     site = tmp_path / "site"
     for page in site.rglob("*.html"):  # MkDocs lets links to unknown files pass
-        for link in re.findall(r"(?:href|src)=\"([^\"#?]+)", page.read_text()):
+        for link in re.findall(r"(?:href|src)=\"([^\"#?]+)", page.read_text(encoding="utf-8")):
             if not re.match(r"[a-z]+:|/", link):
                 assert (page.parent / unquote(link)).exists(), f"{page.relative_to(site)}: {link}"

@@ -312,7 +312,7 @@ def test_what_is_compiled_is_kept_by_weights(stream, six, monkeypatch, tmp_path)
 
 def test_a_cache_that_cannot_be_written_is_done_without(stream, monkeypatch, tmp_path):
     pytest.importorskip("openvino")
-    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "file").write_text("no folder", encoding="utf-8")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     frames, _ = load_engine(stream, "openvino")(*clip(2))
     assert frames.isfinite().all()

@@ -309,7 +309,7 @@ def test_processes_share_the_clips(root, networks, tmp_path):
             [sys.executable, "-m", *command],
             env=environment,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=120,
         )
         assert done.returncode == 0, done.stderr
@@ -321,9 +321,11 @@ def test_processes_share_the_clips(root, networks, tmp_path):
         *("--json", str(tmp_path / "two.json"), "--markdown", str(tmp_path / "two.md")),
     )
     run("deepfovea", *words, "--json", str(tmp_path / "one.json"))
-    assert (tmp_path / "two.json").read_text() == (tmp_path / "one.json").read_text()
+    assert (tmp_path / "two.json").read_text(encoding="utf-8") == (tmp_path / "one.json").read_text(
+        encoding="utf-8"
+    )
     lines = [line for line in said.splitlines(True) if not line.startswith("[Gloo] ")]  # torch 2.10
-    assert "".join(lines) == (tmp_path / "two.md").read_text()  # said once
+    assert "".join(lines) == (tmp_path / "two.md").read_text(encoding="utf-8")  # said once
     assert {path.name for path in tmp_path.iterdir()} == {"one.json", "two.json", "two.md"}
 
 
@@ -375,7 +377,7 @@ def test_a_clip_that_cannot_be_read_is_named_and_the_others_go_on(root, tmp_path
     output = capsys.readouterr()
     assert "a-broken.mp4: left out: " in output.err
     assert "a-broken.mp4" in output.out
-    result = from_json(rows.read_text())
+    result = from_json(rows.read_text(encoding="utf-8"))
     assert result.clips == ["good.mp4"]
     assert [line.split(":")[0] for line in result.failed] == ["a-broken.mp4"]
     alone = evaluate(root / "deep", [], ["fill"], Protocol(2, metrics=()))
@@ -462,7 +464,7 @@ def test_engines_give_the_same_figures_and_are_named(root, networks, tmp_path, m
         more = ["--frames", "8", "--metrics", "ssim,cost", "--engine", engine, "--json", str(path)]
         assert main([*words, *more]) == 0
         assert f"{models[0]} in {engine}" in capsys.readouterr().out
-        found[engine] = from_json(path.read_text())
+        found[engine] = from_json(path.read_text(encoding="utf-8"))
         assert found[engine].protocol["engine"] == dict.fromkeys(models, engine)
         assert asked == [("fill", "torch"), *((name, engine) for name in models)]
         asked.clear()
@@ -523,7 +525,10 @@ def gaze_of(root, words, tmp_path):
     path = tmp_path / "rows.json"
     base = ["evaluate", str(root), "--models=", "--baselines=fill", "--frames=3", "--metrics=psnr"]
     assert main([*base, "--density=0.98,0.1,3,6", *words, f"--json={path}"]) == 0
-    return {row["clip"]: row["psnr_by_frame"] for row in json.loads(path.read_text())["rows"]}
+    return {
+        row["clip"]: row["psnr_by_frame"]
+        for row in json.loads(path.read_text(encoding="utf-8"))["rows"]
+    }
 
 
 def test_gaze_from_the_command_line(root, tmp_path, capsys):
@@ -538,7 +543,7 @@ def test_gaze_from_the_command_line(root, tmp_path, capsys):
     alone = gaze_of(tmp_path / "one", ["--gaze", "random", "--seed", "5"], tmp_path)
     assert alone == {SHORT: random[SHORT]}
     track = tmp_path / "gaze.csv"
-    track.write_text("frame,x [norm],y [norm]\n0,0.5,0.5\n2,0.1,0.1\n")
+    track.write_text("frame,x [norm],y [norm]\n0,0.5,0.5\n2,0.1,0.1\n", encoding="utf-8")
     moved = gaze_of(root, ["--gaze", str(track)], tmp_path)
     assert moved[LONG][:2] == center[LONG][:2]
     assert moved[LONG][2] != center[LONG][2]
@@ -548,7 +553,9 @@ def test_gaze_from_the_command_line(root, tmp_path, capsys):
     with pytest.raises(AssertionError):  # no file for the other clip
         gaze_of(root, ["--gaze", str(folder.parent)], tmp_path)
     assert "short.csv" in capsys.readouterr().err
-    (folder.parent / f"{SHORT}.csv").write_text("frame,x [norm],y [norm]\n0,0.5,0.5\n")
+    (folder.parent / f"{SHORT}.csv").write_text(
+        "frame,x [norm],y [norm]\n0,0.5,0.5\n", encoding="utf-8"
+    )
     both = gaze_of(root, ["--gaze", str(folder.parent)], tmp_path)
     assert both == {LONG: moved[LONG], SHORT: center[SHORT]}
 
@@ -564,8 +571,8 @@ def test_the_command_line_is_the_call(root, networks, tmp_path, capsys):
         ["bicubic-all", "fill"],
         Protocol(2, seed=4, density=Density(0.3, 0.3), blue_noise=True, metrics=("ssim",)),
     )
-    assert path.read_text() == to_json(expected) + "\n"
-    protocol = json.loads(path.read_text())["protocol"]
+    assert path.read_text(encoding="utf-8") == to_json(expected) + "\n"
+    protocol = json.loads(path.read_text(encoding="utf-8"))["protocol"]
     stated = {"frames": 2, "seed": 4, "blue_noise": True, "gaze": "center", "data": root.name}
     assert protocol.items() >= stated.items()
     assert protocol["density"]["periphery"] == 0.3
@@ -598,7 +605,7 @@ def test_results_carry_their_protocol_and_what_was_changed(root, tmp_path, capsy
     assert main([*words, "--protocol=saccades", "--frames=2", f"--json={path}"]) == 0
     line = "Protocol `saccades`, version 1, changed: frames 2. "
     assert line in capsys.readouterr().out
-    protocol = json.loads(path.read_text())["protocol"]
+    protocol = json.loads(path.read_text(encoding="utf-8"))["protocol"]
     assert (protocol["gaze"], protocol["changed"]) == ("synthetic", {"frames": 2})
     assert main(["evaluate", str(path)]) == 0
     assert line in capsys.readouterr().out

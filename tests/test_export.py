@@ -233,7 +233,9 @@ def test_the_page_lists_the_operators(exported, network, told):
     given = [torch.zeros(1, channels, 16, 24) for channels in (3, 1, 2)]
     inputs = [*given, torch.zeros(1, 2), *step.initial_state(1, 16, 24)]
     models.append(onnx.load_from_string(export.trace(step, inputs)))
-    (listed,) = re.findall(r"operators of `stream` are\n(.*?)\.\n", DOCUMENT.read_text(), re.S)
+    (listed,) = re.findall(
+        r"operators of `stream` are\n(.*?)\.\n", DOCUMENT.read_text(encoding="utf-8"), re.S
+    )
     assert set(re.findall(r"`(\w+)`", listed)) == set.union(*map(operators, models))
     for node in (node for model in models for node in model.graph.node):
         options = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
@@ -286,7 +288,7 @@ def test_no_path_of_the_machine_is_inside(exported):
 
 
 def test_the_documented_loop_runs(exported, network, capsys):
-    code = re.search(r"```python\n(.*?)```", DOCUMENT.read_text(), re.S)[1]
+    code = re.search(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.S)[1]
     torch.manual_seed(2)
     mask = (torch.rand(3, 1, 1, 20, 30) < 0.3).float()
     samples = torch.rand(3, 1, 3, 20, 30) * mask
@@ -302,7 +304,7 @@ def test_the_documented_loop_runs(exported, network, capsys):
 
 
 def test_the_documented_loop_of_a_renderer_runs(network, tmp_path):
-    _, code, _ = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.S)
+    _, code, _ = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.S)
     export_onnx(network, tmp_path / "model.onnx", static=(24, 32), motion=True, jitter=True)
     torch.manual_seed(2)
     mask = (torch.rand(1, 6, 1, 24, 32) < 0.3).float()
@@ -327,10 +329,10 @@ def test_the_documented_loop_of_a_renderer_runs(network, tmp_path):
 def test_the_documented_loop_in_cpp_runs(network, tmp_path):
     include, library = cpp_of_onnxruntime()
     export_onnx(network, tmp_path / "model.onnx", static=(24, 32), motion=True, jitter=True)
-    code = re.search(r"```cpp\n(.*?)```", DOCUMENT.read_text(), re.S)[1]
+    code = re.search(r"```cpp\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.S)[1]
     includes, loop = code.split("\n\n", 1)
     program = f"{includes}\n{READ_AND_SHOW}\nint main() {{\n{loop}\n}}\n"
-    (tmp_path / "main.cpp").write_text(program)
+    (tmp_path / "main.cpp").write_text(program, encoding="utf-8")
     (tmp_path / "libonnxruntime.so.1").symlink_to(library)  # the name under which it is sought
     compiler = [*shlex.split(os.environ.get("CXX", "c++")), "-std=c++17", f"-I{include}"]
     link = [str(library), f"-Wl,-rpath,{tmp_path}", "-o", "main"]
@@ -380,7 +382,9 @@ def cpp_of_onnxruntime():
 
 def test_the_documented_openvino_computes_in_float32(exported):
     pytest.importorskip("openvino", reason="OpenVINO is not installed (extra openvino)")
-    code = re.search(r"```python\n(import openvino.*?)```", DOCUMENT.read_text(), re.S)[1]
+    code = re.search(
+        r"```python\n(import openvino.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.S
+    )[1]
     names = {"path": str(exported)}
     exec(compile(code, str(DOCUMENT), "exec"), names)
     kind = names["compiled"].get_property("INFERENCE_PRECISION_HINT")
@@ -388,7 +392,7 @@ def test_the_documented_openvino_computes_in_float32(exported):
 
 
 def test_the_page_names_every_tensor():
-    text = DOCUMENT.read_text()
+    text = DOCUMENT.read_text(encoding="utf-8")
     assert all(f"`{name}`" in text for name in (*INPUTS, "motion", "jitter", *OUTPUTS))
 
 

@@ -13,7 +13,7 @@ import media
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "extending.md").read_text()
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 RECIPES = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S))
 MOST_FILES = {"A metric": 2, "A loss": 2, "A density": 2, "An engine": 2, "A generator": 2}
 
@@ -35,15 +35,15 @@ def apply(folder, file, language, block):
     path = folder / file
     if language == "python":
         assert not path.exists(), f"{file} is said to be new"
-        path.write_text(block)
+        path.write_text(block, encoding="utf-8")
         return
     lines = block.splitlines()
     assert all(line[:1] in " +-" for line in lines), "a line of a diff begins with ' ', '+' or '-'"
     before = "".join(f"{line[1:]}\n" for line in lines if line[:1] != "+")
     after = "".join(f"{line[1:]}\n" for line in lines if line[:1] != "-")
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert text.count(before) == 1, f"{file} does not hold, or holds twice:\n{before}"
-    path.write_text(text.replace(before, after))
+    path.write_text(text.replace(before, after), encoding="utf-8")
 
 
 def commands(recipe):
@@ -92,7 +92,7 @@ def extended(tmp_path_factory):
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
     )
 
     def run(*words):
@@ -130,7 +130,7 @@ def test_the_table_above_the_recipes_links_to_each():
 def test_a_metric(extended):
     folder, (table, listed) = run_recipe(extended, "A metric")
     assert "sharpness ↑" in table
-    rows = json.loads((folder / "scores.json").read_text())["rows"]
+    rows = json.loads((folder / "scores.json").read_text(encoding="utf-8"))["rows"]
     assert {row["method"] for row in rows} == {"fill", "bicubic-all"}
     assert all(0.0 < row["sharpness"] < 2.0 for row in rows)
     assert "sharpness: sharpness ↑, per frame" in listed
@@ -138,7 +138,9 @@ def test_a_metric(extended):
 
 def test_a_loss(extended):
     folder, (_, listed) = run_recipe(extended, "A loss")
-    row = json.loads((folder / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    row = json.loads(
+        (folder / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+    )
     assert row["gradient"] > 0.0
     assert "gradient: weight 0.5: " in listed
 

@@ -105,10 +105,15 @@ CASES = {
         "the bare state dict of a U-Net of this package",
     ),
     "git lfs": (
-        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+        lambda path: path.write_text(
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", encoding="utf-8"
+        ),
         "a pointer of Git LFS",
     ),
-    "web page": (lambda path: path.write_text("\n<!DOCTYPE html>\n<HTML>"), "a web page"),
+    "web page": (
+        lambda path: path.write_text("\n<!DOCTYPE html>\n<HTML>", encoding="utf-8"),
+        "a web page",
+    ),
     "empty": (lambda path: path.write_bytes(b""), "an empty file"),
     "keras": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64)), "an HDF5 file"),
     "array": (lambda path: np.save(path.open("wb"), np.zeros(3)), "a NumPy array"),

@@ -884,8 +884,8 @@ def test_pixels_of_a_screen_that_the_file_names(read, refused, warned):
 @pytest.fixture
 def folder(tmp_path):
     def folder(gaze, world, **options):
-        (tmp_path / "gaze.csv").write_text(gaze)
-        (tmp_path / "world_timestamps.csv").write_text(world)
+        (tmp_path / "gaze.csv").write_text(gaze, encoding="utf-8")
+        (tmp_path / "world_timestamps.csv").write_text(world, encoding="utf-8")
         return read_track(tmp_path / "gaze.csv", frame_size=VIDEO, **{**SHOWN, **options})
 
     return folder

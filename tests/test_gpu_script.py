@@ -39,7 +39,7 @@ def test_the_script_measures_trains_and_saves(tmp_path):
     runpy.run_path(str(ROOT / "benchmarks" / "pack.py"))["main"](
         [str(tmp_path / "videos"), "-o", str(pack), "--photos", str(tmp_path / "photos")]
     )
-    manifest = json.loads((pack / "manifest.json").read_text())
+    manifest = json.loads((pack / "manifest.json").read_text(encoding="utf-8"))
     assert [(v["frames"], v["size"]) for v in manifest["videos"]] == [(12, [96, 128])]
     capture = cv2.VideoCapture(str(pack / manifest["videos"][0]["file"]))
     decoded = cv2.cvtColor(capture.read()[1], cv2.COLOR_BGR2RGB)
@@ -49,9 +49,11 @@ def test_the_script_measures_trains_and_saves(tmp_path):
     command = [sys.executable, "-c", BARE, str(ROOT / "benchmarks" / "gpu.py"), "--tiny"]
     command += ["--pack", str(pack), "--out", str(out), "--train", "1"]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, encoding="utf-8", timeout=300
+    )
     assert done.returncode == 0, done.stderr
-    measured = json.loads((out / "gpu.json").read_text())
+    measured = json.loads((out / "gpu.json").read_text(encoding="utf-8"))
     parts = measured["parts"]
     names = ["tests", "roofline", "inference", "decode", "throughput", "train"]
     assert list(parts) == names

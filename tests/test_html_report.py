@@ -36,12 +36,14 @@ def report(tmp_path):
         for method, psnr, warp in (("fill", 9.5, 0.1), ("a/ours", 21.0, None))
     ]
     result = Result({**PROTOCOL, "models": {"a/ours": "0"}, "baselines": ["fill"]}, rows)
-    (tmp_path / "index.html").write_text(to_html(result, ["psnr-over-time.png"], tmp_path))
+    (tmp_path / "index.html").write_text(
+        to_html(result, ["psnr-over-time.png"], tmp_path), encoding="utf-8"
+    )
     return tmp_path
 
 
 def test_it_holds_every_figure_and_nothing_is_taken_for_markup(report):
-    page = (report / "index.html").read_text()
+    page = (report / "index.html").read_text(encoding="utf-8")
     assert "<b>" not in page
     data = json.loads(re.search(r'id="data">(.*?)</script>', page)[1])
     files = data["deep/<b>.mp4"]

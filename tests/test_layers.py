@@ -124,7 +124,7 @@ def violations(root: Path) -> list[str]:
     for path in sorted(root.rglob("*.py")):
         name = module_name(path, root)
         mine = layer_key(name)
-        targets = sorted(imported(ast.parse(path.read_text()), name))
+        targets = sorted(imported(ast.parse(path.read_text(encoding="utf-8")), name))
         for package, owners in OWNERS.items():
             strangers = [t for t in targets if t == package or t.startswith(package + ".")]
             if strangers and not owners & {name, name.split(".")[0]}:
@@ -172,6 +172,64 @@ def test_a_planted_violation_is_caught(tmp_path, file, line):
     for path in PACKAGE.rglob("*.py"):
         copy = tmp_path / path.relative_to(PACKAGE)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text(path.read_text())
-    (tmp_path / file).write_text(line + "\n")
+        copy.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / file).write_text(line + "\n", encoding="utf-8")
     assert len(violations(tmp_path)) == 1
+
+
+def text_without_encoding(tree: ast.AST) -> list[int]:
+    """Lines of calls that read or write text by the locale, which a library may change."""
+    lines = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+        function, values = node.func, [getattr(argument, "value", "") for argument in node.args]
+        method = isinstance(function, ast.Attribute)
+        name = function.attr if method else getattr(function, "id", "")
+        is_text = method and name in ("read_text", "write_text")
+        if name == "open" and not method:
+            is_text = "b" not in str(values[1] if len(values) > 1 else "")
+        elif name == "open":
+            mode = str(values[0]) if values else ""
+            is_text = not (keywords or values) or set("rwaxt+") >= set(mode) > set()
+        elif name in ("NamedTemporaryFile", "TemporaryFile"):
+            is_text = bool(values) and "b" not in str(values[0])
+        is_text |= bool({"text", "universal_newlines"} & set(keywords))
+        if is_text and "encoding" not in keywords:
+            lines.append(node.lineno)
+    return lines
+
+
+def test_text_is_utf_8_whatever_the_locale():
+    root = PACKAGE.parents[1]
+    found = [
+        f"{path.relative_to(root)}:{line}"
+        for folder in ("src", "tests", "benchmarks", "docs", "research", "soak")
+        for path in (root / folder).rglob("*.py")
+        for line in text_without_encoding(ast.parse(path.read_bytes()))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "path.read_text()",
+        "path.write_text(words)",
+        "open(path)",
+        "open(path, 'w')",
+        "path.open()",
+        "path.open('a')",
+        "tempfile.NamedTemporaryFile('w')",
+        "subprocess.run(words, text=True)",
+    ],
+)
+def test_planted_text_by_the_locale_is_caught(call):
+    assert text_without_encoding(ast.parse(call)) == [1]
+    comma = "" if call.endswith("()") else ", "
+    told = f"{call[:-1]}{comma}encoding='utf-8')"
+    assert text_without_encoding(ast.parse(told)) == []
+    assert (
+        text_without_encoding(ast.parse("path.open('rb'); open(path, 'wb'); av.open(path)")) == []
+    )

@@ -304,7 +304,8 @@ def lsl_outlet(tmp_path, monkeypatch):
     pytest.importorskip("pylsl")
     config = tmp_path / "lsl.cfg"
     config.write_text(
-        "[multicast]\nResolveScope = machine\n[lab]\nKnownPeers = {127.0.0.1}\n[log]\nlevel = -3\n"
+        "[multicast]\nResolveScope = machine\n[lab]\nKnownPeers = {127.0.0.1}\n[log]\nlevel = -3\n",
+        encoding="utf-8",
     )
     monkeypatch.setenv("LSLAPICFG", str(config))
     started = []
@@ -482,7 +483,7 @@ def test_an_eye_that_did_not_follow_is_no_calibration(measured, expected):
              '{"affine": [[1, 0, NaN], [0, 1, 0]]}', '{"affine": [[1, 1, 0], [1, 1, 0]]}'],
 )  # fmt: skip
 def test_another_file_is_no_calibration(tmp_path, text):
-    (tmp_path / "c.json").write_text(text)
+    (tmp_path / "c.json").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=r"c\.json: received"):
         read_calibration(tmp_path / "c.json")
 
@@ -555,7 +556,7 @@ def test_a_recording_replays_exactly(tmp_path, caplog):
     for number in range(61):
         last = max(n for n in shown if n <= number)  # the screen kept that frame
         assert tuple(at[number]) == shown[last]
-    rows = path.read_text().splitlines()
+    rows = path.read_text(encoding="utf-8").splitlines()
     assert rows[0].split(",")[4:6] == ["sample own clock [s]", "sample tracker clock [s]"]
     assert len(rows) == 62
     with pytest.raises(InputError, match="exists already"):

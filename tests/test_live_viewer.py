@@ -115,7 +115,7 @@ def test_what_was_shown_is_recorded_and_scores_the_same_again(tracked, folder, t
     )
     assert not caplog.records
     assert [track.at([seconds])[0].tolist() for seconds in shown] == list(shown.values())
-    rows = [line.split(",") for line in path.read_text().splitlines()[1:]]
+    rows = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
     assert len(rows) == len(shown) == COUNT
     assert all(float(row[4]) <= float(row[3]) for row in rows)  # samples before they were asked for
 
@@ -126,7 +126,7 @@ def test_what_was_shown_is_recorded_and_scores_the_same_again(tracked, folder, t
     words += ["--gaze", path, "--density", DISC, "--noise", "blue", "--jitter", "none"]
     words += ["--engine", "torch", "--frames", COUNT, "--json", tmp_path / "scores.json"]
     assert cli.main(["evaluate", str(clips), *map(str, words)]) == 0
-    (row,) = json.loads((tmp_path / "scores.json").read_text())["rows"]
+    (row,) = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["rows"]
     assert row["psnr"] == pytest.approx(np.mean(scores), abs=1e-3)
 
 
@@ -156,7 +156,7 @@ def test_calibration_from_the_page(tracked, plain, tmp_path, monkeypatch):
         size = {"width": WIDTH, "height": HEIGHT, "pixels_per_degree": 25}
         answer = ask({"targets": POINTS, "measured": measured, **size})
         assert answer.json()["residual_deg"] == {"mean": 0, "max": 0}
-        (tmp_path / "c.json").write_text(answer.text)
+        (tmp_path / "c.json").write_text(answer.text, encoding="utf-8")
         assert read_calibration(tmp_path / "c.json")(*tracker(0.3, 0.8)) == pytest.approx(
             (0.3, 0.8)
         )
@@ -187,7 +187,7 @@ def test_the_options_of_view(plain, folder, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(server, "serve", serve)
     video, model = plain.videos["0"][0], folder / "tiny.safetensors"
-    (tmp_path / "c.json").write_text('{"affine": [[0.5, 0, 0.1], [0, 1, 0]]}')
+    (tmp_path / "c.json").write_text('{"affine": [[0.5, 0, 0.1], [0, 1, 0]]}', encoding="utf-8")
     record = tmp_path / "gaze.csv"
     words = [video, "--model", model, "--gaze", "udp:0", "--record-gaze", record]
     code, out, err = run(
@@ -211,7 +211,7 @@ def test_the_options_of_view(plain, folder, tmp_path, capsys, monkeypatch):
         code, _, err = run(capsys, *bad, "--model", model)
         assert (code, err.count("\n")) == (2, 1), err
         assert expected in err
-    assert record.read_text().count("\n") == 2
+    assert record.read_text(encoding="utf-8").count("\n") == 2
 
 
 @contextmanager

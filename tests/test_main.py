@@ -112,7 +112,7 @@ def test_val_test_and_inference_use_the_model_that_was_loaded_or_trained(main_py
 
 
 def test_the_lines_of_the_readme_are_understood(main_py):
-    readme = FILE.with_name("README.md").read_text()
+    readme = FILE.with_name("README.md").read_text(encoding="utf-8")
     lines = re.findall(r"^python main.py (.*)$", readme, re.MULTILINE)
     verbs = [[words[0] for words in commands(main_py, line)] for line in lines]
     assert verbs == [["train"], ["train"], ["validate", "test"], ["infer"]]
@@ -200,10 +200,10 @@ def test_val_and_inference_run(main_py, reds, capsys):
     assert main_py.main([*line.split(), str(reds / "val" / "val_sharp")]) == 0
     shown = capsys.readouterr().out
     (run,) = Path("runs").iterdir()
-    table = json.loads((run / "validate.json").read_text())
+    table = json.loads((run / "validate.json").read_text(encoding="utf-8"))
     assert (table["protocol"]["split"], table["protocol"]["size"]) == ("val", [768, 1024])
     assert [(row["video"], row["frames"]) for row in table["rows"]] == [("000", 6)]
-    assert (run / "validate.md").read_text() in shown
+    assert (run / "validate.md").read_text(encoding="utf-8") in shown
     with Image.open(run / "validate" / "000.png") as grid:  # a row for each of six frames
         assert grid.size == (3 * 486 + 6, 30 + 6 * 366)
     with VideoReader(run / "inference" / "000") as reader:
@@ -272,7 +272,7 @@ def test_train_interrupt_resume_validate_and_infer(main_py, tmp_path, monkeypatc
     assert checkpoint.read(last)[1]["step"] == 4
     for epoch in ("01", "02"):
         assert (run / "models" / f"epoch-{epoch}.safetensors").is_file()
-        assert (run / "validation" / f"epoch-{epoch}.md").read_text() in shown
+        assert (run / "validation" / f"epoch-{epoch}.md").read_text(encoding="utf-8") in shown
         grids = (run / "validation" / f"epoch-{epoch}").iterdir()
         assert sorted(grid.name for grid in grids) == ["000.png", "001.png"]
     assert len(list((run / "pictures").iterdir())) == 4

@@ -30,7 +30,7 @@ def tree(tmp_path_factory):
     root = tmp_path_factory.mktemp("tree")
     for name in ("a/film.mp4", "a/frames/00000000.png", "a/frames/00000001.png", "b/other.mp4"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(name)
+        (root / name).write_text(name, encoding="utf-8")
     (root / "link.mp4").symlink_to(root / "a" / "film.mp4")
     (root / "alias").symlink_to(root / "a", target_is_directory=True)
     os.link(root / "a" / "film.mp4", root / "b" / "hard.mp4")
@@ -64,7 +64,7 @@ def test_a_folder_that_holds_an_input_or_is_linked_from_it_is_refused(tmp_path):
     real, links = tmp_path / "real", tmp_path / "links"
     real.mkdir()
     links.mkdir()
-    (real / "00000000.png").write_text("image")
+    (real / "00000000.png").write_text("image", encoding="utf-8")
     (links / "00000000.png").symlink_to(real / "00000000.png")
     os.link(real / "00000000.png", links / "00000001.png")
     for output, source, how in (
@@ -115,13 +115,13 @@ def desk(tmp_path_factory):
     media.write_video(videos / "film.mp4", media.moving(3, 48, 64))
     shutil.copy(videos / "film.mp4", videos / "film-side-by-side.mp4")
     (root / "link.mp4").symlink_to(videos / "film.mp4")
-    (root / "gaze.csv").write_text("time,x,y\n0,20,20\n")
+    (root / "gaze.csv").write_text("time,x,y\n0,20,20\n", encoding="utf-8")
     torch.manual_seed(0)
     save_model(root / "model.safetensors", StreamNet(StreamConfig(8, 8, 4, 4)), {})
     assert main(["sample", str(videos / "film.mp4"), "-o", str(root / "rgba")]) == 0
     (root / "demo").mkdir()
     shutil.copy(videos / "film.mp4", root / "demo" / "reconstruction.mp4")
-    (root / "results.json").write_text("{}")
+    (root / "results.json").write_text("{}", encoding="utf-8")
     return root
 
 

@@ -24,7 +24,11 @@ CORE = ["torch", "torchvision", "numpy", "av", "safetensors", "rich", "pillow"]
 
 def run(*command, **options):
     done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, timeout=300, **options
+        [str(word) for word in command],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+        **options,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "published.md").read_text()
+PAGE = (ROOT / "docs" / "published.md").read_text(encoding="utf-8")
 ROWS = PAGE.partition("sentence by sentence")[2]
 
 
@@ -13,7 +13,7 @@ def test_every_test_that_is_named_exists():
     named = re.findall(r"(test_\w+\.py)::(test_\w+)", ROWS)
     assert len(named) > 25
     for file, function in named:
-        tree = ast.parse((ROOT / "tests" / file).read_text())
+        tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
         functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
         assert function in functions, f"{file}::{function}"
 

@@ -15,8 +15,8 @@ from deepfovea.cli import _parser, main
 from deepfovea.video import VideoReader
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-TRAINING = (ROOT / "docs" / "training.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TRAINING = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 NOT_RUN = {"pip", "python", "python3"}
 """Programs whose lines would install or test the package, and so this test; or train for days:
 tests/test_main.py has python main.py."""
@@ -38,7 +38,7 @@ def desk(tmp_path, monkeypatch):
     """A working directory with the files that the README speaks of."""
     monkeypatch.chdir(tmp_path)
     media.write_video(tmp_path / "video.mp4", media.moving(16, 192, 336))
-    (tmp_path / "gaze.csv").write_text("time,x,y\n0,100,50\n0.3,200,150\n")
+    (tmp_path / "gaze.csv").write_text("time,x,y\n0,100,50\n0.3,200,150\n", encoding="utf-8")
     (tmp_path / "path" / "to" / "videos").mkdir(parents=True)
     media.write_video(tmp_path / "path/to/videos/one.mp4", media.moving(6, 64, 64))
     return tmp_path
@@ -75,9 +75,9 @@ def test_commands(desk, capsys, block):
 
 def test_the_table_of_models_holds_the_measured_figures():
     """What docs/benchmark.json and benchmarks/bench.json say, and the sizes of the files."""
-    benchmark = json.loads((ROOT / "docs" / "benchmark.json").read_text())
+    benchmark = json.loads((ROOT / "docs" / "benchmark.json").read_text(encoding="utf-8"))
     mean = benchmark["mean"]
-    bench = json.loads((ROOT / "benchmarks" / "bench.json").read_text())["rows"]
+    bench = json.loads((ROOT / "benchmarks" / "bench.json").read_text(encoding="utf-8"))["rows"]
     ms = {(row["model"], row["engine"]): f"{row['ms_p50']:.1f}" for row in bench}
     rows = re.findall(r"^\| .*`([a-z-]+)`.*?\|(.*)\|$", README, re.MULTILINE)
     shown = {name: [cell.strip() for cell in rest.split("|")] for name, rest in rows}

@@ -256,9 +256,9 @@ def test_validate_and_test_write_the_table(reds, model, tmp_path, capsys):
         arguments += ["--json", tmp_path / f"{verb}.json", "--markdown", tmp_path / f"{verb}.md"]
         assert main([str(a) for a in arguments]) == 0
         shown = capsys.readouterr().out
-        assert (tmp_path / f"{verb}.md").read_text() == shown
+        assert (tmp_path / f"{verb}.md").read_text(encoding="utf-8") == shown
         assert "as published, **not comparable**" in shown
-        table = json.loads((tmp_path / f"{verb}.json").read_text())
+        table = json.loads((tmp_path / f"{verb}.json").read_text(encoding="utf-8"))
         assert len(table["rows"]) == videos
         assert table["rows"][0]["frames"] == (10 if verb == "validate" else 6)
         assert table["protocol"]["size"] == [96, 128]
@@ -270,14 +270,14 @@ def test_unreadable_frames_are_fatal_or_skipped(reds, model, tmp_path, capsys, c
     root = tmp_path / "root"
     write_pngs(root / "a", media.moving(8, 64, 64))
     write_pngs(root / "b", media.moving(6, 64, 64))
-    (root / "a" / "00000004.png").write_text("no picture")
-    (root / "c.mp4").write_text("no video")
+    (root / "a" / "00000004.png").write_text("no picture", encoding="utf-8")
+    (root / "c.mp4").write_text("no video", encoding="utf-8")
     arguments = ["validate", "--data", str(root), "--model", str(model), "--size", "64x64"]
     assert main(arguments) == 2
     assert "a/00000004.png" in capsys.readouterr().err
     report = tmp_path / "rows.json"
     assert main([*arguments, "--skip-unreadable", "--json", str(report)]) == 0
-    rows = json.loads(report.read_text())["rows"]
+    rows = json.loads(report.read_text(encoding="utf-8"))["rows"]
     assert [(row["video"], row["frames"]) for row in rows] == [("a", 6), ("b", 6)]
     assert all(any(name in m for m in caplog.messages) for name in ("00000004.png", "c.mp4"))
 
@@ -353,8 +353,8 @@ def test_infer_of_a_single_folder_simulated(folder, model, tmp_path, capsys):
 
 
 def test_infer_stops_at_or_passes_over_what_cannot_be_read(folder, model, tmp_path, capsys, caplog):
-    (folder / "one.mp4").write_text("no video")
-    (folder / "deep" / "take1" / "00000003.png").write_text("no picture")
+    (folder / "one.mp4").write_text("no video", encoding="utf-8")
+    (folder / "deep" / "take1" / "00000003.png").write_text("no picture", encoding="utf-8")
     arguments = ["infer", str(folder), "-o", str(tmp_path / "out"), "--model", str(model)]
     assert main(arguments) == 2
     assert "00000003.png" in capsys.readouterr().err

@@ -57,7 +57,9 @@ def names(folder):
 
 def test_killed_at_any_moment_nothing_is_lost():
     command = [sys.executable, "-m", "soak.kill", "--times=2", "--verbs=reconstruct,train"]
-    done = subprocess.run(command, env=environment(), cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        command, env=environment(), cwd=ROOT, capture_output=True, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout.splitlines()[-1])
     assert all(row["times"] == 2 for row in counts.values())
@@ -121,12 +123,12 @@ def test_a_run_folder_has_one_writer(tmp_path, half_written):
 
 def test_a_link_or_a_pipe_with_the_name_of_a_leftover_harms_nothing(tmp_path):
     (tmp_path / "precious").mkdir()
-    (tmp_path / "precious" / "file").write_text("kept")
+    (tmp_path / "precious" / "file").write_text("kept", encoding="utf-8")
     (tmp_path / ".deepfovea-00000000").symlink_to(tmp_path / "precious")
     os.mkfifo(tmp_path / ".deepfovea-00000001.mp4")
     with atomic.atomic_write(tmp_path / "a") as file:
         file.write(b"new")
-    assert (tmp_path / "precious" / "file").read_text() == "kept"
+    assert (tmp_path / "precious" / "file").read_text(encoding="utf-8") == "kept"
     assert (tmp_path / "a").read_bytes() == b"new"
 
 
@@ -177,7 +179,7 @@ def test_no_room_for_words(model):
     command = [sys.executable, "-m", "deepfovea", "info", str(model)]
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            command, stdout=full, stderr=subprocess.PIPE, env=environment(), text=True
+            command, stdout=full, stderr=subprocess.PIPE, env=environment(), encoding="utf-8"
         )
     assert (done.returncode, done.stderr) == (2, "deepfovea: No space left on device\n")
 
@@ -421,7 +423,7 @@ def test_a_checkpoint_replaced_while_it_is_read_is_one_of_both(tmp_path):
 
 
 def test_the_tables_are_those_of_the_figures():
-    text = (ROOT / "docs" / "reliability.md").read_text()
-    results = json.loads((ROOT / "docs" / "reliability.json").read_text())
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    results = json.loads((ROOT / "docs" / "reliability.json").read_text(encoding="utf-8"))
     assert render(results, text) == text
     assert results.keys() == PARTS.keys()

@@ -127,7 +127,7 @@ def test_unknown_motion_continues_that_around_it(rendered, tmp_path):
 
 
 def test_the_python_of_the_contract_page_runs():
-    page = (Path(__file__).parents[1] / "docs" / "renderer.md").read_text()
+    page = (Path(__file__).parents[1] / "docs" / "renderer.md").read_text(encoding="utf-8")
     loop, colors = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     names = {}
     exec(loop, names)

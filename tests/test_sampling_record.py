@@ -37,7 +37,7 @@ def frames_of(path):
 def test_samples_written_and_read_back_make_the_same_frames(video, tmp_path, jitter):
     words = ["--simulate", "--jitter", jitter, "--seed", "3"]
     assert main(["sample", str(video), "-o", str(tmp_path / "samples"), *words]) == 0
-    record = json.loads((tmp_path / "samples" / sampling_record.FILE).read_text())
+    record = json.loads((tmp_path / "samples" / sampling_record.FILE).read_text(encoding="utf-8"))
     offsets = [frame["jitter"] for frame in record["frames"]]
     np.testing.assert_allclose(offsets, jitter_sequence(jitter, 0, 5).numpy(), atol=1e-6)
     assert main(["reconstruct", str(tmp_path / "samples"), "-o", str(tmp_path / "later")]) == 0
@@ -54,7 +54,7 @@ def test_samples_written_and_read_back_make_the_same_frames(video, tmp_path, jit
 def test_a_grid_at_rest_is_written_down_too(video, tmp_path):
     words = ["--simulate", "--jitter", "none"]
     assert main(["sample", str(video), "-o", str(tmp_path / "samples"), *words]) == 0
-    record = json.loads((tmp_path / "samples" / sampling_record.FILE).read_text())
+    record = json.loads((tmp_path / "samples" / sampling_record.FILE).read_text(encoding="utf-8"))
     assert [frame["jitter"] for frame in record["frames"]] == [[0.0, 0.0]] * 5
     assert (record["height"], record["width"]) == (32, 40)
     assert record["density"]["center"] == 0.98
@@ -77,7 +77,9 @@ def test_a_grid_at_rest_is_written_down_too(video, tmp_path):
 def test_a_record_that_does_not_fit_is_refused(video, tmp_path, capsys, change, complaint):
     assert main(["sample", str(video), "-o", str(tmp_path / "samples"), "--simulate"]) == 0
     path = tmp_path / "samples" / sampling_record.FILE
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | change), encoding="utf-8"
+    )
     assert main(["reconstruct", str(tmp_path / "samples"), "-o", str(tmp_path / "out")]) == 2
     with pytest.raises(InputError, match=complaint):
         sampling_record.read(tmp_path / "samples", 5, 32, 40)
@@ -102,7 +104,7 @@ def test_who_does_not_choose_gets_the_best_and_is_told(
     np.testing.assert_array_equal(frames_of(tmp_path / "best"), frames_of(tmp_path / "chosen"))
     assert main(["sample", str(video), "-o", str(tmp_path / "samples"), *words[:3]]) == 0
     assert f"sampled, {said}" in capsys.readouterr().out
-    record = json.loads((tmp_path / "samples" / sampling_record.FILE).read_text())
+    record = json.loads((tmp_path / "samples" / sampling_record.FILE).read_text(encoding="utf-8"))
     assert any(any(frame["jitter"]) for frame in record["frames"]) == (jitter != "none")
     assert main(["sample", str(video), "-o", str(tmp_path / "samples.mkv"), *words[:3]]) == 0
     told = {"stream": jitter, "paper": "none"}

@@ -288,15 +288,18 @@ def test_a_run_leaves_its_files_and_nothing_else(run):
 
 def test_tables_and_charts_are_rendered_again_without_a_run(run, tmp_path, capsys):
     document = tmp_path / "document.md"
-    document.write_text(f"# Benchmark\n\n{BEGIN_MARK}\n{END_MARK}\n")
+    document.write_text(f"# Benchmark\n\n{BEGIN_MARK}\n{END_MARK}\n", encoding="utf-8")
     json_file = run / "results.json"
     copy = tmp_path / "copy.json"
     words = [f"--markdown={document}", f"--plots={tmp_path}/plots", f"--json={copy}"]
     assert main(["evaluate", str(json_file), *words]) == 0
-    table = (run / "table.md").read_text()
+    table = (run / "table.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out == table
-    assert document.read_text() == f"# Benchmark\n\n{BEGIN_MARK}\n\n{table}\n{END_MARK}\n"
-    assert copy.read_text() == json_file.read_text()
+    assert (
+        document.read_text(encoding="utf-8")
+        == f"# Benchmark\n\n{BEGIN_MARK}\n\n{table}\n{END_MARK}\n"
+    )
+    assert copy.read_text(encoding="utf-8") == json_file.read_text(encoding="utf-8")
     for chart in ("psnr-by-eccentricity.png", "psnr-over-time.png"):
         assert (tmp_path / "plots" / chart).read_bytes() == (run / "plots" / chart).read_bytes()
     assert not (tmp_path / "plots" / "sheets").exists()
@@ -316,7 +319,7 @@ def test_what_would_need_a_run_is_refused_beside_a_json(run, tmp_path, capsys):
 
 
 def test_plots_that_cannot_be_made_are_refused_before_the_run(run, tmp_path, capsys, monkeypatch):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     words = ["evaluate", str(run), "--models=", "--baselines=fill", "--metrics=psnr"]
     assert main([*words, f"--plots={tmp_path}/file"]) == 2
     assert "no folder for pictures" in capsys.readouterr().err

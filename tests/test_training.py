@@ -361,7 +361,10 @@ def test_one_clip_is_learned(data, cache, tmp_path, small, monkeypatch):
 
 
 def rows(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)
+        for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def interrupted(monkeypatch, after):
@@ -693,8 +696,8 @@ def test_other_clips_leave_out_the_one_under_way(data, cache, tmp_path, small, m
 )
 def test_wrong_words_are_one_line(data, cache, tmp_path, monkeypatch, capsys, words, complaint):
     monkeypatch.chdir(tmp_path)
-    Path("wrong.json").write_text('{"learning_rat": 1}')
-    Path("broken.json").write_text("{")
+    Path("wrong.json").write_text('{"learning_rat": 1}', encoding="utf-8")
+    Path("broken.json").write_text("{", encoding="utf-8")
     command = ["train", f"--data={data}", f"--cache={cache}", "--run=run", "--crop=64"]
     assert main([*command, "--steps=1", "--workers=0", *words.split()]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -765,7 +768,7 @@ def test_rows_and_curves_are_those_of_one_run(tmp_path):
     for number in (1, 2, 3):
         log.row(number, {"flow": number / 3, "psnr": 20.0})
     log.close()
-    with (tmp_path / "metrics.jsonl").open("a") as file:
+    with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"step": 4, "flo')  # interrupted
     log = Log(tmp_path, 2, {"flow": "flow/dis"})  # goes on from a checkpoint of step 2
     log.row(3, {"flow": 7.0, "psnr": 21.0})
@@ -781,7 +784,7 @@ def test_rows_and_curves_are_those_of_one_run(tmp_path):
 
 def test_a_log_that_cannot_be_written_is_one_line(tmp_path):
     log = Log(tmp_path, 0, {})
-    (tmp_path / "pictures").write_text("in the way")
+    (tmp_path / "pictures").write_text("in the way", encoding="utf-8")
     (tmp_path / "metrics.jsonl").mkdir()
     frames = torch.rand(1, 3, 32, 32)
     with pytest.raises(InputError, match="pictures: cannot be written"):

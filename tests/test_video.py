@@ -689,14 +689,14 @@ def test_files_that_are_no_media(tmp_path, name):
     refused(VideoReader, path)
     path.write_bytes(b"")
     assert "empty" in refused(VideoReader, path)
-    path.write_text('{"a": [1, 2, 3]}\n' * 200)
+    path.write_text('{"a": [1, 2, 3]}\n' * 200, encoding="utf-8")
     assert name in refused(VideoReader, path)
 
 
 def test_folders_that_cannot_be_read(tmp_path):
     assert "without images" in refused(VideoReader, tmp_path)
     write(tmp_path / "frames", media.moving(3))
-    (tmp_path / "frames" / "00000001.png").write_text("no image")
+    (tmp_path / "frames" / "00000001.png").write_text("no image", encoding="utf-8")
     assert "00000001.png" in refused(read, tmp_path / "frames")
 
 
@@ -893,7 +893,7 @@ def test_outputs_that_cannot_be(tmp_path, monkeypatch):
     assert "crf" in refused(VideoWriter, tmp_path / "a.mp4", crf=52, **make)
     assert "missing" in refused(VideoWriter, tmp_path / "missing" / "a.mp4", **make)
     assert "missing" in refused(VideoWriter, tmp_path / "missing" / "frames", **make)
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     refused(VideoWriter, tmp_path / "file" / "a.mp4", **make)
     (tmp_path / "folder.mp4").mkdir()
     refused(VideoWriter, tmp_path / "folder.mp4", overwrite=True, **make)
@@ -1001,12 +1001,12 @@ def test_the_input_may_be_replaced(tmp_path, name):
 
 def test_only_own_folders_are_replaced(tmp_path):
     path = write(tmp_path / "frames", media.moving(2))
-    (path / "notes.txt").write_text("mine")
+    (path / "notes.txt").write_text("mine", encoding="utf-8")
     assert "other than" in refused(VideoWriter, path, frame_rate=25, overwrite=True)
     assert names(path) == ["00000000.png", "00000001.png", "notes.txt"]
-    (tmp_path / "file").write_text("mine")
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
     assert "other than" in refused(VideoWriter, tmp_path / "file", frame_rate=25, overwrite=True)
-    assert (tmp_path / "file").read_text() == "mine"
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
 
 
 def test_a_link_stays_a_link(tmp_path):

@@ -131,7 +131,7 @@ def test_the_samples_are_those_of_the_gaze(catalog):
 
 def test_every_frame_along_a_track_is_what_reconstruct_writes(catalog, folder):
     csv = "time,x,y\n" + "".join(f"{i / RATE},{8 * i},{5 * i}\n" for i in range(COUNT))
-    (folder / "track.csv").write_text(csv)
+    (folder / "track.csv").write_text(csv, encoding="utf-8")
     path = catalog.videos["0"][0]
     track = read_track(folder / "track.csv", frame_size=(HEIGHT, WIDTH), frame_rate=RATE)
     reconstructor = Reconstructor(load(folder / "tiny.safetensors"))

@@ -339,7 +339,7 @@ def test_a_recorded_gaze_reads_back_and_plays(page, folder):
     page.click("#untrack")
     look(page, (0.81, 0.5))
     fovea_is_at(page, RIGHT, away_from=LEFT)
-    (folder / "bad.csv").write_text("time,left\n0,1\n")
+    (folder / "bad.csv").write_text("time,left\n0,1\n", encoding="utf-8")
     page.set_input_files("#track", folder / "bad.csv")
     wait_until(lambda: "gaze track: received the columns" in page.inner_text("#status"))
     page.locator("#track").wait_for(state="attached")

@@ -61,7 +61,9 @@ def port(folder, viewer):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     file = folder / "nginx.conf"
-    file.write_text(CONFIGURATION.format(folder=folder, port=port, address=viewer))
+    file.write_text(
+        CONFIGURATION.format(folder=folder, port=port, address=viewer), encoding="utf-8"
+    )
     process = subprocess.Popen([NGINX, "-e", f"{folder}/error.log", "-c", str(file)])
     try:
         yield port

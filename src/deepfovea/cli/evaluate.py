@@ -304,7 +304,7 @@ def _read(path: Path) -> Result:
     from ..evaluate import from_json
 
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, ValueError):
         raise InputError(
             f"{path}: received neither a folder of videos nor a JSON of results"
@@ -449,7 +449,7 @@ def _write(result: Result, options: argparse.Namespace) -> None:
     if options.markdown:
         before = ""
         with contextlib.suppress(OSError, ValueError):  # it is new, or no text: replaced
-            before = options.markdown.read_text()
+            before = options.markdown.read_text(encoding="utf-8")
         write_text(options.markdown, insert_tables(before, tables))
     if options.csv:
         write_text(options.csv, to_csv(result))

@@ -82,7 +82,7 @@ def to_html(result: Result, charts: Sequence[str], folder: Path) -> str:
         for name in charts
     ]
     columns = [f"{COLUMNS[name].heading}: {COLUMNS[name].definition}" for name in names]
-    template = Template(Path(__file__).with_name("report.html").read_text())
+    template = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=escape(title),
         summary=escape(summary + "."),

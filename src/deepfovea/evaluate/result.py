@@ -81,7 +81,7 @@ def load_protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise InputError(f"--protocol: received {name!r:.100}, {expected_one_of(name, PROTOCOLS)}")
     path = Path(__file__).parent / "protocols" / f"{name}.json"
-    values = json.loads(path.read_text())
+    values = json.loads(path.read_text(encoding="utf-8"))
     return from_json(Protocol, {**values, "density": Density(**values["density"])}, str(path))
 
 

@@ -54,7 +54,7 @@ class KeptRows:
         if not goes_on:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                mine.write_text(json.dumps({"key": key}) + "\n")
+                mine.write_text(json.dumps({"key": key}) + "\n", encoding="utf-8")
             except OSError as error:
                 raise InputError(
                     f"{mine}: cannot be written ({error.strerror}); choose another --json"
@@ -66,7 +66,7 @@ class KeptRows:
     def _read(self, path: Path, key: str) -> bool:
         """Whether a file has that key; its complete lines are taken over."""
         try:
-            text = path.read_text()
+            text = path.read_text(encoding="utf-8")
             head, *lines = map(json.loads, text[: text.rfind("\n") + 1].splitlines())
             if head != {"key": key}:
                 return False
@@ -79,7 +79,7 @@ class KeptRows:
         except (OSError, ValueError, KeyError, TypeError):
             return False
         if not text.endswith("\n"):  # the run was stopped while it wrote a line
-            path.write_text(text[: text.rfind("\n") + 1])
+            path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
         return True
 
     def add(self, clip: str, rows: Sequence[Row], notes: Sequence[str]) -> None:
@@ -92,7 +92,7 @@ class KeptRows:
         self._append({"method": method, "cost": asdict(cost)})
 
     def _append(self, line: Any) -> None:
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())

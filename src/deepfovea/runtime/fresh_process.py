@@ -42,7 +42,11 @@ def call_in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
     alone["OMP_NUM_THREADS"] = str(torch.get_num_threads())
     what = (function.__module__, function.__name__, json.dumps(arguments))
     done = subprocess.run(
-        [sys.executable, "-c", _CODE, *what], env=alone, capture_output=True, text=True
+        [sys.executable, "-c", _CODE, *what],
+        env=alone,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
     )
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or ["no reason given"])[-1])
@@ -78,12 +82,12 @@ def reset_peak_memory(device: str) -> float | None:
         return 0.0
     with contextlib.suppress(OSError, AttributeError):  # glibc on Linux
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
         return _status_mib("VmRSS")
     return None
 
 
 def _status_mib(name: str) -> float:
     """An entry of Linux's status of this process, MiB."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.partition(f"{name}:")[2].split()[0]) / 2**10

@@ -47,7 +47,7 @@ class Log:
         """One row of metrics."""
         row = {self.names.get(name, name): float(f"{value:.6g}") for name, value in values.items()}
         with explained_write_errors(self.metrics):
-            with self.metrics.open("a") as file:
+            with self.metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **row}) + "\n")
             for name, value in row.items():
                 self.board.add_scalar(name, value, step)
@@ -87,7 +87,9 @@ def explained_write_errors(path: Path) -> Iterator[None]:
 def _drop_rows_after(metrics: Path, after: int) -> None:
     """Leave out the rows after a step, which a resumed run writes again."""
     rows = [
-        line for line in metrics.read_text().splitlines(keepends=True) if _step_of(line) <= after
+        line
+        for line in metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+        if _step_of(line) <= after
     ]
     with atomic_write(metrics) as file:
         file.write("".join(rows).encode())

@@ -279,7 +279,7 @@ def read_config(path: Path) -> TrainConfig:
         InputError: no such file, no JSON, an unknown key or an unusable value.
     """
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give another") from None
     except (ValueError, RecursionError) as error:
