@@ -55,6 +55,7 @@ def assert_seeks_exactly(path):
     with VideoReader(path) as reader:
         truth = list(reader)
         times = np.array([frame.pts_seconds for frame in truth])
+        assert [reader.frame_number(time) for time in times] == list(range(len(times)))
         middle = (times[:-1] + times[1:]) / 2
         for seconds in [0.0, *times[1::7], *middle[::11], *times[-2:], times[-1] + 100.0]:
             number = max(np.flatnonzero(times <= seconds))
@@ -80,6 +81,16 @@ def test_a_seek_that_is_no_longer_wanted_ends_where_it_is(tmp_path):
         answers = iter([True] * 20 + [False] * 1000)
         frame = next(reader.seek(5.0, lambda: next(answers)))
         assert frame.pts_seconds == pytest.approx(20 / 25, abs=0.05)
+
+
+def test_frames_are_counted_from_the_first_that_can_be_shown(tmp_path):
+    path = interleaved_gops(tmp_path / "a.ts", **SEEKABLE["open.ts"])
+    cut = tmp_path / "cut.ts"  # begins between key frames
+    cut.write_bytes(path.read_bytes()[188 * 12 :])
+    with VideoReader(cut) as reader:
+        times = [frame.pts_seconds for frame in reader]
+        assert len(times) < 150
+        assert [reader.frame_number(time) for time in times] == list(range(len(times)))
 
 
 def test_seeking_in_a_folder_and_in_a_damaged_video(tmp_path):

@@ -9,6 +9,7 @@ import threading
 import time
 import webbrowser
 from contextlib import contextmanager
+from dataclasses import replace
 
 import media
 import numpy as np
@@ -149,6 +150,25 @@ def test_every_frame_along_a_track_is_what_reconstruct_writes(catalog, folder):
             assert header["psnr"] == pytest.approx(-10 * np.log10(error), abs=0.01)
             assert np.abs(pictures["original"].astype(int) - image).mean() < 3.0
         assert one.frame()[0]["frame"] == 0  # and from the beginning
+
+
+def test_a_track_by_frame_number_meets_the_frames_of_a_variable_rate(catalog, folder):
+    times = [0.0, 0.02, 0.5, 0.54, 0.56, 2.0, 2.04, 2.5]
+    path = media.write_video(
+        folder / "variable.mkv", media.moving(8, HEIGHT, WIDTH), times=times, options={"g": "4"}
+    )
+    csv = "frame,x,y\n" + "".join(f"{i},{10 * i},{5 * i}\n" for i in range(8))
+    expected = [[(10 * i + 0.5) / WIDTH, (5 * i + 0.5) / HEIGHT] for i in range(8)]
+    variable = replace(catalog, videos={"0": (path, path.name)})
+    with viewer(variable, speed=0, track=csv) as one:
+        for number in range(8):
+            header, _ = one.frame()
+            assert (header["frame"], header["gaze"]) == (number, pytest.approx(expected[number]))
+    for number in (6, 2, 7):  # entered at a key frame, not counted from the first
+        with viewer(variable, playing=False, track=csv, seek=times[number] + 0.001) as one:
+            header, _ = one.frame()
+            assert header["seconds"] == pytest.approx(times[number], abs=0.001)
+            assert (header["frame"], header["gaze"]) == (number, pytest.approx(expected[number]))
 
 
 def test_the_grid_is_shifted_as_asked(catalog, folder):
@@ -807,6 +827,22 @@ def test_the_verb_offers_a_folder_and_warns_of_another_host(catalog, folder, cap
     for bad in (["missing.mp4"], [folder / "track.csv"], ["--model", "nonesuch"]):
         code, _, err = run(capsys, *bad)
         assert (code, err.count("\n")) == (2, 1), err
+
+
+def test_the_good_videos_of_a_folder_are_offered_when_the_first_is_bad(
+    catalog, folder, tmp_path, capsys, monkeypatch
+):
+    offered = []
+    monkeypatch.setattr(server, "serve", lambda catalog, **options: offered.append(catalog))
+    (tmp_path / "a.mp4").write_text("not a video", encoding="utf-8")
+    words = [tmp_path, "--model", folder / "tiny.safetensors", "--engine", "torch"]
+    code, _, err = run(capsys, *words)
+    assert (code, err.count("\n"), offered) == (2, 1, [])
+    (tmp_path / "b.mp4").write_bytes(catalog.videos["0"][0].read_bytes())
+    code, _, err = run(capsys, *words)
+    assert (code, err.count("\n")) == (0, 1)
+    assert "a.mp4" in err and err.endswith("; left out\n")
+    assert [name for _, name in offered[0].videos.values()] == ["b.mp4"]
 
 
 @pytest.mark.parametrize(("name", "opens"), [("w3m", False), ("chromium", True)])

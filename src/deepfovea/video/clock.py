@@ -92,6 +92,17 @@ def scan(container: Any, stream: Any) -> tuple[int, int]:
     return count, len(clock.offsets) - 1
 
 
+def frame_times(container: Any, stream: Any) -> list[float]:
+    """When the frames of a stream are shown, in seconds; none where the file does not say it."""
+    times: set[float] = set()
+    for packet in demux_video(container, stream):
+        if packet.size and packet.pts is None and times:
+            return []
+        if packet.size and packet.pts is not None:
+            times.add(float(packet.pts * _exact(stream.time_base)))
+    return sorted(times)
+
+
 def _timed(container: Any) -> list[Any]:
     """The streams that keep time: a break is seen in the one that comes to it first."""
     timed = [*container.streams.video, *container.streams.audio]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import weakref
+from bisect import bisect
 from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +15,7 @@ import av
 import numpy as np
 
 from ..config import InputError
-from .clock import scan
+from .clock import frame_times, scan
 from .container import (
     FASTEST,
     IMAGE_SUFFIXES,
@@ -36,6 +37,9 @@ COUNTED_BACK = 250
 
 SCANNED = 2**28
 """Bytes up to which a file whose clock may break is looked through when it is opened."""
+
+_SAME = 1e-6
+"""Seconds that times of one frame may differ by, as they are rounded."""
 
 FINEST = Fraction(60)
 """Frames per second of ``constant_rate`` at most, where a rate varies and its mean is lower."""
@@ -118,6 +122,7 @@ class VideoReader:
                 if not self._images:
                     refuse(path, "a folder of which no image can be read", "undamaged images")
         self._breaks: bool | None = None
+        self._times: list[float] | None = None
         file = self._images[0] if self._images else self.path
         with open_source(file) as source:
             self._describe(file, source, frame_rate)
@@ -178,6 +183,23 @@ class VideoReader:
             self.has_alpha = bool((to_rgb(first, True)[..., 3] < 255).any())
         self.lossy_alpha = self.has_alpha and source.codec in LOSSY_ALPHA
         self.height, self.width = to_rgb(first, False).shape[:2]
+
+    def frame_number(self, pts_seconds: float) -> int:
+        """The number, from 0, of the frame shown at a time, as a whole iteration counts.
+
+        Counted without decoding, from the times in the file; by the mean rate where it has none.
+        The file is read through once. ``pts_seconds`` is as of :class:`Frame`.
+        """
+        if self._images:
+            return int(pts_seconds * self.frame_rate + Fraction(1, 2))
+        if self._times is None:
+            with open_media(self.path) as container:
+                self._times = frame_times(container, video_stream(container))
+        time = self.start_seconds + pts_seconds + _SAME
+        first = self.start_seconds + float(self._leading / self.frame_rate) - _SAME
+        if not self._times or time < first:
+            return round(pts_seconds * self.frame_rate)
+        return self._leading + bisect(self._times, time) - bisect(self._times, first) - 1
 
     def _scanned(self) -> tuple[int, bool]:
         with open_media(self.path) as container:

@@ -36,17 +36,18 @@ class Player:
                 "expected at most the pixels of 4096x2304: scale it down"
             )
         self._frames: Generator[Frame, None, None] | None = None
+        self._number: int | None = None  # of the frame shown; None if nobody has counted
         self.rewind()
 
     def rewind(self) -> None:
         """Go to the first frame."""
-        self._start(self.reader.seek(0.0))
+        self._start(self.reader.seek(0.0), 0)
 
-    def _start(self, frames: Generator[Frame, None, None]) -> None:
+    def _start(self, frames: Generator[Frame, None, None], number: int | None) -> None:
         first = next(frames)  # what cannot be shown leaves everything as it was
         if self._frames:
             self._frames.close()
-        self.frame, self._frames = first, frames
+        self.frame, self._frames, self._number = first, frames, number
         self.next_frame = self._read()
 
     def advance(self) -> bool:
@@ -54,6 +55,8 @@ class Player:
         if self.next_frame is None:
             return False
         self.frame, self.next_frame = self.next_frame, self._read()
+        if self._number is not None:
+            self._number += 1
         return True
 
     def catch_up(self, seconds: float, patience: float) -> None:
@@ -70,14 +73,22 @@ class Player:
     def seek(self, seconds: float, wanted: Callable[[], bool]) -> None:
         """Go to the frame shown at a time, or to the last; give up when no longer wanted."""
         if not 0.0 <= seconds - self.frame.pts_seconds <= SEEK_BY_DECODING_SECONDS:
-            self._start(self.reader.seek(seconds, wanted))
+            self._start(self.reader.seek(seconds, wanted), None)
         while self.next_frame is not None and self.next_frame.pts_seconds <= seconds and wanted():
             self.advance()
 
     @property
     def frame_number(self) -> int:
-        """The shown frame's place from 0; where the frame rate varies, by the mean rate."""
+        """The shown frame's number from 0; after a seek at a variable rate, by the mean rate."""
+        if self._number is not None:
+            return self._number
         return round(self.frame.pts_seconds * self.reader.frame_rate)
+
+    def counted_frame_number(self) -> int:
+        """The shown frame's number from 0, counted; the first time after a seek reads the file."""
+        if self._number is None:
+            self._number = self.reader.frame_number(self.frame.pts_seconds)
+        return self._number
 
     @property
     def duration(self) -> float | None:

@@ -288,6 +288,8 @@ class Session:
         height, width = image.shape[-2:]
         gaze, seconds, look = request.gaze, player.frame.pts_seconds, None
         if self._track is not None:
+            if self._track.frame_rate is not None:  # it counts frames
+                player.counted_frame_number()
             x, y = self._track.at(self._track.frame_times([player.frame_number], [seconds]))[0]
             gaze = (float(x), float(y))
         elif (live := self._followed(request)) is not None:
