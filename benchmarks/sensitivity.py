@@ -120,7 +120,7 @@ def measure(options):
                 clips[video.name] = clip_rows(network, video, options.frames, options.threads)
             print(name, video.name, json.dumps(clips[video.name]), flush=True)
         result["models"][name] = clips
-    (HERE / "sensitivity.json").write_text(json.dumps(result, indent=1) + "\n")
+    (HERE / "sensitivity.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def main():
