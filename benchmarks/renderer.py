@@ -2,20 +2,24 @@
 
     python benchmarks/renderer.py                 # the bundled stream, a table on the screen
     python benchmarks/renderer.py --model FILE    # other weights
+    python benchmarks/renderer.py --write DIR     # scenes for evaluate --protocol renderer DIR
 
 PSNR against the fully rendered frames, the mean over all frames but the first four. Every row has
 the same masks: the published density on a frame of 64 × 96 low-resolution pixels, blue noise.
 """
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 import deepfovea
 from deepfovea.fill import pull_push
 from deepfovea.fovea import QUAD, density_map, draw_mask
 from deepfovea.metrics.pixel import psnr
+from deepfovea.motion import write_flo
 from deepfovea.resample import upsample_bicubic
 from deepfovea.toy_renderer import ToyRenderer
 
@@ -63,12 +67,27 @@ def measure(model, speed, count):
     return {name: score(frames, truth) for name, frames in rows.items()}
 
 
+def write(folder, count, speeds):
+    """A folder of full frames with exact motion beside them for each speed."""
+    for speed in speeds:
+        scene, clip = ToyRenderer(HEIGHT, WIDTH, speed), folder / f"toy-{speed:g}"
+        clip.mkdir(parents=True)
+        for t in range(count):
+            frame = (255 * scene.truth(t).transpose(1, 2, 0) + 0.5).astype(np.uint8)
+            Image.fromarray(frame).save(clip / f"{t:05d}.png")
+            write_flo(clip / f"{t:05d}.flo", 4 * scene.motion(t, scale=4))  # pixels of its own
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="stream")
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--speeds", type=float, nargs="+", default=[0.0, 1.0, 3.0])
+    parser.add_argument("--write", type=Path, metavar="DIR")
     options = parser.parse_args()
+    if options.write:
+        write(options.write, options.frames, options.speeds)
+        return
     model = deepfovea.load(options.model, device="cpu")
     columns = [measure(model, speed, options.frames) for speed in options.speeds]
     print("| told | " + " | ".join(f"{speed:g} px/frame" for speed in options.speeds) + " |")

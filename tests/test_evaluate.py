@@ -583,6 +583,7 @@ FROZEN = {
     ("published", 1): "15521b93acf23168",
     ("best", 1): "fd7f2ce00f1557a4",
     ("saccades", 1): "ae6004827d813469",
+    ("renderer", 1): "63ba6e5537aac725",
 }
 """What each version of a protocol holds: whoever changes one raises its version and adds a line."""
 

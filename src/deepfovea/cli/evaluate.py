@@ -101,7 +101,8 @@ def add(subcommands: Subcommands) -> None:
             default="published",
             metavar="NAME",
             help="published (as every table of the field's paper) | best (our best sampling) | "
-            "saccades (a gaze that jumps); other options change it, and tables say so",
+            "saccades (a gaze that jumps) | renderer (motion and jitter are given: frames of a "
+            "renderer with motion files beside them); other options change it, and tables say so",
         ),
         parser.add_argument(
             "--frames", type=positive, metavar="N", help="of every clip (default: the protocol's)"

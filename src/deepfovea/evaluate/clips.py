@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..config import SCALE, InputError
 from ..fovea import downsample
-from ..video import VideoReader
+from ..motion import fill_motion, find_motion, read_motion
+from ..video import VideoReader, list_images
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,7 @@ class ReferenceClip:
     height: int  # of the file, before it was cropped; width likewise
     width: int
     frame_count: int | None = None  # of the whole video, where its file says it
+    path: Path | None = None  # where it was read from
 
     def frame(self, t: int) -> Tensor:
         """Frame number ``t``, [3, H, W] in [0, 1]."""
@@ -40,6 +42,34 @@ class ReferenceClip:
         return torch.stack(
             [downsample(self.frame(t), SCALE, offset) for t, offset in enumerate(offsets)]
         )
+
+    def motion(self, jitter: Tensor | None = None) -> Tensor:
+        """The motion that files beside the images of the clip hold, where the samples are.
+
+        Args:
+            jitter: [T, 2] of the sampling grid; None: it rests.
+
+        Returns:
+            [T, 2, h, w] in low-resolution pixels, as :class:`deepfovea.generators.Generator` takes
+            it; 0 for the first frame, unknown vectors continued from those around.
+
+        Raises:
+            InputError: no folder of images, a frame without motion, or files of another size.
+        """
+        if self.path is None or not self.path.is_dir():
+            raise InputError(
+                f"{self.name}: received a video, which holds no motion; expected a folder of "
+                "images with a file of motion beside each, as docs/renderer.md has it"
+            )
+        count, height, width = self.frames.shape[:3]
+        size = (height // SCALE, width // SCALE)
+        offsets = torch.zeros(count, 2) if jitter is None else jitter
+        motion = torch.zeros(count, 2, *size)
+        for t, file in enumerate(find_motion(list_images(self.path)[:count], self.path)):
+            if t and file:
+                x, y = offsets[t].tolist()
+                motion[t] = fill_motion(read_motion(file, size, jitter=(x, y))[None])[0]
+        return motion
 
     def notes(self, asked: int) -> list[str]:
         """What was not as asked, a line each."""
@@ -78,7 +108,7 @@ def read(video: Path, name: str, count: int) -> ReferenceClip | Unreadable:
             times = np.array([frame.pts_seconds for frame in frames])
             rate = float(reader.frame_rate)
             size = (reader.height, reader.width)
-            return ReferenceClip(name, images, times, rate, *size, reader.frame_count)
+            return ReferenceClip(name, images, times, rate, *size, reader.frame_count, video)
     except (InputError, OSError) as error:
         reason = " ".join(str(error).splitlines())
         return Unreadable(name, reason.removeprefix(f"{video}: "))

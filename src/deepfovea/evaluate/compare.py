@@ -9,8 +9,9 @@ from .statistics import CONFIDENCE, difference, sentence
 
 SAME = (
     *("name", "version", "frames", "gaze", "seed", "density", "blue_noise", "jitter", "fov_deg"),
-    *("flow", "reduction", "eccentricity_bin"),
+    *("flow", "reduction", "eccentricity_bin", "motion"),
 )
+ABSENT = {"name": "published", "version": 1, "jitter": "none", "motion": "none"}
 """Of the protocols of two results, what must be equal for their figures to be comparable."""
 
 
@@ -29,7 +30,8 @@ def compare(one: Result, two: Result, names: tuple[str, str] = ("A", "B")) -> st
         InputError: of different protocols, or without a common clip or method.
     """
     for key in SAME:
-        values = [result.protocol.get(key) for result in (one, two)]
+        # Older results do not say what they could not be.
+        values = [result.protocol.get(key, ABSENT.get(key)) for result in (one, two)]
         if values[0] != values[1]:
             raise InputError(
                 f"--compare: received results with {key} {values[0]} and {values[1]}; expected two "

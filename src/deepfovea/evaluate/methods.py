@@ -210,6 +210,13 @@ def jitter_of(method: Method, of_protocol: str) -> str:
     return of_protocol if told else "none"
 
 
+def takes_motion(method: Method) -> bool:
+    """Whether a method can be told motion."""
+    if isinstance(method, Baseline):
+        return method.takes_motion
+    return isinstance(method, Engine) and method.network.takes_jitter
+
+
 def run_method(
     method: Engine | Baseline,
     low: Tensor,

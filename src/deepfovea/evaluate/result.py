@@ -43,6 +43,9 @@ class Protocol:
     jitter: str = "none"
     """How the sampling grid is shifted from frame to frame, one of ``JITTERS``, for generators that
     can be told; every other method samples the grid at rest, by the same mask."""
+    motion: str = "none"
+    """``given``: files beside the frames of a clip hold its exact motion, and methods that can be
+    told motion are; ``none``: every method finds its own."""
     fov_deg: float | None = None
     """Horizontal angle that the frames fill, for radii in degrees and FovVideoVDP."""
     metrics: tuple[str, ...] = DEFAULT_METRICS
@@ -63,11 +66,13 @@ class Protocol:
             raise InputError(
                 f"--jitter: received {self.jitter!r:.100}, {expected_one_of(self.jitter, JITTERS)}"
             )
+        if self.motion not in ("none", "given"):
+            raise InputError(f"motion: received {self.motion!r:.100}, expected none or given")
         if self.fov_deg is not None:
             DisplayGeometry(self.fov_deg, 4, 3)  # refuses angles that no display has
 
 
-PROTOCOLS = ("published", "best", "saccades")
+PROTOCOLS = ("published", "best", "saccades", "renderer")
 """Frozen protocols, each a JSON in ``evaluate/protocols``. A change raises its version: figures of
 two versions, or of two protocols, are never in one table."""
 

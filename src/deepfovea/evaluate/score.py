@@ -25,7 +25,7 @@ from ..metrics.pixel import squared_error
 from ..metrics.regions import upsample_nearest
 from . import contact_sheets
 from .clips import ReferenceClip
-from .methods import FramesFrom, Method, jitter_of, run_method
+from .methods import FramesFrom, Method, jitter_of, run_method, takes_motion
 from .result import COLUMNS, ECCENTRICITY_BIN, Protocol, Row
 
 
@@ -84,11 +84,15 @@ def score_clip(
     jitters = {kind: jitter_sequence(kind, 0, count) for kind in {"none", *kinds.values()}}
     grids = {kind: low if kind == "none" else clip.low(jitters[kind]) for kind in jitters}
 
+    given = protocol.motion == "given"
+    motions = {kind: clip.motion(jitters[kind]) if given else None for kind in jitters}
+
     def output(name: str) -> Iterator[Tensor]:
         method, kind = methods[name], kinds[name]
         if isinstance(method, FramesFrom):
             return method.frames(clip)
-        return run_method(method, grids[kind], mask, settings.device, jitters[kind])
+        motion = motions[kind] if takes_motion(method) else None
+        return run_method(method, grids[kind], mask, settings.device, jitters[kind], motion)
 
     outputs = {name: output(name) for name in methods}
     accumulators = {name: MetricAccumulator(metrics) for name in methods}
