@@ -10,16 +10,18 @@ from PIL import Image
 
 from deepfovea.cli import main
 from deepfovea.config import InputError
-from deepfovea.evaluate import BASELINES, Protocol, evaluate
+from deepfovea.evaluate import BASELINES, Protocol, evaluate, total_variation
 from deepfovea.evaluate.inpaint import _biharmonic, _griddata
 from deepfovea.evaluate.low_rank import complete
 from deepfovea.evaluate.methods import FramesFrom, lanczos_frames, run_method
+from deepfovea.fill import pull_push
 from deepfovea.fovea import downsample, jitter_sequence
 from deepfovea.metrics.pixel import psnr
 from deepfovea.resample import upsample_bicubic
 from deepfovea.toy_renderer import ToyRenderer
 
 FILLS = ("fill", "accumulate", "telea", "navier-stokes", "griddata-linear", "biharmonic")
+FILLS = (*FILLS, "total-variation")
 
 
 def mask_of(frames, height, width, share=0.3):
@@ -53,6 +55,27 @@ def test_a_plane_is_continued_between_its_samples(fill, most):
     known[[0, 0, -1, -1], [0, -1, 0, -1]] = True  # the hull is the whole frame
     filled = fill(np.where(known[..., None], plane, 0.0).astype(np.float32), known)
     assert abs(filled - plane).max() < most, abs(filled - plane).max()
+
+
+def test_total_variation_is_less_than_that_of_other_fillings_and_keeps_edges():
+    y, x = torch.meshgrid(torch.arange(24.0), torch.arange(32.0), indexing="ij")
+    truth = torch.where(x + 0.5 * y > 20, 0.9, 0.2).expand(1, 1, 3, -1, -1)
+    mask = mask_of(1, 24, 32, 0.5)[None]
+    found = total_variation.complete(truth * mask, mask)
+    assert torch.equal(found * mask, truth * mask)
+    filled = torch.where(mask > 0, truth, pull_push(truth * mask, mask))
+    least = total_variation.total_variation(found)
+    assert least < 0.8 * total_variation.total_variation(filled)
+    assert least < 1.01 * total_variation.total_variation(truth)
+    longer = total_variation.complete(truth * mask, mask, 2000)
+    assert least < 1.02 * total_variation.total_variation(longer)
+    assert (found - truth).square().mean() < 0.7 * (filled - truth).square().mean()
+
+
+def test_the_divergence_is_the_negative_adjoint_of_the_gradient():
+    u, p = torch.rand(3, 5, 7).double(), torch.rand(2, 3, 5, 7).double()
+    left = (total_variation._gradient(u) * p).sum()
+    torch.testing.assert_close(left, -(u * total_variation._divergence(p)).sum())
 
 
 def test_low_rank_completes_a_tensor_of_low_rank_and_learns_over_time():

@@ -27,6 +27,7 @@ from .clips import ReferenceClip
 from .inpaint import biharmonic_frames, griddata_frames, navier_stokes_frames, telea_frames
 from .low_rank import low_rank_frames
 from .taau import taau_frames
+from .total_variation import total_variation_frames
 
 
 def fill_frames(samples: Tensor, mask: Tensor, state: None = None) -> tuple[Tensor, None]:
@@ -120,6 +121,11 @@ BASELINES: dict[str, Baseline] = {
             "biharmonic inpainting (Damelin and Hoang 2018, scikit-image), then bicubic x4",
             biharmonic_frames,
             package="skimage",
+        ),
+        Baseline(
+            "total-variation",
+            "least total variation of colours (Chambolle and Pock 2011), then bicubic x4",
+            total_variation_frames,
         ),
         Baseline(
             "low-rank",
