@@ -3,6 +3,8 @@
 The samples are made by hand from the documentation that each test names.
 """
 
+import gzip
+import json
 import logging
 from datetime import datetime, timedelta, timezone
 
@@ -274,6 +276,83 @@ def test_any_file_is_a_track_or_an_input_error(tmp_path, content, units, frame_r
     else:
         assert isinstance(gaze, GazeTrack)
         assert not np.isnan(gaze.at(np.linspace(-1, 10, 50))).any()
+
+
+# --- cases from the field: docs/field-cases.md --------------------------------------------------
+
+GLASSES = "".join(
+    json.dumps({"type": kind, "timestamp": i / 25, "data": data}) + "\n"
+    for i in range(50)
+    for kind, data in (
+        ("imu", {}),
+        ("gaze", {} if i == 3 else {"gaze2d": [0.2 + i / 100, 0.5]}),
+    )
+)
+"""Tobii Pro Glasses 3, gazedata (Developer Guide, Recording): a sample without gaze2d is lost."""
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_tobii_glasses_3(read, packed):
+    gaze = read(gzip.compress(GLASSES.encode()) if packed else GLASSES, **SHOWN)
+    assert gaze.valid.sum() == 49
+    expected = to_pixels(np.array([[0.2 + i / 100, 0.5] for i in (0, 2, 2, 4)]), *VIDEO)
+    assert at_frames(gaze)[[0, 2, 3, 4]] == pytest.approx(expected, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        # The Eye Tribe (dev.theeyetribe.com/api) as PyTribe writes it
+        (
+            "timestamp\ttime\tfix\tstate\trawx\trawy\tavgx\tavgy",
+            "{day}\t{ms}\tTrue\t7\t1\t1\t{x}\t{y}",
+        ),
+        # BIDS, eye tracking, and eye2bids
+        ("timestamp [ms]\tx_coordinate\ty_coordinate", "{ms}\t{x}\t{y}"),
+        ("eye_timestamp\teye1_x_coordinate\teye1_y_coordinate", "{ms}\t{x}\t{y}"),
+        ("time [ms]\tx [%]\ty [%]", "{ms}\t{x_percent}\t{y_percent}"),
+        ("time\tx\ty", "00:{s:06.3f}\t{x}\t{y}"),
+    ],
+)
+def test_further_exports(read, header, row):
+    rows = [
+        row.format(
+            day=f"2014-06-03 15:08:12.{i:03d}",
+            ms=40 * i,
+            s=i / 25,
+            x=x,
+            y=y,
+            x_percent=(x + 0.5) / 6.4,
+            y_percent=(y + 0.5) / 4.8,
+        )
+        for i, (x, y) in enumerate(PATH)
+    ]
+    assert at_frames(read(table(header, rows), **SHOWN)) == pytest.approx(PATH, abs=0.01)
+
+
+def test_comments_between_rows_are_left_out(read):
+    rows = [f"{i / 25},{x},{y}" for i, (x, y) in enumerate(PATH)]
+    rows.insert(9, "# the participant coughs")
+    assert at_frames(read(table("time,x,y", rows), **SHOWN)) == pytest.approx(PATH)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"PK\x03\x04 xlsx", "a workbook or an archive; expected text: save the sheet as CSV"),
+        (b"SR_RESEARCH_COMBINED_FILE", "EyeLink's EDF; expected text: edf2asc makes it"),
+        (b"\x1f\x8b cut off", "an error"),
+        ("1000\t320\t240\n1040\t321\t240\n", "numbers in the first line; .*names first"),
+        ('{"ts":1,"gp":[0.5,0.5]}\n', "JSON of another kind in line 1; .*gazedata"),
+        ('{"type":"imu"}\n', "JSON without samples of gaze"),
+        (
+            "time,x,y\n00:00:01:12,3,4\n",
+            "the time code 00:00:01:12 .*; expected seconds, or .*frame",
+        ),
+    ],
+)
+def test_what_is_often_given_instead_is_named(refused, content, says):
+    refused(content, says)
 
 
 # --- one path, however it is written ---------------------------------------------------------

@@ -56,7 +56,7 @@ def names(folder):
 
 
 def test_killed_at_any_moment_nothing_is_lost():
-    command = [sys.executable, "-m", "soak.kill", "--times=2", "--verbs=reconstruct,train"]
+    command = [sys.executable, "-m", "soak.kill", "--times=2", "--subcommands=reconstruct,train"]
     done = subprocess.run(
         command, env=environment(), cwd=ROOT, capture_output=True, encoding="utf-8"
     )

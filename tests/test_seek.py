@@ -2,7 +2,9 @@
 
 import contextlib
 import itertools
+from fractions import Fraction
 
+import av
 import media
 import numpy as np
 import pytest
@@ -90,6 +92,23 @@ def test_frames_are_counted_from_the_first_that_can_be_shown(tmp_path):
     with VideoReader(cut) as reader:
         times = [frame.pts_seconds for frame in reader]
         assert len(times) < 150
+        assert [reader.frame_number(time) for time in times] == list(range(len(times)))
+
+
+def test_frames_that_an_edit_list_hides_are_not_counted(tmp_path):
+    """As ``ffmpeg -ss 0.48 -i IN -c copy OUT`` leaves them: from the key frame on, and hidden."""
+    path = media.write_video(tmp_path / "a.mp4", media.moving(50), options={"g": "50", "bf": "0"})
+    cut = tmp_path / "cut.mp4"
+    with av.open(str(path)) as whole, av.open(str(cut), "w") as output:
+        stream = output.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.dts is not None:
+                packet.pts -= round(Fraction(12, 25) / packet.time_base)
+                packet.dts, packet.stream = packet.pts, stream
+                output.mux(packet)
+    with VideoReader(cut) as reader:
+        times = [frame.pts_seconds for frame in reader]
+        assert reader.frame_count == len(times) < 45
         assert [reader.frame_number(time) for time in times] == list(range(len(times)))
 
 

@@ -27,7 +27,7 @@ _OTHER_CLOCK = (
     "gaze timestamp", "tracking timestamp", "device time stamp", "device timestamp",
     "system time stamp", "system timestamp", "computer timestamp", "eyetracker timestamp",
     "eye tracker timestamp", "unix time", "unix timestamp", "utc", "utc time", "lsl time",
-    "lsl timestamp", "pupil timestamp", "eye data timestamp",
+    "lsl timestamp", "pupil timestamp", "eye data timestamp", "eye timestamp",
 )
 # fmt: on
 """Clocks of recorders and computers (docs.pupil-labs.com/core/terminology, Timing; Tobii Pro Lab

@@ -104,6 +104,16 @@ _SOURCES = (
     Source((Eye("BPOGX", "BPOGY", ("BPOGV",)),), "norm", "s"),
     Source((Eye("LPOGX", "LPOGY", ("LPOGV",)), Eye("RPOGX", "RPOGY", ("RPOGV",))), "norm", "s"),
     Source((Eye("FPOGX", "FPOGY", ("FPOGV",)),), "norm", "s"),
+    # The Eye Tribe, as its API and PyTribe write it (dev.theeyetribe.com/api: avg, time in ms)
+    Source((Eye("avgx", "avgy"),), "px", "ms"),
+    # BIDS, eye tracking (bids-specification.readthedocs.io: x_coordinate); the names of eye2bids
+    Source((Eye("x_coordinate", "y_coordinate"),)),
+    Source(
+        (
+            Eye("eye1_x_coordinate", "eye1_y_coordinate"),
+            Eye("eye2_x_coordinate", "eye2_y_coordinate"),
+        )
+    ),
     # our own
     Source((Eye("x", "y"),)),
     Source((Eye("gaze pos x", "gaze pos y"),)),
@@ -258,10 +268,12 @@ def _read_source(
 ) -> tuple[Floats, NDArray[np.bool_], str, str, bool]:
     """See :func:`positions`. Two eyes give the mean of those that are valid."""
     stated = POSITION_UNITS.get(eyes[0][1].unit, "")
-    units = stated or source.units
+    percent = 100.0 if stated == "percent" else 1.0
+    units = "norm" if stated == "percent" else stated or source.units
     if units == "norm" and eyes[0][1].name == "x" and any(map(table.find, _PUPIL_SURFACE)):
         units = "norm_up"
     xy = np.stack([[table.numbers(x), table.numbers(y)] for _, x, y in eyes])  # [eyes, 2, N]
+    xy /= percent
     known = [[c for name in e.valid if (c := table.find(parse_name(name)[0]))] for e, _, _ in eyes]
     columns = [column for of_eye in known for column in of_eye]
     valid_of = dict(zip(columns, _is_valid(table, columns), strict=True))

@@ -1,4 +1,4 @@
-"""A gaze file as a table: encodings, delimiters, lines before the header, EyeLink's ASC.
+"""A gaze file as a table: encodings, delimiters, lines before the header, EyeLink's ASC, JSON.
 
 Legend: N rows.
 """
@@ -8,8 +8,11 @@ from __future__ import annotations
 import codecs
 import contextlib
 import csv
+import gzip
 import io
+import json
 import re
+import zlib
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -39,6 +42,7 @@ TIME_UNITS |= dict.fromkeys(("ns", "nsec", "nsecs", "nanos", "nanosecond", "nano
 POSITION_UNITS = dict.fromkeys(("px", "pixel", "pixels", "pix"), "px")
 POSITION_UNITS |= dict.fromkeys(("norm", "normalized", "normalised"), "norm")
 POSITION_UNITS |= {"ndc": "ndc", "normup": "norm_up"}
+POSITION_UNITS |= dict.fromkeys(("percent", "pct"), "percent")
 POSITION_UNITS |= dict.fromkeys(("mm", "cm", "m", "meter", "meters"), "length")
 POSITION_UNITS |= dict.fromkeys(("deg", "degree", "degrees", "rad", "rads", "radians"), "angle")
 
@@ -98,11 +102,16 @@ class Table:
             return float(cell)
         if re.fullmatch(r"[+-]?\d*,\d+(e[+-]?\d+)?", cell):  # a decimal comma
             return float(cell.replace(",", "."))
-        clock = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:[.,:]\d+)?)", cell)
-        if clock:  # hours, minutes, seconds
-            hours, minutes, seconds = clock.groups()
+        # Hours, minutes, seconds; SMI's Time of Day puts a colon before its milliseconds.
+        clock = re.fullmatch(r"(?:(\d+):)?(\d+):(\d\d(?:[.,]\d+|:\d{3})?)", cell)
+        if clock and (clock[1] or not clock[3].isdecimal()):  # 1:30 may be hours or minutes
+            hours, minutes, seconds = clock.groups(default="0")
             seconds = re.sub("[,:]", ".", seconds)
             return 3600.0 * float(hours) + 60.0 * float(minutes) + float(seconds)
+        if re.fullmatch(r"\d+:\d\d:\d\d[:;]\d\d", cell):
+            found = f"the time code {cell} as {column.name} in row {self.rows[row][0]}"
+            expected = "seconds, or a column frame with the number of the frame from 0"
+            raise refusal(self.path, found, expected)
         try:
             return datetime.fromisoformat(cell.upper()).timestamp()
         except (ValueError, OverflowError):
@@ -119,6 +128,7 @@ def parse_name(header: str) -> tuple[str, str, bool]:
     """
     header = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", header)
     header = re.sub("[\u00b5\u03bc]", "u", header.lower())  # micro sign, Greek mu
+    header = header.replace("%", " percent ")
     brackets = re.findall(r"[\[(]([^\])]*)", header)
     words = re.findall(r"[a-z0-9]+", re.sub(r"[\[(][^\])]*[\])]?", " ", header))
     of_media = False
@@ -135,7 +145,7 @@ def parse_name(header: str) -> tuple[str, str, bool]:
 
 
 def read_table(path: str | Path) -> Table:
-    """Read a file of rows under a line of names, or EyeLink's ASC.
+    """Read a file of rows under a line of names, EyeLink's ASC, or Tobii Glasses' gazedata.
 
     UTF-8, UTF-16 with its mark, or Windows-1252; comma, semicolon, tab, or else spaces between
     cells; quotes as in CSV. Lines that begin with ``#`` come before the header, as does Excel's
@@ -146,6 +156,8 @@ def read_table(path: str | Path) -> Table:
     text = _text(path)
     if re.search(r"(?m)^SAMPLES\s+\w+", text) and re.search(r"(?m)^START\s+\d", text):
         return _eyelink(path, text)
+    if text.lstrip().startswith("{"):
+        return _tobii_glasses(path, text)
     lines = text.splitlines()
     first = 0
     while first < len(lines) and _is_before_header(lines[first]):
@@ -162,11 +174,17 @@ def read_table(path: str | Path) -> Table:
     try:
         body = "\n".join((header, *lines[first + 1 :]))
         names, *cells = csv.reader(io.StringIO(body, newline=""), delimiter=delimiter)
-        rows = tuple((first + i, row) for i, row in enumerate(cells, 2))
+        rows = tuple(
+            (first + i, row)
+            for i, row in enumerate(cells, 2)
+            if not (row and row[0].lstrip().startswith("#"))
+        )
     except (ValueError, csv.Error):
         rows = ()
     if not rows:
         raise refusal(path, "no rows, or no text", "CSV or other text: a line of names, then rows")
+    if _are_numbers(names):
+        raise refusal(path, "numbers in the first line", "a line of names first, as time,x,y")
     for number, row in rows:
         if len(row) > len(names) and any(cell.strip() for cell in row[len(names) :]):
             raise refusal(
@@ -179,11 +197,27 @@ def read_table(path: str | Path) -> Table:
     return Table(path, columns, rows, _screen(preamble))
 
 
+_BINARY = {
+    b"PK\x03\x04": ("a workbook or an archive", "text: save the sheet as CSV, or unpack it"),
+    b"\xd0\xcf\x11\xe0": ("an old Excel workbook", "text: save the sheet as CSV"),
+    b"SR_RESEARCH": ("EyeLink's EDF", "text: edf2asc makes it"),
+    b"PAR1": ("a Parquet file", "text: write it as CSV"),
+    b"\x93NUMPY": ("a NumPy array", "text: numpy.savetxt with a header time,x,y"),
+}
+"""What is often given instead of text, by its first bytes."""
+
+
 def _text(path: Path) -> str:
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise refusal(path, f"an error ({error.strerror})", "a readable CSV file") from None
+        if data.startswith(b"\x1f\x8b"):
+            data = gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise refusal(path, f"an error ({reason})", "a readable CSV file") from None
+    for start, (received, expected) in _BINARY.items():
+        if data.startswith(start):
+            raise refusal(path, received, expected)
     utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     for encoding in ("utf-16",) if utf_16 else ("utf-8-sig", "cp1252"):
         try:
@@ -215,6 +249,33 @@ def _screen(preamble: list[str]) -> Size | None:
             if found:
                 return int(found[2]), int(found[1])
     return None
+
+
+def _tobii_glasses(path: Path, text: str) -> Table:
+    """The samples of Tobii Pro Glasses 3, ``gazedata``: an object of JSON in each line.
+
+    ``gaze2d`` is a fraction of the scene video from the top left; ``timestamp`` seconds of the
+    recording (Tobii Pro Glasses 3 Developer Guide, Recording: gazedata). A sample without gaze2d
+    is lost.
+    """
+    rows: list[tuple[int, list[str]]] = []
+    expected = "CSV, or the gazedata of Tobii Pro Glasses 3 (a line of JSON for each sample)"
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            sample = json.loads(line)
+            if sample["type"] != "gaze":
+                continue
+            x, y = map(str, map(float, sample["data"].get("gaze2d") or ("nan", "nan")))
+            rows.append((number, [str(float(sample["timestamp"])), x, y]))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise refusal(path, f"JSON of another kind in line {number}", expected) from None
+    if not rows:
+        raise refusal(path, "JSON without samples of gaze", expected)
+    names = ("timestamp [s]", "gaze x [norm]", "gaze y [norm]")
+    columns = tuple(Column(*parse_name(name), i) for i, name in enumerate(names))
+    return Table(path, columns, tuple(rows))
 
 
 def _eyelink(path: Path, text: str) -> Table:

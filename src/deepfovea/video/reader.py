@@ -148,6 +148,9 @@ class VideoReader:
             else:  # that of the file, without what comes before the first frame
                 end = (container.start_time or 0) + (container.duration or 0)
                 length = max(0.0, end / av.time_base - (seconds or 0.0))
+            shown = round(length * own_rate)
+            if not self._images and 0 < shown < 0.98 * (self.frame_count or 0) - 1:
+                self.frame_count = shown  # an edit list of MP4 hides the others
         if not self._images and seconds is None and not source.untimed:
             for _, seconds, _ in itertools.islice(source.frames, COUNTED_BACK):
                 self._leading += 1

@@ -125,7 +125,7 @@ def parse_osc(packet: bytes, min_confidence: float) -> Iterator[Message]:
 
 def _time(seconds: float | None) -> float | None:
     if seconds is not None and not math.isfinite(seconds):
-        raise ValueError("a time that is no number")
+        raise ValueError("a time that is not a number")
     return seconds
 
 
@@ -134,7 +134,7 @@ def _number(item: dict[str, Any], name: str) -> float | None:
     if value is None:
         return None
     if type(value) not in (int, float):
-        raise ValueError(f"{name} is no number")
+        raise ValueError(f"{name} is not a number")
     try:
         return float(value)
     except OverflowError:
