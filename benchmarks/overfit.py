@@ -76,8 +76,8 @@ def plot(rows, fill, path):
     losses = [n for n in rows[0] if n.split("/")[0] in LOSSES and "discriminator" not in n]
     figure, axes = pyplot.subplots(2, 4, figsize=(16, 6.5))
     panels = [("psnr", ["psnr"]), *((name, [name]) for name in losses)]
-    critics = [name for name in rows[0] if name.endswith("/discriminator")]
-    panels += [("discriminators", critics), ("gradient norm", ["gradient_norm"])]
+    discriminators = [name for name in rows[0] if name.endswith("/discriminator")]
+    panels += [("discriminators", discriminators), ("gradient norm", ["gradient_norm"])]
     for axis, (title, names) in zip(axes.flat, panels, strict=False):
         for name in names:
             values = np.array([row[name] for row in rows])

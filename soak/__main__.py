@@ -53,7 +53,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--parts", help="of kill,disk,folders,media,fuzz,same,race,memory,viewer")
-    parser.add_argument("--kills", type=int, default=50, help="of each verb, default 50")
+    parser.add_argument("--kills", type=int, default=50, help="of each subcommand, default 50")
     parser.add_argument("--fuzz", type=int, default=1000, help="cases of each kind, default 1000")
     parser.add_argument("--seconds", type=float, default=300.0, help="of each crowd of viewers")
     parser.add_argument("--frames", type=int, default=10_000, help="of the long video")

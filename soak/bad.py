@@ -55,8 +55,8 @@ def commands(case: Path, folder: Path, model: Path) -> dict[str, list[object]]:
     }
 
 
-def run_media(verbs: list[str], *, large: bool, worker: Worker) -> dict[str, Any]:
-    """Every file of the corpus through these verbs: counts, and each case that ended wrongly."""
+def run_media(subcommands: list[str], *, large: bool, worker: Worker) -> dict[str, Any]:
+    """Every file of the corpus through these subcommands: counts, and the wrong ends."""
     counts: dict[str, dict[str, Counter[str]]] = {}
     wrong, slowest = [], 0.0
     with tempfile.TemporaryDirectory() as name, listening() as calls:
@@ -64,21 +64,23 @@ def run_media(verbs: list[str], *, large: bool, worker: Worker) -> dict[str, Any
         model = tiny_model(root / "tiny.safetensors")
         (root / "media").mkdir()
         for case in list(cases.corpus(root / "media", large=large)):
-            for verb in verbs:
+            for subcommand in subcommands:
                 folder, data = root / "out", root / "data"
                 for made in (folder, data):
                     made.mkdir()
                 if case.path.suffix and case.path.parent == root / "media":
                     (data / f"clip{case.path.suffix}").symlink_to(case.path)
                 outcome = worker.run(
-                    *commands(case.path, folder, model)[verb],
+                    *commands(case.path, folder, model)[subcommand],
                     patience=LARGE_PATIENCE if case.group == "8K" else None,
                 )
-                counts.setdefault(case.group, {}).setdefault(verb, Counter())[outcome.fate] += 1
+                counts.setdefault(case.group, {}).setdefault(subcommand, Counter())[
+                    outcome.fate
+                ] += 1
                 if case.group != "8K":
                     slowest = max(slowest, outcome.seconds)
-                if complaint := judged(case, verb, outcome, folder):
-                    wrong.append(f"{case.group}, {case.name}, {verb}: {complaint}")
+                if complaint := judged(case, subcommand, outcome, folder):
+                    wrong.append(f"{case.group}, {case.name}, {subcommand}: {complaint}")
                 for made in (folder, data):
                     remove(made)
         total = sum(sum(c.values()) for row in counts.values() for c in row.values())
@@ -91,18 +93,18 @@ def run_media(verbs: list[str], *, large: bool, worker: Worker) -> dict[str, Any
         }
 
 
-def judged(case: cases.Case, verb: str, outcome: Outcome, folder: Path) -> str:
+def judged(case: cases.Case, subcommand: str, outcome: Outcome, folder: Path) -> str:
     """What was wrong with an outcome, empty if nothing was."""
     if not outcome.fine:
         return f"{outcome.fate}: {' | '.join(outcome.lines[-3:])}"
-    if verb == "reconstruct" and case.must and outcome.fate != case.must:
+    if subcommand == "reconstruct" and case.must and outcome.fate != case.must:
         return f"{outcome.fate}, expected {case.must}"
     left = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
     whole = {"reconstruct": ["out.mp4"], "sample": ["out.mp4"], "evaluate": ["out.json"]}
     if outcome.fate == "refused":
         left = [path for path in left if not path.startswith("run")]
         return f"refused, but left {left}" if left else ""
-    if verb in whole and left != whole[verb]:
+    if subcommand in whole and left != whole[subcommand]:
         return f"{outcome.fate} with {left}"
     if any(".deepfovea-" in path for path in left):
         return f"an unfinished file was left: {left}"

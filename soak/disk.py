@@ -77,7 +77,7 @@ def commands(video: Path, data: Path, model: Path, disk: Path) -> dict[str, list
 
 
 def run_full(
-    worker: Worker, rooms: list[int] = ROOM, verbs: list[str] | None = None
+    worker: Worker, rooms: list[int] = ROOM, subcommands: list[str] | None = None
 ) -> dict[str, Any]:
     """Each command with more and more room; old outputs must survive every refusal."""
     counts: dict[str, dict[str, int]] = {}
@@ -89,13 +89,13 @@ def run_full(
         video = write_video(data / "video.mp4", moving(6, 64, 96))
         with small_disk(root / "disk") as mounted:
             disk = root / "disk"
-            for verb, words in commands(video, data, model, disk).items():
-                if verbs is not None and verb not in verbs:
+            for subcommand, words in commands(video, data, model, disk).items():
+                if subcommands is not None and subcommand not in subcommands:
                     continue
                 fates: Counter[str] = Counter()
                 for room in rooms:
                     clear(disk)
-                    old = earlier(verb, words, disk, worker)
+                    old = earlier(subcommand, words, disk, worker)
                     if mounted:
                         fill_up(disk, room)
                     limit = None if mounted else room * 1024
@@ -106,25 +106,25 @@ def run_full(
                     if not outcome.fine:
                         complaint = " | ".join([outcome.fate, *outcome.lines[-3:]])
                     elif outcome.fate == "refused":
-                        complaint = survived(verb, disk, old)
+                        complaint = survived(subcommand, disk, old)
                     if complaint:
-                        wrong.append(f"{verb}, {room} KiB: {complaint}")
+                        wrong.append(f"{subcommand}, {room} KiB: {complaint}")
                     if outcome.fate == "success":
                         break
-                counts[verb] = dict(fates)
+                counts[subcommand] = dict(fates)
             worker.end()  # what it holds open would keep the disk mounted
     disk_is = "tmpfs" if mounted else "RLIMIT_FSIZE"
     return {"disk": disk_is, "counts": counts, "wrong": wrong}
 
 
-def earlier(verb: str, words: list[object], disk: Path, worker: Worker) -> dict[str, bytes]:
+def earlier(subcommand: str, words: list[object], disk: Path, worker: Worker) -> dict[str, bytes]:
     """Complete outputs that lie there already."""
-    if verb == "train":
+    if subcommand == "train":
         return {}
-    if verb == "train --resume":
+    if subcommand == "train --resume":
         first = [word for word in words if word not in ("--resume", "--steps=6")]
         assert worker.run(*first, "--steps=2").fate == "success"
-    elif verb == "reconstruct":
+    elif subcommand == "reconstruct":
         (disk / "out").mkdir()
         (disk / "out" / "00000000.png").write_bytes(b"old")
     else:
@@ -138,12 +138,12 @@ def files(disk: Path) -> dict[str, bytes]:
     return {str(p.relative_to(disk)): p.read_bytes() for p in disk.rglob("*") if p.is_file()}
 
 
-def survived(verb: str, disk: Path, old: dict[str, bytes]) -> str:
+def survived(subcommand: str, disk: Path, old: dict[str, bytes]) -> str:
     """What was lost or left over, empty if nothing was."""
     found = files(disk)
     if unfinished := [name for name in found if ".deepfovea-" in name]:
         return f"left {unfinished}"
-    if verb.startswith("train"):
+    if subcommand.startswith("train"):
         for path in disk.rglob("*.safetensors"):
             checkpoint.read(path)  # an InputError ends the suite
         if "out/checkpoints/last.safetensors" in old:
@@ -174,14 +174,14 @@ def run_unwritable(worker: Worker) -> dict[str, Any]:
         (root / "file").write_text("", encoding="utf-8")
         places = [Path("/proc"), Path("/proc/self"), Path("/sys"), root / "file", root / "missing"]
         for place in places:
-            for verb, words in commands(video, data, model, place).items():
-                if verb == "train" and place == root / "missing":
+            for subcommand, words in commands(video, data, model, place).items():
+                if subcommand == "train" and place == root / "missing":
                     continue  # makes its folder
                 outcome = worker.run(*words)
                 fates[outcome.fate] += 1
                 if outcome.fate != "refused":
                     said = " | ".join(outcome.lines[-3:])
-                    wrong.append(f"{verb} into {place.name}: {outcome.fate}: {said}")
+                    wrong.append(f"{subcommand} into {place.name}: {outcome.fate}: {said}")
         left = sorted(path.name for path in root.iterdir())
         if left != ["data", "file", "tiny.safetensors"]:
             wrong.append(f"left {left}")

@@ -209,8 +209,8 @@ def logged(run: Path) -> int:
     return step
 
 
-def run(times: int, seed: int, verbs: list[str], operations: bool) -> dict[str, Any]:
-    """Kill each verb so many times."""
+def run(times: int, seed: int, subcommands: list[str], operations: bool) -> dict[str, Any]:
+    """Kill each subcommand so many times."""
     torch.set_num_threads(1)
     rng = random.Random(seed)
     results: dict[str, Any] = {}
@@ -223,12 +223,12 @@ def run(times: int, seed: int, verbs: list[str], operations: bool) -> dict[str, 
             write_video(data / f"{number}.mp4", moving(12, 64, 96, seed=number))
         video = data / "0.mp4"
         tiny = ["--model", model, "--engine=torch", "--device=cpu", "--overwrite"]
-        for verb, words in commands(video, data, model, tiny, root).items():
-            if verb.split()[0] in verbs:
-                folder = root / verb.replace(" ", "-")
+        for subcommand, words in commands(video, data, model, tiny, root).items():
+            if subcommand.split()[0] in subcommands:
+                folder = root / subcommand.replace(" ", "-")
                 folder.mkdir()
-                results[verb] = kill_writers(words, folder, times, rng, operations)
-        if "train" in verbs:
+                results[subcommand] = kill_writers(words, folder, times, rng, operations)
+        if "train" in subcommands:
             (root / "train").mkdir()
             results["train"] = kill_training(data, root / "train", times, rng)
     return results
@@ -237,12 +237,12 @@ def run(times: int, seed: int, verbs: list[str], operations: bool) -> dict[str, 
 def commands(
     video: Path, data: Path, model: Path, tiny: list[object], root: Path
 ) -> dict[str, list[object]]:
-    def output(verb: str, name: str) -> Path:
-        return root / verb.replace(" ", "-") / name
+    def output(subcommand: str, name: str) -> Path:
+        return root / subcommand.replace(" ", "-") / name
 
     made: dict[str, list[object]] = {}
-    for verb, name in (("reconstruct", "out.mp4"), ("reconstruct folder", "out")):
-        made[verb] = ["reconstruct", video, "-o", output(verb, name), *tiny]
+    for subcommand, name in (("reconstruct", "out.mp4"), ("reconstruct folder", "out")):
+        made[subcommand] = ["reconstruct", video, "-o", output(subcommand, name), *tiny]
     made["evaluate"] = ["evaluate", data, "--models=", "--baselines=fill", "--metrics=psnr"]
     made["evaluate"] += ["--frames=3", "--device=cpu", "--json", output("evaluate", "a.json")]
     made["evaluate"] += ["--markdown", output("evaluate", "a.md")]
@@ -251,7 +251,7 @@ def commands(
 
 
 def imports() -> Iterator[str]:
-    """What the verbs import while they run, for the children to have it."""
+    """What the subcommands import while they run, for the children to have it."""
 
     for package in ("onnx", "onnxruntime", "matplotlib.pyplot"):
         with contextlib.suppress(ImportError):
@@ -264,12 +264,12 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=50)
     parser.add_argument("--operations", action="store_true", help="also before each of these")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--verbs", default="reconstruct,evaluate,export,train")
+    parser.add_argument("--subcommands", default="reconstruct,evaluate,export,train")
     options = parser.parse_args()
     list(imports())
-    verbs = options.verbs.split(",")
+    subcommands = options.subcommands.split(",")
     try:
-        print(json.dumps(run(options.times, options.seed, verbs, options.operations)))
+        print(json.dumps(run(options.times, options.seed, subcommands, options.operations)))
     except (AssertionError, ValueError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

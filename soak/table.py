@@ -61,7 +61,9 @@ def kill(result: Result) -> str:
         "At random moments, and before each operation on a file or folder (half of them over an "
         "earlier output):\n\n"
     )
-    text += table(head, [[verb, *(row[name] for name in names)] for verb, row in counts.items()])
+    text += table(
+        head, [[subcommand, *(row[name] for name in names)] for subcommand, row in counts.items()]
+    )
     if training:
         text += (
             f"\n\n`train` was killed {training['times']} times in {training['runs']} runs and "
@@ -76,7 +78,7 @@ def kill(result: Result) -> str:
 
 
 def disk(result: Result) -> str:
-    rows = [[f"`{verb}`", fates(row)] for verb, row in result["counts"].items()]
+    rows = [[f"`{subcommand}`", fates(row)] for subcommand, row in result["counts"].items()]
     return f"The disk: {result['disk']}.\n\n" + table(
         ["command", "while the free space grows"], rows
     )
@@ -87,13 +89,13 @@ def folders(result: Result) -> str:
 
 
 def media(result: Result) -> str:
-    verbs = list(next(iter(result["counts"].values())))
+    subcommands = list(next(iter(result["counts"].values())))
     rows = [
-        [group, *(fates(row.get(verb, {})) for verb in verbs)]
+        [group, *(fates(row.get(subcommand, {})) for subcommand in subcommands)]
         for group, row in result["counts"].items()
     ]
     return (
-        table(["files", *verbs], rows)
+        table(["files", *subcommands], rows)
         + f"\n\n{result['cases']} cases. Apart from 8K, the slowest took "
         f"{result['slowest_seconds']} s. Hosts named in playlists were contacted "
         f"{result['connections']} times."

@@ -95,16 +95,16 @@ class Worker:
         return json.loads(line)
 
 
-def fate_of(code: int, lines: list[str], verb: object) -> str:
+def fate_of(code: int, lines: list[str], subcommand: object) -> str:
     """What became of a command line, from its exit code and what it said on stderr."""
     if any("Traceback" in line for line in lines):
         return "traceback"
     if code == 0:
         return "success"
-    if code == 1 and verb in ("evaluate", "validate"):
+    if code == 1 and subcommand in ("evaluate", "validate"):
         return "part failed"
     # They say on stderr what they have done with each clip, or what they are going to do.
-    if verb in ("evaluate", "reconstruct", "infer"):
+    if subcommand in ("evaluate", "reconstruct", "infer"):
         lines = lines[-1:]
     if code == 2 and len(lines) == 1 and lines[0].startswith("deepfovea"):
         return "refused"
