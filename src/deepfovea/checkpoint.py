@@ -19,18 +19,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from .config import InputError, from_json
 from .foreign import refuse
 from .generators import NETWORKS, PRESETS, Config, Network, Preset
 from .io.atomic import atomic_write
 
-FORMAT = 1
+FORMAT = 1  # of the metadata; another one is refused
 WEIGHTS = Path(__file__).parent / "weights"
 
 _MAX_HEADER_BYTES = 2**20  # the longest that training writes has 94 kB
-_MAX_AXES = 8
+_MAX_AXES = 8  # of a tensor; a 3-D convolution has 5
 _BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "I32": 4, "I64": 8}
 _BYTES |= {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}
 """Of one value, by the format's names of types."""
@@ -71,21 +70,6 @@ def load(model: str | Path, device: str | torch.device = "cpu") -> Network:
     return network.to(device).eval()
 
 
-class _SkipInit(TorchFunctionMode):
-    """Leaves out the initial values of parameters, which a check of shapes does not need.
-
-    On the device "meta" PyTorch would import SymPy for them, which takes two seconds.
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__module__", "") == "torch.nn.init" and "tensor" in kwargs:
-            return kwargs["tensor"]
-        return func(*args, **kwargs)
-
-
 def load_with_provenance(model: str | Path) -> tuple[Network, dict[str, Any]]:
     """As :func:`load`, with what the file says of its making (empty where it says nothing)."""
     path = resolve_path(model)
@@ -110,7 +94,7 @@ def load_with_provenance(model: str | Path) -> tuple[Network, dict[str, Any]]:
     preset = Preset(network_type, config, None, str(path))
     try:
         # Built without memory first: numbers that do not fit the weights allocate nothing.
-        with torch.device("meta"), _SkipInit():
+        with torch.device("meta"):
             shapes = {name: t.shape for name, t in preset.build().state_dict().items()}
         if shapes != {name: t.shape for name, t in tensors.items()}:
             raise RuntimeError("other names or shapes")

@@ -22,6 +22,7 @@ from .reconstructor import Reconstructed, Reconstructor
 from .video import VideoReader
 
 SHEET_ROWS = 4
+"""Frames on the contact sheet."""
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ _LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _PLAIN_MODULES = ("torch", "collections", "numpy", "builtins", "__builtin__", "_codecs", "copyreg")
 """Where the globals of a checkpoint that is data only are from."""
 
-_MAX_PICKLE_BYTES = 2**26
+_MAX_PICKLE_BYTES = 2**26  # looked at; the names of the tensors take far less
 
 UNREADABLE = (
     OSError,

@@ -14,7 +14,10 @@ from torch import Tensor
 from .config import InputError
 
 PANEL_WIDTH = 640
+"""Pixels of a panel of a comparison at most: three are as wide as Full HD."""
+
 ROWS = 64
+"""Rows of a picture that are converted at once, to stay in the cache of a processor."""
 
 
 def read_picture(path: Path) -> np.ndarray:

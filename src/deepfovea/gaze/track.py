@@ -26,8 +26,8 @@ UNITS = ("px", "norm", "ndc", "norm_up")
 """Units of positions in files and on the command line: pixels of the video file; normalised;
 -1 to 1 edge to edge with y *up* (OpenXR); normalised with y *up* from the bottom (Pupil Core)."""
 
-HOLD_SECONDS = 0.100
-RETURN_SECONDS = 0.150
+HOLD_SECONDS = 0.100  # our choice: a blink lasts 0.1 to 0.4 s
+RETURN_SECONDS = 0.150  # to the centre, after that
 CLOCK_SLACK_SECONDS = 0.001  # containers and trackers round their times to milliseconds
 
 

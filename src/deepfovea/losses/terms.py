@@ -39,12 +39,6 @@ from .perceptual import PerceptualLoss
 from .robust import AdaptiveRobustLoss
 from .texture import texture_distance
 
-DISCRIMINATORS = {"adversarial": VideoDiscriminator, "adversarial-fft": SpectrumDiscriminator}
-"""The terms that a discriminator judges, each of which has an optimiser of its own."""
-
-LOW_RESOLUTION_TERMS = ("low-resolution", "low-perceptual")
-"""The terms that judge low-resolution frames, which few networks make."""
-
 AdversarialLoss = Literal["logistic", "wasserstein"]
 
 
@@ -110,8 +104,10 @@ class Loss:
     """Returns a scalar, the mean over the clips of a batch."""
     module: Callable[[Sequence[int]], nn.Module] | None = None
     """Makes what learns beside the generator, from the channels of the discriminators."""
-    needs: tuple[Literal["perceptual", "flow"], ...] = ()
-    """What of the context has to be loaded."""
+    discriminator: bool = False
+    """Whether that is a discriminator, which has an optimiser of its own."""
+    needs: tuple[Literal["perceptual", "flow", "low"], ...] = ()
+    """What of the context has to be loaded; low: low-resolution frames, which few networks make."""
 
 
 def loss_weights(losses: Iterable[str]) -> dict[str, float]:
@@ -325,21 +321,26 @@ LOSSES: dict[str, Loss] = {
         "L_adv: what the 3-D discriminator says of the output",
         lambda output, target, context: _adversarial(output, context, "adversarial"),
         module=VideoDiscriminator,
+        discriminator=True,
     ),
     "adversarial-fft": Loss(
         0.01,
         "L_adv,fft: what the discriminator of the 3-D spectrum says of it",
         lambda output, target, context: _adversarial(output, context, "adversarial-fft"),
         module=SpectrumDiscriminator,
+        discriminator=True,
     ),
     "low-resolution": Loss(
-        2.0, "L1 of the low-resolution frames of paper-multiresolution", _low_resolution
+        2.0,
+        "L1 of the low-resolution frames of paper-multiresolution",
+        _low_resolution,
+        needs=("low",),
     ),
     "low-perceptual": Loss(
         1.0,
         "perceptual at low resolution, of the same frames",
         _low_perceptual,
-        needs=("perceptual",),
+        needs=("perceptual", "low"),
     ),
 }
 """Every term by its name, with its default weight.
@@ -349,6 +350,12 @@ Those from ``supervised`` to ``adversarial-fft`` are the published objective wit
 ``texture`` for the eye and ``imprint`` against dots; ``low-resolution`` and ``low-perceptual`` are
 an experiment that its authors dropped (docs/published.md).
 """
+
+DISCRIMINATORS = {name: loss.module for name, loss in LOSSES.items() if loss.discriminator}
+"""The terms that a discriminator judges, and what makes it."""
+
+LOW_RESOLUTION_TERMS = tuple(name for name, loss in LOSSES.items() if "low" in loss.needs)
+"""The terms that judge low-resolution frames."""
 
 
 def discriminator_loss(

@@ -23,8 +23,13 @@ from ..gaze import random_point
 from ..io.decoded_cache import Source
 
 FRAMES = 6
+"""Frames of an item (Reich, Memmel and Grebe 2020)."""
+
 OVERLAP = 2
+"""Frames that an item shares with the next one."""
+
 SIZE = (768, 1024)
+"""Height and width of the published frames in pixels."""
 
 _log = logging.getLogger(__name__)
 

@@ -24,6 +24,7 @@ from .items import FRAMES, OVERLAP, SIZE, PublishedItems, has_an_item
 from .splits import split_folder
 
 REDS_FRAMES = 100
+"""Frames of every sequence of REDS (Nah et al. 2019)."""
 
 NOTE = (
     "As published: the peak of PSNR is the largest value of the prediction, SSIM is one global "

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 MOMENTUM = 0.95
+"""Share of the old momentum in the new one, of Jordan et al. 2024."""
 
 
 class Muon(torch.optim.Adam):

@@ -17,7 +17,7 @@ from ..config import BEST_SAMPLING, JITTERS, PUBLISHED_DENSITY, Density, InputEr
 from ..gaze import DEFAULT_DISPLAY
 
 VIEWS = ("reconstruction", "samples", "original")
-MAX_TRACK_BYTES = 2**20
+MAX_TRACK_BYTES = 2**20  # of a gaze file that is dropped on the page: some minutes at 250/s
 MAX_MESSAGE_BYTES = MAX_TRACK_BYTES + 2**18  # JSON escapes the line breaks
 
 

@@ -48,9 +48,9 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-MESSAGES_PER_SECOND = 500
-MESSAGE_BURST = 1000
-MALFORMED_ALLOWED = 20
+MESSAGES_PER_SECOND = 500  # of one page, which sends a few for each frame that it paints
+MESSAGE_BURST = 1000  # messages at once, as after a page was asleep
+MALFORMED_ALLOWED = 20  # messages of one page, before it is sent away
 SEND_SECONDS = 20.0  # a client that takes no data for so long is gone
 TRY_AGAIN_LATER, POLICY_VIOLATION = 1013, 1008  # RFC 6455 and IANA's registry of close codes
 

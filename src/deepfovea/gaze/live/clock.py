@@ -12,7 +12,7 @@ from collections import deque
 
 import numpy as np
 
-BIN_SECONDS = 1.0
+BIN_SECONDS = 1.0  # of each the sample with the least delay counts
 BINS = 120  # so long a drift is taken for constant, s
 DRIFT_AFTER_SECONDS = 10.0  # before that, the offset alone: a slope would follow the jitter
 JUMP_SECONDS = 1.0  # a time so far from now is of another clock, or too late to be of use

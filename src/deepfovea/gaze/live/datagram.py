@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 from ...config import InputError
 from .sample import Axes, Deliver, Malformed, Reading
 
-MAX_PACKET_BYTES = 65536
+MAX_PACKET_BYTES = 65536  # the length field of UDP has 16 bits (RFC 768)
 RECEIVE_BUFFER_BYTES = 2**20  # some seconds of a fast tracker, where this program is busy
-_STOP_SECONDS = 0.1
+_STOP_SECONDS = 0.1  # until a thread sees that it is to end
 
 
 class Message(NamedTuple):

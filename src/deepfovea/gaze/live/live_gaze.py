@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 KEEP_SECONDS = 0.5  # twice what holding (100 ms) and returning (150 ms) need
 KEEP_SAMPLES = 16  # at least, for the step of a slow tracker
 FORMS = "lsl[:NAME] | pupil[:HOST[:PORT]] | udp:[HOST:]PORT | osc:[HOST:]PORT"
-_JOIN_SECONDS = 5.0
+_JOIN_SECONDS = 5.0  # at most until a source has ended
 
 
 class Source(Protocol):

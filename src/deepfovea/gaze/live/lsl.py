@@ -16,9 +16,9 @@ from .sample import Axes, Deliver, Malformed, Reading, axes
 
 _log = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.1
-_CONNECT_SECONDS = 2.0
-_TRY_AGAIN_SECONDS = 0.3
+_POLL_SECONDS = 0.1  # until a thread sees that it is to end
+_CONNECT_SECONDS = 2.0  # at most, for an answer of a stream
+_TRY_AGAIN_SECONDS = 0.3  # after a stream was lost
 _CORRECTION_SECONDS = 1.0  # liblsl measures every 5 s by itself and answers from memory
 _NOWHERE = 1e7  # EyeLink's libraries write 1e8 for a missing float
 

@@ -22,13 +22,13 @@ from .sample import Deliver, Malformed, Reading, axes
 
 _log = logging.getLogger(__name__)
 
-PORT = 8080
+PORT = 8080  # of the realtime API (docs.pupil-labs.com, Real-time API)
 _SCENE_CAMERA = {"1": (1080, 1088), "2": (1200, 1600)}
 """Height and width by the version of the hardware: 1 Invisible, 2 Neon
 (docs.pupil-labs.com, Data streams: Scene video)."""
 _ECHOES = 20  # round trips for one offset; each tells whole milliseconds
-_ECHO_SECONDS = 10.0
-_TRY_AGAIN_SECONDS = 1.0
+_ECHO_SECONDS = 10.0  # between two measurements of the offset
+_TRY_AGAIN_SECONDS = 1.0  # after the connection was lost
 
 
 class PupilSource:

@@ -22,12 +22,12 @@ END_DEG_PER_SECOND = 40.0
 """Velocity thresholds (I-VT: Salvucci & Goldberg 2000, Identifying fixations and saccades), two of
 them so that noise near one does not split a saccade."""
 VELOCITY_SPAN_SECONDS = 0.012  # a line is fitted over it, since noise grows with the rate
-LONGEST_SACCADE_SECONDS = 0.15
-HISTORY_SECONDS = 0.2
+LONGEST_SACCADE_SECONDS = 0.15  # 40° take 0.11 s: 2.2 ms per degree + 21 ms (Carpenter 1988)
+HISTORY_SECONDS = 0.2  # kept: the longest saccade and the fixation before it
 FIXATION_SECONDS = (0.015, 0.040)  # before the onset: where the eye rested
 FEWEST_SAMPLES = 3  # of a saccade, to predict
-MOST_SAMPLES = 16
-LEAST_NOISE_DEG = 0.03
+MOST_SAMPLES = 16  # of a saccade that the fit looks at, evenly chosen
+LEAST_NOISE_DEG = 0.03  # of a sample, so that a quiet tracker is not trusted without bound
 _AMPLITUDES_DEG = np.geomspace(0.5, 40.0, 60)
 _BEGINS_SECONDS = np.linspace(-0.004, 0.004, 9)  # beside the begin that fits the newest sample
 _USUAL_DEG, _USUAL_SPREAD = 4.0, 0.8  # of amplitudes: log-normal, wide; a prior, fitted to nothing
