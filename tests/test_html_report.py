@@ -1,6 +1,5 @@
 """Claims about the report for the browser: it holds the figures, sorts, wipes between frames."""
 
-import html
 import io
 import json
 import re
@@ -54,8 +53,9 @@ def test_it_holds_every_figure_and_nothing_is_taken_for_markup(report):
     page = to_html(RESULT, [], report)
     for row in ROWS:
         assert f">{row.psnr:.2f}</td>" in page
-    assert "is behind `bicubic-all`" in html.unescape(page)
-    assert "ours and fill: PSNR" in page
+    assert "is behind <code>bicubic-all</code>" in page
+    assert '<td>ours − fill</td><td data-value="0.728">≈ +0.73<small>-2.00 to +3.46' in page
+    assert "<strong>26.23</strong>" in page
     assert json.loads(re.search(r'id="data">(.*?)</script>', page)[1]) == {}
 
 

@@ -57,7 +57,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_figures(root, tmp_path, s
     assert stopped(words(root, parts)) != 0
     assert not parts.exists()
     stop.clear()
-    (kept,) = tmp_path.glob(".parts.json.rows-*")
+    (kept,) = tmp_path.glob(".deepfovea-rows-parts.json-*")
     with kept.open("a", encoding="utf-8") as file:
         file.write('{"clip": "c.mp4", "rows": [{"met')  # stopped while it wrote
     assert main(words(root, parts)) == 0
@@ -78,7 +78,7 @@ def test_what_was_computed_otherwise_is_not_taken_over(root, tmp_path, scored, c
     if change == "clip":
         os.utime(root / "c.mp4", (1, 1))
     if change == "damage":
-        (kept,) = tmp_path.glob(".rows.json.rows-*")
+        (kept,) = tmp_path.glob(".deepfovea-rows-*")
         kept.write_text("no JSON\n", encoding="utf-8")
     assert main(words(root, target, *["--seed=5"] * (change == "options"))) == 0
     assert names == ["a.mp4", "b.mp4", "c.mp4"]

@@ -389,7 +389,8 @@ def _run(options: argparse.Namespace, keep: KeptRows | None) -> Result:
 
     def on_progress(done: int, left: int) -> None:
         seconds = (time.monotonic() - start) / done * left
-        log(f"{left} clips are left, about {in_words(seconds)}" if left else "all clips are done")
+        clips = "1 clip is" if left == 1 else f"{left} clips are"
+        log(f"{clips} left, about {in_words(seconds)}" if left else "all clips are done")
 
     def on_sheet(clip: str, panels: list[Panels]) -> None:
         if options.plots:

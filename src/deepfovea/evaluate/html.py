@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import Tensor
 from ..config import SCALE
 from ..metrics.regions import upsample_nearest
 from .contact_sheets import Panels
-from .report import shortfalls, shown_metrics
+from .report import is_best, shortfalls, shown_metrics
 from .result import COLUMNS, Result
 from .statistics import CONFIDENCE, Interval, difference, intervals, pairs
 
@@ -72,11 +73,6 @@ def to_html(result: Result, charts: Sequence[str], folder: Path) -> str:
         changed = "".join(f", {key} {protocol[key]}" for key in protocol["changed"])
         summary += f"; protocol {protocol['name']}, version {protocol['version']}{changed}"
     lost = [line for model in protocol["models"] for line in shortfalls(result, model)]
-    none = [
-        f"{one} and {other}: {', '.join(labels)}"
-        for one, other in pairs(result)
-        if (labels := _none(result, one, other, names))
-    ]
     pictures = [
         f'<figure><img src="{quote(name)}" alt="{escape(Path(name).stem)}"></figure>'
         for name in charts
@@ -89,7 +85,7 @@ def to_html(result: Result, charts: Sequence[str], folder: Path) -> str:
         shortfalls=_list(lost, "There is no model among the methods."),
         confidence=f"{CONFIDENCE:.0%}",
         means=_means(result, names),
-        none=_list(none, "None: every interval of a difference leaves out 0, or there is no pair."),
+        differences=_differences(result, names),
         charts="\n".join(pictures),
         clips=_clips(result, names),
         columns=_list(columns, ""),
@@ -97,34 +93,44 @@ def to_html(result: Result, charts: Sequence[str], folder: Path) -> str:
     )
 
 
-def _none(result: Result, one: str, other: str, names: Sequence[str]) -> list[str]:
-    found = {name: difference(result, one, result, other, name) for name in names}
-    return [COLUMNS[name].label for name, d in found.items() if d is not None and d.is_none]
-
-
 def _list(lines: Sequence[str], otherwise: str) -> str:
     if not lines:
         return f"<p>{escape(otherwise)}</p>"
-    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
+    items = (re.sub("`(.*?)`", r"<code>\1</code>", escape(line)) for line in lines)
+    return "<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>"
 
 
 def _means(result: Result, names: Sequence[str]) -> str:
-    found = intervals(result, names)
+    found, means = intervals(result, names), result.means()
     lines = []
     for method in result.methods:
         cells = [f"<td>{escape(method)}</td>"]
         for name in names:
-            cells.append(_cell(found[method].get(name), name))
+            best = is_best(means, method, name)
+            cells.append(_cell(found[method].get(name), f".{COLUMNS[name].digits}f", best))
         lines.append(cells)
     return _table(["method", *(COLUMNS[name].heading for name in names)], lines)
 
 
-def _cell(found: Interval | None, name: str) -> str:
+def _differences(result: Result, names: Sequence[str]) -> str:
+    lines = []
+    for one, other in pairs(result):
+        cells = [f"<td>{escape(f'{one} − {other}')}</td>"]
+        for name in names:
+            found = difference(result, one, result, other, name)
+            cells.append(_cell(found, f"+.{COLUMNS[name].digits}f", False, paired=True))
+        lines.append(cells)
+    return _table(["difference", *(COLUMNS[name].heading for name in names)], lines)
+
+
+def _cell(found: Interval | None, format: str, best: bool, paired: bool = False) -> str:
     if found is None:
         return '<td data-value="">–</td>'
-    digits = COLUMNS[name].digits
-    ends = f"<small>{found.low:.{digits}f} to {found.high:.{digits}f}</small>"
-    text = f"{found.mean:.{digits}f}{ends if found.clips > 1 else ''}"
+    text = f"{'≈ ' if paired and found.is_none else ''}{found.mean:{format}}"
+    if best:
+        text = f"<strong>{text}</strong>"
+    if found.clips > 1:
+        text += f"<small>{found.low:{format}} to {found.high:{format}}</small>"
     return f'<td data-value="{found.mean}">{text}</td>'
 
 

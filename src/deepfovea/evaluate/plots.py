@@ -105,7 +105,9 @@ def _column_means(rows: Sequence[Sequence[float | None]], convert: Any) -> list[
 def _style(number: int) -> dict[str, Any]:
     return {
         "color": COLORS[number % len(COLORS)],
-        "marker": MARKERS[number % len(MARKERS)],
+        # Beyond so many methods a colour comes back, dashed and with another marker.
+        "marker": MARKERS[(number + number // len(COLORS)) % len(MARKERS)],
+        "linestyle": ("-", "--", ":")[number // len(COLORS) % 3],
         "markersize": 4,
         "linewidth": 1.5,
     }

@@ -29,7 +29,8 @@ class KeptRows:
             target: the file of the result; rows are kept in hidden files beside it.
             inputs: files that decide the figures besides clips and models, as those of the gaze.
         """
-        self.folder, self.name, self.inputs = target.parent, f".{target.name}.rows-", inputs
+        self.folder, self.inputs = target.parent, inputs
+        self.name = f".deepfovea-rows-{target.name}-"  # and the number of the process
         self.clips: dict[str, tuple[list[Row], list[str]]] = {}
         self.costs: dict[str, Cost] = {}
 
@@ -46,12 +47,11 @@ class KeptRows:
         """
         prints = [_fingerprint(path) for path in (*files, *self.inputs)]
         key = sha256(json.dumps([record, prints]).encode()).hexdigest()
-        mine = self.folder / f"{self.name}{rank}"
-        matches = False
+        self.path = mine = self.folder / f"{self.name}{rank}"
+        goes_on = False
         for path in self._paths():
-            matches |= self._read(path, key) and path == mine
-        self.path = mine
-        if not matches:
+            goes_on |= self._read(path, key) and path == mine
+        if not goes_on:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 mine.write_text(json.dumps({"key": key}) + "\n", encoding="utf-8")
@@ -61,7 +61,10 @@ class KeptRows:
                 ) from None
 
     def _paths(self) -> list[Path]:
-        return sorted(self.folder.glob(f"{self.name}*")) if self.folder.is_dir() else []
+        if not self.folder.is_dir():
+            return []
+        paths = (path for path in self.folder.iterdir() if path.name.startswith(self.name))
+        return sorted(path for path in paths if path.name.removeprefix(self.name).isdigit())
 
     def _read(self, path: Path, key: str) -> bool:
         """Whether a file has that key; its complete lines are taken over."""
@@ -78,7 +81,7 @@ class KeptRows:
                     self.costs[line["method"]] = Cost(**line["cost"])
         except (OSError, ValueError, KeyError, TypeError):
             return False
-        if not text.endswith("\n"):  # the run was stopped while it wrote a line
+        if path == self.path and not text.endswith("\n"):  # stopped while it wrote a line
             path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
         return True
 
@@ -92,10 +95,16 @@ class KeptRows:
         self._append({"method": method, "cost": asdict(cost)})
 
     def _append(self, line: Any) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: cannot be written ({error.strerror}); make room, and give the same "
+                "command again"
+            ) from None
 
     def remove(self) -> None:
         """The result is written: nothing is kept any longer."""
