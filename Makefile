@@ -14,7 +14,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= ../shared/data/val
 MODELS ?= stream,stream-perceptual,paper
-# All but st-lpips and cvvdp, each of which takes as long as the rest together.
+# All but st-lpips and cvvdp, which take about as long as the rest together, each.
 METRICS ?= ssim,features,lpips,temporal,flicker,mask-imprint,raggedness,jod,published,cost
 # Without an NVIDIA GPU, PyTorch's CPU build spares 3.3 GB of CUDA libraries. If the index cannot
 # be reached, or pip's own configuration mixes builds that do not fit together, PyPI's build is

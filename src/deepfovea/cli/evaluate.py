@@ -46,9 +46,9 @@ WRITTEN = ("json", "markdown", "csv", "latex", "plots", "html")
 """Options that name an output."""
 
 METRICS_HELP = (
-    "what to measure besides PSNR, L1 and MSE (default: all but jod, cvvdp and st-lpips, each of "
-    "which takes as long as the rest together); all; psnr for nothing else; --list-metrics says "
-    "what there is"
+    "what to measure besides PSNR, L1 and MSE (default: all but jod, cvvdp and st-lpips, which "
+    "take about as long as the rest together, each); all; psnr for nothing else; --list-metrics "
+    "says what there is"
 )
 
 

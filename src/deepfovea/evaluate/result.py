@@ -26,7 +26,7 @@ DEFAULT_METRICS = (
     *dict.fromkeys(metric.asked_by for metric in METRICS.values() if metric.default),
     "cost",
 )
-"""All but those that take as long as everything else together."""
+"""All but those that take about as long as everything else together."""
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ CVVDP = Metric(
     unit="JOD",
     scope="clip",
     function=cvvdp_jod,
-    default=False,  # several seconds for a clip of 24 frames
+    default=False,  # half a minute of a processor for 24 frames of 852x480
     unavailable=_unavailable,
     details=_details,
 )

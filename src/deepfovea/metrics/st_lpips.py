@@ -143,6 +143,6 @@ ST_LPIPS = Metric(
     group="st-lpips",
     by_region=True,
     min_side=MIN_SIDE,
-    default=False,  # its first layer looks at every pixel: as long as everything else together
+    default=False,  # its first layer looks at every pixel: longer than all the others
     unavailable=_unavailable,
 )
