@@ -28,7 +28,7 @@ from deepfovea.images import to_image
 from deepfovea.reconstructor import Reconstructor
 from deepfovea.runtime.engine import load_engine
 from deepfovea.video import VideoReader
-from deepfovea.video.container import ACCURATE
+from deepfovea.video.container import SWS_ACCURATE
 from deepfovea.video.writer import X264
 
 HEIGHT, WIDTH, FRAMES = 768, 1024, 32
@@ -54,7 +54,7 @@ def reconstructed(videos):
 def to_yuv(images):
     convert = VideoReformatter()
     frames = [av.VideoFrame.from_ndarray(np.ascontiguousarray(i), "rgb24") for i in images]
-    options = {"dst_colorspace": 5, "dst_color_range": 1, "interpolation": ACCURATE}
+    options = {"dst_colorspace": 5, "dst_color_range": 1, "interpolation": SWS_ACCURATE}
     return [convert.reformat(frame, format="yuv420p", **options) for frame in frames]
 
 

@@ -24,7 +24,7 @@ from . import bad, disk, load, same
 from .table import render
 from .worker import ROOT, Worker, environment
 
-VERBS = ["reconstruct", "sample", "evaluate", "train"]
+SUBCOMMANDS = ["reconstruct", "sample", "evaluate", "train"]
 
 
 def kills(options: argparse.Namespace) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def main() -> int:
             "disk": (lambda: disk.run_full(worker), ""),
             "folders": (lambda: disk.run_unwritable(worker), ""),
             "media": (
-                lambda: bad.run_media(VERBS, large=not options.small, worker=worker),
+                lambda: bad.run_media(SUBCOMMANDS, large=not options.small, worker=worker),
                 "--small" if options.small else "",
             ),
             "fuzz": (lambda: fuzz(options, worker), f"--fuzz {options.fuzz}"),

@@ -28,7 +28,7 @@ def installed():
     return {name: found[name] for name in sorted(found.keys() - NOT_OURS)}
 
 
-def asked(packages):
+def query_pip_audit(packages):
     """Lines about the vulnerable among them by pip-audit, and those it could look up."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
         file.write("".join(f"{name}=={version}\n" for name, version in packages.items()))
@@ -50,7 +50,7 @@ def asked(packages):
     return lines, set(answers)
 
 
-def copied(packages):
+def query_copy(packages):
     """Lines about the vulnerable among them by the copy, those it names, and what it is."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
@@ -81,12 +81,12 @@ def _within(version, specifier):
 
 def main():
     packages = installed()
-    lines, answered = asked(packages)
+    lines, answered = query_pip_audit(packages)
     print(f"pip-audit, {time.strftime('%Y-%m-%d')}: looked up {len(answered)} of {len(packages)}")
     rest = {name: version for name, version in packages.items() if name not in answered}
     if rest:
         try:
-            more, named, what = copied(rest)
+            more, named, what = query_copy(rest)
         except (OSError, ValueError, subprocess.CalledProcessError) as error:
             print(f"{COPY}: {error}")
             return 1 if lines else 2

@@ -30,7 +30,7 @@ from .worker import Outcome, Worker
 
 TRAIN = ["--steps=1", "--crop=32", "--clip=2", "--chunk=1", "--batch=1", "--workers=0"]
 TRAIN += ["--picture-steps=0", "--device=cpu"]
-LARGE_PATIENCE = 300.0  # seconds for 8K, which is work and not a hang
+LARGE_TIMEOUT_SECONDS = 300.0  # seconds for 8K, which is work and not a hang
 
 
 def tiny_model(path: Path) -> Path:
@@ -59,7 +59,7 @@ def run_media(subcommands: list[str], *, large: bool, worker: Worker) -> dict[st
     """Every file of the corpus through these subcommands: counts, and the wrong ends."""
     counts: dict[str, dict[str, Counter[str]]] = {}
     wrong, slowest = [], 0.0
-    with tempfile.TemporaryDirectory() as name, listening() as calls:
+    with tempfile.TemporaryDirectory() as name, Listener() as calls:
         root = Path(name)
         model = tiny_model(root / "tiny.safetensors")
         (root / "media").mkdir()
@@ -72,14 +72,14 @@ def run_media(subcommands: list[str], *, large: bool, worker: Worker) -> dict[st
                     (data / f"clip{case.path.suffix}").symlink_to(case.path)
                 outcome = worker.run(
                     *commands(case.path, folder, model)[subcommand],
-                    patience=LARGE_PATIENCE if case.group == "8K" else None,
+                    patience=LARGE_TIMEOUT_SECONDS if case.group == "8K" else None,
                 )
                 counts.setdefault(case.group, {}).setdefault(subcommand, Counter())[
                     outcome.fate
                 ] += 1
                 if case.group != "8K":
                     slowest = max(slowest, outcome.seconds)
-                if complaint := judged(case, subcommand, outcome, folder):
+                if complaint := complaint_about(case, subcommand, outcome, folder):
                     wrong.append(f"{case.group}, {case.name}, {subcommand}: {complaint}")
                 for made in (folder, data):
                     remove(made)
@@ -93,7 +93,7 @@ def run_media(subcommands: list[str], *, large: bool, worker: Worker) -> dict[st
         }
 
 
-def judged(case: cases.Case, subcommand: str, outcome: Outcome, folder: Path) -> str:
+def complaint_about(case: cases.Case, subcommand: str, outcome: Outcome, folder: Path) -> str:
     """What was wrong with an outcome, empty if nothing was."""
     if not outcome.fine:
         return f"{outcome.fate}: {' | '.join(outcome.lines[-3:])}"
@@ -120,7 +120,7 @@ def remove(folder: Path) -> None:
     folder.rmdir()
 
 
-class listening:
+class Listener:
     """Port 9 of this machine, to which playlists of the corpus point; gives who called there."""
 
     def __enter__(self) -> list[object]:
@@ -146,7 +146,7 @@ class listening:
 # ---- fuzzed text; seeded, so that a failure can be had again ----
 
 
-def anything(rng: random.Random, depth: int = 2) -> Any:
+def random_json(rng: random.Random, depth: int = 2) -> Any:
     """A JSON value of any kind, often an extreme one."""
     kinds: list[Any] = [None, True, False, 0, 1, -1, 2**31, 2**63, 2**64, 10**30, -(10**30)]
     kinds += [0.0, -0.0, 1e-320, 1e308, float("inf"), float("-inf"), float("nan"), "", "a"]
@@ -154,8 +154,8 @@ def anything(rng: random.Random, depth: int = 2) -> Any:
     if depth and rng.random() < 0.3:
         size = rng.choice([0, 1, 2, 3, 5, 9])
         if rng.random() < 0.7:
-            return [anything(rng, depth - 1) for _ in range(size)]
-        return {str(anything(rng, 0)): anything(rng, depth - 1) for _ in range(size)}
+            return [random_json(rng, depth - 1) for _ in range(size)]
+        return {str(random_json(rng, 0)): random_json(rng, depth - 1) for _ in range(size)}
     return rng.choice(kinds)
 
 
@@ -167,7 +167,7 @@ def configurations(rng: random.Random) -> Iterator[bytes]:
     while True:
         values = dict(usual) if rng.random() < 0.7 else {}
         for name in rng.sample(names, rng.choice([0, 1, 1, 2, 4])):
-            values[name] = anything(rng)
+            values[name] = random_json(rng)
         text = json.dumps(values).encode("utf-8", "surrogatepass")
         yield damaged_text(rng, text) if rng.random() < 0.3 else text
 
@@ -204,13 +204,15 @@ def checkpoints(rng: random.Random, model: Path) -> Iterator[bytes]:
         kind = rng.randrange(5)
         if kind == 0:  # any value of any tensor
             for name in rng.sample(tensors, rng.choice([1, 2])):
-                changed[name][rng.choice(["dtype", "shape", "data_offsets", "x"])] = anything(rng)
+                changed[name][rng.choice(["dtype", "shape", "data_offsets", "x"])] = random_json(
+                    rng
+                )
         elif kind == 1:  # any tensor, or the metadata
-            changed[rng.choice([*tensors, "__metadata__", "new"])] = anything(rng)
+            changed[rng.choice([*tensors, "__metadata__", "new"])] = random_json(rng)
         elif kind in (2, 3):  # any value of the description, correctly hashed
             about = json.loads(changed["__metadata__"]["deepfovea"])
             inner = rng.choice([about, about["config"]])
-            inner[rng.choice([*inner, "new"])] = anything(rng)
+            inner[rng.choice([*inner, "new"])] = random_json(rng)
             text = json.dumps(about)
             found, _ = checkpoint.read(model)
             changed["__metadata__"] = {"deepfovea": text}

@@ -23,10 +23,10 @@ from deepfovea import checkpoint
 from .bad import TRAIN, tiny_model
 from .worker import Worker
 
-ROOM = [4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096]
-ROOM += [6144, 8192, 12288, 16384, 24576, 32768, 49152]
+FREE_KIB = [4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096]
+FREE_KIB += [6144, 8192, 12288, 16384, 24576, 32768, 49152]
 """KiB that are free; the files here are small."""
-DISK = 64 * 2**10  # KiB
+DISK_KIB = 64 * 2**10  # KiB
 
 
 @contextlib.contextmanager
@@ -34,7 +34,7 @@ def small_disk(folder: Path) -> Iterator[bool]:
     """A tmpfs at ``folder``; False if it cannot be mounted."""
     folder.mkdir()
     mount = shutil.which("mount")
-    command = [mount or "", "-t", "tmpfs", "-o", f"size={DISK}k", "tmpfs", str(folder)]
+    command = [mount or "", "-t", "tmpfs", "-o", f"size={DISK_KIB}k", "tmpfs", str(folder)]
     mounted = bool(mount) and subprocess.run(command, capture_output=True).returncode == 0
     try:
         yield mounted
@@ -77,7 +77,7 @@ def commands(video: Path, data: Path, model: Path, disk: Path) -> dict[str, list
 
 
 def run_full(
-    worker: Worker, rooms: list[int] = ROOM, subcommands: list[str] | None = None
+    worker: Worker, rooms: list[int] = FREE_KIB, subcommands: list[str] | None = None
 ) -> dict[str, Any]:
     """Each command with more and more room; old outputs must survive every refusal."""
     counts: dict[str, dict[str, int]] = {}
@@ -95,7 +95,7 @@ def run_full(
                 fates: Counter[str] = Counter()
                 for room in rooms:
                     clear(disk)
-                    old = earlier(subcommand, words, disk, worker)
+                    old = prepare_outputs(subcommand, words, disk, worker)
                     if mounted:
                         fill_up(disk, room)
                     limit = None if mounted else room * 1024
@@ -106,7 +106,7 @@ def run_full(
                     if not outcome.fine:
                         complaint = " | ".join([outcome.fate, *outcome.lines[-3:]])
                     elif outcome.fate == "refused":
-                        complaint = survived(subcommand, disk, old)
+                        complaint = complaint_about_outputs(subcommand, disk, old)
                     if complaint:
                         wrong.append(f"{subcommand}, {room} KiB: {complaint}")
                     if outcome.fate == "success":
@@ -117,7 +117,9 @@ def run_full(
     return {"disk": disk_is, "counts": counts, "wrong": wrong}
 
 
-def earlier(subcommand: str, words: list[object], disk: Path, worker: Worker) -> dict[str, bytes]:
+def prepare_outputs(
+    subcommand: str, words: list[object], disk: Path, worker: Worker
+) -> dict[str, bytes]:
     """Complete outputs that lie there already."""
     if subcommand == "train":
         return {}
@@ -138,7 +140,7 @@ def files(disk: Path) -> dict[str, bytes]:
     return {str(p.relative_to(disk)): p.read_bytes() for p in disk.rglob("*") if p.is_file()}
 
 
-def survived(subcommand: str, disk: Path, old: dict[str, bytes]) -> str:
+def complaint_about_outputs(subcommand: str, disk: Path, old: dict[str, bytes]) -> str:
     """What was lost or left over, empty if nothing was."""
     found = files(disk)
     if unfinished := [name for name in found if ".deepfovea-" in name]:

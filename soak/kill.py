@@ -29,7 +29,7 @@ from deepfovea.cli import main as deepfovea
 
 from .bad import tiny_model
 
-MOST = 60  # operations on files, more than any of these has
+MAX_OPERATIONS = 60  # operations on files, more than any of these has
 
 TRAIN = ["--steps=10", "--crop=32", "--clip=4", "--chunk=2", "--batch=1", "--workers=0"]
 TRAIN += ["--device=cpu", "--log-steps=1", "--picture-steps=2", "--cooldown=2", "--warmup=2"]
@@ -124,7 +124,9 @@ def kill_writers(
     counts = {"times": 0, "ended first": 0, "nothing": 0, "complete": 0, "leftovers": 0}
     moments: list[dict[str, Any]] = [{"after": rng.uniform(0, 1.1 * seconds)} for _ in range(times)]
     if operations:
-        moments += [{"operation": n, "folder": folder} for n in range(MOST) for _ in range(2)]
+        moments += [
+            {"operation": n, "folder": folder} for n in range(MAX_OPERATIONS) for _ in range(2)
+        ]
     for number, moment in enumerate(moments):
         old = dict.fromkeys(whole, b"old") if number % 2 else {}
         if any("/" in name for name in whole):

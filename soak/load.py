@@ -20,13 +20,13 @@ from typing import Any
 
 from media import moving, write_video
 
-from .bad import TRAIN, anything, damaged_text, tiny_model
+from .bad import TRAIN, damaged_text, random_json, tiny_model
 from .worker import ROOT, environment, fate_of
 
 HEIGHT, WIDTH = 192, 256
-FLAT = 0.10
+MAX_MEMORY_GROWTH = 0.10
 """So much may the memory of the viewer grow after the first third of the time."""
-FAIR = 0.95
+MIN_FAIRNESS = 0.95
 """Jain's index of the frames that the clients got must be above; 1 is the same for each."""
 
 
@@ -162,7 +162,9 @@ async def noise(url: str, messages: int, seed: int) -> dict[str, int]:
             counts["connections"] += 1
             try:
                 while sent < messages:
-                    values = {rng.choice(names): anything(rng) for _ in range(rng.choice([1, 2]))}
+                    values = {
+                        rng.choice(names): random_json(rng) for _ in range(rng.choice([1, 2]))
+                    }
                     text = json.dumps(values).encode()
                     if rng.random() < 0.4:
                         text = damaged_text(rng, text)
@@ -194,9 +196,9 @@ def run_viewer(seconds: float, numbers: list[int], messages: int, seed: int) -> 
                 url = page.replace("http", "ws") + "watch"
                 crowds.append(asyncio.run(crowd(url, clients, seconds, process)))
             print(json.dumps(crowds[-1]), file=sys.stderr)
-            if crowds[-1]["jain"] < FAIR:
+            if crowds[-1]["jain"] < MIN_FAIRNESS:
                 wrong.append(f"{clients} clients: shares are unfair, {crowds[-1]['jain']}")
-            if crowds[-1]["rss_growth"] > FLAT:
+            if crowds[-1]["rss_growth"] > MAX_MEMORY_GROWTH:
                 wrong.append(f"{clients} clients: memory grew by {crowds[-1]['rss_growth']:.1%}")
         with viewer(folder, limit) as (page, _, _):
             url = page.replace("http", "ws") + "watch"

@@ -22,7 +22,7 @@ from .worker import Worker
 TOLERANCES = {"torch": 0.0, "onnxruntime": 1e-3, "openvino": 1e-3}
 """Largest difference of any value of any frame, in [0, 1], from PyTorch in one thread, on pictures
 whose motion is in no doubt; benchmarks/sensitivity.py has real ones."""
-THREADS = 1e-4
+THREAD_TOLERANCE = 1e-4
 """The same for PyTorch with two threads, which add in another order."""
 
 
@@ -79,7 +79,11 @@ def run(worker: Worker, *, frames: int = 24) -> dict[str, Any]:
             name = f"train with {workers} workers and with none: weights"
             weights(name, root / "a" / ends, root / f"workers{workers}" / ends)
     compared |= engines(frames, wrong)
-    return {"compared": compared, "tolerances": TOLERANCES | {"threads": THREADS}, "wrong": wrong}
+    return {
+        "compared": compared,
+        "tolerances": TOLERANCES | {"threads": THREAD_TOLERANCE},
+        "wrong": wrong,
+    }
 
 
 def engines(frames: int, wrong: list[str]) -> dict[str, str]:
@@ -109,8 +113,8 @@ def engines(frames: int, wrong: list[str]) -> dict[str, str]:
         difference = float((shown("torch") - truth).abs().max())
         name = f"torch with two threads and with one, {frames} frames"
         results[name] = f"at most {difference:.1e}"
-        if not difference <= THREADS:
-            wrong.append(f"two threads: {difference:.1e}, allowed is {THREADS:.0e}")
+        if not difference <= THREAD_TOLERANCE:
+            wrong.append(f"two threads: {difference:.1e}, allowed is {THREAD_TOLERANCE:.0e}")
     finally:
         torch.set_num_threads(threads)
     return results

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 10.0  # seconds: small files need a tenth of it
+TIMEOUT_SECONDS = 10.0  # seconds: small files need a tenth of it
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def environment(**more: str) -> dict[str, str]:
 class Worker:
     """Started when it is first needed and anew after a crash or a hang."""
 
-    def __init__(self, patience: float = PATIENCE) -> None:
+    def __init__(self, patience: float = TIMEOUT_SECONDS) -> None:
         self.patience = patience
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -13,14 +13,14 @@ from typing import Any
 import av
 from av.stream import Disposition
 
-JUMPS_BACK = 0.1
+MAX_STEP_BACK_SECONDS = 0.1
 """Seconds back that are a break of the clock: FFmpeg's ``ts_discontinuity_detect``."""
 
-JUMPS_AHEAD = 10.0
+MAX_STEP_AHEAD_SECONDS = 10.0
 """Seconds ahead that are one: FFmpeg's default of ``-dts_delta_threshold``."""
 
 _MAY_BREAK = av.format.Flags.ts_discont.value
-_ALSO = ("flv",)  # recorders append to it; FFmpeg leaves such times as they are
+_MAY_BREAK_TOO = ("flv",)  # recorders append to it; FFmpeg leaves such times as they are
 
 
 class Clock:
@@ -47,7 +47,7 @@ class Clock:
             later = range(epoch, len(self.offsets))
             epoch = min(later, key=lambda number: abs(dts + self.offsets[number] - ended))
             time = dts + self.offsets[epoch]
-            if time < began - JUMPS_BACK or time > ended + JUMPS_AHEAD:
+            if time < began - MAX_STEP_BACK_SECONDS or time > ended + MAX_STEP_AHEAD_SECONDS:
                 self.offsets.append(ended - dts)
                 epoch = len(self.offsets) - 1
         self._epoch[stream] = epoch
@@ -62,7 +62,7 @@ class Clock:
 def may_break(container: Any) -> bool:
     """Whether the clock of such a format may begin again."""
     name = container.format.name
-    return bool(int(container.format.flags) & _MAY_BREAK) or name in _ALSO
+    return bool(int(container.format.flags) & _MAY_BREAK) or name in _MAY_BREAK_TOO
 
 
 def demux(container: Any, stream: Any) -> Iterator[Any]:

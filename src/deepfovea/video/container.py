@@ -36,15 +36,15 @@ EDIT_LISTS = (".mp4", ".m4v", ".mov")
 _TEXT_ART = ("adf", "bin", "idf", "tty", "xbin")  # FFmpeg renders a .txt file as a video
 # swscale: bilinear, full chroma interpolation and input, accurate rounding. Its default repeats
 # chroma samples, which moves colours by half a pixel.
-ACCURATE = 0x2 | 0x2000 | 0x4000 | 0x40000
+SWS_ACCURATE = 0x2 | 0x2000 | 0x4000 | 0x40000
 # Code points of ITU-T H.273, as FFmpeg has them
 BT709, UNSPECIFIED, RESERVED, BT601 = 1, 2, 3, 6
 LIMITED_RANGE, FULL_RANGE, RGB = 1, 2, 0
-USUAL_RATE = 24
+DEFAULT_FRAME_RATE = 24
 """Frames per second of images, unless told."""
-SLOWEST, FASTEST = Fraction(1, 86400), 1000  # frames per second
+MIN_FRAME_RATE, MAX_FRAME_RATE = Fraction(1, 86400), 1000  # frames per second
 # Bad text in metadata is no reason not to open a file; PyAV 19 knows that by itself.
-_LENIENT = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+_METADATA_OPTIONS = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 def silence() -> None:
@@ -77,12 +77,12 @@ def checked_rate(path: str | Path, rate: float | Fraction) -> Fraction:
     """A frame rate as a fraction; InputError unless it is a positive number."""
     with contextlib.suppress(ValueError, OverflowError, TypeError):
         exact = Fraction(rate)
-        if SLOWEST <= exact < 1:
+        if MIN_FRAME_RATE <= exact < 1:
             return 1 / (1 / exact).limit_denominator(1001)
         exact = exact.limit_denominator(1001)  # the 1001 of 29.97 = 30000 / 1001
-        if 1 <= exact <= FASTEST:
+        if 1 <= exact <= MAX_FRAME_RATE:
             return exact
-    refuse(path, f"a frame rate of {rate}", f"one frame a day to {FASTEST} a second")
+    refuse(path, f"a frame rate of {rate}", f"one frame a day to {MAX_FRAME_RATE} a second")
 
 
 def open_media(path: Path) -> Any:
@@ -97,7 +97,7 @@ def open_media(path: Path) -> Any:
         container = av.open(
             str(path.absolute()),  # a relative "12:30.mp4" would be taken for a protocol,
             container_options={"pattern_type": "none"},  # "%d.png" for a series of files
-            **_LENIENT,
+            **_METADATA_OPTIONS,
         )
     except (av.FFmpegError, OSError) as error:
         refuse(path, f"no file that can be read ({reason_of(error)})", expected)

@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 # Identifiers of Matroska elements
 _SEGMENT, _TRACKS, _TRACK, _TYPE, _VIDEO = 0x18538067, 0x1654AE6B, 0xAE, 0x83, 0xE0
 _TOP, _BOTTOM, _LEFT, _RIGHT = 0x54BB, 0x54AA, 0x54CC, 0x54DD
-_LARGEST = 2**28  # bytes of a part that is read whole; real ones are far smaller
+_MAX_PART_BYTES = 2**28  # bytes of a part that is read whole; real ones are far smaller
 
 
 class Crop(NamedTuple):
@@ -171,6 +171,6 @@ def _first(data: bytes, name: bytes) -> bytes:
 
 
 def _read(file: BinaryIO, length: int | None) -> bytes:
-    if length is None or not 0 <= length <= _LARGEST:
+    if length is None or not 0 <= length <= _MAX_PART_BYTES:
         raise ValueError("a part of unlikely size")
     return file.read(length)

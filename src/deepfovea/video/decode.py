@@ -29,7 +29,7 @@ LOSSY_ALPHA = ("vp8", "vp9", "libvpx", "libvpx-vp9", "hevc")
 
 
 _UNTIMED = av.format.Flags.no_timestamps.value
-_PASSES = ("png", "apng", "gif")
+_NO_FIELDS = ("png", "apng", "gif")
 """Codecs whose interlaced pictures are stored in several passes, and have no fields."""
 
 
@@ -107,11 +107,11 @@ def decode(
         stream: of the container.
         packets: those to decode, all of the stream unless given.
     """
-    frames = _woven(path, stream, packets or demux_video(container, stream))
-    return frames if stream.codec_context.name in _PASSES else _progressive(frames, stream)
+    frames = _decode_packets(path, stream, packets or demux_video(container, stream))
+    return frames if stream.codec_context.name in _NO_FIELDS else _progressive(frames, stream)
 
 
-def _woven(path: Path, stream: Any, packets: Iterator[Any]) -> Iterator[Decoded]:
+def _decode_packets(path: Path, stream: Any, packets: Iterator[Any]) -> Iterator[Decoded]:
     decoder = stream.codec_context
     with_alpha = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(decoder.name)
     if with_alpha and stream.metadata.get("alpha_mode") == "1":

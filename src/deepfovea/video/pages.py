@@ -22,7 +22,7 @@ _COMPRESSION, _KIND_OF_PAGE = 259, 254  # tags, TIFF 6.0
 _JPEG = (6, 7)
 _SMALLER, _MASK = 1, 4  # bits of _KIND_OF_PAGE: a thumbnail or a level of a pyramid, a mask
 _READ = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I;16", "I;16B")
-_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+_PILLOW_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 _ALPHA = ("LA", "PA", "RGBA")
 
 
@@ -50,7 +50,7 @@ def pages_of(path: Path) -> list[int] | None:
             if not is_tiff:
                 count = getattr(image, "n_frames", 1)
                 return list(range(count)) if count > 1 else None
-    except (*_DAMAGE, UnidentifiedImageError):
+    except (*_PILLOW_ERRORS, UnidentifiedImageError):
         pass
     if len(pages) > 1 or compressions & set(_JPEG):
         received = f"a TIFF of {len(pages)} pages or with JPEG inside, of an uncommon kind"
@@ -95,7 +95,7 @@ def read_pages(path: Path, pages: list[int]) -> Iterator[tuple[Any, float | None
                 yield _frame(image), milliseconds / 1000 if timed else None
                 # As browsers show those that are said to last no time
                 milliseconds += image.info.get("duration") or 100
-    except _DAMAGE as error:
+    except _PILLOW_ERRORS as error:
         received = f"a picture that cannot be read ({reason_of(error)})"
         refuse(path, received, "an undamaged one; repair or convert it")
 

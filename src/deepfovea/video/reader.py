@@ -17,10 +17,10 @@ import numpy as np
 from ..config import InputError
 from .clock import frame_times, scan
 from .container import (
-    FASTEST,
+    DEFAULT_FRAME_RATE,
     IMAGE_SUFFIXES,
-    SLOWEST,
-    USUAL_RATE,
+    MAX_FRAME_RATE,
+    MIN_FRAME_RATE,
     checked_rate,
     fraction,
     open_media,
@@ -30,18 +30,18 @@ from .container import (
 from .decode import LOSSY_ALPHA, Decoded, Source, decode, open_source
 from .folder import list_images, odd_numbering
 from .rgb import ToRgb, hdr_curve, unusual_colours
-from .seek import Timed, from_key_frame, pass_over
+from .seek import Timed, from_key_frame, skip_until
 
-COUNTED_BACK = 250
+MAX_UNTIMED_FRAMES = 250
 """Frames without a time at the beginning that are decoded to find the first that has one."""
 
-SCANNED = 2**28
+MAX_SCAN_BYTES = 2**28
 """Bytes up to which a file whose clock may break is looked through when it is opened."""
 
-_SAME = 1e-6
+_TIME_TOLERANCE_SECONDS = 1e-6
 """Seconds that times of one frame may differ by, as they are rounded."""
 
-FINEST = Fraction(60)
+MAX_CONSTANT_RATE = Fraction(60)
 """Frames per second of ``constant_rate`` at most, where a rate varies and its mean is lower."""
 
 TONE_MAPPED = (
@@ -152,7 +152,7 @@ class VideoReader:
             if not self._images and 0 < shown < 0.98 * (self.frame_count or 0) - 1:
                 self.frame_count = shown  # an edit list of MP4 hides the others
         if not self._images and seconds is None and not source.untimed:
-            for _, seconds, _ in itertools.islice(source.frames, COUNTED_BACK):
+            for _, seconds, _ in itertools.islice(source.frames, MAX_UNTIMED_FRAMES):
                 self._leading += 1
                 if seconds is not None:
                     break
@@ -160,17 +160,21 @@ class VideoReader:
         if has_times and rate is not None:
             refuse(self.path, f"a frame rate ({rate}) for a video that has its own", "none")
         if rate is None:
-            rate = own_rate if not self._images and SLOWEST <= own_rate <= FASTEST else USUAL_RATE
+            rate = (
+                own_rate
+                if not self._images and MIN_FRAME_RATE <= own_rate <= MAX_FRAME_RATE
+                else DEFAULT_FRAME_RATE
+            )
         self.frame_rate = checked_rate(self.path, rate)
         self.constant_rate = self.frame_rate
-        if has_times and self.frame_rate < finest <= max(FINEST, self.frame_rate):
+        if has_times and self.frame_rate < finest <= max(MAX_CONSTANT_RATE, self.frame_rate):
             self.constant_rate = checked_rate(self.path, finest)
         elif has_times and finest > self.frame_rate:
-            self.constant_rate = max(FINEST, self.frame_rate)
+            self.constant_rate = max(MAX_CONSTANT_RATE, self.frame_rate)
         self.start_seconds = 0.0
         if has_times:
             self.start_seconds = (seconds or 0.0) - float(self._leading / self.frame_rate)
-        if source.may_break and self.path.stat().st_size <= SCANNED:
+        if source.may_break and self.path.stat().st_size <= MAX_SCAN_BYTES:
             count, self._breaks = self._scanned()
             if self._breaks:
                 length, self.frame_count = float(count / self.frame_rate), count
@@ -198,8 +202,10 @@ class VideoReader:
         if self._times is None:
             with open_media(self.path) as container:
                 self._times = frame_times(container, video_stream(container))
-        time = self.start_seconds + pts_seconds + _SAME
-        first = self.start_seconds + float(self._leading / self.frame_rate) - _SAME
+        time = self.start_seconds + pts_seconds + _TIME_TOLERANCE_SECONDS
+        first = (
+            self.start_seconds + float(self._leading / self.frame_rate) - _TIME_TOLERANCE_SECONDS
+        )
         if not self._times or time < first:
             return round(pts_seconds * self.frame_rate)
         return self._leading + bisect(self._times, time) - bisect(self._times, first) - 1
@@ -255,7 +261,7 @@ class VideoReader:
         if self._breaks:
             self._say(self.path, "its clock breaks, as in joined streams; its time goes on there")
         if start > 0.0:
-            frames = pass_over(frames, start, wanted)
+            frames = skip_until(frames, start, wanted)
         for file, count, frame, time in frames:
             if to_rgb is None:
                 to_rgb = ToRgb(file, self._crop)

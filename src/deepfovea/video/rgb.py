@@ -13,11 +13,11 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageCms
 
 from .container import (
-    ACCURATE,
     BT709,
     IMAGE_SUFFIXES,
     LIMITED_RANGE,
     RESERVED,
+    SWS_ACCURATE,
     UNSPECIFIED,
     colorspace_of,
     reason_of,
@@ -79,19 +79,21 @@ class ToRgb:
         grey = len(part) < 3 and not frame.format.has_palette
         if deep and (grey or frame.format.is_rgb) and not frame.format.name.startswith("xyz"):
             kind = "rgba64le" if alpha else "gray16le" if grey else "rgb48le"
-            made = self.convert.reformat(frame, format=kind, interpolation=ACCURATE).to_ndarray()
+            made = self.convert.reformat(
+                frame, format=kind, interpolation=SWS_ACCURATE
+            ).to_ndarray()
             # swscale would cut off: 257 levels of 16 bits are one of 8
             pixels = ((made.astype(np.uint32) + 128) // 257).astype(np.uint8)
             return pixels[..., None].repeat(3, -1) if pixels.ndim == 2 else pixels
         kind = "rgba" if alpha else "rgb24"
         shown: np.ndarray = self.convert.reformat(
-            frame, format=kind, interpolation=ACCURATE
+            frame, format=kind, interpolation=SWS_ACCURATE
         ).to_ndarray()
         return shown
 
     def _to_bt709(self, frame: Any) -> Any:
         """The frame with BT.709 primaries, in YCbCr, by FFmpeg's filter; in linear light."""
-        deep = self.convert.reformat(frame, format="yuv444p12le", interpolation=ACCURATE)
+        deep = self.convert.reformat(frame, format="yuv444p12le", interpolation=SWS_ACCURATE)
         if frame.format.is_rgb or deep.colorspace in (UNSPECIFIED, RESERVED):
             deep.colorspace = BT709
         if deep.color_primaries not in _PRIMARIES:

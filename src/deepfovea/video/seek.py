@@ -12,7 +12,7 @@ import av
 from ..config import InputError
 from .clock import demux_video
 
-EARLIER = (0.0, 1.0, 4.0, 16.0)
+SEEK_BACK_SECONDS = (0.0, 1.0, 4.0, 16.0)
 """Seconds before the time at which to look: some containers find a place behind the key frame."""
 
 
@@ -41,7 +41,7 @@ def from_key_frame(
     Returns:
         None where the file does not tell: it has no times, or the container cannot seek.
     """
-    for earlier in EARLIER:
+    for earlier in SEEK_BACK_SECONDS:
         try:
             container.seek(int((seconds - earlier) / stream.time_base), stream=stream)
             packets = demux_video(container, stream)
@@ -58,7 +58,7 @@ def from_key_frame(
     return None
 
 
-def pass_over(
+def skip_until(
     frames: Iterator[Timed], seconds: float, wanted: Callable[[], bool]
 ) -> Iterator[Timed]:
     """From the frame shown at a time on, or the last; from where ``wanted`` says no, if earlier.

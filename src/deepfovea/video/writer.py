@@ -22,15 +22,15 @@ from ..io import atomic
 from ..io.prefetch import few_processors
 from .audio import find_sound, sound_packets
 from .container import (
-    ACCURATE,
     ALPHA_SUFFIXES,
     BT601,
     BT709,
+    DEFAULT_FRAME_RATE,
     EDIT_LISTS,
     FULL_RANGE,
     LIMITED_RANGE,
     RGB,
-    USUAL_RATE,
+    SWS_ACCURATE,
     VIDEO_SUFFIXES,
     checked_rate,
     colorspace_of,
@@ -115,7 +115,7 @@ class VideoWriter:
         self._sound = None if audio_from is None else find_sound(Path(audio_from), audio_track)
         if self._sound and not self.suffix:
             _log.warning("%s: a folder of images has no sound, it is left out", path)
-        if not self.suffix and self.frame_rate != USUAL_RATE:
+        if not self.suffix and self.frame_rate != DEFAULT_FRAME_RATE:
             rate = self.frame_rate
             _log.warning(
                 "%s: a folder of images has no times: give --frame-rate %s with it", path, rate
@@ -323,7 +323,7 @@ class _Movie:
                 format=self.stream.pix_fmt,
                 dst_colorspace={BT709: 1, BT601: 5}[self.stream.codec_context.colorspace],
                 dst_color_range=LIMITED_RANGE,
-                interpolation=ACCURATE,
+                interpolation=SWS_ACCURATE,
             )
         frame.pts, frame.time_base = round(seconds / self.tick), self.tick
         if self.held is None:
