@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -155,7 +156,9 @@ def complaint_about_outputs(subcommand: str, disk: Path, old: dict[str, bytes]) 
     if "out.json" in changed:  # complete before the plots, which are what could not be written
         json.loads(found["out.json"])
         changed.remove("out.json")
-    more = [name for name in found if name not in old and not name.startswith("plots")]
+    # The rows of an evaluation that was stopped stay: the same call goes on from them.
+    kept = re.compile(r"plots.*|\.out\.json\.rows-\d+")
+    more = [name for name in found if name not in old and not kept.fullmatch(name)]
     return f"changed {changed}, new {more}" if changed or more else ""
 
 

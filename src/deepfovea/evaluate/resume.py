@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -56,6 +57,8 @@ class KeptRows:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 mine.write_text(json.dumps({"key": key}) + "\n", encoding="utf-8")
             except OSError as error:
+                with contextlib.suppress(OSError):
+                    mine.unlink(missing_ok=True)
                 raise InputError(
                     f"{mine}: cannot be written ({error.strerror}); choose another --json"
                 ) from None
