@@ -3,7 +3,7 @@
 python benchmarks/cuts.py FOLDER…    writes cuts.json beside this file
 
 Five frames of one clip, then the sixth of another; clips reduced to 640x480, gaze at the centre,
-published density. The frame after the cut is compared with that of a network without a past, and
+published density. The frame after the cut is compared with that of a network that starts at it, and
 so are the frames of the clips themselves, which go on.
 """
 

@@ -49,10 +49,10 @@ class KeptRows:
         prints = [_fingerprint(path) for path in (*files, *self.inputs)]
         key = sha256(json.dumps([record, prints]).encode()).hexdigest()
         self.path = mine = self.folder / f"{self.name}{rank}"
-        goes_on = False
+        matches = False
         for path in self._paths():
-            goes_on |= self._read(path, key) and path == mine
-        if not goes_on:
+            matches |= self._read(path, key) and path == mine
+        if not matches:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 mine.write_text(json.dumps({"key": key}) + "\n", encoding="utf-8")
