@@ -5,6 +5,8 @@
 #   make benchmark DATA=folder/of/videos
 # and one those of docs/speed.md, on a machine with nothing else to do (20 minutes):
 #   make speed DATA=folder/of/videos
+# The page without a server, in the folder site-page (python -m http.server --directory site-page):
+#   make page
 # The documentation as a site, in the folder site:
 #   make docs
 # Faults, bad input and load, for docs/reliability.md (an hour), the oldest allowed packages, and
@@ -23,7 +25,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 GPU := $(shell nvidia-smi -L 2>/dev/null)
 
 .NOTPARALLEL:
-.PHONY: demo benchmark speed docs test lint types format soak lowest audit clean
+.PHONY: demo benchmark speed page docs test lint types format soak lowest audit clean
 
 demo: .venv/demo-ready
 	$(BIN)/deepfovea demo
@@ -44,6 +46,9 @@ speed: .venv/ready
 	$(BIN)/python benchmarks/deform_conv.py --rounds 6 --train-rounds 2 \
 	    --json benchmarks/deform_conv.json
 	$(BIN)/python benchmarks/page.py
+
+page: .venv/ready
+	$(BIN)/deepfovea page -o site-page --model stream --model stream-perceptual --overwrite
 
 docs: .venv/ready
 	$(BIN)/python -m mkdocs build --strict
@@ -99,4 +104,4 @@ endif
 	touch $@
 
 clean:
-	rm -rf .venv .venv-lowest demo-output site dist
+	rm -rf .venv .venv-lowest demo-output site site-page dist

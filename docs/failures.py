@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from screenshot import scene
 
 import deepfovea
 from deepfovea.fill import pull_push
@@ -20,6 +19,7 @@ from deepfovea.fovea import downsample
 from deepfovea.images import contact_sheet, mark_gaze, resize_frame
 from deepfovea.metrics.pixel import psnr
 from deepfovea.resample import upsample_bicubic
+from deepfovea.viewer.scene import skyline
 
 HEIGHT, WIDTH, FRAMES = 432, 640, 12
 SPEEDS = (4, 20, 60)  # pixels per frame
@@ -52,7 +52,7 @@ def main():
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "failures.jpg")
     options = parser.parse_args()
     model = deepfovea.load(options.model)
-    wide = scene(HEIGHT, WIDTH + FRAMES * max(SPEEDS))
+    wide = skyline(HEIGHT, WIDTH + FRAMES * max(SPEEDS))
     clips = [pan(wide, speed) for speed in SPEEDS]
     clips.append(torch.cat([clips[0][:-1].flip(-1), clips[0][-1:]]))
     rows = [row(model, clip) for clip in clips]

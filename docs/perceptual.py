@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from failures import FRAMES, GAZE, HEIGHT, SPEEDS, WIDTH, pan
 from PIL import Image
-from screenshot import scene
 
 import deepfovea
 from deepfovea.fovea import downsample
 from deepfovea.images import contact_sheet
 from deepfovea.metrics.pixel import psnr
+from deepfovea.viewer.scene import skyline
 
 LAPLACIAN = torch.tensor([[0.0, -1.0, 0.0], [-1.0, 4.0, -1.0], [0.0, -1.0, 0.0]])
 PARTS = (slice(60, 180), slice(470, 630)), (slice(230, 350), slice(330, 490))  # rows, columns
@@ -34,7 +34,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "perceptual.jpg")
     options = parser.parse_args()
-    frames = pan(scene(HEIGHT, WIDTH + FRAMES * SPEEDS[0]), SPEEDS[0])
+    frames = pan(skyline(HEIGHT, WIDTH + FRAMES * SPEEDS[0]), SPEEDS[0])
     samples, mask = deepfovea.sample(downsample(frames)[None], torch.tensor([[GAZE] * FRAMES]))
     names = ["stream", "stream-perceptual"]
     shown = []

@@ -384,7 +384,7 @@ def test_live_figures(browser, address):
             page.wait_for_timeout(50)
         wait_until(lambda: page.inner_text("#latency") != "–")
         figure = {
-            name: float(re.match(r"[\d.]+", page.inner_text(f"#{name}"))[0])
+            name: float(re.search(r"[\d.]+", page.inner_text(f"#{name}"))[0])
             for name in ("fps", "latency", "latency95", "psnr", "sampled", "server")
         }
         assert 0 < figure["fps"] < 1.2 * RATE
@@ -422,6 +422,43 @@ def test_at_phone_width(browser, address, tmp_path, scheme):
         picture = Image.open(io.BytesIO(page.screenshot()))
         top = np.asarray(picture.convert("L"))[:40, :200]
         assert (np.median(top) < 60) == dark
+
+
+def test_as_many_samples_spread_evenly(page):
+    choose(page, "samples")
+    page.check("input[value=gaze]", force=True)
+    look(page, LEFT)
+    fovea_is_at(page, LEFT, away_from=RIGHT)
+    settled(lambda: pixels(page))
+    page.wait_for_timeout(400)  # the figures follow a little later
+    before = float(page.inner_text("#sampled").split()[0])
+    page.check("input[value=even]", force=True)
+    wait_until(lambda: known(pixels(page), LEFT) < 0.6)
+    wait_until(lambda: abs(float(page.inner_text("#sampled").split()[0]) - before) < 2)
+    page.check("input[value=all]", force=True)
+    wait_until(lambda: page.inner_text("#sampled") == "100.0 %")
+    page.check("input[value=gaze]", force=True)
+    fovea_is_at(page, LEFT, away_from=RIGHT)
+    assert page.input_value("#density") == "degrees"  # what was chosen before
+
+
+def test_the_inset_keeps_away_from_the_gaze(page):
+    choose(page, "original", "inset")
+    page.select_option("#second", "reconstruction")
+    corners = {"left": (0.16, 0.84), "right": (0.84, 0.84)}
+    for gaze, corner in ((LEFT, "right"), (RIGHT, "left")):
+        look(page, gaze)
+        page.wait_for_timeout(300)
+        shown = settled(lambda: pixels(page))
+        choose(page, "reconstruction", "alone")
+        alone = settled(lambda: pixels(page))
+        choose(page, "original", "inset")
+        page.select_option("#second", "reconstruction")
+        changed = {
+            name: np.abs(around(shown, at) - around(alone, at)).mean()
+            for name, at in corners.items()
+        }
+        assert max(changed, key=changed.get) == corner
 
 
 def test_every_control_has_a_name(page):

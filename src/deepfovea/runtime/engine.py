@@ -25,10 +25,11 @@ from .. import __version__
 from ..checkpoint import load
 from ..config import InputError
 from ..generators import Network
+from ..io.user_cache import user_cache
 from ..video import YUV420, colorspace_of, to_yuv420
 from .export import Step, trace
 from .onnx import Run, onnx_session
-from .openvino import cache_folder, compile_openvino
+from .openvino import compile_openvino
 
 SIZES_KEPT = 4
 """Sizes of frames that an engine keeps compiled; the pages of a viewer share one. One counts again
@@ -317,7 +318,7 @@ class Engine:
         weights = sha256()
         for tensor in self.network.state_dict().values():
             weights.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        folder = cache_folder() / f"{__version__}-{weights.hexdigest()[:16]}"
+        folder = user_cache("openvino") / f"{__version__}-{weights.hexdigest()[:16]}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:

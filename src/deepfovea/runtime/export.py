@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -47,6 +48,9 @@ LEAST_PSNR = 60.0
 """Of the frames of a clip against those of torch, each with its own state, in dB."""
 TOLERANCE_HALF, LEAST_PSNR_HALF = 2e-2, 40.0
 """The same with float16 convolutions."""
+
+LEAST_STORED_AS_FLOAT16 = 64
+"""Values of a tensor: for fewer the Cast is longer than what it spares."""
 
 Size = tuple[int, int]
 Sized = tuple[int, int, int]
@@ -296,6 +300,40 @@ def _libraries() -> Any:
 def _expm1(graph: Any, x: Any) -> Any:
     one = graph.op("Constant", value_t=torch.tensor(1.0))
     return graph.op("Sub", graph.op("Exp", x), one)
+
+
+def round_to_float16(network: nn.Module) -> None:
+    """Round every weight to what float16 can hold, in place; it stays float32."""
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.copy_(weight.half())
+
+
+def store_as_float16(content: bytes) -> bytes:
+    """The same ONNX model in fewer bytes: what float16 holds exactly is stored so.
+
+    A Cast gives each such tensor back as float32, so the model computes what it did before. See
+    :func:`round_to_float16`.
+    """
+    onnx = _libraries()
+    model = onnx.load_from_string(content)
+    casts = []
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        with np.errstate(over="ignore"):
+            halves = values.astype(np.float16)
+        if values.dtype != np.float32 or values.size < LEAST_STORED_AS_FLOAT16:
+            continue
+        if np.array_equal(halves.astype(np.float32), values):
+            name = f"{tensor.name}_float16"
+            casts.append(onnx.helper.make_node("Cast", [name], [tensor.name], to=1))  # FLOAT
+            tensor.CopyFrom(onnx.numpy_helper.from_array(halves, name))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    stored: bytes = model.SerializeToString()
+    return stored
 
 
 class _Half(nn.Module):

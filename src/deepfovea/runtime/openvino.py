@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -81,17 +79,6 @@ def openvino_core() -> Any:
     import openvino
 
     return openvino.Core()
-
-
-def cache_folder() -> Path:
-    """Where compiled models are kept: a folder of the user's cache."""
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "deepfovea" / "openvino"
 
 
 def sample_grids(model: Any) -> None:

@@ -6,5 +6,8 @@ batcher.py   gathers frames for networks that take several at a time
 live.py      the live eye tracker that all pages follow
 session.py   one viewer: request -> frame -> samples -> reconstruction -> message, in a thread
 server.py    the page, the WebSocket and the upload
-static/      the page: HTML, CSS and JavaScript modules as they stand
+page.py      the page without a server: a folder whose network runs in the visitor's browser
+scene.py     the drawn video that it shows
+static/      the page: HTML, CSS and JavaScript modules as they stand;
+             page/ is what takes the place of the server
 """

@@ -258,6 +258,7 @@ class Session:
         header = {
             "number": self._sent_count + 1,
             "scale": scale,
+            "size": [width, height],
             "frame": pending.number,
             "seconds": pending.pts_seconds,
             "gaze": pending.gaze,

@@ -59,7 +59,12 @@ export class Figures {
       text("sampled", `${(100 * header.sampled).toFixed(1)} %`);
       text("model-name", header.model);
       text("engine", header.engine);
-      text("server", `${header.network_ms.toFixed(0)} ms, ${header.server_ms.toFixed(0)} ms`);
+      const times = [
+        ["sampling", header.sampling_ms], ["network", header.network_ms],
+        ["pictures", header.pictures_ms], ["whole server", header.server_ms],
+      ].filter(([, ms]) => ms !== undefined);
+      text("server", times.map(([name, ms]) => `${name} ${ms.toFixed(0)}`).join(", "));
+      text("working-size", header.size.join(" × "));
     }
     this.drawPlot(now, latency);
   }

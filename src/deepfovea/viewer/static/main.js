@@ -1,11 +1,11 @@
 // Connects the page's parts: controls change the request, and received frames are shown.
 
-import { Connection } from "./connection.js";
+import { Backend } from "./backend.js";
 import { Figures } from "./figures.js";
 import { Live } from "./live.js";
 import { Stage } from "./stage.js";
 import { Recorder, download } from "./track.js";
-import { acceptDrops, upload } from "./upload.js";
+import { acceptDrops } from "./upload.js";
 
 const MAX_TRACK_BYTES = 2 ** 20;
 const GAZE_INTERVAL_MS = 4; // no pointer needs more, and the server allows 500 messages a second
@@ -32,7 +32,7 @@ function sendGaze() {
     setTimeout(sendGaze, wait);
     return;
   }
-  connection.send(pendingGaze);
+  backend.send(pendingGaze);
   pendingGaze = null;
   gazeSentAt = performance.now();
 }
@@ -43,18 +43,18 @@ const stage = new Stage(byId("stage"), {
     sendGaze();
   },
   onPaint(header, now) {
-    connection.send({ acknowledged: header.number });
+    backend.send({ acknowledged: header.number });
     figures.add(header, now);
     live.add(header, now);
     recorder.add(header);
   },
-  onViews: (views) => connection.send({ views }),
+  onViews: (views) => backend.send({ views }),
 });
 
 function setPlaying(value) {
   playing = value;
   showPlaying();
-  connection.send({ playing });
+  backend.send({ playing });
 }
 
 function showPlaying() {
@@ -66,7 +66,7 @@ function showPlaying() {
 function step() {
   playing = false;
   showPlaying();
-  connection.send({ step: true });
+  backend.send({ step: true });
 }
 
 function densityChanges() {
@@ -77,7 +77,16 @@ function densityChanges() {
   const numbers = { budget: ["percent"], uniform: ["percent"], degrees: ["inner", "outer", "ppd"] };
   byId("outer").setCustomValidity(
     Number(byId("outer").value) > Number(byId("inner").value) ? "" : "more than the fovea's");
-  if ((numbers[kind] ?? []).some((id) => !byId(id).checkValidity())) return null;
+  const wrong = (numbers[kind] ?? []).map(byId).find((input) => !input.checkValidity());
+  byId("density-note").hidden = !wrong;
+  if (wrong) {
+    const name = wrong.closest("label").firstChild.textContent.trim();
+    byId("density-note").textContent =
+      `${name}: ${wrong.validationMessage || "not a number"} Until then the one before is used.`;
+    return null;
+  }
+  const even = byId("percent").value === "100" ? "all" : "even";
+  for (const input of spreads) input.checked = input.value === (kind === "uniform" ? even : "gaze");
   const text = {
     published: "published",
     budget: `budget:${byId("percent").value}`,
@@ -88,6 +97,25 @@ function densityChanges() {
   if (kind === "degrees") changes.pixels_per_degree = Number(byId("ppd").value);
   return changes;
 }
+
+const spreads = [...document.querySelectorAll("input[name=spread]")];
+let gazeDensity = "published"; // the last that follows the gaze
+let gazeShare = 20; // percent that it sampled
+
+// As many samples as where one looks, but spread evenly; or all of them.
+function spread(name) {
+  const before = byId("density").value;
+  if (before !== "uniform") {
+    gazeDensity = before;
+    if (figures.header) gazeShare = 100 * figures.header.sampled;
+  }
+  byId("density").value = name === "gaze" ? gazeDensity : "uniform";
+  if (name !== "gaze") byId("percent").value = name === "all" ? "100" : gazeShare.toFixed(1);
+  const changes = densityChanges();
+  if (changes) backend.send(changes);
+}
+
+for (const input of spreads) input.onchange = () => spread(input.value);
 
 // Everything that is chosen on the page, for a new connection.
 function allSettings() {
@@ -105,7 +133,7 @@ function allSettings() {
 
 // ---- received: texts and frames ----
 
-const connection = new Connection({
+const backend = new Backend({
   open() {
     showStatus("");
   },
@@ -128,7 +156,7 @@ const connection = new Connection({
 });
 
 const live = new Live({
-  stage, showStatus, send: (changes) => connection.send(changes),
+  stage, showStatus, send: (changes) => backend.send(changes),
   degrees: () => Number(byId("ppd").value),
 });
 
@@ -138,6 +166,7 @@ function start(greeting) {
     byId("jitter").value = greeting.sampling.jitter;
   }
   hello = greeting;
+  offer(hello);
   live.start(hello);
   const place = video ? currentPlace() : savedPlace();
   const options = (names) => names.map(([value, text]) => new Option(text, value));
@@ -149,10 +178,30 @@ function start(greeting) {
   if (!known) track = null;
   if (hello.models.includes(place?.model)) here.model = byId("model").value = place.model;
   showTrackControls(track !== null);
-  connection.send({ ...allSettings(), ...here });
-  showNotice("Loading …");
+  backend.send({ ...allSettings(), ...here });
+  const megabytes = (hello.download_bytes ?? 0) / 1e6;
+  showNotice(megabytes ? `Loading: ${megabytes.toFixed(1)} MB at the first visit …` : "Loading …");
   // The server has removed what was uploaded when the connection ended.
   if (video && video.id === uploaded?.id) uploadFile(uploaded.file, place.seconds);
+}
+
+// Show the controls that the backend has something behind.
+function offer({ densities, jitters, sizes, size, camera, local }) {
+  const keep = (id, values) => {
+    if (!values) return;
+    for (const option of [...byId(id).options]) if (!values.includes(option.value)) option.remove();
+    byId(id).closest("label").hidden = values.length < 2;
+  };
+  keep("density", densities);
+  keep("jitter", jitters);
+  byId("camera").hidden = !camera;
+  byId("privacy").hidden = !local;
+  byId("working-label").hidden = !sizes;
+  if (sizes && !byId("working").options.length) {
+    const text = (value) => (value === "auto" ? "automatic" : `${value} pixels`);
+    byId("working").replaceChildren(...sizes.map((value) => new Option(text(value), value)));
+    byId("working").value = size;
+  }
 }
 
 // Where the page is, to return there after a reload or a lost connection.
@@ -230,25 +279,31 @@ function showPosition(seconds) {
 
 byId("play").onclick = () => setPlaying(!playing);
 byId("step").onclick = step;
-byId("reset").onclick = () => connection.send({ reset: true });
-byId("speed").onchange = () => connection.send({ speed: Number(byId("speed").value) });
-byId("model").onchange = () => connection.send({ model: byId("model").value });
+byId("reset").onclick = () => backend.send({ reset: true });
+byId("speed").onchange = () => backend.send({ speed: Number(byId("speed").value) });
+byId("model").onchange = () => backend.send({ model: byId("model").value });
 byId("video").onchange = () => {
   track = null;
   showTrackControls(false);
-  connection.send({ video: byId("video").value, track });
+  backend.send({ video: byId("video").value, track });
 };
-byId("blue-noise").onchange = () => connection.send({ blue_noise: byId("blue-noise").checked });
-byId("jitter").onchange = () => connection.send({ jitter: byId("jitter").value });
+byId("blue-noise").onchange = () => backend.send({ blue_noise: byId("blue-noise").checked });
+byId("working").onchange = () => backend.send({ size: byId("working").value });
+byId("camera").onclick = () => {
+  track = null;
+  showTrackControls(false);
+  backend.send({ video: "camera", track });
+};
+byId("jitter").onchange = () => backend.send({ jitter: byId("jitter").value });
 for (const id of ["density", "percent", "inner", "outer", "ppd"]) {
   byId(id).addEventListener("input", () => {
     const changes = densityChanges();
-    if (changes) connection.send(changes);
+    if (changes) backend.send(changes);
   });
 }
 byId("position").oninput = () => {
   scrubbing = true;
-  connection.send({ seek: Number(byId("position").value) });
+  backend.send({ seek: Number(byId("position").value) });
 };
 byId("position").onchange = () => { scrubbing = false; };
 byId("ring").onchange = () => {
@@ -256,13 +311,19 @@ byId("ring").onchange = () => {
   stage.paintSoon();
 };
 
+byId("save").onclick = () => {
+  byId("picture").toBlob((blob) => download(blob, "deepfovea.png", "image/png"));
+};
+
 const arrangements = [...document.querySelectorAll("input[name=arrangement]")];
 
 function arrange(name = arrangements.find((input) => input.checked).value) {
   for (const input of arrangements) input.checked = input.value === name;
   byId("first-label").hidden = name === "beside";
-  byId("first-label").firstElementChild.textContent = name === "wipe" ? "Left" : "Picture";
-  byId("second-label").hidden = name !== "wipe";
+  const [first, second] = { wipe: ["Left", "Right"], inset: ["Inset", "Picture"] }[name] ?? ["Picture"];
+  byId("first-label").firstElementChild.textContent = first;
+  byId("second-label").firstElementChild.textContent = second ?? "";
+  byId("second-label").hidden = !second;
   stage.arrange({ arrangement: name, first: byId("first").value, second: byId("second").value });
 }
 
@@ -311,6 +372,7 @@ addEventListener("keydown", (event) => {
     1: () => arrange("wipe"),
     2: () => arrange("beside"),
     3: () => arrange("alone"),
+    4: () => arrange("inset"),
     Escape: () => arrangementBefore && !document.fullscreenElement && leaveFull(),
   };
   if (!actions[event.key]) return;
@@ -345,13 +407,13 @@ byId("track").onchange = async () => {
   track = await file.text();
   showStatus("");
   showTrackControls(true);
-  connection.send({ track, seek: 0 });
+  backend.send({ track, seek: 0 });
 };
 
 byId("untrack").onclick = () => {
   track = null;
   showTrackControls(false);
-  connection.send({ track });
+  backend.send({ track });
 };
 
 function showTrackControls(isTracked) {
@@ -369,13 +431,13 @@ async function uploadFile(file, seconds = 0) {
   }
   const progress = byId("progress");
   progress.hidden = false;
-  showStatus(`Sending ${file.name}`);
+  showStatus(`${hello.local ? "Opening" : "Sending"} ${file.name}`);
   try {
     uploaded = { name: file.name, file };
     track = null;
-    uploaded.id = await upload(file, hello.token, (share) => { progress.value = share; });
+    uploaded.id = await backend.addVideo(file, (share) => { progress.value = share; });
     if (video?.id === uploaded.id) openVideo(video);
-    if (seconds) connection.send({ seek: seconds });
+    if (seconds) backend.send({ seek: seconds });
     showStatus("");
   } catch (error) {
     showStatus(error.message, true);

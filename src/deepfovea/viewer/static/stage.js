@@ -1,5 +1,6 @@
 // Draws the pictures of one frame on a canvas, with wipe and ring, and reads the pointer.
 
+const INSET = 0.3; // of the picture's width
 const VIEWS = ["samples", "reconstruction", "original"];
 const KEY_STEP = 0.02; // of the frame's width
 const KEY_STEP_LARGE = 0.1;
@@ -15,7 +16,7 @@ export class Stage {
     this.tags = root.querySelector("#tags");
     this.handle = root.querySelector("#handle");
     Object.assign(this, { onGaze, onPaint, onViews });
-    this.arrangement = "wipe";
+    this.arrangement = "inset";
     this.first = "samples";
     this.second = "reconstruction";
     this.ring = true;
@@ -38,7 +39,7 @@ export class Stage {
   views() {
     if (this.arrangement === "beside") return VIEWS;
     if (this.arrangement === "alone") return [this.first];
-    return [...new Set([this.first, this.second])];
+    return [...new Set([this.first, this.second])]; // wipe and inset
   }
 
   show(header, pictures) {
@@ -126,6 +127,8 @@ export class Stage {
     };
     if (this.arrangement === "beside") {
       this.tags.replaceChildren(...panes.map((p) => tag(p.view, p.x + 10, p.y, "0")));
+    } else if (this.arrangement === "inset") {
+      this.tags.replaceChildren(tag(this.second, panes[0].x + 10, panes[0].y, "0"));
     } else if (this.arrangement === "alone") {
       this.tags.replaceChildren(tag(this.first, panes[0].x + 10, panes[0].y, "0"));
     } else {
@@ -144,14 +147,35 @@ export class Stage {
     if (!this.frame) return;
     context.setTransform(density, 0, 0, density, 0, 0);
     for (const pane of this.panes()) {
-      if (this.arrangement === "wipe") {
+      if (this.arrangement === "inset") {
+        this.drawPicture(this.second, pane, 0, 1);
+      } else if (this.arrangement === "wipe") {
         this.drawPicture(this.second, pane, this.wipe, 1);
         this.drawPicture(this.first, pane, 0, this.wipe);
       } else {
         this.drawPicture(pane.view ?? this.first, pane, 0, 1);
       }
       if (this.ring) this.drawRing(pane);
+      if (this.arrangement === "inset") this.drawInset(this.insetPane(pane));
     }
+  }
+
+  // The inset lies in the lower corner that is farther from the gaze.
+  insetPane({ x, y, w, h }) {
+    const [width, height] = [INSET * w, INSET * h];
+    const left = this.frame && this.frame.header.gaze[0] > 0.5;
+    return { x: left ? x + 10 : x + w - width - 10, y: y + h - height - 10, w: width, h: height };
+  }
+
+  drawInset(pane) {
+    const { x, y, w, h } = pane;
+    this.context.fillStyle = "#000";
+    this.context.fillRect(x, y, w, h);
+    this.drawPicture(this.first, pane, 0, 1);
+    this.context.setLineDash([]);
+    this.context.lineWidth = 1;
+    this.context.strokeStyle = "rgb(255 255 255 / .7)";
+    this.context.strokeRect(x, y, w, h);
   }
 
   // The part of a picture from one fraction of its width to another.
@@ -164,7 +188,7 @@ export class Stage {
     this.context.clip();
     // A sampled pixel is a square; the low resolution is padded to whole pixels of four.
     this.context.imageSmoothingEnabled = view !== "samples";
-    const [width, height] = this.size;
+    const [width, height] = this.frame.header.size;
     const grow = view === "samples" ? this.frame.header.scale : 1;
     this.context.drawImage(
       picture, x, y, (w * picture.width * grow) / width, (h * picture.height * grow) / height);

@@ -1,9 +1,13 @@
+// The server behind the page. (page/backend.js is its counterpart for a page without a server.)
+//
 // The WebSocket: JSON texts out and in, frames in. One frame is one message:
 // header length (uint32, little endian), JSON, then the pictures one after the other.
 
+import { upload } from "./upload.js";
+
 const RETRY_MS = 2000;
 
-export class Connection {
+export class Backend {
   // handlers: open(), text(object), frame(header, {view: ImageBitmap}), closed(reason)
   constructor(handlers) {
     this.handlers = handlers;
@@ -21,6 +25,7 @@ export class Connection {
       if (typeof event.data === "string") {
         const message = JSON.parse(event.data);
         this.refused ||= Boolean(message.full);
+        this.token = message.hello?.token ?? this.token;
         this.handlers.text(message);
       } else {
         // Decoded one after the other, so that frames arrive in order.
@@ -52,6 +57,11 @@ export class Connection {
       pictures[view] = await createImageBitmap(blob);
     }));
     this.handlers.frame(header, pictures);
+  }
+
+  // Give a video to the server, which then shows it; its identifier.
+  addVideo(file, onProgress) {
+    return upload(file, this.token, onProgress);
   }
 
   send(changes) {

@@ -1,0 +1,58 @@
+"""The subcommand page."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .options import MODEL_HELP, Subcommands, protect_inputs
+
+
+def add(subcommands: Subcommands) -> None:
+    """Add this subcommand to the command line."""
+    parser = subcommands.add_parser(
+        "page",
+        help="a folder of static files: the viewer without a server",
+        description="Write a page that runs a model in the visitor's browser. Any web host serves "
+        "the folder, also below a prefix; videos and gaze stay on the visitor's machine. ONNX "
+        "Runtime is fetched from npm's registry once, checked and kept in the user's cache.",
+        examples=(
+            "deepfovea page -o page",
+            "python -m http.server --directory page",
+        ),
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FOLDER", help="must not exist"
+    )
+    parser.add_argument(
+        "--model",
+        action="append",
+        metavar="NAME|PATH",
+        help=f"a stream network: {MODEL_HELP}; may be given several times (default: stream)",
+    )
+    parser.add_argument(
+        "--size",
+        default="auto",
+        metavar="PIXELS",
+        help="longer side of the frame that the network makes: auto (as large as 10 frames per "
+        "second allow) | 384 | 512 | 768 | 1024; the page can change it",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier page")
+    parser.set_defaults(handler=_page)
+
+
+def _page(options: argparse.Namespace) -> None:
+    from ..viewer.page import build_page
+
+    models = options.model or ["stream"]
+    for model in models:
+        options.model = model
+        protect_inputs(options, options.output)
+    page = build_page(
+        options.output, models, size=options.size, overwrite=options.overwrite, log=print
+    )
+    print(
+        f"{page.folder}: {page.total / 1e6:.1f} MB, of which a first visit fetches "
+        f"{page.first_visit / 1e6:.1f} MB by gzip; "
+        f"python -m http.server --directory {page.folder} serves it"
+    )

@@ -1,0 +1,247 @@
+"""The page without a server: a folder of static files that runs the network in the browser.
+
+The front end is that of :mod:`.server`; ``static/page`` holds the other back end. ONNX Runtime
+comes from its npm package, checked by its hash and kept in the user's cache.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import tarfile
+import urllib.request
+from collections.abc import Callable, Sequence
+from importlib import resources
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..checkpoint import load
+from ..config import InputError
+from ..io import atomic
+from ..io.outputs import ensure_folder
+from ..io.user_cache import user_cache
+from ..runtime.export import export_onnx, round_to_float16, store_as_float16
+from ..video import VideoWriter
+from .scene import harbour
+
+STATIC = Path(__file__).parent / "static"
+FRONT_END = (".html", ".css", ".js", ".svg")
+
+RUNTIME_URL = "https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-1.30.0.tgz"
+RUNTIME_SHA512 = (
+    "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
+)
+"""The ``integrity`` of the npm registry, base64."""
+RUNTIME_FILES = (
+    "ort.wasm.min.mjs",
+    "ort-wasm-simd-threaded.mjs",
+    "ort-wasm-simd-threaded.wasm",
+)
+LICENCES = ("LICENSE", "ThirdPartyNotices.txt")
+"""In the Python package of ONNX Runtime; the npm package names its licence (MIT) alone."""
+FETCH_SECONDS = 60.0
+
+AUTOMATIC = "auto"
+SIZES = (AUTOMATIC, "384", "512", "768", "1024")
+"""Longer side of the frame that the network makes; the page offers the same (LONG_SIDES)."""
+
+DEMO = "harbour.mp4"
+DEMO_SIZE, DEMO_FRAMES, DEMO_RATE, DEMO_CRF = (768, 1024), 200, 25, 24
+MARKER = "page.json"
+"""Of a folder that this module has written."""
+
+
+class Page(NamedTuple):
+    """What was written: its folder, and the bytes of all files and of a first visit by gzip."""
+
+    folder: Path
+    total: int
+    first_visit: int
+
+
+def build_page(
+    folder: Path,
+    models: Sequence[str],
+    *,
+    size: str = AUTOMATIC,
+    overwrite: bool = False,
+    log: Callable[[str], None] = lambda _: None,
+) -> Page:
+    """Write the page into a folder, complete or not at all.
+
+    Args:
+        folder: new, or with ``overwrite`` a page written earlier.
+        models: names or paths of generators that take one frame at a time; the first is shown.
+        size: one of :data:`SIZES`, with which the page begins.
+        overwrite: replace an earlier page.
+        log: told each step.
+
+    Raises:
+        InputError: a model or folder that cannot be used; the runtime cannot be fetched.
+    """
+    _check_target(folder, overwrite)
+    if size not in SIZES:
+        raise InputError(f"--size: received {size!r:.100}, expected one of {', '.join(SIZES)}")
+    names = [Path(model).stem for model in models]
+    if len(set(names)) < len(names):
+        raise InputError(f"--model: received {', '.join(names)}; expected different names")
+    networks = [load(model) for model in models]
+    for model, network in zip(models, networks, strict=True):
+        if network.frames_per_step != 1 or network.scale != 4 or network.multiple != 8:
+            raise InputError(
+                f"--model: received {model}, which the page cannot run; expected a stream network"
+            )
+    licences = _licences()
+    runtime = fetch_runtime(log)
+    with ensure_folder(folder.parent):
+        temporary, lock = atomic.create_temporary(folder, folder=True)
+        try:
+            _copy_front_end(temporary)
+            (temporary / "runtime").mkdir()
+            for name, content in {**runtime, **licences}.items():
+                (temporary / "runtime" / name).write_bytes(content)
+            (temporary / "models").mkdir()
+            for name, network in zip(names, networks, strict=True):
+                log(f"exporting {name}")
+                file = temporary / "models" / f"{name}.onnx"
+                round_to_float16(network)
+                export_onnx(network, file, name=name)
+                file.write_bytes(store_as_float16(file.read_bytes()))
+            log("drawing the demo video")
+            (temporary / "videos").mkdir()
+            with VideoWriter(
+                temporary / "videos" / DEMO, frame_rate=DEMO_RATE, crf=DEMO_CRF
+            ) as writer:
+                for number, image in enumerate(harbour(*DEMO_SIZE, DEMO_FRAMES)):
+                    writer.write(image, number / DEMO_RATE)
+            page: dict[str, Any] = {
+                "models": [{"name": name, "file": f"models/{name}.onnx"} for name in names],
+                "videos": [
+                    {"name": "harbour (drawn)", "file": f"videos/{DEMO}", "rate": DEMO_RATE}
+                ],
+                "size": size,
+            }
+            first_visit = _first_visit(temporary, page)
+            page["download_bytes"] = sum(
+                len(gzip.compress((temporary / name).read_bytes(), 6)) for name in first_visit
+            )
+            (temporary / MARKER).write_text(json.dumps(page), encoding="utf-8")
+            _tell_service_worker(temporary, [*first_visit, MARKER])
+            atomic.publish(temporary, folder, overwrite=overwrite and folder.exists())
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            os.close(lock)
+    total = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return Page(folder, total, page["download_bytes"])
+
+
+def _check_target(folder: Path, overwrite: bool) -> None:
+    if not folder.exists():
+        return
+    if not overwrite:
+        raise InputError(f"{folder}: exists; choose another folder, or --overwrite to replace it")
+    if not (folder / MARKER).is_file():
+        raise InputError(f"{folder}: holds no page, so it is not replaced; choose another folder")
+
+
+def _licences() -> dict[str, bytes]:
+    """ONNX Runtime's licence and that of what it contains."""
+    spec = find_spec("onnxruntime")
+    if spec is None or not spec.origin:
+        raise InputError(
+            "page needs onnxruntime, which is missing: pip install 'deepfovea[export]'"
+        )
+    package = Path(spec.origin).parent
+    return {name: (package / name).read_bytes() for name in LICENCES if (package / name).is_file()}
+
+
+def fetch_runtime(log: Callable[[str], None] = lambda _: None) -> dict[str, bytes]:
+    """The files of ONNX Runtime by name: from the user's cache, else from npm's registry.
+
+    Raises:
+        InputError: it cannot be fetched, or is not the file that was expected.
+    """
+    kept = user_cache("runtime") / RUNTIME_URL.rpartition("/")[2]
+    try:
+        content = kept.read_bytes()
+    except OSError:
+        content = b""
+    if not _is_runtime(content):
+        log(f"fetching {RUNTIME_URL}")
+        try:
+            with urllib.request.urlopen(RUNTIME_URL, timeout=FETCH_SECONDS) as answer:
+                content = answer.read()
+        except OSError as error:
+            reason = getattr(error, "reason", None) or error
+            raise InputError(
+                f"{RUNTIME_URL}: cannot be fetched ({reason}); with a connection it is fetched "
+                f"once, or put it into {kept.parent}"
+            ) from None
+        if not _is_runtime(content):
+            raise InputError(
+                f"{RUNTIME_URL}: received another file than the one expected; not used"
+            )
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with atomic.atomic_write(kept) as file:
+                file.write(content)
+        except OSError:
+            pass  # it is fetched again next time
+    files = {}
+    with tarfile.open(fileobj=BytesIO(content)) as archive:
+        for name in RUNTIME_FILES:
+            member = archive.extractfile(f"package/dist/{name}")
+            assert member is not None  # the hash says so
+            files[name] = member.read()
+    return files
+
+
+def _is_runtime(content: bytes) -> bool:
+    return base64.b64encode(hashlib.sha512(content).digest()).decode() == RUNTIME_SHA512
+
+
+def _copy_front_end(folder: Path) -> None:
+    """The shared front end, and over it the back end of this page."""
+    for source in (STATIC, STATIC / "page"):
+        for file in sorted(source.iterdir()):
+            if file.suffix in FRONT_END:
+                shutil.copyfile(file, folder / file.name)
+    ranks = resources.files("deepfovea").joinpath("blue_noise.npy").read_bytes()
+    (folder / "blue_noise.npy").write_bytes(ranks)
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())
+
+
+def _first_visit(folder: Path, page: dict[str, Any]) -> list[str]:
+    """All files but the licences and the models and videos after the first."""
+    later = {item["file"] for kind in ("models", "videos") for item in page[kind][1:]}
+    later |= {f"runtime/{name}" for name in LICENCES}
+    return [name for name in _files(folder) if name not in later]
+
+
+def _tell_service_worker(folder: Path, first_visit: Sequence[str]) -> None:
+    """Write into the service worker what it keeps at once, and a hash of all files."""
+    version = hashlib.sha256()
+    for name in _files(folder):
+        version.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    worker = "service-worker.js"
+    large = ("models/", "videos/", "runtime/")
+    shell = ["./", *(n for n in first_visit if n != worker and not n.startswith(large))]
+    text = (folder / worker).read_text(encoding="utf-8")
+    for empty, full in (
+        ('VERSION = "development"', f'VERSION = "{version.hexdigest()[:16]}"'),
+        ("SHELL = []", f"SHELL = {json.dumps(shell)}"),
+    ):
+        assert text.count(empty) == 1, empty
+        text = text.replace(empty, full)
+    (folder / worker).write_text(text, encoding="utf-8")

@@ -1,0 +1,287 @@
+// The network in this page instead of a server: the same messages, answered by a worker.
+//
+// As in session.py there is one newest request, and a frame is begun only when the one before it is
+// done: what is late is left out, nothing is queued.
+
+import { gazeAt, parseTrack } from "./gaze_track.js";
+import { parseDensity } from "./sampling.js";
+import { Source } from "./source.js";
+
+const MAX_IN_FLIGHT = 2; // sent and not yet painted
+const MAX_THREADS = 4;
+const CAMERA = { id: "camera", name: "camera" };
+const LEAST_RATE = 10; // frames per second, below which the automatic size becomes smaller
+const MEASURED_FRAMES = 4; // after a change of size, before the next
+const LONG_SIDES = [1024, 768, 512, 384]; // of the working frame, pixels
+
+export class Backend {
+  // handlers: open(), text(object), frame(header, {view: ImageBitmap}), closed(reason)
+  constructor(handlers) {
+    this.handlers = handlers;
+    this.request = {
+      model: null, video: null, gaze: [0.5, 0.5], timestamp: 0, playing: true, speed: 1,
+      density: "published", blue_noise: true, views: ["reconstruction"], track: null, size: "auto",
+    };
+    this.actions = { reset: false, seek: null, steps: 0 };
+    this.files = new Map(); // of the visitor
+    this.track = this.trackText = null;
+    this.sent = this.acknowledged = 0;
+    this.changed = true; // something else than the gaze, since the last frame
+    this.wake = () => {};
+    this.run().catch((error) => this.fail(error));
+  }
+
+  fail(error) {
+    this.handlers.text({ error: error.message });
+    this.handlers.closed(error.message);
+  }
+
+  send(changes) {
+    const { step, reset, seek, acknowledged, ...values } = changes;
+    if (acknowledged !== undefined) this.acknowledged = acknowledged;
+    if (step) {
+      this.actions.steps += 1;
+      values.playing = false;
+    }
+    if (reset) this.actions.reset = true;
+    if (seek !== undefined) this.actions.seek = seek;
+    if (values.density !== undefined && !parseDensity(values.density)) delete values.density;
+    const gazeOnly = Object.keys(values).every((key) => ["gaze", "timestamp"].includes(key));
+    if (step || reset || seek !== undefined || !gazeOnly) this.changed = true;
+    if (values.gaze) this.moved = true;
+    Object.assign(this.request, values);
+    this.wake();
+  }
+
+  // A video of the visitor's, which stays here; its identifier.
+  async addVideo(file) {
+    this.files.clear();
+    const id = `file-${file.name}`;
+    this.files.set(id, file);
+    this.videoId = null; // also where the same name was chosen again
+    this.send({ video: id, track: null, seek: 0 });
+    return id;
+  }
+
+  async run() {
+    this.page = await (await fetch("page.json")).json();
+    const { models, videos, size } = this.page;
+    if (await isolate()) return; // the page loads again, with the headers that threads need
+    this.threads = self.crossOriginIsolated
+      ? Math.min(MAX_THREADS, navigator.hardwareConcurrency || 1) : 1;
+    Object.assign(this.request, { model: models[0].name, video: videos[0]?.file ?? CAMERA.id, size });
+    this.handlers.open();
+    this.handlers.text({ hello: {
+      models: models.map(({ name }) => name),
+      videos: videos.map(({ file, name }) => ({ id: file, name })),
+      max_upload_bytes: Infinity,
+      sampling: { blue_noise: true, jitter: "none" },
+      live: null,
+      local: true,
+      densities: ["published", "uniform"],
+      jitters: ["none"],
+      camera: Boolean(navigator.mediaDevices?.getUserMedia),
+      sizes: ["auto", ...LONG_SIDES],
+      size,
+      download_bytes: this.page.download_bytes,
+    } });
+    for (;;) {
+      await this.due();
+      await this.render();
+    }
+  }
+
+  // Wait for the moment of the next frame.
+  async due() {
+    while (!this.isDue()) await new Promise((resolve) => { this.wake = resolve; });
+  }
+
+  isDue() {
+    if (this.sent - this.acknowledged >= MAX_IN_FLIGHT) return false;
+    if (this.changed || !this.source) return true;
+    const { playing, speed } = this.request;
+    if (!playing && !this.source.live) return Boolean(this.moved);
+    return speed === 0 || this.source.fresh || this.source.ended;
+  }
+
+  async render() {
+    const request = { ...this.request };
+    const { actions } = this;
+    this.actions = { reset: false, seek: null, steps: 0 };
+    this.changed = this.moved = false;
+    const opened = await this.openVideo(request);
+    if (!this.source) {
+      await new Promise((resolve) => { this.wake = resolve; });
+      return;
+    }
+    const { source } = this;
+    if (actions.seek !== null && !(opened && actions.seek === 0)) {
+      await source.seek(actions.seek);
+      actions.reset = true;
+    }
+    if (request.playing && request.speed > 0) {
+      await source.play(request.speed);
+    } else {
+      source.pause();
+      const steps = request.playing && !opened ? 1 : actions.steps;
+      for (let i = 0; i < steps; i++) if (!(await source.step())) await source.seek(0);
+    }
+    const loaded = await this.openModel(request.model);
+    const [width, height] = this.workingSize(request.size);
+    const { seconds, frame } = source;
+    const image = await source.take();
+    const track = this.openTrack(request.track);
+    const gaze = track ? gazeAt(track, seconds) : this.request.gaze; // moved meanwhile
+    const timestamp = track ? null : this.request.timestamp;
+    const density = parseDensity(request.density);
+    const message = {
+      image, width, height, gaze, density, views: request.views, blueNoise: request.blue_noise,
+      reset: opened || loaded || actions.reset || this.resized,
+    };
+    const first = message.reset;
+    this.resized = false;
+    const answer = await this.ask(message, [image]);
+    if (answer.failed) throw new Error(answer.failed);
+    this.sent += 1;
+    const even = density.center === density.periphery;
+    const low = width / answer.header.scale;
+    this.handlers.frame({
+      ...answer.header,
+      number: this.sent,
+      frame, seconds, gaze, timestamp,
+      inner: even ? 0 : density.inner / low,
+      outer: even ? 0 : density.outer / low,
+      model: request.model,
+      engine: `WASM, ${this.threads === 1 ? "1 thread" : `${this.threads} threads`}`,
+      live: null, jitter: null,
+    }, answer.pictures);
+    if (!first) this.fitSize(answer.header, request.size);
+  }
+
+  // Whether another video was opened. One that cannot be shown leaves the one before.
+  async openVideo({ video }) {
+    if (video === this.videoId) return false;
+    try {
+      const described = this.page.videos.find(({ file }) => file === video);
+      const blob = video === CAMERA.id ? null : this.files.get(video) ?? await load(video);
+      const onChange = () => this.wake();
+      const source = await Source.open({ blob, rate: described?.rate, onChange });
+      this.source?.close();
+      Object.assign(this, { source, videoId: video, resized: true, measured: [] });
+      this.track = this.trackText = null; // its pixels are those of a video
+      this.handlers.text({ video: {
+        id: video,
+        name: described?.name ?? this.files.get(video)?.name ?? CAMERA.name,
+        width: source.width,
+        height: source.height,
+        frame_rate: source.rate,
+        frames: null,
+        seconds: source.duration,
+      } });
+      return true;
+    } catch (error) {
+      this.handlers.text({ error: `${this.files.get(video)?.name ?? video}: ${error.message}` });
+      this.request.video = this.videoId ?? null;
+      if (this.videoId) {
+        this.handlers.text({
+          current: { model: this.request.model, video: this.videoId, tracked: false } });
+      } else {
+        this.videoId = this.request.video; // nothing to go back to: wait for another choice
+      }
+      return false;
+    }
+  }
+
+  // The gaze track that is followed; null: the pointer.
+  openTrack(text) {
+    if (text === this.trackText) return this.track;
+    this.track = null;
+    this.trackText = text;
+    try {
+      if (text !== null) this.track = parseTrack(text, this.source);
+    } catch (error) {
+      this.request.track = this.trackText = null;
+      this.handlers.text({ error: error.message });
+      this.handlers.text({
+        current: { model: this.request.model, video: this.videoId, tracked: false } });
+    }
+    return this.track;
+  }
+
+  async openModel(name) {
+    if (name === this.model) return false;
+    if (!this.worker) {
+      this.worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+    }
+    const { file } = this.page.models.find((model) => model.name === name);
+    const answer = await this.ask({ model: file, threads: this.threads });
+    if (answer.failed) throw new Error(`${name}: ${answer.failed}`);
+    this.model = name;
+    return true;
+  }
+
+  ask(message, transferred = []) {
+    return new Promise((resolve) => {
+      this.worker.onmessage = ({ data }) => resolve(data);
+      this.worker.onerror = (event) => {
+        resolve({ failed: `the worker does not start (${event.message || "no module workers"})` });
+      };
+      this.worker.postMessage(message, transferred);
+    });
+  }
+
+  // The working frame, [width, height], of the video's shape and never larger than it.
+  workingSize(size) {
+    const { width, height } = this.source;
+    const wanted = size === "auto" ? (this.longSide ??= LONG_SIDES[1]) : Number(size);
+    const share = Math.min(1, wanted / Math.max(width, height));
+    const round = (side) => Math.max(32, 4 * Math.round((side * share) / 4));
+    const working = [round(width), round(height)];
+    if (String(working) !== this.working) this.resized = true;
+    this.working = String(working);
+    return working;
+  }
+
+  // Where the size is automatic: as large as the rate allows.
+  fitSize({ sampling_ms: sampling, network_ms: network, pictures_ms: pictures }, size) {
+    if (size !== "auto") return;
+    (this.measured ??= []).push(sampling + network + pictures);
+    if (this.measured.length < MEASURED_FRAMES) return;
+    const ms = [...this.measured].sort((a, b) => a - b)[this.measured.length >> 1];
+    this.measured = [];
+    const at = LONG_SIDES.indexOf(this.longSide);
+    const budget = 1000 / LEAST_RATE;
+    const larger = at > 0 && (LONG_SIDES[at - 1] / LONG_SIDES[at]) ** 2 * ms < 0.8 * budget;
+    const most = Math.max(this.source.width, this.source.height);
+    if (ms > budget && at < LONG_SIDES.length - 1) this.longSide = LONG_SIDES[at + 1];
+    else if (larger && this.longSide < most) this.longSide = LONG_SIDES[at - 1];
+  }
+}
+
+async function load(address) {
+  const answer = await fetch(address);
+  if (!answer.ok) throw new Error(`the host answered ${answer.status}`);
+  return answer.blob();
+}
+
+// Have the service worker serve this page, so that it works offline and may use threads. True where
+// the page has to load once more for it.
+async function isolate() {
+  const workers = navigator.serviceWorker; // none without https, nor in some private windows
+  if (!workers) return false;
+  try {
+    await workers.register("service-worker.js");
+    if (self.crossOriginIsolated || sessionStorage.getItem("isolated")) return false;
+    sessionStorage.setItem("isolated", "tried"); // where it changes nothing, once is enough
+    await workers.ready;
+    if (!workers.controller) {
+      await new Promise((resolve) => {
+        workers.addEventListener("controllerchange", resolve, { once: true });
+      });
+    }
+    location.reload();
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,76 @@
+// A generator as `deepfovea page` exports it, run by ONNX Runtime: one step per call, the state kept
+// from step to step.
+
+const MULTIPLE = 8; // of the sides of what the network takes
+export const SCALE = 4;
+
+// The size of an axis: a number, or a name as height, width_x2 or height_half.
+function sideOf(axis, height, width) {
+  if (typeof axis === "number") return axis;
+  if (axis === "batch") return 1;
+  const [name, factor = "x1"] = axis.split("_");
+  const share = factor === "half" ? 0.5 : Number(factor.slice(1)) ** (factor[0] === "d" ? -1 : 1);
+  return share * (name === "height" ? height : width);
+}
+
+const padded = (side) => Math.ceil(side / MULTIPLE) * MULTIPLE;
+
+// Planes [n, h, w] in larger ones, zeros at the right and at the bottom.
+function pad(planes, h, w, height, width) {
+  if (h === height && w === width) return planes;
+  const result = new Float32Array((planes.length / (h * w)) * height * width);
+  for (let row = 0; row < planes.length / w; row++) {
+    const at = Math.floor(row / h) * height + (row % h);
+    result.set(planes.subarray(row * w, (row + 1) * w), at * width);
+  }
+  return result;
+}
+
+export class Network {
+  // ort: the module of ONNX Runtime; model: its bytes; providers: ["wasm"] or ["webgpu"]
+  static async open(ort, model, providers = ["wasm"]) {
+    const network = new Network();
+    network.ort = ort;
+    network.session = await ort.InferenceSession.create(model, {
+      executionProviders: providers, graphOptimizationLevel: "all", logSeverityLevel: 3,
+    });
+    network.reset();
+    return network;
+  }
+
+  // Forget all earlier frames.
+  reset() {
+    this.state = null;
+  }
+
+  emptyState(height, width) {
+    const state = {};
+    for (const { name, shape } of this.session.inputMetadata) {
+      if (!name.startsWith("state_")) continue;
+      const dims = shape.map((axis) => sideOf(axis, height, width));
+      const values = new Float32Array(dims.reduce((a, b) => a * b));
+      state[name] = new this.ort.Tensor("float32", values, dims);
+    }
+    return state;
+  }
+
+  // samples [3, h, w] and mask [h, w] to a frame { values [3, height, width], height, width }, of
+  // which the part of four times h by w is the picture.
+  async step(samples, mask, h, w) {
+    const [height, width] = [padded(h), padded(w)];
+    if (this.size !== `${height}x${width}`) this.state = null;
+    this.size = `${height}x${width}`;
+    const { Tensor } = this.ort;
+    const feeds = {
+      samples: new Tensor("float32", pad(samples, h, w, height, width), [1, 3, height, width]),
+      mask: new Tensor("float32", pad(mask, h, w, height, width), [1, 1, height, width]),
+      ...(this.state ?? this.emptyState(height, width)),
+    };
+    const outputs = await this.session.run(feeds);
+    this.state = {};
+    for (const [name, tensor] of Object.entries(outputs)) {
+      if (name.startsWith("next_")) this.state[`state_${name.slice(5)}`] = tensor;
+    }
+    return { values: outputs.frame.data, height: SCALE * height, width: SCALE * width };
+  }
+}

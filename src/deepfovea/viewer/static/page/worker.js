@@ -1,0 +1,104 @@
+// The network's own thread: frames of the video come in, samples and reconstruction go out.
+
+import * as ort from "./runtime/ort.wasm.min.mjs";
+import { Network, SCALE } from "./network.js";
+import { applyMask, densityMap, downsample, drawMask, readRanks } from "./sampling.js";
+
+let network = null;
+let ranks = null;
+let framesSeen = 0; // since the state was forgotten: the number of the frame that is drawn
+const canvas = new OffscreenCanvas(1, 1);
+const context = canvas.getContext("2d", { willReadFrequently: true });
+
+async function load(address) {
+  const answer = await fetch(address);
+  if (!answer.ok) throw new Error(`${address}: the host answered ${answer.status}`);
+  return answer.arrayBuffer();
+}
+
+async function open({ model, threads }) {
+  ort.env.wasm.wasmPaths = new URL("./runtime/", import.meta.url).href;
+  ort.env.wasm.numThreads = threads;
+  ranks ??= readRanks(await load("blue_noise.npy"));
+  network = null;
+  network = await Network.open(ort, new Uint8Array(await load(model)));
+  framesSeen = 0;
+}
+
+// A value in [0, 1] as a byte, rounded as images.to_image does.
+const f = Math.fround;
+const byte = (value) => Math.floor(Math.min(255, Math.max(0, f(f(255 * value) + 0.5))));
+
+// Planes [3, rows, stride] of which [height, width] are the picture, as RGBA.
+function toImageData(planes, height, width, rows, stride) {
+  const pixels = new ImageData(width, height);
+  const plane = rows * stride;
+  for (let y = 0, at = 0; y < height; y++) {
+    for (let i = y * stride; i < y * stride + width; i++, at += 4) {
+      pixels.data[at] = byte(planes[i]);
+      pixels.data[at + 1] = byte(planes[i + plane]);
+      pixels.data[at + 2] = byte(planes[i + 2 * plane]);
+      pixels.data[at + 3] = 255;
+    }
+  }
+  return pixels;
+}
+
+function psnr(pixels, original) {
+  let sum = 0;
+  for (let i = 0; i < pixels.length; i++) sum += (pixels[i] - original[i]) ** 2;
+  const mean = sum / (0.75 * pixels.length); // alpha is equal
+  return 10 * Math.log10(255 ** 2 / Math.max(mean, 1e-10));
+}
+
+async function reconstruct({ image, height, width, gaze, density, blueNoise, reset, views }) {
+  const started = performance.now();
+  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+  context.drawImage(image, 0, 0, width, height);
+  image.close();
+  const original = context.getImageData(0, 0, width, height);
+  const [h, w] = [height / SCALE, width / SCALE];
+  if (reset) {
+    network.reset();
+    framesSeen = 0;
+  }
+  const gazePx = [gaze[0] * w - 0.5, gaze[1] * h - 0.5];
+  const drawn = { frame: framesSeen, ranks: blueNoise ? ranks : null };
+  const mask = drawMask(densityMap(gazePx, h, w, density), h, w, drawn);
+  const samples = applyMask(downsample(original.data, height, width), mask);
+  const sampledAt = performance.now();
+  const frame = await network.step(samples, mask, h, w);
+  framesSeen++;
+  const networkAt = performance.now();
+  const shown = toImageData(frame.values, height, width, frame.height, frame.width);
+  const header = {
+    scale: SCALE,
+    size: [width, height],
+    sampled: mask.reduce((a, b) => a + b) / mask.length,
+    psnr: psnr(shown.data, original.data),
+    sampling_ms: sampledAt - started,
+    network_ms: networkAt - sampledAt,
+  };
+  const pixels = { reconstruction: shown, original };
+  if (views.includes("samples")) pixels.samples = toImageData(samples, h, w, h, w);
+  const pictures = {};
+  await Promise.all(views.map(async (view) => {
+    pictures[view] = await createImageBitmap(pixels[view]);
+  }));
+  header.pictures_ms = performance.now() - networkAt;
+  return [{ header, pictures }, Object.values(pictures)];
+}
+
+self.onmessage = async ({ data }) => {
+  try {
+    if (data.model) {
+      await open(data);
+      self.postMessage({ opened: true });
+    } else {
+      const [message, transferred] = await reconstruct(data);
+      self.postMessage(message, transferred);
+    }
+  } catch (error) {
+    self.postMessage({ failed: error.message });
+  }
+};

@@ -1,0 +1,314 @@
+"""Claims about the page without a server: its sampling, its network and what a visitor sees."""
+
+import base64
+import contextlib
+import functools
+import http.server
+import json
+import shutil
+import subprocess
+import threading
+import time
+
+import media
+import numpy as np
+import pytest
+import torch
+from firefox import FIREFOX, firefox
+from viewing import CHROMIUM, chromium
+
+from deepfovea.checkpoint import load, save_model
+from deepfovea.cli import main
+from deepfovea.config import Density, InputError
+from deepfovea.files_to_files import to_tensor
+from deepfovea.fovea import blue_noise_ranks, downsample, sample
+from deepfovea.gaze import read_track
+from deepfovea.generators.stream.net import StreamConfig, StreamNet
+from deepfovea.reconstructor import Reconstructor
+from deepfovea.viewer import page as page_module
+from deepfovea.viewer.page import STATIC, build_page, fetch_runtime
+
+HEIGHT, WIDTH, COUNT = 96, 136, 24  # the low resolution, 24x34, is padded to 24x40
+PATIENCE_MS = 120_000  # the runtime is compiled first, perhaps beside other work
+
+NODE = shutil.which("node")
+SAMPLING = """
+import fs from "node:fs";
+import * as s from "./sampling.mjs";
+const bytes = (name) => Uint8Array.from(fs.readFileSync(name)).buffer;
+const ranks = s.readRanks(bytes("blue_noise.npy"));
+const rgba = new Uint8Array(bytes("frame.rgba"));
+const parts = [];
+for (const one of JSON.parse(fs.readFileSync("cases.json"))) {
+  const { gaze, density, seed, frame, blue, height, width } = one;
+  const [h, w] = [height / 4, width / 4];
+  const probability = s.densityMap(gaze, h, w, s.parseDensity(density));
+  const mask = s.drawMask(probability, h, w, { seed, frame, ranks: blue ? ranks : null });
+  parts.push(mask, s.applyMask(s.downsample(rgba, height, width), mask));
+}
+for (const part of parts) fs.appendFileSync("result.bin", new Uint8Array(part.buffer));
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason="no node on the path (Debian: apt-get install nodejs)")
+def test_sampling_equals_pythons_bit_for_bit(tmp_path):
+    height, width = 4 * 90, 4 * 131  # more than a tile of the blue noise
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    densities = ("published", "uniform:13.7", "uniform:100", "0.93,0.07,3.3,47.9")
+    gazes = ((40.3, 33.3), (-0.5, 1e6), (130.123456789, 0.0))
+    cases = [
+        {
+            "gaze": gaze,
+            "density": density,
+            "seed": (0, 7, 2**32 - 1)[i % 3],
+            "frame": (0, 15, 16, 70_001)[(i + j) % 4],
+            "blue": blue,
+            "height": height,
+            "width": width,
+        }
+        for i, gaze in enumerate(gazes)
+        for j, density in enumerate(densities)
+        for blue in (False, True)
+    ]
+    shutil.copy(STATIC / "page" / "sampling.js", tmp_path / "sampling.mjs")
+    (tmp_path / "test.mjs").write_text(SAMPLING, encoding="utf-8")
+    (tmp_path / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
+    (tmp_path / "frame.rgba").write_bytes(
+        np.concatenate([image, np.full((height, width, 1), 255, np.uint8)], -1).tobytes()
+    )
+    np.save(tmp_path / "blue_noise.npy", blue_noise_ranks())
+    subprocess.run([NODE, "test.mjs"], cwd=tmp_path, check=True)
+    received = np.fromfile(tmp_path / "result.bin", np.float32)
+    low = downsample(to_tensor(image))[None, None]
+    expected = []
+    for case in cases:
+        samples, mask = sample(
+            low,
+            torch.tensor([[case["gaze"]]]),
+            Density.parse(case["density"]),
+            seed=case["seed"],
+            first_frame=case["frame"],
+            blue_noise=case["blue"],
+        )
+        assert mask.mean() > 0
+        expected += [mask.numpy().ravel(), samples.numpy().ravel()]
+    np.testing.assert_array_equal(received, np.concatenate(expected))
+
+
+TRACK = """
+import fs from "node:fs";
+import { gazeAt, parseTrack } from "./gaze_track.mjs";
+const { text, times } = JSON.parse(fs.readFileSync("track.json"));
+const track = parseTrack(text, { width: 640, height: 360 });
+console.log(JSON.stringify(times.map((seconds) => gazeAt(track, seconds))));
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason="no node on the path (Debian: apt-get install nodejs)")
+def test_a_gaze_track_is_followed_as_in_python(tmp_path):
+    random = np.random.default_rng(1)
+    steps = random.uniform(0.01, 0.06, 60)
+    steps[20] = 0.7  # a gap: held, then back to the centre
+    rows = np.column_stack(
+        [np.cumsum(steps), random.uniform(0, 639, 60), random.uniform(0, 359, 60)]
+    )
+    text = "time,x_px,y_px\n" + "".join(f"{t:.6f},{x:.3f},{y:.3f}\n" for t, x, y in rows)
+    (tmp_path / "gaze.csv").write_text(text, encoding="utf-8")
+    times = np.arange(0, rows[-1, 0] + 1, 1 / 90)
+    shutil.copy(STATIC / "page" / "gaze_track.js", tmp_path / "gaze_track.mjs")
+    (tmp_path / "test.mjs").write_text(TRACK, encoding="utf-8")
+    (tmp_path / "track.json").write_text(
+        json.dumps({"text": text, "times": times.tolist()}), encoding="utf-8"
+    )
+    answer = subprocess.run([NODE, "test.mjs"], cwd=tmp_path, check=True, capture_output=True)
+    track = read_track(tmp_path / "gaze.csv", frame_size=(360, 640), frame_rate=90)
+    np.testing.assert_allclose(json.loads(answer.stdout), track.at(times), atol=1e-12)
+
+
+def test_bad_requests_write_nothing(tmp_path, capsys, monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(page_module.urllib.request, "urlopen", unreachable)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "mine.txt").write_text("mine", encoding="utf-8")
+    new = ["page", "-o", str(tmp_path / "new")]
+    for arguments, words in (
+        (["page", "-o", str(taken)], "--overwrite"),
+        (["page", "-o", str(taken), "--overwrite"], "holds no page"),
+        ([*new, "--size", "wide"], "expected one of auto, 384"),
+        ([*new, "--model", "paper"], "expected a stream network"),
+        ([*new, "--model", "stream", "--model", "stream"], "expected different names"),
+        (new, "cannot be fetched (no route to host)"),
+    ):
+        assert main(arguments) == 2
+        assert words in capsys.readouterr().err
+    assert [file.name for file in taken.iterdir()] == ["mine.txt"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["taken"]
+
+
+# ---- in a browser ----
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A host's folder with the page in sub/page, of a small demo video, stream and a tiny model."""
+    try:
+        fetch_runtime()
+    except InputError as error:
+        pytest.skip(str(error))
+    root = tmp_path_factory.mktemp("host")
+    torch.manual_seed(0)
+    save_model(root / "tiny.safetensors", StreamNet(StreamConfig(8, 8, 4, 4)), {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page_module, "DEMO_SIZE", (HEIGHT, WIDTH))
+        patch.setattr(page_module, "DEMO_FRAMES", COUNT)
+        (root / "sub").mkdir()
+        page = build_page(root / "sub" / "page", ["stream", str(root / "tiny.safetensors")])
+    assert page.first_visit < 8e6
+    return root
+
+
+@pytest.fixture(scope="module")
+def address(folder):
+    handler = functools.partial(_Quiet, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/sub/page/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def context():
+    pytest.importorskip("playwright", reason="playwright is not installed (it is in the extra dev)")
+    if CHROMIUM is None:
+        pytest.skip("no chromium on the path (Debian: apt-get install chromium)")
+    with chromium() as browser:
+        context = browser.new_context(reduced_motion="reduce")
+        context.set_default_timeout(PATIENCE_MS)
+        yield context
+
+
+def wait_for_frames(page):
+    page.wait_for_function("document.querySelector('#psnr').textContent !== '–'")
+
+
+FRAMES = """async ({ height, width, count, gaze }) => {
+    const ort = await import(new URL("runtime/ort.wasm.min.mjs", document.baseURI));
+    const { Network } = await import(new URL("network.js", document.baseURI));
+    const s = await import(new URL("sampling.js", document.baseURI));
+    const load = async (name) => (await fetch(name)).arrayBuffer();
+    ort.env.wasm.wasmPaths = new URL("runtime/", document.baseURI).href;
+    ort.env.wasm.numThreads = 1;
+    const ranks = s.readRanks(await load("blue_noise.npy"));
+    const network = await Network.open(ort, new Uint8Array(await load("models/stream.onnx")));
+    const [h, w] = [height / 4, width / 4];
+    const rgba = new Uint8Array(await load("../../frames.rgba"));
+    const all = new Float32Array(3 * height * width * count);
+    for (let t = 0; t < count; t++) {
+        const low = s.downsample(rgba.subarray(4 * height * width * t), height, width);
+        const p = s.densityMap(gaze, h, w, s.PUBLISHED);
+        const mask = s.drawMask(p, h, w, { frame: t, ranks });
+        const frame = await network.step(s.applyMask(low, mask), mask, h, w);
+        for (let row = 0; row < 3 * height; row++) {
+            const at = (Math.floor(row / height) * frame.height + row % height) * frame.width;
+            all.set(frame.values.subarray(at, at + width), (3 * height * t + row) * width);
+        }
+    }
+    const blob = new Blob([all]);
+    return new Promise((resolve) => {
+        const reader = new FileReader();
+        reader.onload = () => resolve(reader.result);
+        reader.readAsDataURL(blob);
+    });
+}"""
+
+
+def test_frames_equal_pytorchs(folder, address, context):
+    images = media.moving(COUNT, HEIGHT, WIDTH)
+    opaque = np.full((COUNT, HEIGHT, WIDTH, 1), 255, np.uint8)
+    rgba = np.concatenate([np.stack(images), opaque], -1)
+    (folder / "frames.rgba").write_bytes(rgba.tobytes())
+    gaze = (12.0, 9.5)
+    page = context.new_page()
+    page.goto(address)
+    wait_for_frames(page)
+    size = {"height": HEIGHT, "width": WIDTH, "count": COUNT, "gaze": gaze}
+    url = page.evaluate(FRAMES, size)
+    page.close()
+    received = np.frombuffer(base64.b64decode(url.partition(",")[2]), np.float32)
+    received = received.reshape(COUNT, 3, HEIGHT, WIDTH).clip(0, 1)
+    reconstructor = Reconstructor(load("stream"), blue_noise=True)
+    for t, image in enumerate(images):
+        expected = reconstructor(downsample(to_tensor(image)), gaze).numpy()
+        assert np.abs(received[t] - expected).max() < 1e-3, t
+
+
+def test_a_visit(folder, address, context):
+    """With threads, from a subfolder; then offline, with a video of the visitor's."""
+    page = context.new_page()
+    complaints, hosts = [], set()
+    page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: hosts.add(request.url.partition("/sub/page/")[0]))
+    page.goto(address)
+    wait_for_frames(page)
+    assert page.evaluate("self.crossOriginIsolated")
+    assert page.inner_text("#engine").startswith("WASM, ")
+    assert 10 < float(page.inner_text("#psnr")) < 60
+    context.set_offline(True)
+    page.reload()
+    wait_for_frames(page)
+
+    def sampled():
+        return float(page.inner_text("#sampled").split()[0])
+
+    page.select_option("#density", "uniform")
+    page.fill("#percent", "100")
+    page.wait_for_function("document.querySelector('#sampled').textContent === '100.0 %'")
+    at = page.input_value("#position")
+    page.click("#step")
+    page.wait_for_function(f"document.querySelector('#position').value !== '{at}'")
+    page.set_input_files(
+        "#upload",
+        media.write_video(folder / "own.webm", media.moving(12, 64, 96), codec="libvpx-vp9"),
+    )
+    page.wait_for_function("document.querySelector('#size').textContent.startsWith('96 × 64')")
+    (folder / "broken.mp4").write_bytes(bytes(1000))
+    page.set_input_files("#upload", folder / "broken.mp4")
+    page.locator("#status.alarm").wait_for()
+    assert "cannot be decoded" in page.inner_text("#status")
+    assert page.inner_text("#size").startswith("96 × 64")  # the one before stays
+    context.set_offline(False)
+    page.close()
+    assert complaints == []
+    assert {host for host in hosts if not host.startswith("blob:")} == {
+        address.partition("/sub/page/")[0]
+    }
+
+
+def test_a_visit_in_firefox(address, tmp_path):
+    pytest.importorskip("websockets", reason="websockets is not installed (extra viewer)")
+    if FIREFOX is None:
+        pytest.skip("no Firefox on the path (Debian: apt-get install firefox-esr)")
+    with firefox(tmp_path) as page:
+        page.open(address, 1000, 700)
+        text = "document.querySelector('#{}').textContent"
+        until, psnr = time.monotonic() + PATIENCE_MS / 1e3, "–"
+        while psnr == "–":
+            assert time.monotonic() < until
+            time.sleep(0.2)
+            with contextlib.suppress(AssertionError):  # it loads once more for the headers
+                psnr = page.evaluate(text.format("psnr"))
+        assert page.evaluate("self.crossOriginIsolated")
+        assert page.evaluate(text.format("engine")).startswith("WASM, ")
+        assert 10 < float(psnr) < 60
+        assert page.complaints == []
