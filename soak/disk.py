@@ -141,10 +141,15 @@ def files(disk: Path) -> dict[str, bytes]:
     return {str(p.relative_to(disk)): p.read_bytes() for p in disk.rglob("*") if p.is_file()}
 
 
+ROWS = r"\.deepfovea-rows-out\.json-\d+"
+"""The rows of an evaluation that was stopped. They stay: the same call goes on from them."""
+
+
 def complaint_about_outputs(subcommand: str, disk: Path, old: dict[str, bytes]) -> str:
     """What was lost or left over, empty if nothing was."""
     found = files(disk)
-    if unfinished := [name for name in found if ".deepfovea-" in name]:
+    unfinished = [n for n in found if ".deepfovea-" in n and not re.fullmatch(ROWS, n)]
+    if unfinished:
         return f"left {unfinished}"
     if subcommand.startswith("train"):
         for path in disk.rglob("*.safetensors"):
@@ -156,8 +161,7 @@ def complaint_about_outputs(subcommand: str, disk: Path, old: dict[str, bytes]) 
     if "out.json" in changed:  # complete before the plots, which are what could not be written
         json.loads(found["out.json"])
         changed.remove("out.json")
-    # The rows of an evaluation that was stopped stay: the same call goes on from them.
-    kept = re.compile(r"plots.*|\.out\.json\.rows-\d+")
+    kept = re.compile(rf"plots.*|{ROWS}")
     more = [name for name in found if name not in old and not kept.fullmatch(name)]
     return f"changed {changed}, new {more}" if changed or more else ""
 

@@ -18,7 +18,7 @@ def add(subcommands: Subcommands) -> None:
         "Runtime is fetched from npm's registry once, checked and kept in the user's cache.",
         examples=(
             "deepfovea page -o page",
-            "python -m http.server --directory page",
+            "deepfovea page -o page --model stream --model stream-perceptual",
         ),
     )
     parser.add_argument(
