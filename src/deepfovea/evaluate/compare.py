@@ -11,8 +11,9 @@ SAME = (
     *("name", "version", "frames", "gaze", "seed", "density", "blue_noise", "jitter", "fov_deg"),
     *("flow", "reduction", "eccentricity_bin", "motion"),
 )
-ABSENT = {"name": "published", "version": 1, "jitter": "none", "motion": "none"}
 """Of the protocols of two results, what must be equal for their figures to be comparable."""
+ABSENT = {"name": "published", "version": 1, "jitter": "none", "motion": "none"}
+"""What older results were made with, which do not say so."""
 
 
 def compare(one: Result, two: Result, names: tuple[str, str] = ("A", "B")) -> str:
@@ -30,7 +31,6 @@ def compare(one: Result, two: Result, names: tuple[str, str] = ("A", "B")) -> st
         InputError: of different protocols, or without a common clip or method.
     """
     for key in SAME:
-        # Older results do not say what they could not be.
         values = [result.protocol.get(key, ABSENT.get(key)) for result in (one, two)]
         if values[0] != values[1]:
             raise InputError(

@@ -1,6 +1,6 @@
 """Data sets that papers use, by name: where their clips lie, and whether all of them are there.
 
-Nothing is downloaded. No hashes are checked: the authors have published none of the frames.
+Nothing is downloaded. No hashes are checked.
 """
 
 from __future__ import annotations

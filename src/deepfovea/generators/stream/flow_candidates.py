@@ -70,7 +70,7 @@ def select_flow(
 
     @torch.no_grad()
     def error_of(flow: Tensor) -> Tensor:
-        return window_mean(avg_pool_8((warped(flow) - target).abs() * mask), 3)  # [B,1,h/8,w/8]
+        return sample_error(warped(flow), target, mask, 3)
 
     zero_flow = 0.0 * flow
     error_at_rest = error_of(zero_flow) + NOISE_FLOOR
@@ -78,7 +78,7 @@ def select_flow(
     def flow_of_movers(flow: Tensor, least: Tensor, window: int) -> Tensor:
         weight = (error_at_rest / (least + NOISE_FLOOR)).square().square()
         return upsample_bilinear(
-            window_mean(weight * avg_pool_8(flow), window) / window_mean(weight, window), 8
+            _window_mean(weight * avg_pool_8(flow), window) / _window_mean(weight, window), 8
         )
 
     def step(flow: Tensor, least: Tensor) -> Tensor:
@@ -115,12 +115,17 @@ def _step(moved: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     weight = mask * TOLERANCE / (difference.abs() + TOLERANCE)
     one = torch.ones_like(weight)
     products = [dx * dx, dx * dy, dy * dy, dx * difference, dy * difference, one]
-    sums = window_mean(avg_pool_8(torch.cat(products, 1) * weight), 3)
+    sums = _window_mean(avg_pool_8(torch.cat(products, 1) * weight), 3)
     xx, xy, yy, x, y = torch.split(sums[:, :5] / (sums[:, 5:] + 1e-4), 1, 1)
     return gauss_newton(xx + RIGIDITY, xy, yy + RIGIDITY, -x, -y)
 
 
-def window_mean(cells: Tensor, window: int) -> Tensor:
+def sample_error(moved: Tensor, target: Tensor, mask: Tensor, window: int) -> Tensor:
+    """Mean difference at the samples around: [B, 1, h, w] each to [B, 1, h/8, w/8]."""
+    return _window_mean(avg_pool_8((moved - target).abs() * mask), window)
+
+
+def _window_mean(cells: Tensor, window: int) -> Tensor:
     """Mean over a square window of cells, zeros beyond the border."""
     # Padded before: some engines know no pooling that counts its own padding.
     return F.avg_pool2d(F.pad(cells, (window // 2,) * 4), window, 1)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ...flow import backward_warp
-from ...resample import avg_pool_8, bilinear_sample, pixel_grid
-from .flow_candidates import NOISE_FLOOR, window_mean
+from ...resample import bilinear_sample, pixel_grid
+from .flow_candidates import NOISE_FLOOR, sample_error
 
 WORSE, WRONG = 1.15, 1.6
 """How many times worse than the motion that was found given vectors may explain the samples: up to
@@ -55,7 +55,7 @@ def fit_of_given(
 
     def error_of(flow: Tensor) -> Tensor:
         moved = bilinear_sample(2.0 * (flow + places), previous)
-        return window_mean(avg_pool_8((moved - target).abs() * mask), 5) + NOISE_FLOOR
+        return sample_error(moved, target, mask, 5) + NOISE_FLOOR
 
     ratio = error_of(given) / error_of(found)
     return ((WRONG - ratio) / (WRONG - WORSE)).clamp(0.0, 1.0)
