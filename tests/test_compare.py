@@ -63,6 +63,7 @@ def test_the_latex_table_has_the_means_the_best_bold_and_nothing_unescaped():
     text = to_latex(RESULT)
     assert r"ours & \textbf{26.23} {\scriptsize [23.46, 29.00]} & 0.00400" in text
     assert r"E\_warp $\downarrow$" in text
+    assert "The best of those is bold." in text
     body = re.search(r"\\begin\{tabular\}\{(l?r+)\}(.*)\\bottomrule", text, re.S)
     lines = [line for line in body[2].splitlines() if line.endswith(r"\\")]
     assert len(lines) == 4

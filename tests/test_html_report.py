@@ -56,6 +56,7 @@ def test_it_holds_every_figure_and_nothing_is_taken_for_markup(report):
     assert "is behind <code>bicubic-all</code>" in page
     assert '<td>ours − fill</td><td data-value="0.728">≈ +0.73<small>-2.00 to +3.46' in page
     assert "<strong>26.23</strong>" in page
+    assert "<code>bicubic-all</code> sees all low-resolution pixels" in page  # not the bold one
     assert json.loads(re.search(r'id="data">(.*?)</script>', page)[1]) == {}
 
 

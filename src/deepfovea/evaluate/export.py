@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from .report import is_best, shown_metrics
+from .report import is_best, protocol_words, shown_metrics, what_is_bold
 from .result import COLUMNS, Result
 from .statistics import CONFIDENCE, intervals
 
@@ -45,16 +45,15 @@ def to_latex(result: Result) -> str:
     caption = f"Means over {clips} clip{'s' * (clips > 1)}"
     if clips > 1:
         caption += f" and their {CONFIDENCE:.0%} bootstrap intervals"
-    if "name" in result.protocol:
-        caption += f"; protocol {result.protocol['name']}, version {result.protocol['version']}"
-        changed = result.protocol["changed"]
-        caption += "".join(f", {key} {result.protocol[key]}" for key in changed)
+    if words := protocol_words(result.protocol):
+        caption += f"; {words}"
+    caption += f". {what_is_bold(result.methods).replace('`', '')}"
     return "\n".join(
         [
             r"% \usepackage{booktabs}",
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_escape(caption)}.}}",
+            rf"\caption{{{_escape(caption)}}}",
             rf"\begin{{tabular}}{{l{'r' * len(names)}}}",
             r"\toprule",
             heads + r" \\",

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..config import SCALE
 from ..metrics.regions import upsample_nearest
 from .contact_sheets import Panels
-from .report import is_best, shortfalls, shown_metrics
+from .report import is_best, protocol_words, shortfalls, shown_metrics, what_is_bold
 from .result import COLUMNS, Result
 from .statistics import CONFIDENCE, Interval, difference, intervals, pairs
 
@@ -69,9 +69,8 @@ def to_html(result: Result, charts: Sequence[str], folder: Path) -> str:
     protocol = result.protocol
     title = f"Evaluation of {protocol.get('data', 'clips')}"
     summary = f"{len(result.methods)} methods on {len(result.clips)} clips"
-    if "name" in protocol:
-        changed = "".join(f", {key} {protocol[key]}" for key in protocol["changed"])
-        summary += f"; protocol {protocol['name']}, version {protocol['version']}{changed}"
+    if words := protocol_words(protocol):
+        summary += f"; {words}"
     lost = [line for model in protocol["models"] for line in shortfalls(result, model)]
     pictures = [
         f'<figure><img src="{quote(name)}" alt="{escape(Path(name).stem)}"></figure>'
@@ -84,6 +83,7 @@ def to_html(result: Result, charts: Sequence[str], folder: Path) -> str:
         summary=escape(summary + "."),
         shortfalls=_list(lost, "There is no model among the methods."),
         confidence=f"{CONFIDENCE:.0%}",
+        bold=_marked(what_is_bold(result.methods)),
         means=_means(result, names),
         differences=_differences(result, names),
         charts="\n".join(pictures),
@@ -96,8 +96,12 @@ def to_html(result: Result, charts: Sequence[str], folder: Path) -> str:
 def _list(lines: Sequence[str], otherwise: str) -> str:
     if not lines:
         return f"<p>{escape(otherwise)}</p>"
-    items = (re.sub("`(.*?)`", r"<code>\1</code>", escape(line)) for line in lines)
-    return "<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>"
+    return "<ul>" + "".join(f"<li>{_marked(line)}</li>" for line in lines) + "</ul>"
+
+
+def _marked(line: str) -> str:
+    """A line of Markdown that knows nothing but code."""
+    return re.sub("`(.*?)`", r"<code>\1</code>", escape(line))
 
 
 def _means(result: Result, names: Sequence[str]) -> str:

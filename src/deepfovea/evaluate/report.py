@@ -90,7 +90,7 @@ def to_markdown(result: Result) -> str:
     clips = len(result.clips)
     parts = [
         f"{_protocol_line(result)}Means over {clips} clip{'s' * (clips > 1)}. "
-        f"{_who_sees_all(methods)}",
+        f"{what_is_bold(methods)}",
         _by_method(means, [name for name in OVERVIEW if _present(means, name)]),
     ]
     if clips > 1:
@@ -184,7 +184,16 @@ def _protocol_line(result: Result) -> str:
     return f"{line}{', changed: ' if changed else ''}{changed}. "
 
 
-def _who_sees_all(methods: Sequence[str]) -> str:
+def protocol_words(protocol: Mapping[str, Any]) -> str:
+    """Name and version of a protocol and what was changed; empty for older results."""
+    if "name" not in protocol:
+        return ""
+    changed = "".join(f", {key} {protocol[key]}" for key in protocol["changed"])
+    return f"protocol {protocol['name']}, version {protocol['version']}{changed}"
+
+
+def what_is_bold(methods: Sequence[str]) -> str:
+    """Which methods see all low-resolution pixels, and so among which the best is bold."""
     all_pixels = [f"`{name}`" for name in methods if name in SEES_ALL]
     if not all_pixels:
         return "The best is bold."
