@@ -251,6 +251,24 @@ def test_step_seek_reset_and_the_other_video(catalog):
 
 
 @pytest.mark.parametrize(
+    ("messages", "number"),
+    [
+        ([{"seek": 8 / RATE}, {"step": True}, {"step": True}], 10),
+        ([{"step": True}, {"seek": 8 / RATE}], 8),
+        ([{"step": True}, {"seek": 8 / RATE}, {"step": True}], 9),
+        ([{"step": True}, {"video": "1"}, {"step": True}, {"step": True}], 2),
+    ],
+)
+def test_steps_count_from_the_last_seek_however_fast_they_come(catalog, messages, number):
+    with viewer(catalog, playing=False) as one:
+        one.frame()
+        with one.session._condition:  # all of them while the session looks elsewhere
+            for message in messages:
+                one.say(**message)
+        assert one.frame()[0]["frame"] == number
+
+
+@pytest.mark.parametrize(
     ("changes", "share"),
     [
         ({"density": "uniform:50"}, 0.5),

@@ -226,6 +226,9 @@ def test_seek_step_and_play(page, folder):
 def test_a_recorded_gaze_reads_back_and_plays(page, folder):
     choose(page, "samples")
     put(page, "#speed", "0")
+    if page.evaluate("document.querySelector('#record').ariaPressed") == "true":
+        click(page, "#record")  # an earlier try broke off; what it saved is not this one's
+    before = set(folder.glob("gaze*.csv"))
     look(page, LEFT)
     fovea_is_at(page, LEFT, away_from=RIGHT)
     click(page, "#record")
@@ -242,8 +245,11 @@ def test_a_recorded_gaze_reads_back_and_plays(page, folder):
     fovea_is_at(page, RIGHT, away_from=LEFT)
     step_to(4)
     click(page, "#record")
-    file = folder / "gaze.csv"
-    wait_until(lambda: file.exists() and file.stat().st_size)
+
+    def saved():
+        return [file for file in set(folder.glob("gaze*.csv")) - before if file.stat().st_size]
+
+    file = wait_until(saved)[0]
     track = read_track(file, frame_size=(HEIGHT, WIDTH), frame_rate=RATE)
     np.testing.assert_allclose(track.at([1 / RATE])[0], LEFT, atol=0.02)
     np.testing.assert_allclose(track.at([4 / RATE])[0], RIGHT, atol=0.02)

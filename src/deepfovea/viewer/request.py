@@ -51,6 +51,8 @@ class ViewerRequest:
     seeks: int = 0
     seek_seconds: float = 0.0
     """Where the last seek went, s; a video that is opened starts there."""
+    steps_before_seek: int = 0
+    """``steps`` when the last seek came or another video was chosen; later ones start there."""
     acknowledged: int = 0
     """Number of the last frame that the client has painted."""
 
@@ -93,6 +95,7 @@ def apply_message(
             changes["resets"] = request.resets + 1
         elif key == "seek":
             changes |= {"seeks": request.seeks + 1, "seek_seconds": _number(0.0, 1e7)(key, value)}
+            changes["steps_before_seek"] = request.steps
         elif key == "model":
             changes[key] = _known_name(models, key, value)
         elif key == "video":
@@ -103,7 +106,8 @@ def apply_message(
             known = sorted([*_CHECKS, "model", "reset", "seek", "step", "video"])
             raise _input_error("a key", key, f"one of {', '.join(known)}")
     if "seek" not in values and changes.get("video", request.video) != request.video:
-        changes["seek_seconds"] = 0.0  # another video starts at its beginning
+        # Another video starts at its beginning.
+        changes |= {"seek_seconds": 0.0, "steps_before_seek": request.steps}
     return replace(request, **changes)
 
 

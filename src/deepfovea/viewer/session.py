@@ -130,7 +130,13 @@ class Session:
         """Show a video that only this viewer has; it replaces one added earlier."""
         with self._condition:
             self._videos = {**self._catalog.videos, identifier: (path, name)}
-            self._request = replace(self._request, video=identifier, track=None, seek_seconds=0.0)
+            self._request = replace(
+                self._request,
+                video=identifier,
+                track=None,
+                seek_seconds=0.0,
+                steps_before_seek=self._request.steps,
+            )
             self._condition.notify()
 
     def close(self) -> None:
@@ -315,18 +321,22 @@ class Session:
             self._track_text = request.track
         if applied is None or request.playing != applied.playing or request.speed != applied.speed:
             self._restart_clock()
-        if opened or (applied is not None and request.seeks != applied.seeks):
+        sought = opened or (applied is not None and request.seeks != applied.seeks)
+        if sought:
             player.seek(
                 request.seek_seconds, lambda: not self._closed and self._is_newest_seek(request)
             )
             self._restart_clock()
             restart = True
-        elif applied is not None and request.steps != applied.steps:
-            for _ in range(min(request.steps - applied.steps, MAX_STEPS_AT_ONCE)):
-                if not player.advance():
-                    player.rewind()
-                    restart = True
-        elif request.playing:
+        # What was stepped before a seek is over; what was stepped since then is not, even where
+        # both came while one frame was made.
+        stepped = max(applied.steps if applied else 0, request.steps_before_seek)
+        steps = min(request.steps - stepped, MAX_STEPS_AT_ONCE)
+        for _ in range(steps):
+            if not player.advance():
+                player.rewind()
+                restart = True
+        if request.playing and not sought and not steps:
             restart |= self._advance(request, player)
         batcher = self._load(request, player)
         if restart:

@@ -44,7 +44,10 @@ export class Backend {
       values.playing = false;
     }
     if (reset) this.actions.reset = true;
-    if (seek !== undefined) this.actions.seek = seek;
+    if (seek !== undefined) {
+      this.actions.seek = seek;
+      this.actions.steps = 0; // what was stepped before is over
+    }
     if (values.density !== undefined && !parseDensity(values.density)) delete values.density;
     const gazeOnly = Object.keys(values).every((key) => ["gaze", "timestamp"].includes(key));
     if (step || reset || seek !== undefined || !gazeOnly) this.changed = true;
