@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...resample import avg_pool_8, bilinear_sample, pixel_grid, upsample_bilinear
-from .motion import TOLERANCE, gauss_newton, gradient
+from .motion import RIGIDITY, TOLERANCE, gauss_newton, gradient
 
 IMPROVEMENT_RATIO = 1.08
 """How many times better than a candidate the motion that was found must explain the samples, to
@@ -25,9 +25,16 @@ below, in part, so that rounding decides nothing. No experiment varies it."""
 NOISE_FLOOR = 0.002
 """Mean difference of colours in [0, 1] below which one motion explains the samples as well as
 another: half of a level of 8 bits. No experiment varies it."""
-RIGIDITY = 3e-4
-"""Of the last step, in the unit of squared gradients (colour per pixel)²: that with which the
-matcher's training starts. Experiment 40 tried four times as much for the matcher: worse."""
+ERROR_WINDOW = 3
+"""Cells (8×8 low-resolution pixels) on a side of the square in which a motion is judged by the
+samples. No experiment varies it."""
+MOVERS_WINDOWS = (7, 3)
+"""Cells on a side of the wide and of the narrow neighbourhood. Experiment 42 chose both, and the
+fourth power of the gain as weight."""
+STEP_WINDOW = 3
+"""Cells on a side of the square that shares a step of Lucas–Kanade. No experiment varies it."""
+MIN_WEIGHT = 1e-4
+"""Added to the weight of a square without samples, which is 0 to 1, before it is divided by."""
 
 Candidate = Callable[[Tensor, Tensor], Tensor]
 """(flow [B,2,h,w], what it misses [B,1,h/8,w/8]) -> another flow."""
@@ -70,7 +77,7 @@ def select_flow(
 
     @torch.no_grad()
     def error_of(flow: Tensor) -> Tensor:
-        return sample_error(warped(flow), target, mask, 3)
+        return sample_error(warped(flow), target, mask, ERROR_WINDOW)
 
     zero_flow = 0.0 * flow
     error_at_rest = error_of(zero_flow) + NOISE_FLOOR
@@ -90,8 +97,8 @@ def select_flow(
         lambda flow, least: zero_flow,
         lambda flow, least: zero_flow + flow.mean((2, 3), keepdim=True),
         lambda flow, least: prev_flow,
-        lambda flow, least: flow_of_movers(flow, least, 7),
-        lambda flow, least: flow_of_movers(flow, least, 3),
+        lambda flow, least: flow_of_movers(flow, least, MOVERS_WINDOWS[0]),
+        lambda flow, least: flow_of_movers(flow, least, MOVERS_WINDOWS[1]),
         step,
     )
     least = IMPROVEMENT_RATIO * error_of(flow)
@@ -115,8 +122,8 @@ def _step(moved: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     weight = mask * TOLERANCE / (difference.abs() + TOLERANCE)
     one = torch.ones_like(weight)
     products = [dx * dx, dx * dy, dy * dy, dx * difference, dy * difference, one]
-    sums = _window_mean(avg_pool_8(torch.cat(products, 1) * weight), 3)
-    xx, xy, yy, x, y = torch.split(sums[:, :5] / (sums[:, 5:] + 1e-4), 1, 1)
+    sums = _window_mean(avg_pool_8(torch.cat(products, 1) * weight), STEP_WINDOW)
+    xx, xy, yy, x, y = torch.split(sums[:, :5] / (sums[:, 5:] + MIN_WEIGHT), 1, 1)
     return gauss_newton(xx + RIGIDITY, xy, yy + RIGIDITY, -x, -y)
 
 

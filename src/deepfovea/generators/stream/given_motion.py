@@ -18,11 +18,15 @@ WORSE, WRONG = 1.15, 1.6
 """How many times worse than the motion that was found given vectors may explain the samples: up to
 the first they are taken wholly, from the second not at all. Chosen with benchmarks/renderer.py, as
 all of this file: wrong vectors cost at most 0.5 dB, right ones are taken."""
+ERROR_WINDOW = 5
+"""Cells (8×8 low-resolution pixels) on a side of the square in which the two are compared."""
 TRUST_EXPONENT = 0.2
 """Power of the learned trust where given vectors fit. It was learned for motion that is estimated:
 where that is exact, a difference from the samples is aliasing more often than a fault."""
 SAME_MOTION = 0.5
 """Low-resolution pixels per frame by which motions must differ to be those of two surfaces."""
+HIDDEN_RATIO = 2.0
+"""How many times better the surface in front must go on as before than the pixel itself does."""
 REWEIGHTINGS = 2
 """Times that pixels are weighted anew by how well the common change of motion fits them."""
 
@@ -55,7 +59,7 @@ def fit_of_given(
 
     def error_of(flow: Tensor) -> Tensor:
         moved = bilinear_sample(2.0 * (flow + places), previous)
-        return sample_error(moved, target, mask, 5) + NOISE_FLOOR
+        return sample_error(moved, target, mask, ERROR_WINDOW) + NOISE_FLOOR
 
     ratio = error_of(given) / error_of(found)
     return ((WRONG - ratio) / (WRONG - WORSE)).clamp(0.0, 1.0)
@@ -89,7 +93,7 @@ def newly_seen(flow: Tensor, prev_flow: Tensor) -> Tensor:
         return torch.minimum(_length(change), _length(change - common))
 
     in_front = bilinear_sample(there - moved_there, flow) - moved_there
-    hidden = (misses(change) > SAME_MOTION) & (2.0 * misses(in_front) < misses(change))
+    hidden = (misses(change) > SAME_MOTION) & (HIDDEN_RATIO * misses(in_front) < misses(change))
     x, y = torch.split(there, 1, 1)
     outside = (x < -0.5) | (y < -0.5) | (x > width - 0.5) | (y > height - 0.5)
     return (hidden | outside).to(flow)

@@ -19,11 +19,17 @@ from torch import Tensor, nn
 
 from ...flow import backward_warp
 from ...resample import downsample_2x, upsample_bilinear
-from .layers import act, conv, zero_init
+from .layers import ERROR_GAIN, act, conv, zero_init
 
+# The matcher is that of experiment 13 of docs/research/log.md. Where a constant names no other
+# experiment, none varies it.
+STEPS = (3, 2, 1)
+"""Steps of the matcher at 1/8, 1/4 and 1/2. Experiment 44 chose the last; it was 2 before."""
 TOLERANCE = 0.03
-"""Colour difference in [0, 1] at which a pixel counts half in a match. The matcher is that of
-experiment 13 of docs/research/log.md; no experiment varies the numbers here."""
+"""Colour difference in [0, 1] at which a pixel counts half in a match."""
+RIGIDITY = 3e-4
+"""With which training starts, in the unit of squared gradients (colour per pixel)². Experiment 40
+tried four times as much of what was learned: worse."""
 TENT_RADIUS = 7
 """Half width, in pixels of a level, of the tent that weighs a match."""
 FILLED_WEIGHT = 0.2
@@ -32,11 +38,18 @@ MAX_STEP = 2.0
 """Pixels of a level, per axis, of one step of the matcher."""
 MAX_SPEED = 8.0
 """Pixels of a level up to which the corrections are told the speed."""
+MIN_SQUARED_SPEED = 1e-6
+"""Added to squared speeds, (pixels of a level)², so that the root has a gradient at 0."""
+PRIOR_TENT_RADIUS = 3
+"""Half width, in pixels of 1/8, of the tent in which the motion of the frame before is judged."""
 PRIOR_SLOPE = 200.0
 """Of the logistic choice between the motion of the frame before and none, per unit of colour
 difference in [0, 1]: a level of 8 bits decides to two thirds."""
 MASK_GAIN = {8: 2.0, 4: 16.0, 2: 4.0}
 """By the factor of a level: a cell is known by one sample; at 1/8 by half of its samples."""
+FLOW_SCALE_RANGE, MAX_FLOW_SCALE = 5.5, 12.0 / 11.0
+"""What the last level must learn to add to turn the factor of the flow from 1 to 0, and the
+largest factor, which half of one adds."""
 
 
 class MotionEstimator(nn.Module):
@@ -49,9 +62,9 @@ class MotionEstimator(nn.Module):
     def __init__(self, channels: tuple[int, int, int] = (48, 32, 24)) -> None:
         super().__init__()
         eighth, quarter, half = channels
-        self.at_eighth = PyramidLevel(eighth, 0, outputs=2, steps=3)
-        self.at_quarter = PyramidLevel(quarter, eighth, outputs=2, steps=2)
-        self.at_half = PyramidLevel(half, quarter, outputs=3, steps=1)
+        self.at_eighth = PyramidLevel(eighth, 0, outputs=2, steps=STEPS[0])
+        self.at_quarter = PyramidLevel(quarter, eighth, outputs=2, steps=STEPS[1])
+        self.at_half = PyramidLevel(half, quarter, outputs=3, steps=STEPS[2])
 
     def forward(
         self, frame: Tensor, mask: Tensor, reference: Tensor, confidence: Tensor, prev_flow: Tensor
@@ -91,9 +104,13 @@ class MotionEstimator(nn.Module):
         eighth = downsample_2x(quarter)
         target, reference, known, confidence, prior = inputs(eighth, 8)
         # The motion of the frame before is taken up where it explains this one better than rest.
-        error_at_rest = _tent_mean((reference - target).abs().mean(1, keepdim=True), 1, 3)
+        error_at_rest = _tent_mean(
+            (reference - target).abs().mean(1, keepdim=True), 1, PRIOR_TENT_RADIUS
+        )
         error_moving = _tent_mean(
-            (backward_warp(reference, prior) - target).abs().mean(1, keepdim=True), 1, 3
+            (backward_warp(reference, prior) - target).abs().mean(1, keepdim=True),
+            1,
+            PRIOR_TENT_RADIUS,
         )
         flow = prior * torch.sigmoid(PRIOR_SLOPE * (error_at_rest - error_moving))
         flow, more, features = self.at_eighth(
@@ -110,7 +127,7 @@ class MotionEstimator(nn.Module):
         flow = flow + more[:, :2]
         found.append(2.0 * flow)
         # Bounded on both sides so that it can reach 0: resampling by a tiny flow would blur.
-        moves = (1.0 + more[:, 2:] / 5.5).clamp(0.0, 12.0 / 11.0)
+        moves = (1.0 + more[:, 2:] / FLOW_SCALE_RANGE).clamp(0.0, MAX_FLOW_SCALE)
         return [*found, 2.0 * upsample_bilinear(flow * moves, 2)]
 
 
@@ -135,7 +152,7 @@ class PyramidLevel(nn.Module):
     def __init__(self, channels: int, coarser: int, outputs: int, steps: int) -> None:
         super().__init__()
         self.steps = steps
-        self.rigidity = nn.Parameter(torch.tensor(math.log(3e-4)))
+        self.rigidity = nn.Parameter(torch.tensor(math.log(RIGIDITY)))
         self.conv_in = conv(14 + coarser, channels)
         self.conv_mid = conv(channels, channels)
         self.conv_out = zero_init(conv(channels, outputs))
@@ -152,7 +169,7 @@ class PyramidLevel(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Flow by matching [B,2,h,w], what was learned to add [B,N,h,w], features [B,C,h,w]."""
         weight = FILLED_WEIGHT + (1.0 - FILLED_WEIGHT) * known
-        speed = (flow.square().sum(1, keepdim=True) + 1e-6).sqrt().clamp(max=MAX_SPEED)
+        speed = speed_of(flow)
         for _ in range(self.steps):
             step, tensor, error = lucas_kanade_step(
                 target, reference, weight, flow, self.rigidity.exp()
@@ -162,9 +179,9 @@ class PyramidLevel(nn.Module):
         evidence = [
             flow,
             step,
-            tensor / (tensor[:, :1] + tensor[:, 2:] + 6e-4),
-            10.0 * error,
-            10.0 * (moved[:, :3] - target).abs().mean(1, keepdim=True),
+            tensor / (tensor[:, :1] + tensor[:, 2:] + 2.0 * RIGIDITY),
+            ERROR_GAIN * error,
+            ERROR_GAIN * (moved[:, :3] - target).abs().mean(1, keepdim=True),
             known,
             moved[:, 3:],
             prior - flow,
@@ -220,6 +237,11 @@ def gauss_newton(xx: Tensor, xy: Tensor, yy: Tensor, x: Tensor, y: Tensor) -> Te
     """
     step = torch.cat([yy * x - xy * y, xx * y - xy * x], 1) / (xx * yy - xy * xy)
     return step.clamp(-MAX_STEP, MAX_STEP)
+
+
+def speed_of(flow: Tensor) -> Tensor:
+    """Length of the vectors, [B, 2, h, w] to [B, 1, h, w], pixels of a level, at most MAX_SPEED."""
+    return (flow.square().sum(1, keepdim=True) + MIN_SQUARED_SPEED).sqrt().clamp(max=MAX_SPEED)
 
 
 def gradient(image: Tensor) -> tuple[Tensor, Tensor]:

@@ -35,9 +35,30 @@ from ...flow import backward_warp
 from ...resample import bilinear_sample, downsample_2x, pixel_grid, upsample_bilinear
 from .flow_candidates import select_flow
 from .given_motion import TRUST_EXPONENT, fit_of_given, newly_seen
-from .layers import Residual, act, conv, zero_init
-from .motion import MAX_SPEED, MotionEstimator
+from .layers import ERROR_GAIN, Residual, act, conv, zero_init
+from .motion import MotionEstimator, speed_of
 from .scene_change import exposure_gain, scene_continuity
+
+# Where a constant names no experiment of docs/research/log.md, none varies it.
+MIN_CONFIDENCE = 1e-3
+"""Least confidence, 0 to 1, by which a colour times its confidence is divided."""
+INITIAL_TOLERANCE = 0.2
+"""Root-mean-square colour difference in [0, 1] at which the trust of an untrained gate has fallen
+to 1 / e. Experiment 3 tried 0.10, 0.15 and 0.25 without learning."""
+NEAR_WINDOW, WIDE_WINDOW = 3, 5
+"""Cells (2×2 low-resolution pixels) on a side of the squares in which the gate judges. Experiment
+3 chose 9 low-resolution pixels, which are about 5 cells."""
+GATE_CHANNELS = 16
+"""Of the one hidden layer of the gate."""
+MIN_WEIGHT = 1e-3
+"""Added to the weight of a square, 0 to 1, before it is divided by: no sample, no difference."""
+MIN_VARIANCE, MIN_SQUARED_ERROR = 1e-6, 1e-8
+"""Of colours in [0, 1], squared; so that roots have a gradient at 0."""
+MIN_DOUBT, MAX_DOUBT = 1e-4, 20.0
+"""Squared difference over squared tolerance at which trust, its negative exponential, is 1 or 0 in
+float32 for all purposes; the logarithm of its odds stays finite."""
+BICUBIC_A = -0.75
+"""The free parameter of cubic convolution (Keys 1981), as PyTorch and OpenCV choose it."""
 
 
 @dataclass(frozen=True)
@@ -226,11 +247,11 @@ class StreamNet(nn.Module):
         hidden_state = backward_warp(state.hidden_state, hidden_flow)  # [B,C,h/2,w/2]
         known, confidence, prev_output = torch.split(warped, [3, 1, 3], 1)  # [B,·,2h,2w]
         known, prev_output = gain * known, gain * prev_output
-        color = known / confidence.clamp(min=1e-3)
+        color = known / confidence.clamp(min=MIN_CONFIDENCE)
         # Between cells, colours are weighted by what is known of them.
         at_samples = _at_samples(torch.cat([known, confidence], 1), offset)  # [B,4,h,w]
         color_there, confidence_there = torch.split(at_samples, [3, 1], 1)
-        color_there = color_there / confidence_there.clamp(min=1e-3)
+        color_there = color_there / confidence_there.clamp(min=MIN_CONFIDENCE)
         continuity = scene_continuity(samples, mask, color_there, confidence_there).detach()
         confidence = continuity * confidence
         prev_output, hidden_state = continuity * prev_output, continuity * hidden_state
@@ -257,7 +278,8 @@ class StreamNet(nn.Module):
         canvas = torch.cat([known, confidence], 1)
         # Holes are filled as seen from the samples, where most of what is known lies.
         total = 4.0 * downsample_2x(_to_samples(canvas, jitter))
-        low = pull_push(total[:, :3] / total[:, 3:].clamp(min=1e-3), total[:, 3:].clamp(max=1.0))
+        total, weight = torch.split(total, [3, 1], 1)
+        low = pull_push(total / weight.clamp(min=MIN_CONFIDENCE), weight.clamp(max=1.0))
         filled = _from_samples(_between_samples(low), jitter)
         fine = known + (1.0 - confidence) * filled  # [B,3,2h,2w]
         if jitter is not None:
@@ -360,9 +382,9 @@ class Gate(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.tolerance = nn.Parameter(torch.tensor(math.log(0.2)))
-        self.conv_in = conv(8, 16)
-        self.conv_out = zero_init(conv(16, 1))
+        self.tolerance = nn.Parameter(torch.tensor(math.log(INITIAL_TOLERANCE)))
+        self.conv_in = conv(8, GATE_CHANNELS)
+        self.conv_out = zero_init(conv(GATE_CHANNELS, 1))
 
     def forward(
         self,
@@ -391,29 +413,29 @@ class Gate(nn.Module):
         square = (color - samples).square().mean(1, keepdim=True) * weight
         gray = samples.mean(1, keepdim=True) * mask
         cells = downsample_2x(torch.cat([square, weight, gray, gray * gray, mask], 1))
-        near, wide = _box_mean(cells, 3), _box_mean(cells, 5)
-        mean = wide[:, 2:3] / (wide[:, 4:] + 1e-3)
-        contrast = (wide[:, 3:4] / (wide[:, 4:] + 1e-3) - mean * mean).clamp(min=1e-6).sqrt()
-        speed = (flow.square().sum(1, keepdim=True) + 1e-6).sqrt().clamp(max=MAX_SPEED)
+        near, wide = _box_mean(cells, NEAR_WINDOW), _box_mean(cells, WIDE_WINDOW)
+        sampled = wide[:, 4:] + MIN_WEIGHT
+        mean = wide[:, 2:3] / sampled
+        contrast = (wide[:, 3:4] / sampled - mean * mean).clamp(min=MIN_VARIANCE).sqrt()
         evidence = [
-            10.0 * _root_mean(cells),
-            10.0 * _root_mean(near),
-            10.0 * _root_mean(wide),
+            ERROR_GAIN * _root_mean(cells),
+            ERROR_GAIN * _root_mean(near),
+            ERROR_GAIN * _root_mean(wide),
             near[:, 1:2],
             downsample_2x(downsample_2x(confidence)),
-            downsample_2x(speed),
-            10.0 * contrast,
+            downsample_2x(speed_of(flow)),
+            ERROR_GAIN * contrast,
             cells[:, 4:],
         ]
         learned = self.conv_out(act(self.conv_in(torch.cat(evidence, 1))))
-        doubt = (_root_mean(wide) / self.tolerance.exp()).square().clamp(1e-4, 20.0)
+        doubt = (_root_mean(wide) / self.tolerance.exp()).square().clamp(MIN_DOUBT, MAX_DOUBT)
         # exp(-doubt) as long as nothing is learned.
         return torch.sigmoid(learned - (doubt.exp() - 1.0).log()), _root_mean(near)
 
 
 def _root_mean(sums: Tensor) -> Tensor:
     """Weighted root mean square of a window; 0 without evidence."""
-    return (sums[:, :1] / (sums[:, 1:2] + 1e-3) + 1e-8).sqrt()
+    return (sums[:, :1] / (sums[:, 1:2] + MIN_WEIGHT) + MIN_SQUARED_ERROR).sqrt()
 
 
 def _box_mean(x: Tensor, window: int) -> Tensor:
@@ -500,7 +522,7 @@ class Refine(nn.Module):
             self.conv_in(
                 torch.cat([fine - 0.5, prev_output - fine, confidence], 1),
                 torch.cat([mask, low - 0.5], 1),
-                torch.cat([10.0 * error, trust, hidden_state], 1),
+                torch.cat([ERROR_GAIN * error, trust, hidden_state], 1),
             )
         )
         half = x + act(self.conv1(x))  # [B,c,h/2,w/2]
@@ -553,7 +575,8 @@ class BicubicUpsample(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # Not repeated by PyTorch: on the device "meta" that alone imports SymPy, for two seconds.
+        # One list three times: Tensor.repeat on the device "meta", where checkpoints are built,
+        # would import SymPy, for a second.
         kernel = torch.tensor(3 * _bicubic_kernel()).view(48, 1, 6, 6)
         self.register_buffer("kernel", kernel, persistent=False)
 
@@ -566,12 +589,12 @@ class BicubicUpsample(nn.Module):
 def _bicubic_kernel() -> list[float]:
     """The weights of the 6×6 cells around a low-resolution pixel for its 4×4 output pixels.
 
-    Cubic convolution (Keys 1981) with a = -0.75, as PyTorch's and OpenCV's. Cells 2 and 3 are the
+    Cubic convolution (Keys 1981). Cells 2 and 3 are the
     pixel's own, and its output pixels lie at cells 1.25, 1.75, 2.25 and 2.75.
     """
 
     def cubic(x: float) -> float:
-        a, x = -0.75, abs(x)
+        a, x = BICUBIC_A, abs(x)
         if x <= 1.0:
             return ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
         return a * (((x - 5.0) * x + 8.0) * x - 4.0) if x < 2.0 else 0.0

@@ -17,6 +17,9 @@ decide: five levels of 8 bits. No experiment varies it."""
 REWEIGHTINGS = 2
 """Times that the samples are weighted anew by how well they are explained. No experiment varies
 it."""
+UNEXPLAINED, EXPLAINED = 0.25, 0.5
+"""Mean weight of the samples, 0 to 1, up to which the gain is not believed, and from which it is
+wholly. No experiment varies them."""
 MAX_GAIN = 2.0
 """Largest ratio of brightness from one frame to the next. No experiment varies it."""
 SAME_SCENE_RATIO, CUT_RATIO = 0.6, 0.75
@@ -26,6 +29,8 @@ docs/research/log.md chose both."""
 PRIOR_WEIGHT = 2.0
 """Added to how far the plain colour misses the samples, a sum of differences in [0, 1] over a
 frame: few samples are no evidence. No experiment varies it."""
+MIN_MEAN = 1e-6
+"""Added to means, so that none that is divided by is 0: a colour that no 8 bits can show."""
 
 
 def exposure_gain(samples: Tensor, mask: Tensor, reference: Tensor) -> Tensor:
@@ -48,7 +53,8 @@ def exposure_gain(samples: Tensor, mask: Tensor, reference: Tensor) -> Tensor:
         gain = _mean(samples * weight) / _mean(reference * weight)
         error = (samples - gain * reference).abs().mean(1, keepdim=True)
         weight = mask * TOLERANCE / (error + TOLERANCE)
-    confidence = (4.0 * _mean(weight) / _mean(mask) - 1.0).clamp(0.0, 1.0)
+    explained = _mean(weight) / _mean(mask)
+    confidence = ((explained - UNEXPLAINED) / (EXPLAINED - UNEXPLAINED)).clamp(0.0, 1.0)
     return 1.0 + confidence * (gain.clamp(1.0 / MAX_GAIN, MAX_GAIN) - 1.0)
 
 
@@ -82,4 +88,4 @@ def scene_continuity(samples: Tensor, mask: Tensor, color: Tensor, confidence: T
 def _mean(x: Tensor) -> Tensor:
     """[B, C, h, w] -> [B, C, 1, 1], above 0."""
     # Of one layout of memory, so that sums are the same to the last bit whatever x came from.
-    return x.contiguous().mean((2, 3), keepdim=True) + 1e-6
+    return x.contiguous().mean((2, 3), keepdim=True) + MIN_MEAN
