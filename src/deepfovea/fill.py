@@ -11,6 +11,15 @@ from torch import Tensor
 from .flow import FlowEstimator, backward_warp
 from .resample import downsample_2x, upsample_bilinear
 
+MIN_WEIGHT = 1e-6
+"""Least weight, 0 to 1, that a colour is divided by in :func:`pull_push`: of one pixel, which is
+all that its coarsest level has."""
+WINDOW, TOLERANCE = 9, 0.15
+"""Pixels, and colour difference in [0, 1], see :func:`accumulate`. Experiment 3 of
+docs/research/log.md chose both."""
+MIN_EVIDENCE = 1e-3
+"""Least mean weight of a window that :func:`accumulate` judges by."""
+
 
 def pull_push(samples: Tensor, weight: Tensor) -> Tensor:
     """Fill holes from ever coarser averages (Gortler et al. 1996, "The Lumigraph").
@@ -37,7 +46,7 @@ def pull_push(samples: Tensor, weight: Tensor) -> Tensor:
         # Sums, not means: a coarse pixel is fully known once it holds one known fine pixel.
         level = 4.0 * downsample_2x(F.pad(level, (0, 1, 0, 1)))
         level = level / level[:, -1:].clamp(min=1.0)
-    filled = level[:, :-1] / level[:, -1:].clamp(min=1e-6)
+    filled = level[:, :-1] / level[:, -1:].clamp(min=MIN_WEIGHT)
     for level in reversed(pyramid):
         coarse = upsample_bilinear(filled, 2)[..., : level.shape[-2], : level.shape[-1]]
         filled = level[:, :-1] + (1.0 - level[:, -1:]) * coarse
@@ -61,8 +70,8 @@ def accumulate(
     canvas: Canvas | None = None,
     *,
     flow: FlowEstimator | None = None,
-    window: int = 9,
-    tolerance: float = 0.15,
+    window: int = WINDOW,
+    tolerance: float = TOLERANCE,
 ) -> tuple[Tensor, Canvas]:
     """Carry samples from frame to frame, along the better of standing still and ``flow``.
 
@@ -112,7 +121,7 @@ def _advance(
         # Guesses of the canvas are no evidence against its samples.
         weight = known * carried[:, 3:]
         error = (carried[:, :3] - color).square().mean(1, keepdim=True) * weight
-        return local_mean(error) / local_mean(weight).clamp(min=1e-3)
+        return local_mean(error) / local_mean(weight).clamp(min=MIN_EVIDENCE)
 
     carried = torch.cat(canvas, 1)
     error = disagreement(carried)

@@ -25,6 +25,13 @@ scale of four. Opposite ones follow each other, so that two frames already fill 
 HALTON_LENGTH = 16
 """Frames after which ``halton`` repeats: as many as a low-resolution pixel has output pixels."""
 
+BUDGET_TOLERANCE = 1e-5
+"""Share of the pixels by which a budget may be missed: two pixels of 192×256 at most."""
+NEWTON_STEPS = 30
+"""Twice as many as the slowest of 1080 profiles needed, where the budget was within reach."""
+MIN_PROBABILITY, MIN_SLOPE, MAX_EXPONENT = 1e-6, 1e-12, 1e4
+"""Bounds that keep logarithms, steps and powers finite; no profile that samples comes near them."""
+
 
 def density_map(
     gaze_px: Tensor,
@@ -93,14 +100,14 @@ def eccentricity_map(
 def _to_budget(probability: np.ndarray, budget: float) -> np.ndarray:
     # mean(p ** g) is convex and falls from 1 at g = 0, so Newton's steps from there never
     # pass the root.
-    log_p = np.log(probability.clip(1e-6))
+    log_p = np.log(probability.clip(MIN_PROBABILITY))
     exponent = np.zeros_like(log_p[..., :1, :1])
-    for _ in range(30):
+    for _ in range(NEWTON_STEPS):
         power: np.ndarray = np.exp(exponent * log_p)
         excess = power.mean((-2, -1), keepdims=True) - budget
         slope = (power * log_p).mean((-2, -1), keepdims=True)
-        exponent = (exponent - excess / slope.clip(max=-1e-12)).clip(max=1e4)
-        if np.abs(excess).max() < 1e-5:
+        exponent = (exponent - excess / slope.clip(max=-MIN_SLOPE)).clip(max=MAX_EXPONENT)
+        if np.abs(excess).max() < BUDGET_TOLERANCE:
             break
     else:
         raise InputError(

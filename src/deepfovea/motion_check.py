@@ -26,6 +26,11 @@ TIE = 1.1
 too late as well, and a motion along x alone fits with y flipped."""
 EXPLAINED = 0.75
 """A reading must leave at most this share of the error at rest."""
+NEIGHBOURHOOD, KNOWN_DENSELY = 5, 0.8
+"""Side in pixels of a square, and the share of it that must be known, for its middle to count:
+colours between few samples are guesses."""
+ENOUGH_DENSE = 0.01
+"""Share of the pixels that must lie so densely; if fewer do, all known ones count."""
 FLAT = 1e-3
 """Mean difference in [0, 1] from which on frames differ: a quarter of a level of 8 bits."""
 REST = 1e-3
@@ -94,13 +99,15 @@ def check_motion(
     # Compared where a reading says that something moves, and where the frames are known densely.
     moves = torch.stack([(r - at_rest).abs().amax(1, keepdim=True) for r in readings.values()])
     counted = known & (mask > 0) & (moves.amax(0) > REST)
-    near = torch.nn.functional.avg_pool2d(mask, 5, 1, 2, count_include_pad=False)
-    dense = counted & (near > 0.8) & (near.roll(1, 0) > 0.8)
-    counted = dense if dense[1:last].float().mean() > 0.01 else counted
+    near = torch.nn.functional.avg_pool2d(
+        mask, NEIGHBOURHOOD, 1, NEIGHBOURHOOD // 2, count_include_pad=False
+    )
+    dense = counted & (near > KNOWN_DENSELY) & (near.roll(1, 0) > KNOWN_DENSELY)
+    counted = dense if dense[1:last].float().mean() > ENOUGH_DENSE else counted
     if not counted[1:last].any():
         everywhere = known & (mask > 0)
         rest = _error(filled, at_rest, everywhere, last)
-        if rest > 10 * FLAT:
+        if rest > 10 * FLAT:  # noise alone may make frames differ a little
             why = "the vectors say that nothing moves, but the frames differ"
             return MotionCheck({}, rest, "no motion", why)
         return MotionCheck({}, rest, None, "cannot tell: nothing moves; give frames of a motion")

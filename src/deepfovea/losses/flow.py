@@ -22,6 +22,9 @@ from .perceptual import download_weights, load_frozen
 from .pwcnet import PWCNet, lands_inside, name_as_authors
 
 FLOW_WEIGHTS_OPTION = "--flow-weights"
+OCCLUSION_SHARE, OCCLUSION_OFFSET = 0.01, 0.5
+"""Squared forward-backward error, as a share of the squared lengths of both flows and in pixels²,
+from which a pixel is occluded: α1 and α2 of UnFlow (Meister, Hur and Roth 2018)."""
 
 
 def flow_loss(prediction: Tensor, flow: Tensor, occlusion: Tensor) -> Tensor:
@@ -102,7 +105,10 @@ def occlusion_mask(forward: Tensor, backward: Tensor) -> Tensor:
     def squared(flow: Tensor) -> Tensor:
         return flow.square().sum(1, keepdim=True)
 
-    inconsistent = squared(forward + back) > 0.01 * (squared(forward) + squared(back)) + 0.5
+    inconsistent = (
+        squared(forward + back)
+        > OCCLUSION_SHARE * (squared(forward) + squared(back)) + OCCLUSION_OFFSET
+    )
     return inconsistent | ~lands_inside(forward)
 
 

@@ -17,6 +17,11 @@ WINDOW = 32
 """Side, in cells of half the high resolution, of the squares in which the loss compares."""
 CONTRAST_EPS = 0.01
 """Mean Laplacian in [0, 1] below which a difference is not seen."""
+FRESH_RANGE = (0.005, 0.15)
+"""Share of fresh cells in a square between which it counts. In the fovea a quarter of the cells is
+fresh, and the rest was so a moment ago; with hardly any, the mean is noise."""
+MIN_SHARE = 1e-6
+"""Added to the share of cells that a mean is divided by, so that it is never 0."""
 
 
 def fresh_cells(mask: Tensor, jitter: Tensor | None) -> Tensor:
@@ -68,10 +73,14 @@ def imprint_loss(output: Tensor, target: Tensor, fresh: Tensor) -> Tensor:
     made, true = detail(output), detail(target)
     new = pooled(fresh)
     old = 1.0 - new
-    excess = pooled(made * fresh) / (new + 1e-6) - pooled(made * (1.0 - fresh)) / (old + 1e-6)
-    wanted = pooled(true * fresh) / (new + 1e-6) - pooled(true * (1.0 - fresh)) / (old + 1e-6)
-    # In the fovea a quarter of the cells is fresh, and the rest was so a moment ago.
-    weight = ((new > 0.005) & (new < 0.15)).to(new)
+
+    def fresh_over_old(x: Tensor) -> Tensor:
+        of_old = pooled(x * (1.0 - fresh)) / (old + MIN_SHARE)
+        return pooled(x * fresh) / (new + MIN_SHARE) - of_old
+
+    excess = fresh_over_old(made)
+    wanted = fresh_over_old(true)
+    weight = ((new > FRESH_RANGE[0]) & (new < FRESH_RANGE[1])).to(new)
     distance = (excess - wanted).abs() / (pooled(true) + CONTRAST_EPS)
     of_clip = (len(output), -1)
     sums = (weight * distance).reshape(of_clip).sum(1) / (weight.reshape(of_clip).sum(1) + 1.0)

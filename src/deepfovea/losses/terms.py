@@ -39,6 +39,15 @@ from .perceptual import PerceptualLoss
 from .robust import AdaptiveRobustLoss
 from .texture import texture_distance
 
+CHARBONNIER_EPS = 1e-6
+"""Squared colour difference in [0, 1] below which the loss is quadratic: a thousandth. No
+experiment of docs/research/log.md varies it."""
+ENDPOINT_EPS, MAX_ENDPOINT_ERROR = 1e-3, 20.0
+"""Low-resolution pixels² and pixels: the error is quadratic near 0, and counts no more beyond. No
+experiment varies them."""
+MIN_CROP = 32
+"""Side in pixels of the smallest crop, which all the losses can judge."""
+
 AdversarialLoss = Literal["logistic", "wasserstein"]
 
 
@@ -175,7 +184,7 @@ def make_terms(
 
 def charbonnier(difference: Tensor) -> Tensor:
     """Mean of sqrt(d² + 1e-6): L1 with a rounded tip."""
-    return (difference.square() + 1e-6).sqrt().mean()
+    return (difference.square() + CHARBONNIER_EPS).sqrt().mean()
 
 
 def _charbonnier(output: Output, target: Target, context: LossContext) -> Tensor:
@@ -229,8 +238,8 @@ def _endpoint(output: Output, target: Target, context: LossContext) -> Tensor:
             "--losses endpoint: the items of the paper bring no motion; "
             "expected --preprocessing modern"
         )
-    distance = ((motion - target.motion).square().sum(2, keepdim=True) + 1e-3).sqrt()
-    return (target.motion_trust * distance).clamp(max=20.0).mean()
+    distance = ((motion - target.motion).square().sum(2, keepdim=True) + ENDPOINT_EPS).sqrt()
+    return (target.motion_trust * distance).clamp(max=MAX_ENDPOINT_ERROR).mean()
 
 
 def _imprint(output: Output, target: Target, context: LossContext) -> Tensor:
@@ -271,10 +280,10 @@ def no_low_frames(term: str) -> str:
 
 
 def random_crop(shift: int, *clips: Tensor) -> tuple[Tensor, ...]:
-    """The same random part of clips [..., H, W]: smaller by ``shift`` pixels, 32 a side or more."""
+    """The same random part of clips [..., H, W]: smaller by ``shift`` pixels, MIN_CROP or more."""
 
     def part(side: int) -> slice:
-        length = max(side - shift, min(side, 32))
+        length = max(side - shift, min(side, MIN_CROP))
         start = int(torch.randint(side - length + 1, ())) if length < side else 0
         return slice(start, start + length)
 

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from ..config import InputError
 
+# Our choice throughout; no experiment of docs/research/log.md varies it.
 STILL_SHARE = 0.15
 """Share of clips in which a layer rests: a fixed camera is the most common one."""
 SPEED_PX = (0.1, 14.0)
-"""Speeds of translation, high-resolution pixels per frame, drawn log-uniformly: our choice, from a
+"""Speeds of translation, high-resolution pixels per frame, drawn log-uniformly: from a
 camera that hardly moves to one that crosses a crop of 256 in 18 frames."""
 TURN_RAD = 0.006
 """Standard deviation of the turn per frame: a third of a degree."""
@@ -26,8 +27,23 @@ ZOOM = 0.004
 """Standard deviation of the logarithm of the change of scale per frame."""
 SMOOTHNESS = 0.9
 """Share of a frame's velocity that the next one keeps."""
+TURNING_SHARE = 0.5
+"""Share of layers that move which also turn and zoom."""
+PICTURE_SCALES = (0.5, 1.0)
+"""Range of the factors by which pictures are reduced."""
+MIDDLE = (0.3, 0.7)
+"""Range, in sides of a picture, of the place that a clip or an object is cut from."""
+INITIAL_TURN_RAD = 0.1
+"""Standard deviation of the angle of the camera in its first frame: six degrees."""
 OBJECT_SHARE = 0.6
 """Share of clips with an object in front."""
+OBJECT_RADII = (0.1, 0.35)
+"""Range of the mean radius of objects, in sides of the crop."""
+OBJECT_PLACE = 0.4
+"""How far from the middle of the crop, in sides and per axis, an object may be halfway."""
+OUTLINE_WAVES, OUTLINE_AMPLITUDE = 5, 0.25
+"""Waves around the outline of an object, and the standard deviation of the amplitude of the first,
+in mean radii; that of wave k is a k-th."""
 
 Affine = NDArray[np.float64]
 """3 × 3, from pixels (x, y, 1) of a frame to those of a picture."""
@@ -83,7 +99,7 @@ def animate(
     def shrunk(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         # Smaller than life hides the camera's own blur; never smaller than the crop.
         least = side / min(picture.shape[:2])
-        factor = max(float(rng.uniform(0.5, 1.0)), min(least, 1.0))
+        factor = max(float(rng.uniform(*PICTURE_SCALES)), min(least, 1.0))
         smaller: NDArray[np.uint8] = cv2.resize(
             picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA
         )
@@ -113,7 +129,7 @@ def animate(
             made[t] = (share * seen + (1.0 - share) * made[t] + 0.5).astype(np.uint8)
             # Low-resolution pixels are the means of the middle of their blocks.
             half = scale // 2
-            covered = opacity[half::scale, half::scale] > 127
+            covered = opacity[half::scale, half::scale] >= 128
             motion[t] = np.where(covered, moved, motion[t])
     return AnimatedClip(made, motion)
 
@@ -137,7 +153,7 @@ def _motion_of_camera(frames: int, rng: np.random.Generator) -> NDArray[np.float
     steady = speed * np.arange(frames) * calm
     wander = [_walk(frames, speed * (1.0 - calm) / 2.0**0.5, rng) for _ in range(2)]
     x, y = steady * np.cos(direction) + wander[0], steady * np.sin(direction) + wander[1]
-    turns = rng.random() < 0.5
+    turns = rng.random() < TURNING_SHARE
     angle = _walk(frames, TURN_RAD if turns else 0.0, rng)
     return np.stack([x, y, angle, _walk(frames, ZOOM if turns else 0.0, rng)], 1)
 
@@ -154,8 +170,8 @@ def _affine(x: float, y: float, angle: float, scale: float, side: int) -> Affine
 def _path(
     height: int, width: int, frames: int, side: int, rng: np.random.Generator
 ) -> list[Affine]:
-    x, y = rng.uniform(0.3, 0.7) * width, rng.uniform(0.3, 0.7) * height
-    angle = rng.normal(0.0, 0.1)
+    x, y = rng.uniform(*MIDDLE) * width, rng.uniform(*MIDDLE) * height
+    angle = rng.normal(0.0, INITIAL_TURN_RAD)
     return [
         _affine(x + dx, y + dy, angle + turn, float(np.exp(zoom)), side)
         for dx, dy, turn, zoom in _motion_of_camera(frames, rng)
@@ -165,14 +181,14 @@ def _path(
 def _blob(height: int, width: int, side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """The outline of an object in a picture: 255 inside, soft over two pixels, 0 outside."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
-    middle = rng.uniform(0.3, 0.7, 2) * (width, height)
+    middle = rng.uniform(*MIDDLE, 2) * (width, height)
     x, y = x - middle[0], y - middle[1]
-    radius = rng.uniform(0.1, 0.35) * side
+    radius = rng.uniform(*OBJECT_RADII) * side
     angle = np.arctan2(y, x)
     edge = radius * sum(
         (
-            rng.normal(0.0, 0.25) / k * np.cos(k * angle + rng.uniform(0.0, 6.3))
-            for k in range(1, 6)
+            rng.normal(0.0, OUTLINE_AMPLITUDE) / k * np.cos(k * angle + rng.uniform(0.0, 6.3))
+            for k in range(1, OUTLINE_WAVES + 1)
         ),
         start=np.ones_like(angle),
     )
@@ -189,7 +205,7 @@ def _object_path(
     if not len(rows):
         rows, columns = np.array([0]), np.array([0])
     # In the middle of the clip the object is somewhere in the frame.
-    place = rng.uniform(-0.4, 0.4, 2) * side
+    place = rng.uniform(-OBJECT_PLACE, OBJECT_PLACE, 2) * side
     moves = _motion_of_camera(frames, rng)
     moves = moves - moves[frames // 2]
     return [

@@ -19,12 +19,41 @@ from torch.utils.data import Dataset
 
 from ..config import JITTERS, PUBLISHED_DENSITY, SCALE, Density, InputError
 from ..flow import FlowEstimator, backward_warp
-from ..fovea import density_map, downsample, draw_mask, jitter_sequence
+from ..fovea import HALTON_LENGTH, density_map, downsample, draw_mask, jitter_sequence
 from ..io.decoded_cache import Source
 from .animate import animate
 
 TRUSTED_DIFFERENCE = 0.1
 """Colour difference in [0, 1] along an estimated motion at which it is trusted to 1 / e."""
+
+# How clips vary. All of it is our choice, wide enough to hold what is met in use; no experiment of
+# docs/research/log.md varies it.
+MAX_COUNTED_FRAMES = 200
+"""Frames of a video beyond which it is drawn no more often."""
+CUT_SHARE = 0.05
+"""Share of clips that hold a cut to another video."""
+DOUBLE_SPEED_SHARE = 0.15
+"""Share of clips that take every second frame, where the video is long enough."""
+SCALES = (1.0, 1.0, 1.35, 2.0)
+"""Factors by which the video may be reduced, antialiased, each as often as the others."""
+JITTER_SHARES = (0.35, 0.45, 0.2)
+"""Shares of clips with each of :data:`deepfovea.config.JITTERS`."""
+FIXATION_END = 0.08
+"""Probability per frame that the eye jumps: fixations of 12 frames on average, half a second."""
+GAZE_RANGE = (-0.5, 1.5)
+"""Where it may land, in sides of the crop, of which 0 to 1 is inside."""
+GAZE_DRIFT_PX = 0.3
+"""Standard deviation of its drift per frame and axis, low-resolution pixels."""
+BUDGET_SHARE, UNIFORM_SHARE = 0.2, 0.15
+"""Shares of clips with a budget and with a uniform density; the others have the published one."""
+BUDGETS, UNIFORM_DENSITIES = (0.05, 0.6), (0.05, 0.4)
+"""Ranges of both, as shares of the low-resolution pixels."""
+ALL_PIXELS_SHARE = 0.25
+"""Share of the uniform ones in which every pixel is sampled."""
+BLUE_NOISE_SHARE = 0.6
+"""Share of clips whose samples are blue noise."""
+MAX_FIRST_FRAME = 10_000
+"""Below which the number of the first frame is drawn, which decides the phase of blue noise."""
 
 _log = logging.getLogger(__name__)
 
@@ -47,9 +76,9 @@ class TrainingClip(TypedDict):
 class ClipDataset(Dataset[TrainingClip]):
     """Random crops in space and time, with masks as a moving eye would leave them.
 
-    Per clip: scale (down to 1/2, antialiased), crop, flip, direction and stride of time; in one
-    clip of twenty a cut to another video. The gaze rests and jumps, inside or outside the crop;
-    the density is the published one, a budget of 5 to 60 %, or uniform, now and then of all pixels;
+    Per clip: scale (down to 1/2, antialiased), crop, flip, direction and stride of time; now and
+    then a cut to another video. The gaze rests and jumps, inside or outside the crop; the density
+    is the published one, a budget, or uniform, now and then of all pixels;
     draws are independent or blue noise; the sampling grid rests or is shifted by one of
     :data:`deepfovea.config.JITTERS`.
 
@@ -107,7 +136,7 @@ class ClipDataset(Dataset[TrainingClip]):
         self.photo_share = photo_share
         self.jittered = jittered
         # Long videos show more, but their frames are alike.
-        weights = np.sqrt([min(len(s.frames), 200) for s in usable])
+        weights = np.sqrt([min(len(s.frames), MAX_COUNTED_FRAMES) for s in usable])
         self.video_probability = weights / weights.sum()
 
     def __getitem__(self, index: int) -> TrainingClip:
@@ -118,7 +147,7 @@ class ClipDataset(Dataset[TrainingClip]):
             trust[0] = 0.0  # the generator has not seen what was before
         else:
             frames = self._clip(rng)
-            if rng.random() < 0.05 and self.frames > 1:
+            if rng.random() < CUT_SHARE and self.frames > 1:
                 cut = int(rng.integers(1, self.frames))
                 frames = torch.cat([frames[:cut], self._clip(rng)[cut:]])
             motion, trust = self._estimated(frames)
@@ -153,19 +182,21 @@ class ClipDataset(Dataset[TrainingClip]):
         return motion, trust
 
     def _jitter(self, rng: np.random.Generator) -> Tensor:
-        kind = rng.choice(JITTERS, p=[0.35, 0.45, 0.2]) if self.varied and self.jittered else "none"
-        offsets = jitter_sequence(str(kind), int(rng.integers(16)), self.frames)
+        varied = self.varied and self.jittered
+        kind = rng.choice(JITTERS, p=JITTER_SHARES) if varied else "none"
+        offsets = jitter_sequence(str(kind), int(rng.integers(HALTON_LENGTH)), self.frames)
         return torch.zeros(self.frames, 2) if offsets is None else offsets
 
     def _clip(self, rng: np.random.Generator) -> Tensor:
         video = self.sources[rng.choice(len(self.sources), p=self.video_probability)].frames
         count, height, width = video.shape[:3]
-        stride = 2 if count >= 2 * self.frames and rng.random() < 0.15 else 1
+        long = count >= 2 * self.frames
+        stride = 2 if long and rng.random() < DOUBLE_SPEED_SHARE else 1
         start = int(rng.integers(0, count - stride * (self.frames - 1)))
         times = start + stride * np.arange(self.frames)
         if rng.random() < 0.5:
             times = times[::-1]
-        side = min(height, width, round(self.crop * rng.choice([1.0, 1.0, 1.35, 2.0])))
+        side = min(height, width, round(self.crop * rng.choice(SCALES)))
         top = int(rng.integers(0, height - side + 1))
         left = int(rng.integers(0, width - side + 1))
         window = np.stack([video[t, top : top + side, left : left + side] for t in times])
@@ -180,24 +211,25 @@ class ClipDataset(Dataset[TrainingClip]):
         side = self.crop // SCALE
         gaze = np.empty((self.frames, 2))
         for t in range(self.frames):
-            if t == 0 or (self.varied and rng.random() < 0.08):
-                position = rng.uniform(-0.5 * side, 1.5 * side, 2)
+            if t == 0 or (self.varied and rng.random() < FIXATION_END):
+                position = rng.uniform(GAZE_RANGE[0] * side, GAZE_RANGE[1] * side, 2)
             if self.varied:
-                position = position + rng.normal(0.0, 0.3, 2)
+                position = position + rng.normal(0.0, GAZE_DRIFT_PX, 2)
             gaze[t] = position
         kind = rng.random() if self.varied else 1.0
         density = PUBLISHED_DENSITY
-        if kind < 0.2:
-            density = Density(budget=float(rng.uniform(0.05, 0.6)))
-        elif kind < 0.35:
-            p = float(rng.choice([rng.uniform(0.05, 0.4), 1.0], p=[0.75, 0.25]))
+        if kind < BUDGET_SHARE:
+            density = Density(budget=float(rng.uniform(*BUDGETS)))
+        elif kind < BUDGET_SHARE + UNIFORM_SHARE:
+            choices = [rng.uniform(*UNIFORM_DENSITIES), 1.0]
+            p = float(rng.choice(choices, p=[1.0 - ALL_PIXELS_SHARE, ALL_PIXELS_SHARE]))
             density = Density(center=p, periphery=p)
         probability = density_map(torch.from_numpy(gaze).float(), side, side, density)
         mask = draw_mask(
             probability[None],
             seed=int(rng.integers(2**32)),
-            first_frame=int(rng.integers(10_000)),
-            blue_noise=self.varied and rng.random() < 0.6,
+            first_frame=int(rng.integers(MAX_FIRST_FRAME)),
+            blue_noise=self.varied and rng.random() < BLUE_NOISE_SHARE,
         )
         return mask[0].to(torch.uint8)
 

@@ -10,6 +10,12 @@ from torch import Tensor, nn
 
 MOMENTUM = 0.95
 """Share of the old momentum in the new one, of Jordan et al. 2024."""
+STEP_SIZE = 0.2
+"""Root mean square of the entries of a step, as Adam's steps have: Liu et al. 2025, equation 4."""
+ITERATIONS, COEFFICIENTS = 5, (3.4445, -4.7750, 2.0315)
+"""Newton–Schulz iterations and the coefficients of x, x³ and x⁵ in one, of Jordan et al. 2024."""
+EPS = 1e-7
+"""Added to the norm that is divided by, as theirs."""
 
 
 class Muon(torch.optim.Adam):
@@ -49,7 +55,7 @@ class Muon(torch.optim.Adam):
                     continue
                 momentum = self.state[parameter]["exp_avg"].lerp_(gradient, 1.0 - MOMENTUM)
                 direction = gradient.lerp(momentum, MOMENTUM).flatten(1)  # Nesterov's look ahead
-                size = 0.2 * max(direction.shape) ** 0.5
+                size = STEP_SIZE * max(direction.shape) ** 0.5
                 direction = orthogonalized(direction).view_as(parameter)
                 parameter.add_(direction, alpha=-group["lr"] * size)
                 parameter.grad = None  # which Adam passes over
@@ -67,8 +73,9 @@ def orthogonalized(matrix: Tensor) -> Tensor:
     """
     flat = matrix.shape[0] <= matrix.shape[1]
     x: Tensor = matrix if flat else matrix.T
-    x = x / (x.norm() + 1e-7)  # no singular value above 1
-    for _ in range(5):
+    x = x / (x.norm() + EPS)  # no singular value above 1
+    a, b, c = COEFFICIENTS
+    for _ in range(ITERATIONS):
         square = x @ x.T
-        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+        x = a * x + (b * square + c * square @ square) @ x
     return x if flat else x.T

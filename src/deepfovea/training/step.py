@@ -256,6 +256,7 @@ def all_reduce_mean(
 @torch.no_grad()
 def update_ema(training: TrainingState, config: TrainConfig) -> None:
     """Follow the generator's weights; faster in the first steps, which begin far away."""
+    # As tf.train.ExponentialMovingAverage does with its num_updates.
     decay = min(config.ema, (1 + training.step) / (10 + training.step))
     for name, parameter in training.net.named_parameters():
         training.ema[name].lerp_(parameter, 1.0 - decay)

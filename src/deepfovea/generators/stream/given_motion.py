@@ -14,7 +14,7 @@ from ...flow import backward_warp
 from ...resample import bilinear_sample, pixel_grid
 from .flow_candidates import NOISE_FLOOR, sample_error
 
-WORSE, WRONG = 1.15, 1.6
+KEEP_RATIO, DISCARD_RATIO = 1.15, 1.6
 """How many times worse than the motion that was found given vectors may explain the samples: up to
 the first they are taken wholly, from the second not at all. Chosen with benchmarks/renderer.py, as
 all of this file: wrong vectors cost at most 0.5 dB, right ones are taken."""
@@ -62,7 +62,7 @@ def fit_of_given(
         return sample_error(moved, target, mask, ERROR_WINDOW) + NOISE_FLOOR
 
     ratio = error_of(given) / error_of(found)
-    return ((WRONG - ratio) / (WRONG - WORSE)).clamp(0.0, 1.0)
+    return ((DISCARD_RATIO - ratio) / (DISCARD_RATIO - KEEP_RATIO)).clamp(0.0, 1.0)
 
 
 @torch.no_grad()
