@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +23,10 @@ from deepfovea.cli.options import Parser, positive
 
 RUNS = Path("runs")
 PUBLISHED_BATCH = 2  # items, over all devices
+SECONDS_TO_SAVE = "600"
+"""After Ctrl-C, before torchrun kills its processes: a step and a checkpoint. Its own 30 s are less
+than a published step on a CPU."""
+
 FORWARDED = ("epochs", "steps", "size", "perceptual_backbone", "perceptual_weights", "flow_weights")
 """What deepfovea train knows by the same name."""
 
@@ -34,6 +38,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if complaint := contradiction(options):
         parser.error(complaint)
     os.environ["CUDA_VISIBLE_DEVICES"] = options.cuda_devices  # before PyTorch is imported
+    run = Path(options.resume) if options.resume else RUNS / time.strftime("%Y-%m-%d_%H-%M-%S")
+    try:
+        return perform(options, parser, run)
+    except KeyboardInterrupt:  # between the commands, which handle it themselves
+        print("main.py: interrupted", file=sys.stderr)
+        return 130
+    finally:
+        with contextlib.suppress(OSError):  # it is not there, or not empty
+            run.rmdir()
+
+
+def perform(options: argparse.Namespace, parser: Parser, run: Path) -> int:
+    """What was asked, written into the folder ``run``."""
     import torch
 
     usable = torch.cuda.device_count()
@@ -41,9 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--cuda_devices: received {options.cuda_devices}, of which {usable} usable")
     if not usable:
         print("main.py: no CUDA device can be used; going on without", file=sys.stderr)
-    run = Path(options.resume) if options.resume else RUNS / time.strftime("%Y-%m-%d_%H-%M-%S")
     run.mkdir(parents=True, exist_ok=True)
-    code = 0
     for words in commands(options, run):
         if words[0] == "train":
             print(
@@ -52,18 +67,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 file=sys.stderr,
             )
         if words[0] == "train" and options.data_parallel:
-            torchrun = [sys.executable, "-m", "torch.distributed.run"]
-            torchrun += [f"--nproc_per_node={processes(options)}", "-m", "deepfovea", "--"]
-            code = subprocess.run([*torchrun, *words]).returncode
+            code = train_in_parallel(words, processes(options))
         else:
             code = deepfovea(words)
         if code:
-            if words[0] == "train" and (run / "checkpoints").is_dir():
-                print(f"main.py: --resume {run} goes on with this run", file=sys.stderr)
-            break
-    with contextlib.suppress(OSError):  # it is not empty
-        run.rmdir()
-    return code
+            if options.train:
+                print(f"main.py: {how_to_go_on(words[0], run)}", file=sys.stderr)
+            return code
+    return 0
+
+
+def how_to_go_on(stopped: str, run: Path) -> str:
+    """After ``train``, or a command behind it, was interrupted or failed."""
+    last = run / "checkpoints" / "last.safetensors"
+    if stopped != "train":
+        model = run / "model.safetensors"
+        return f"the training is done; --load_model {model} instead of --train goes on"
+    if last.is_file():
+        return f"--train --resume {run} goes on with this run; --load_model {last} uses it"
+    return "nothing was saved yet; the same command begins anew"
+
+
+def train_in_parallel(words: Sequence[str], processes: int) -> int:
+    """``torchrun -m deepfovea -- WORDS``, without its tracebacks: the processes say what is wrong.
+
+    torchrun hands Ctrl-C and SIGTERM to its processes, which save the run.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args, run
+
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SECONDS_TO_SAVE)
+    torchrun = [f"--nproc_per_node={processes}", "-m", "deepfovea", "--", *words]
+    logging.disable()  # of this process, which has nothing to say meanwhile
+    try:
+        run(parse_args(torchrun))
+    except SignalException as signaled:
+        return 128 + signaled.sigval
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        print(f"main.py: a process of the training ended with {failure.exitcode}", file=sys.stderr)
+        return abs(failure.exitcode)
+    finally:
+        logging.disable(logging.NOTSET)
+    return 0
 
 
 def published_parser() -> Parser:

@@ -14,6 +14,9 @@ import pytest
 import torch
 from PIL import Image
 from presets import preset_of
+from torch.distributed import run as torchrun
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from deepfovea import checkpoint
 from deepfovea.checkpoint import save_model
@@ -162,16 +165,59 @@ def test_train_is_the_published_training(main_py, monkeypatch):
 
 def test_data_parallel_is_a_process_for_every_device(main_py, monkeypatch):
     started = []
+    monkeypatch.setattr(torchrun, "run", started.append)
+    assert main_py.main(PARALLEL) == 0
+    (words,) = started
+    assert (words.nproc_per_node, words.module, words.training_script) == ("2", True, "deepfovea")
+    assert words.training_script_args[0] == "train"
+    assert words.training_script_args[-1] == "--batch=1"
+    assert int(os.environ.pop("TORCH_ELASTIC_SHUTDOWN_TIMEOUT")) >= 127  # a published step
 
-    class Done:
-        returncode = 7
 
-    monkeypatch.setattr(main_py.subprocess, "run", lambda words: started.append(words) or Done)
-    assert main_py.main([*PARALLEL, "--val"]) == 7  # and nothing is validated that was not trained
-    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node=2"]
-    assert started[0][1:8] == [*torchrun, "-m", "deepfovea", "--", "train"]
-    assert started[0][-1] == "--batch=1"
-    assert len(started) == 1
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (SignalException("Ctrl-C", signal.SIGINT), 130),
+        (SignalException("a batch system", signal.SIGTERM), 143),
+        (ChildFailedError("train", {0: ProcessFailure(0, 1, 2, "")}), 2),
+    ],
+)
+@pytest.mark.parametrize("saved", [True, False])
+def test_interrupted_or_failed_processes_end_in_what_goes_on(
+    main_py, monkeypatch, capsys, failure, code, saved
+):
+    def fail(_):
+        if saved:
+            (last,) = Path("runs").glob("*")
+            (last / "checkpoints").mkdir()
+            (last / "checkpoints" / "last.safetensors").touch()
+        raise failure
+
+    monkeypatch.setattr(torchrun, "run", fail)
+    assert main_py.main([*PARALLEL, "--val"]) == code  # and nothing untrained is validated
+    said = capsys.readouterr().err.splitlines()[-1]
+    os.environ.pop("TORCH_ELASTIC_SHUTDOWN_TIMEOUT")
+    if saved:
+        (run,) = Path("runs").iterdir()
+        assert said.startswith(f"main.py: --train --resume {run} goes on with this run; --load_mod")
+    else:
+        assert said == "main.py: nothing was saved yet; the same command begins anew"
+
+
+def test_an_interruption_behind_the_training_names_the_model(main_py, monkeypatch, capsys):
+    monkeypatch.setattr(main_py, "deepfovea", lambda words: 130 * (words[0] == "validate"))
+    assert main_py.main(["--train", "--val", "--data", "REDS", "--device", "cpu"]) == 130
+    assert re.search("--load_model runs/.*/model.safetensors inst", capsys.readouterr().err)
+
+
+def test_an_interruption_between_commands_is_one_line(main_py, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main_py, "commands", interrupted)
+    assert main_py.main(["--train", "--data", "REDS", "--device", "cpu"]) == 130
+    assert capsys.readouterr().err.endswith("main.py: interrupted\n")
+    assert not list(Path("runs").iterdir())
 
 
 def test_too_few_devices_are_refused(main_py, monkeypatch, capsys):

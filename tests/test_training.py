@@ -33,7 +33,7 @@ from deepfovea.training import progress
 from deepfovea.training import train as training
 from deepfovea.training.chunks import Position, iter_chunks
 from deepfovea.training.dataset import ClipDataset
-from deepfovea.training.interrupt import StopSignals
+from deepfovea.training.interrupt import StopSignals, TrainingInterrupted, outlive_signals
 from deepfovea.training.logging import Log
 from deepfovea.training.progress import TrainingProgress
 from deepfovea.training.state import init_run, restore_checkpoint
@@ -565,6 +565,30 @@ def test_a_second_signal_stops_at_once():
         assert stop.received == signal.SIGTERM
         os.kill(os.getpid(), signal.SIGINT)
         pytest.fail("the second one was not raised")
+
+
+def test_a_step_that_fails_after_a_signal_is_an_interruption():
+    said = pytest.raises(TrainingInterrupted, match=r"not saved \(closed by peer\)")
+    with said as raised, StopSignals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError("closed\n by peer")
+    assert raised.value.exit_code == 143
+    with pytest.raises(RuntimeError), StopSignals():
+        raise RuntimeError("of its own")
+
+
+class ProcessGroup(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, _):
+        return os.getpgrp()
+
+
+@pytest.mark.skipif(not hasattr(os, "getpgrp"), reason="no process groups here")
+def test_what_is_sent_to_the_group_does_not_end_the_processes_that_read():
+    (group,) = DataLoader(ProcessGroup(), None, num_workers=1, worker_init_fn=outlive_signals)
+    assert group != os.getpgrp()
 
 
 def test_the_first_step_is_saved_at_once(data, cache, tmp_path, small, monkeypatch):

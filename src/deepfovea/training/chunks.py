@@ -18,7 +18,7 @@ from ..config import InputError, TrainConfig
 from ..fovea import downsample
 from ..reds.items import PublishedItems
 from .dataset import ClipDataset
-from .interrupt import ignore_ctrl_c
+from .interrupt import outlive_signals
 from .sampler import stateful_batches
 
 MIN_SIDE = 32
@@ -113,7 +113,7 @@ def iter_chunks(
         batch_sampler=order,  # type: ignore[arg-type]
         num_workers=config.workers,
         pin_memory=device.type == "cuda",
-        worker_init_fn=ignore_ctrl_c,
+        worker_init_fn=outlive_signals,
         generator=torch.Generator(),  # it draws a number at its start, not from the run's own
     )
     clip, first_chunk = position

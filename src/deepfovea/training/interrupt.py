@@ -23,6 +23,9 @@ class TrainingInterrupted(KeyboardInterrupt):
 class StopSignals:
     """While this is entered, the first Ctrl-C or SIGTERM sets ``received``; a second one aborts.
 
+    A step that fails after a signal was received raises :class:`TrainingInterrupted`: another
+    process of this training may have ended already, and the two can no longer talk.
+
     Outside of the main thread, where Python takes no signals, nothing changes.
     """
 
@@ -43,11 +46,22 @@ class StopSignals:
         said = b"stopping after this step to save it; once more stops at once and saves nothing\n"
         os.write(2, said)  # not print, which may be under way
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if self.received and isinstance(error, RuntimeError):
+            reason = " ".join(str(error).split())
+            raise TrainingInterrupted(
+                f"interrupted; the step under way failed and was not saved ({reason:.100})",
+                128 + self.received,
+            ) from error
 
 
-def ignore_ctrl_c(_worker: int) -> None:
-    """For processes that read clips: a terminal sends them Ctrl-C too, but the run needs them."""
+def outlive_signals(_worker: int) -> None:
+    """For processes that read clips: the run that was told to stop needs them to its end.
+
+    A terminal sends Ctrl-C, and torchrun or a batch system SIGTERM, to the whole process group.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()

@@ -187,9 +187,12 @@ def train(
                 checkpoint(last.with_name(f"step-{training.step:07d}.safetensors"))
                 kept = now
             if stopping and not done:
-                raise TrainingInterrupted(
+                said = (
                     f"interrupted after step {training.step} of {config.steps}, which is saved in "
-                    f"{last}; the same command with --resume goes on from there",
+                    f"{last}; the same command with --resume goes on from there"
+                )
+                raise TrainingInterrupted(
+                    said if log else "interrupted; the first process saves the run",
                     128 + (stop.received or signal.SIGTERM),
                 )
     accelerator.wait_for_everyone()
