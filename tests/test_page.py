@@ -19,14 +19,15 @@ from viewing import CHROMIUM, chromium
 
 from deepfovea.checkpoint import load, save_model
 from deepfovea.cli import main
-from deepfovea.config import Density, InputError
+from deepfovea.config import JITTERS, Density, InputError
 from deepfovea.files_to_files import to_tensor
-from deepfovea.fovea import blue_noise_ranks, downsample, sample
-from deepfovea.gaze import read_track
+from deepfovea.fovea import blue_noise_ranks, downsample, jitter_sequence, sample
+from deepfovea.gaze import DisplayGeometry, read_track
 from deepfovea.generators.stream.net import StreamConfig, StreamNet
 from deepfovea.reconstructor import Reconstructor
 from deepfovea.viewer import page as page_module
 from deepfovea.viewer.page import STATIC, build_page, fetch_runtime
+from deepfovea.viewer.session import _fill
 
 HEIGHT, WIDTH, COUNT = 96, 136, 24  # the low resolution, 24x34, is padded to 24x40
 PATIENCE_MS = 120_000  # the runtime is compiled first, perhaps beside other work
@@ -40,11 +41,13 @@ const ranks = s.readRanks(bytes("blue_noise.npy"));
 const rgba = new Uint8Array(bytes("frame.rgba"));
 const parts = [];
 for (const one of JSON.parse(fs.readFileSync("cases.json"))) {
-  const { gaze, density, seed, frame, blue, height, width } = one;
+  const { gaze, density, seed, frame, blue, height, width, jitter } = one;
   const [h, w] = [height / 4, width / 4];
-  const probability = s.densityMap(gaze, h, w, s.parseDensity(density));
+  const display = s.display(width, height, 23.7);
+  const probability = s.densityMap(gaze, h, w, s.parseDensity(density), display);
   const mask = s.drawMask(probability, h, w, { seed, frame, ranks: blue ? ranks : null });
-  parts.push(mask, s.applyMask(s.downsample(rgba, height, width), mask));
+  const low = s.downsample(rgba, height, width, s.jitterOffset(jitter, frame));
+  parts.push(mask, s.applyMask(low, mask));
 }
 for (const part of parts) fs.appendFileSync("result.bin", new Uint8Array(part.buffer));
 """
@@ -56,6 +59,7 @@ def test_sampling_equals_pythons_bit_for_bit(tmp_path):
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
     densities = ("published", "uniform:13.7", "uniform:100", "0.93,0.07,3.3,47.9")
+    densities += ("budget:3", "budget:25.5", "0.98,0.15,2,5deg", "0.9,0.1,1.5,7.25deg")
     gazes = ((40.3, 33.3), (-0.5, 1e6), (130.123456789, 0.0))
     cases = [
         {
@@ -64,6 +68,7 @@ def test_sampling_equals_pythons_bit_for_bit(tmp_path):
             "seed": (0, 7, 2**32 - 1)[i % 3],
             "frame": (0, 15, 16, 70_001)[(i + j) % 4],
             "blue": blue,
+            "jitter": JITTERS[(i + j) % 3],
             "height": height,
             "width": width,
         }
@@ -80,20 +85,49 @@ def test_sampling_equals_pythons_bit_for_bit(tmp_path):
     np.save(tmp_path / "blue_noise.npy", blue_noise_ranks())
     subprocess.run([NODE, "test.mjs"], cwd=tmp_path, check=True)
     received = np.fromfile(tmp_path / "result.bin", np.float32)
-    low = downsample(to_tensor(image))[None, None]
+    distance = 23.7 / np.radians(1)  # to the display, pixels
+    geometry = DisplayGeometry(2 * np.degrees(np.arctan(width / 2 / distance)), width, height)
     expected = []
     for case in cases:
+        offset = jitter_sequence(case["jitter"], case["frame"], 1)
         samples, mask = sample(
-            low,
+            downsample(to_tensor(image)[None], jitter=offset)[None],
             torch.tensor([[case["gaze"]]]),
             Density.parse(case["density"]),
             seed=case["seed"],
             first_frame=case["frame"],
             blue_noise=case["blue"],
+            geometry=geometry,
         )
         assert mask.mean() > 0
         expected += [mask.numpy().ravel(), samples.numpy().ravel()]
     np.testing.assert_array_equal(received, np.concatenate(expected))
+
+
+FILL = """
+import fs from "node:fs";
+import { fillFrame } from "./fill.mjs";
+const { h, w, jitter } = JSON.parse(fs.readFileSync("case.json"));
+const read = (name) => new Float32Array(Uint8Array.from(fs.readFileSync(name)).buffer);
+const frame = fillFrame(read("samples"), read("mask"), h, w, jitter);
+fs.writeFileSync("frame", new Uint8Array(frame.buffer));
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason="no node on the path (Debian: apt-get install nodejs)")
+@pytest.mark.parametrize("jitter", [None, (0.5, -0.25)])
+def test_holes_are_filled_as_in_python(tmp_path, jitter):
+    mask = (torch.rand(1, 37, 50) < 0.1).float()
+    samples = mask * torch.rand(3, 37, 50)
+    shutil.copy(STATIC / "page" / "fill.js", tmp_path / "fill.mjs")
+    (tmp_path / "test.mjs").write_text(FILL, encoding="utf-8")
+    case = {"h": 37, "w": 50, "jitter": jitter}
+    (tmp_path / "case.json").write_text(json.dumps(case), encoding="utf-8")
+    for name, values in (("samples", samples), ("mask", mask)):
+        (tmp_path / name).write_bytes(values.numpy().tobytes())
+    subprocess.run([NODE, "test.mjs"], cwd=tmp_path, check=True)
+    received = np.fromfile(tmp_path / "frame", np.float32).reshape(3, 148, 200)
+    np.testing.assert_allclose(received, _fill(samples, mask, jitter).numpy(), atol=1e-5)
 
 
 TRACK = """
@@ -201,7 +235,7 @@ def wait_for_frames(page):
     page.wait_for_function("document.querySelector('#psnr').textContent !== '–'")
 
 
-FRAMES = """async ({ height, width, count, gaze }) => {
+FRAMES = """async ({ height, width, count, gaze, jitter }) => {
     const ort = await import(new URL("runtime/ort.wasm.min.mjs", document.baseURI));
     const { Network } = await import(new URL("network.js", document.baseURI));
     const s = await import(new URL("sampling.js", document.baseURI));
@@ -214,10 +248,11 @@ FRAMES = """async ({ height, width, count, gaze }) => {
     const rgba = new Uint8Array(await load("../../frames.rgba"));
     const all = new Float32Array(3 * height * width * count);
     for (let t = 0; t < count; t++) {
-        const low = s.downsample(rgba.subarray(4 * height * width * t), height, width);
+        const offset = s.jitterOffset(jitter, t);
+        const low = s.downsample(rgba.subarray(4 * height * width * t), height, width, offset);
         const p = s.densityMap(gaze, h, w, s.PUBLISHED);
         const mask = s.drawMask(p, h, w, { frame: t, ranks });
-        const frame = await network.step(s.applyMask(low, mask), mask, h, w);
+        const frame = await network.step(s.applyMask(low, mask), mask, h, w, offset ?? undefined);
         for (let row = 0; row < 3 * height; row++) {
             const at = (Math.floor(row / height) * frame.height + row % height) * frame.width;
             all.set(frame.values.subarray(at, at + width), (3 * height * t + row) * width);
@@ -232,7 +267,8 @@ FRAMES = """async ({ height, width, count, gaze }) => {
 }"""
 
 
-def test_frames_equal_pytorchs(folder, address, context):
+@pytest.mark.parametrize("jitter", ["none", "quad", "halton"])
+def test_frames_equal_pytorchs(folder, address, context, jitter):
     images = media.moving(COUNT, HEIGHT, WIDTH)
     opaque = np.full((COUNT, HEIGHT, WIDTH, 1), 255, np.uint8)
     rgba = np.concatenate([np.stack(images), opaque], -1)
@@ -241,14 +277,17 @@ def test_frames_equal_pytorchs(folder, address, context):
     page = context.new_page()
     page.goto(address)
     wait_for_frames(page)
-    size = {"height": HEIGHT, "width": WIDTH, "count": COUNT, "gaze": gaze}
+    size = {"height": HEIGHT, "width": WIDTH, "count": COUNT, "gaze": gaze, "jitter": jitter}
     url = page.evaluate(FRAMES, size)
     page.close()
     received = np.frombuffer(base64.b64decode(url.partition(",")[2]), np.float32)
     received = received.reshape(COUNT, 3, HEIGHT, WIDTH).clip(0, 1)
     reconstructor = Reconstructor(load("stream"), blue_noise=True)
     for t, image in enumerate(images):
-        expected = reconstructor(downsample(to_tensor(image)), gaze).numpy()
+        offset = jitter_sequence(jitter, t, 1)
+        low = downsample(to_tensor(image)[None], jitter=offset)[0]
+        told = (0.0, 0.0) if offset is None else tuple(offset[0].tolist())  # always an input
+        expected = reconstructor(low, gaze, jitter=told).numpy()
         assert np.abs(received[t] - expected).max() < 1e-3, t
 
 

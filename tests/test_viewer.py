@@ -293,6 +293,27 @@ def test_only_the_views_that_are_shown_are_sent(catalog):
         assert set(one.frame()[1]) == {"samples", "reconstruction"}
 
 
+def test_errors_and_filling(catalog):
+    views = ["reconstruction", "original", "filled", "error"]
+    with viewer(catalog, playing=False, views=views, density=DISC) as one:
+        header, pictures = one.frame()
+    assert list(pictures) == views
+    shown, original, filled, error = (pictures[view].astype(int) for view in views)
+    assert np.abs(error - (4 * np.abs(shown - original)).clip(max=255)).mean() < 8  # JPEG
+    assert header["filled_psnr"] == pytest.approx(
+        10 * np.log10(255**2 / np.mean((filled - original) ** 2)), abs=0.5
+    )
+
+
+def test_a_clip_that_begins_again_is_not_forgotten(catalog):
+    """A loop gives what the network would make of the clip twice in a row, not of a new clip."""
+    with viewer(catalog, speed=0, views=["reconstruction"], jitter="none") as one:
+        frames = [one.frame() for _ in range(COUNT + 1)]
+    (first, _), (again, _) = frames[0], frames[COUNT]
+    assert first["frame"] == again["frame"] == 0
+    assert first["sampled"] != again["sampled"]  # the mask of frame COUNT, not of frame 0
+
+
 def test_models(catalog):
     with viewer(catalog, playing=False) as one:
         assert one.frame()[0]["engine"] == "PyTorch for tiny"

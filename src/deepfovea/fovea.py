@@ -99,22 +99,24 @@ def eccentricity_map(
 
 def _to_budget(probability: np.ndarray, budget: float) -> np.ndarray:
     # mean(p ** g) is convex and falls from 1 at g = 0, so Newton's steps from there never
-    # pass the root.
-    log_p = np.log(probability.clip(MIN_PROBABILITY))
+    # pass the root. In float64, so that other libraries' exp and log give the same float32.
+    log_p = np.log(probability.astype(np.float64).clip(MIN_PROBABILITY))
     exponent = np.zeros_like(log_p[..., :1, :1])
     for _ in range(NEWTON_STEPS):
         power: np.ndarray = np.exp(exponent * log_p)
         excess = power.mean((-2, -1), keepdims=True) - budget
         slope = (power * log_p).mean((-2, -1), keepdims=True)
-        exponent = (exponent - excess / slope.clip(max=-MIN_SLOPE)).clip(max=MAX_EXPONENT)
-        if np.abs(excess).max() < BUDGET_TOLERANCE:
+        found = np.abs(excess) < BUDGET_TOLERANCE  # and left so, whatever others need
+        if found.all():
             break
+        newton = (exponent - excess / slope.clip(max=-MIN_SLOPE)).clip(max=MAX_EXPONENT)
+        exponent = np.where(found, exponent, newton)
     else:
         raise InputError(
             f"density: a budget of {100 * budget:g} % is out of reach for this profile; "
             "lower the density of the centre or its radius"
         )
-    return power
+    return power.astype(probability.dtype)
 
 
 def draw_mask(

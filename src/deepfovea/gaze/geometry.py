@@ -47,12 +47,14 @@ class DisplayGeometry:
         def direction(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:  # (x, y, 1), not unit length
             return half_x * ((2 * x + 1) / width - 1), half_y * ((2 * y + 1) / height - 1)
 
-        gaze = gaze_px if gaze_px.is_floating_point() else gaze_px.float()
+        # In float64, so that other libraries' atan2 gives the same float32.
+        dtype = gaze_px.dtype if gaze_px.is_floating_point() else torch.float32
+        gaze = gaze_px.double()
         x, y = direction(torch.arange(width).to(gaze), torch.arange(height).to(gaze)[:, None])
         gaze_x, gaze_y = direction(gaze[..., 0, None, None], gaze[..., 1, None, None])
         # arctan(|a x b|, a . b) keeps its precision at small angles, where arccos has none
         cross = ((gaze_x - x) ** 2 + (gaze_y - y) ** 2 + (gaze_x * y - gaze_y * x) ** 2).sqrt()
-        return torch.rad2deg(torch.atan2(cross, 1 + gaze_x * x + gaze_y * y))
+        return torch.rad2deg(torch.atan2(cross, 1 + gaze_x * x + gaze_y * y)).to(dtype)
 
 
 DEFAULT_DISPLAY = DisplayGeometry(horizontal_fov_deg=40.0, width_px=1024, height_px=768)

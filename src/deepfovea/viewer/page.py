@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..checkpoint import load
-from ..config import InputError
+from ..config import BEST_SAMPLING, InputError
 from ..io import atomic
 from ..io.outputs import ensure_folder
 from ..io.user_cache import user_cache
@@ -93,7 +93,12 @@ def build_page(
         raise InputError(f"--model: received {', '.join(names)}; expected different names")
     networks = [load(model) for model in models]
     for model, network in zip(models, networks, strict=True):
-        if network.frames_per_step != 1 or network.scale != 4 or network.multiple != 8:
+        if (
+            network.frames_per_step != 1
+            or network.scale != 4
+            or network.multiple != 8
+            or not network.takes_jitter
+        ):
             raise InputError(
                 f"--model: received {model}, which the page cannot run; expected a stream network"
             )
@@ -111,7 +116,7 @@ def build_page(
                 log(f"exporting {name}")
                 file = temporary / "models" / f"{name}.onnx"
                 round_to_float16(network)
-                export_onnx(network, file, name=name)
+                export_onnx(network, file, name=name, jitter=True)
                 file.write_bytes(store_as_float16(file.read_bytes()))
             log("drawing the demo video")
             (temporary / "videos").mkdir()
@@ -126,6 +131,10 @@ def build_page(
                     {"name": "harbour (drawn)", "file": f"videos/{DEMO}", "rate": DEMO_RATE}
                 ],
                 "size": size,
+                "sampling": {
+                    "blue_noise": BEST_SAMPLING.noise == "blue",
+                    "jitter": BEST_SAMPLING.jitter,
+                },
             }
             first_visit = _first_visit(temporary, page)
             page["download_bytes"] = sum(

@@ -16,7 +16,7 @@ from typing import Any
 from ..config import BEST_SAMPLING, JITTERS, PUBLISHED_DENSITY, Density, InputError
 from ..gaze import DEFAULT_DISPLAY
 
-VIEWS = ("reconstruction", "samples", "original")
+VIEWS = ("reconstruction", "samples", "original", "filled", "error")
 MAX_TRACK_BYTES = 2**20  # of a gaze file that is dropped on the page: some minutes at 250/s
 MAX_MESSAGE_BYTES = MAX_TRACK_BYTES + 2**18  # JSON escapes the line breaks
 
@@ -42,7 +42,7 @@ class ViewerRequest:
     """One of ``JITTERS``; for networks that can be told it."""
     live: bool = True
     """Follow the server's eye tracker, where it has one, instead of the pointer."""
-    views: frozenset[str] = frozenset(VIEWS)
+    views: frozenset[str] = frozenset(VIEWS[:3])
     """The pictures to send: only those that the page shows."""
     track: str | None = None
     """A gaze track as CSV, followed instead of the pointer."""

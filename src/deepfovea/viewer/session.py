@@ -21,11 +21,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from ..config import BEST_SAMPLING, InputError, Sampling
 from ..files_to_files import pad, to_tensor
+from ..fill import pull_push
 from ..fovea import downsample, jitter_sequence
 from ..gaze import DisplayGeometry, GazeTrack, read_track
 from ..gaze.live import LiveGaze, Look
@@ -33,6 +36,7 @@ from ..gaze.track import HOLD_SECONDS
 from ..images import to_image
 from ..metrics.pixel import psnr
 from ..reconstructor import Input, Reconstructor
+from ..resample import pixel_grid, sampling_grid, upsample_bicubic
 from ..runtime.engine import Engine
 from .batcher import FrameBatcher, PendingFrame
 from .live import LiveViewing, describe
@@ -42,6 +46,8 @@ from .request import VIEWS, ViewerRequest, apply_message
 MAX_IN_FLIGHT = 2
 MAX_STEPS_AT_ONCE = 100  # requested while one frame was made
 LIVE_POLL_SECONDS = 0.002  # while paused; a new sample waits half of it in the mean
+FILL_EVERY = 8  # frames; in between nobody asked for it, and it takes time
+ERROR_GAIN = 4.0  # of the map of errors
 CATCH_UP_SECONDS = 0.25  # at most so long are frames decoded that will not be shown
 JPEG_QUALITY = 95  # 4:4:4; 3 ms for 768x1024 where WebP takes 25 and PNG 90
 
@@ -257,11 +263,18 @@ class Session:
         height, width = pending.image.shape[-2:]
         frame = result.frame[..., :height, :width].cpu()
         pictures = {"reconstruction": frame, "samples": result.samples, "original": pending.image}
+        header: dict[str, Any] = {}
+        if "filled" in request.views or self._sent_count % FILL_EVERY == 0:
+            filled = _fill(result.samples, result.mask, pending.jitter)[..., :height, :width]
+            pictures["filled"] = filled
+            header["filled_psnr"] = float(psnr(filled, pending.image))
+        if "error" in request.views:
+            pictures["error"] = (ERROR_GAIN * (frame - pending.image).abs()).clamp(max=1.0)
         encoded = [
             (view, *_encode(view, pictures[view])) for view in VIEWS if view in request.views
         ]
         inner, outer = _ring_radii(pending.settings, scale)
-        header = {
+        header |= {
             "number": self._sent_count + 1,
             "scale": scale,
             "size": [width, height],
@@ -335,9 +348,8 @@ class Session:
         for _ in range(steps):
             if not player.advance():
                 player.rewind()
-                restart = True
         if request.playing and not sought and not steps:
-            restart |= self._advance(request, player)
+            self._advance(request, player)
         batcher = self._load(request, player)
         if restart:
             batcher.reset()
@@ -372,21 +384,20 @@ class Session:
             self._restart_clock()  # the video does not run on meanwhile
         return self._batcher
 
-    def _advance(self, request: ViewerRequest, player: Player) -> bool:
-        """Play on; True if the video began anew."""
+    def _advance(self, request: ViewerRequest, player: Player) -> None:
+        """Play on; after the end from the beginning, without forgetting what was seen."""
         now = self._video_seconds(request)
         if request.speed == 0.0 and player.advance():
-            return False
+            return
         if player.next_frame is None and (
             request.speed == 0.0 or now >= player.frame.pts_seconds + player.interval
         ):
             player.rewind()
             self._restart_clock()
-            return True
+            return
         player.catch_up(now, CATCH_UP_SECONDS)
         if player.next_frame is not None and player.next_frame.pts_seconds <= now:
             self._restart_clock()
-        return False
 
     def _restart_clock(self) -> None:
         assert self._player
@@ -405,6 +416,23 @@ def _has_moved(gaze: LiveGaze, look: Look | None) -> bool:
         return True
     age = time.perf_counter() - newest.own_seconds
     return age > HOLD_SECONDS and gaze.look().position != look.position
+
+
+def _fill(samples: Tensor, mask: Tensor, jitter: tuple[float, float] | None) -> Tensor:
+    """Holes filled without a network, then bicubic ×4: [3,h,w] and [1,h,w] to [3,4h,4w].
+
+    ``jitter``: the offset of the grid of the samples, low-resolution pixels.
+    """
+    low = pull_push(samples, mask)[None].cpu()
+    if jitter is None:
+        return upsample_bicubic(low)[0]
+    height, width = low.shape[-2:]
+    offset = torch.tensor(jitter)[:, None, None]
+    places = (pixel_grid(low, 4 * height, 4 * width) + 0.5) / 4 - 0.5 - offset
+    grid = sampling_grid(places, height, width)
+    return F.grid_sample(
+        low, grid, mode="bicubic", padding_mode="border", align_corners=False
+    ).clamp(0.0, 1.0)[0]
 
 
 def _grid_offset(request: ViewerRequest, reconstructor: Reconstructor) -> Tensor | None:

@@ -4,7 +4,7 @@
 // done: what is late is left out, nothing is queued.
 
 import { gazeAt, parseTrack } from "./gaze_track.js";
-import { parseDensity } from "./sampling.js";
+import { display, parseDensity } from "./sampling.js";
 import { Source } from "./source.js";
 
 const MAX_IN_FLIGHT = 2; // sent and not yet painted
@@ -20,11 +20,12 @@ export class Backend {
     this.handlers = handlers;
     this.request = {
       model: null, video: null, gaze: [0.5, 0.5], timestamp: 0, playing: true, speed: 1,
-      density: "published", blue_noise: true, views: ["reconstruction"], track: null, size: "auto",
+      density: "published", pixels_per_degree: 25, blue_noise: true, jitter: "none", views: ["reconstruction"], track: null, size: "auto",
     };
     this.actions = { reset: false, seek: null, steps: 0 };
     this.files = new Map(); // of the visitor
     this.track = this.trackText = null;
+    this.lastDensity = "published"; // that could be sampled
     this.sent = this.acknowledged = 0;
     this.changed = true; // something else than the gaze, since the last frame
     this.wake = () => {};
@@ -78,11 +79,9 @@ export class Backend {
       models: models.map(({ name }) => name),
       videos: videos.map(({ file, name }) => ({ id: file, name })),
       max_upload_bytes: Infinity,
-      sampling: { blue_noise: true, jitter: "none" },
+      sampling: this.page.sampling,
       live: null,
       local: true,
-      densities: ["published", "uniform"],
-      jitters: ["none"],
       camera: Boolean(navigator.mediaDevices?.getUserMedia),
       sizes: ["auto", ...LONG_SIDES],
       size,
@@ -139,24 +138,33 @@ export class Backend {
     const density = parseDensity(request.density);
     const message = {
       image, width, height, gaze, density, views: request.views, blueNoise: request.blue_noise,
+      display: display(source.width, source.height, request.pixels_per_degree),
+      jitter: request.jitter,
       reset: opened || loaded || actions.reset || this.resized,
     };
     const first = message.reset;
     this.resized = false;
     const answer = await this.ask(message, [image]);
     if (answer.failed) throw new Error(answer.failed);
+    if (answer.refused) {
+      this.handlers.text({ error: `density: ${answer.refused}` });
+      this.request.density = this.lastDensity;
+      return;
+    }
+    this.lastDensity = request.density;
     this.sent += 1;
     const even = density.center === density.periphery;
-    const low = width / answer.header.scale;
+    const unit = density.unit === "deg"
+      ? request.pixels_per_degree / source.width : answer.header.scale / width;
     this.handlers.frame({
       ...answer.header,
       number: this.sent,
       frame, seconds, gaze, timestamp,
-      inner: even ? 0 : density.inner / low,
-      outer: even ? 0 : density.outer / low,
+      inner: even ? 0 : density.inner * unit,
+      outer: even ? 0 : density.outer * unit,
       model: request.model,
       engine: `WASM, ${this.threads === 1 ? "1 thread" : `${this.threads} threads`}`,
-      live: null, jitter: null,
+      live: null,
     }, answer.pictures);
     if (!first) this.fitSize(answer.header, request.size);
   }

@@ -27,12 +27,12 @@ function pad(planes, h, w, height, width) {
 }
 
 export class Network {
-  // ort: the module of ONNX Runtime; model: its bytes; providers: ["wasm"] or ["webgpu"]
-  static async open(ort, model, providers = ["wasm"]) {
+  // ort: the module of ONNX Runtime; model: its bytes
+  static async open(ort, model) {
     const network = new Network();
     network.ort = ort;
     network.session = await ort.InferenceSession.create(model, {
-      executionProviders: providers, graphOptimizationLevel: "all", logSeverityLevel: 3,
+      executionProviders: ["wasm"], graphOptimizationLevel: "all", logSeverityLevel: 3,
     });
     network.reset();
     return network;
@@ -54,9 +54,9 @@ export class Network {
     return state;
   }
 
-  // samples [3, h, w] and mask [h, w] to a frame { values [3, height, width], height, width }, of
-  // which the part of four times h by w is the picture.
-  async step(samples, mask, h, w) {
+  // samples [3, h, w], mask [h, w] and the offset of their grid to a frame { values [3, height, width],
+  // height, width }, of which the part of four times h by w is the picture.
+  async step(samples, mask, h, w, jitter = [0, 0]) {
     const [height, width] = [padded(h), padded(w)];
     if (this.size !== `${height}x${width}`) this.state = null;
     this.size = `${height}x${width}`;
@@ -64,6 +64,7 @@ export class Network {
     const feeds = {
       samples: new Tensor("float32", pad(samples, h, w, height, width), [1, 3, height, width]),
       mask: new Tensor("float32", pad(mask, h, w, height, width), [1, 1, height, width]),
+      jitter: new Tensor("float32", Float32Array.from(jitter), [1, 2]),
       ...(this.state ?? this.emptyState(height, width)),
     };
     const outputs = await this.session.run(feeds);

@@ -3,39 +3,99 @@
 
 const f = Math.fround;
 
-export const PUBLISHED = { center: 0.98, periphery: 0.15, inner: 20, outer: 40 };
+export const PUBLISHED = {
+  center: 0.98, periphery: 0.15, inner: 20, outer: 40, unit: "px", budget: null,
+};
 
-// A density as on the command line: published, uniform:PERCENT or CENTRE,PERIPHERY,INNER,OUTER in
-// low-resolution pixels. Budgets and degrees are not known here: null.
+// A density as on the command line: published, budget:PERCENT, uniform:PERCENT or
+// CENTRE,PERIPHERY,INNER,OUTER in low-resolution pixels, with deg behind it in degrees. Else null.
 export function parseDensity(text) {
   if (text === "published") return PUBLISHED;
-  if (text.startsWith("uniform:")) {
-    const share = Number(text.slice(8)) / 100;
+  const [kind, percent] = text.split(":");
+  const share = Number(percent) / 100;
+  if (kind === "budget") return share > 0 && share <= 1 ? { ...PUBLISHED, budget: share } : null;
+  if (kind === "uniform") {
     return share >= 0 && share <= 1 ? { ...PUBLISHED, center: share, periphery: share } : null;
   }
-  const numbers = text.split(",").map(Number);
+  const unit = text.endsWith("deg") ? "deg" : "px";
+  const numbers = text.replace(/deg$/, "").split(",").map(Number);
   if (numbers.length !== 4 || !numbers.every(Number.isFinite)) return null;
   const [center, periphery, inner, outer] = numbers;
   const valid = 0 <= periphery && periphery <= center && center <= 1 && 0 <= inner && inner < outer;
-  return valid ? { center, periphery, inner, outer } : null;
+  return valid ? { ...PUBLISHED, center, periphery, inner, outer, unit } : null;
 }
 
-// The probability of each low-resolution pixel, Float32Array [h, w]; gaze: low-resolution pixels.
-export function densityMap([gazeX, gazeY], height, width, { center, periphery, inner, outer }) {
-  const result = new Float32Array(height * width);
-  const [gx, gy, far, width32] = [f(gazeX), f(gazeY), f(outer), f(outer - inner)];
+// The probability of each low-resolution pixel, Float32Array [h, w]; gaze: low-resolution pixels;
+// display: { fovDeg, width, height }, needed for radii in degrees.
+export function densityMap(gaze, height, width, density, display = null) {
+  const { center, periphery, inner, outer, unit, budget } = density;
+  const distance = unit === "deg"
+    ? eccentricityDeg(gaze, height, width, display) : eccentricityPx(gaze, height, width);
+  const [far, width32] = [f(outer), f(outer - inner)];
   const [least, more] = [f(periphery), f(center - periphery)];
+  const probability = distance.map((value) => {
+    const ramp = Math.min(1, Math.max(0, f(f(far - value) / width32)));
+    return least + f(more * ramp);
+  });
+  return budget === null ? probability : toBudget(probability, budget);
+}
+
+function eccentricityPx([gazeX, gazeY], height, width) {
+  const result = new Float32Array(height * width);
+  const [gx, gy] = [f(gazeX), f(gazeY)];
   for (let row = 0, at = 0; row < height; row++) {
     const y = f(row - gy);
     const yy = f(y * y);
     for (let column = 0; column < width; column++, at++) {
       const x = f(column - gx);
-      const distance = f(Math.sqrt(f(f(x * x) + yy)));
-      const ramp = Math.min(1, Math.max(0, f(f(far - distance) / width32)));
-      result[at] = f(least + f(more * ramp));
+      result[at] = Math.sqrt(f(f(x * x) + yy));
     }
   }
   return result;
+}
+
+// A display of width by height pixels of which one degree at the centre covers so many.
+export function display(width, height, pixelsPerDegree) {
+  const distance = pixelsPerDegree / RADIAN;
+  return { fovDeg: (2 * Math.atan(width / 2 / distance)) / RADIAN, width, height };
+}
+
+const RADIAN = Math.PI / 180; // of a degree
+
+function eccentricityDeg([gazeX, gazeY], rows, columns, { fovDeg, width, height }) {
+  const halfX = Math.tan((fovDeg * RADIAN) / 2);
+  const halfY = (halfX * height) / width;
+  const along = (place, half, side) => half * ((2 * place + 1) / side - 1);
+  const [gx, gy] = [along(f(gazeX), halfX, columns), along(f(gazeY), halfY, rows)];
+  const result = new Float32Array(rows * columns);
+  for (let row = 0, at = 0; row < rows; row++) {
+    const y = along(row, halfY, rows);
+    for (let column = 0; column < columns; column++, at++) {
+      const x = along(column, halfX, columns);
+      const cross = Math.sqrt((gx - x) ** 2 + (gy - y) ** 2 + (gx * y - gy * x) ** 2);
+      result[at] = Math.atan2(cross, 1 + gx * x + gy * y) / RADIAN;
+    }
+  }
+  return result;
+}
+
+// The profile raised to the power whose mean is the budget, by Newton's steps as in fovea.py.
+function toBudget(probability, budget) {
+  const logs = Float64Array.from(probability, (p) => Math.log(Math.max(p, 1e-6)));
+  const count = logs.length;
+  let exponent = 0;
+  for (let i = 0; i < 30; i++) {
+    const power = logs.map((log) => Math.exp(exponent * log));
+    let [excess, slope] = [0, 0];
+    for (let at = 0; at < count; at++) {
+      excess += power[at];
+      slope += power[at] * logs[at];
+    }
+    excess = excess / count - budget;
+    if (Math.abs(excess) < 1e-5) return Float32Array.from(power);
+    exponent = Math.min(1e4, exponent - excess / Math.min(slope / count, -1e-12));
+  }
+  throw new RangeError(`a budget of ${+(100 * budget).toPrecision(6)} % is out of reach for this profile`);
 }
 
 // "lowbias32" of C. Wellons.
@@ -83,19 +143,69 @@ export function readRanks(buffer) {
 
 const LEVELS = Float32Array.from({ length: 256 }, (_, level) => f(level / f(255)));
 
-// RGBA bytes [4h, 4w] to the low resolution, Float32Array [3, h, w]: the mean of the middle 2 × 2
-// pixels of each 4 × 4, as fovea.downsample takes it.
-export function downsample(rgba, height, width) {
+const QUAD = [[0, 0], [0.5, 0.5], [0.5, 0], [0, 0.5]];
+const HALTON_LENGTH = 16;
+
+// The offset [x, y] of a frame's sampling grid, low-resolution pixels; null for "none".
+export function jitterOffset(kind, frame) {
+  if (kind === "none") return null;
+  if (kind === "quad") return QUAD[frame % 4];
+  const number = 1 + (frame % HALTON_LENGTH);
+  return [2, 3].map((base) => f(radicalInverse(number, base) - 0.5));
+}
+
+function radicalInverse(number, base) {
+  let [value, share] = [0, 1];
+  for (let rest = number; rest; rest = Math.floor(rest / base)) {
+    share /= base;
+    value += share * (rest % base);
+  }
+  return value;
+}
+
+// RGBA bytes [4h, 4w] to the low resolution, Float32Array [3, h, w], as fovea.downsample takes it: the
+// mean of the middle 2 × 2 pixels of each 4 × 4, or bilinear where the offset moves that place.
+export function downsample(rgba, height, width, offset = null) {
+  return offset ? downsampleShifted(rgba, height, width, offset) : downsampleMiddle(rgba, height, width);
+}
+
+function downsampleMiddle(rgba, height, width) {
   const [h, w] = [height / 4, width / 4];
   const low = new Float32Array(3 * h * w);
   for (let channel = 0, at = 0; channel < 3; channel++) {
     for (let y = 0; y < h; y++) {
       for (let x = 0; x < w; x++, at++) {
         const i = 4 * ((4 * y + 1) * width + 4 * x + 1) + channel;
-        const above = f(0.5 * LEVELS[rgba[i]] + 0.5 * LEVELS[rgba[i + 4]]);
         const j = i + 4 * width;
-        const below = f(0.5 * LEVELS[rgba[j]] + 0.5 * LEVELS[rgba[j + 4]]);
-        low[at] = f(0.5 * above + 0.5 * below);
+        const top = f(LEVELS[rgba[i]] + LEVELS[rgba[i + 4]]);
+        const bottom = f(LEVELS[rgba[j]] + LEVELS[rgba[j + 4]]);
+        low[at] = 0.25 * f(top + bottom);
+      }
+    }
+  }
+  return low;
+}
+
+// The two neighbours of each low-resolution pixel along an axis, and the share of the second.
+function neighbours(side, offset) {
+  return Array.from({ length: side / 4 }, (_, at) => {
+    const place = Math.min(side - 1, Math.max(0, 4 * (at + offset) + 1.5));
+    const first = Math.floor(place);
+    return [first, Math.min(side - 1, first + 1), f(place - first)];
+  });
+}
+
+function downsampleShifted(rgba, height, width, [offsetX, offsetY]) {
+  const [rows, columns] = [neighbours(height, offsetY), neighbours(width, offsetX)];
+  const low = new Float32Array(3 * rows.length * columns.length);
+  const mix = (a, b, share) => f(a + f(share * f(b - a)));
+  for (let channel = 0, at = 0; channel < 3; channel++) {
+    for (const [top, bottom, down] of rows) {
+      const [i, j] = [4 * top * width + channel, 4 * bottom * width + channel];
+      for (const [left, right, along] of columns) {
+        const first = mix(LEVELS[rgba[i + 4 * left]], LEVELS[rgba[j + 4 * left]], down);
+        const second = mix(LEVELS[rgba[i + 4 * right]], LEVELS[rgba[j + 4 * right]], down);
+        low[at++] = mix(first, second, along);
       }
     }
   }

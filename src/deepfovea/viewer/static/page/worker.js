@@ -1,8 +1,12 @@
 // The network's own thread: frames of the video come in, samples and reconstruction go out.
 
 import * as ort from "./runtime/ort.wasm.min.mjs";
+import { fillFrame } from "./fill.js";
 import { Network, SCALE } from "./network.js";
-import { applyMask, densityMap, downsample, drawMask, readRanks } from "./sampling.js";
+import { applyMask, densityMap, downsample, drawMask, jitterOffset, readRanks } from "./sampling.js";
+
+const FILL_EVERY = 8; // frames; in between nobody asked for it, and it takes time
+const ERROR_GAIN = 4; // as in session.py
 
 let network = null;
 let ranks = null;
@@ -44,6 +48,15 @@ function toImageData(planes, height, width, rows, stride) {
   return pixels;
 }
 
+// Where two pictures differ, ERROR_GAIN times.
+function errorMap(shown, original) {
+  const pixels = new ImageData(original.width, original.height);
+  for (let i = 0; i < pixels.data.length; i++) {
+    pixels.data[i] = i % 4 === 3 ? 255 : ERROR_GAIN * Math.abs(shown.data[i] - original.data[i]);
+  }
+  return pixels;
+}
+
 function psnr(pixels, original) {
   let sum = 0;
   for (let i = 0; i < pixels.length; i++) sum += (pixels[i] - original[i]) ** 2;
@@ -51,7 +64,8 @@ function psnr(pixels, original) {
   return 10 * Math.log10(255 ** 2 / Math.max(mean, 1e-10));
 }
 
-async function reconstruct({ image, height, width, gaze, density, blueNoise, reset, views }) {
+async function reconstruct(asked) {
+  const { image, height, width, gaze, density, display, blueNoise, reset, views } = asked;
   const started = performance.now();
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   context.drawImage(image, 0, 0, width, height);
@@ -64,22 +78,29 @@ async function reconstruct({ image, height, width, gaze, density, blueNoise, res
   }
   const gazePx = [gaze[0] * w - 0.5, gaze[1] * h - 0.5];
   const drawn = { frame: framesSeen, ranks: blueNoise ? ranks : null };
-  const mask = drawMask(densityMap(gazePx, h, w, density), h, w, drawn);
-  const samples = applyMask(downsample(original.data, height, width), mask);
+  const jitter = jitterOffset(asked.jitter, framesSeen);
+  const mask = drawMask(densityMap(gazePx, h, w, density, display), h, w, drawn);
+  const samples = applyMask(downsample(original.data, height, width, jitter), mask);
   const sampledAt = performance.now();
-  const frame = await network.step(samples, mask, h, w);
+  const frame = await network.step(samples, mask, h, w, jitter ?? undefined);
   framesSeen++;
   const networkAt = performance.now();
   const shown = toImageData(frame.values, height, width, frame.height, frame.width);
   const header = {
     scale: SCALE,
     size: [width, height],
+    jitter,
     sampled: mask.reduce((a, b) => a + b) / mask.length,
     psnr: psnr(shown.data, original.data),
     sampling_ms: sampledAt - started,
     network_ms: networkAt - sampledAt,
   };
   const pixels = { reconstruction: shown, original };
+  if (views.includes("filled") || framesSeen % FILL_EVERY === 1) {
+    pixels.filled = toImageData(fillFrame(samples, mask, h, w, jitter), height, width, height, width);
+    header.filled_psnr = psnr(pixels.filled.data, original.data);
+  }
+  if (views.includes("error")) pixels.error = errorMap(shown, original);
   if (views.includes("samples")) pixels.samples = toImageData(samples, h, w, h, w);
   const pictures = {};
   await Promise.all(views.map(async (view) => {
@@ -99,6 +120,8 @@ self.onmessage = async ({ data }) => {
       self.postMessage(message, transferred);
     }
   } catch (error) {
-    self.postMessage({ failed: error.message });
+    // A density that cannot be is no failure of the network.
+    const kind = error instanceof RangeError ? "refused" : "failed";
+    self.postMessage({ [kind]: error.message });
   }
 };
