@@ -71,21 +71,21 @@ def perform(options: argparse.Namespace, parser: Parser, run: Path) -> int:
         else:
             code = deepfovea(words)
         if code:
-            if options.train:
-                print(f"main.py: {how_to_go_on(words[0], run)}", file=sys.stderr)
+            if options.train and (said := how_to_go_on(words[0], code, run)):
+                print(f"main.py: {said}", file=sys.stderr)
             return code
     return 0
 
 
-def how_to_go_on(stopped: str, run: Path) -> str:
-    """After ``train``, or a command behind it, was interrupted or failed."""
+def how_to_go_on(stopped: str, code: int, run: Path) -> str:
+    """After ``train``, or a command behind it, was interrupted or failed; empty if it cannot."""
     last = run / "checkpoints" / "last.safetensors"
     if stopped != "train":
         model = run / "model.safetensors"
         return f"the training is done; --load_model {model} instead of --train goes on"
     if last.is_file():
         return f"--train --resume {run} goes on with this run; --load_model {last} uses it"
-    return "nothing was saved yet; the same command begins anew"
+    return "nothing was saved yet; the same command begins anew" if code > 128 else ""
 
 
 def train_in_parallel(words: Sequence[str], processes: int) -> int:
@@ -106,7 +106,8 @@ def train_in_parallel(words: Sequence[str], processes: int) -> int:
         return 128 + signaled.sigval
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
-        print(f"main.py: a process of the training ended with {failure.exitcode}", file=sys.stderr)
+        if failure.exitcode not in (1, 2):  # which have said why
+            print(f"main.py: a process ended with {failure.exitcode}", file=sys.stderr)
         return abs(failure.exitcode)
     finally:
         logging.disable(logging.NOTSET)
