@@ -1018,3 +1018,10 @@ def test_times_of_frames_of_something_else_are_not_used(folder, warned, caplog):
     caplog.clear()
     folder(table(NEON, neon_rows(START)), neon_world([START + 40_000_000 * i for i in range(99)]))
     assert warned("has 99 frames, the video 50")
+
+
+@pytest.mark.parametrize("mark", ["n.a.", r"\N", "N/A", "#NULL!"])
+def test_marks_of_spreadsheets_and_databases_are_lost_samples(tmp_path, mark):
+    file = tmp_path / "gaze.csv"
+    file.write_text(f"time,x,y\n0,10,10\n0.1,{mark},{mark}\n0.2,12,12\n", encoding="utf-8")
+    assert list(read_track(file, units="px", frame_size=VIDEO).valid) == [True, False, True]

@@ -24,13 +24,14 @@ from .track import Floats, Size, refusal
 
 # fmt: off
 LOST = frozenset((
-    "", ".", "..", "...", "-", "--", "---", "*", "?", "na", "n/a", "#n/a", "<na>", "nan", "-nan",
-    "null", "#null!", "none", "nil", "missing", "missing_data", "lost", "undefined", "void",
+    "", ".", "..", "...", "-", "--", "---", "*", "?", "na", "n/a", "n.a.", "#n/a", "<na>", "nan",
+    "-nan", "null", "\\n", "#null!", "none", "nil", "missing", "missing_data", "lost", "undefined",
+    "void",
     "nan(ind)", "-nan(ind)", "nan(snan)", "1.#qnan", "-1.#ind", "1.#ind",
 ))
 # fmt: on
 """Marks of a value that was not measured: EyeLink writes ".", R NA, Tobii nothing, Windows -1.#IND,
-SPSS #NULL!, Excel #N/A, Python None and nan, JavaScript null and undefined."""
+SPSS #NULL!, SQL \\N, Excel #N/A, Python None and nan, JavaScript null and undefined."""
 
 NO_VALUE = -32768  # EyeLink's MISSING_DATA (EyeLink Programmer's Guide, eye_data.h)
 _NO_MORE_THAN = 1e30  # beyond it a number is as good as infinite, and sums would overflow
