@@ -24,7 +24,8 @@ def row(parser, action):
     if action.choices:
         names += " " + " \\| ".join(map(str, action.choices))
     elif action.nargs != 0 and action.option_strings:
-        names += f" `{cell(action.metavar or action.dest.upper())}`"
+        metavar = action.metavar or action.dest.upper()
+        names += f" `{cell(metavar if isinstance(metavar, str) else ' '.join(metavar))}`"
     formatter = parser._get_formatter()
     help = formatter._expand_help(action)
     required = " **required**" if action.required and action.option_strings else ""

@@ -101,7 +101,7 @@ def run(capsys, *arguments):
         ("sample good.mp4 --gaze centre --gaze-offset 1", "no clock"),
         ("sample good.mp4 --gaze 1,2 --gaze-offset -1", "no clock"),
         ("sample good.mp4 --gaze later.csv", "gaze from frames 90 to 91"),
-        ("reconstruct good.mp4 --gaze here", "'here', expected X,Y, centre, random, synthetic or"),
+        ("reconstruct good.mp4 --gaze here", "'here', expected X,Y, centre, .* a gaze file$"),
         ("reconstruct good.mp4 --gaze center_", "did you mean 'centre'"),
         ("export model.safetensors -o x.onnxx", "received the suffix '.onnxx', expected .onnx"),
         ("reconstruct videos", "a folder of videos.*deepfovea infer videos"),
@@ -109,7 +109,7 @@ def run(capsys, *arguments):
         ("sample good.mp4 --gaze outside.csv", "no position inside the frame"),
         ("reconstruct good.mp4 --gaze missing.csv", "missing.csv.*No such file"),
         ("reconstruct good.mp4 --gaze good.mp4", "CSV"),
-        ("reconstruct good.mp4 --model strem", "unknown model 'strem'"),
+        ("reconstruct good.mp4 --model strem", "unknown model 'strem'.*mean 'stream'"),
         ("reconstruct good.mp4 --model missing.safetensors", "no such file"),
         ("reconstruct good.mp4 --model damaged.safetensors", "damaged"),
         ("reconstruct good.mp4 --model short.safetensors", "short.safetensors.*expected"),
@@ -134,12 +134,15 @@ def run(capsys, *arguments):
         ("evaluate no-images --models=", "neither videos nor images"),
         ("evaluate rgba --models nonsuch", "unknown model 'nonsuch'"),
         ("evaluate rgba --models= --baselines best", "unknown baseline 'best'"),
+        ("evaluate rgba --models= --baselines acumulate", "did you mean 'accumulate'"),
+        ("evaluate rgba --models= --baselines fill --metrics lpip", "did you mean 'lpips'"),
         ("evaluate rgba --models= --baselines=", "no methods"),
         (
             "evaluate rgba --models= --baselines fill --json no-images",
             "expected the name of a file",
         ),
         ("reconstruct good.mp4 --engine fastest", "expected one of auto, torch, onnx"),
+        ("reconstruct good.mp4 --engine opnvino", "did you mean 'openvino'"),
         ("bench --models strem", "unknown model 'strem'"),
         ("bench --engines fastest", "expected one of auto, torch, onnx"),
         ("bench --engines=", "no model or no engine"),
@@ -179,6 +182,8 @@ def test_bad_input_is_one_line_and_code_2(folder, capsys, monkeypatch, arguments
         ("reconstruct", "required: INPUT, -o"),
         ("reconstruct a.mp4", "required: -o"),
         ("reconstruct a.mp4 -o b.mp4 --sharper", "unrecognized arguments: --sharper"),
+        ("reconstruct a.mp4 -o b.mp4 --densty=uniform:20", "did you mean '--density'?"),
+        ("train --data a --run b --learing-rate 1", "did you mean '--learning-rate'?"),
         ("reconstruct a.mp4 -o b.mp4 two\nlines", "two lines"),
         ("reconstruct a.mp4 -o b.mp4 --frames 0", "--frames: received '0'"),
         ("reconstruct a.mp4 -o b.mp4 --frames many", "--frames: received 'many'"),
@@ -197,7 +202,9 @@ def test_a_wrong_command_line_is_one_line_and_code_2(capsys, arguments, complain
     code, error = run(capsys, *arguments.split(" ")) if arguments else run(capsys)
     assert code == 2
     assert complaint in one_line(error)
-    assert "--help" in error
+    command = arguments.split(" ")[0]
+    known = command in ("reconstruct", "sample", "evaluate", "train")
+    assert f"'deepfovea {command} --help'" in error if known else "--help" in error
 
 
 def test_help_of_every_verb_without_torch():
@@ -398,6 +405,21 @@ def test_what_will_happen_is_said_first(folder, tmp_path, capsys, monkeypatch):
     assert code == 0 and "low resolution 165x124 ->" in one_line(error)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_frame_is_one_frame(folder, tmp_path, capsys, monkeypatch, count):
+    monkeypatch.chdir(folder)
+    model = f"--model model.safetensors --engine torch --frames {count}"
+    words = f"{count} frame{'s' * (count - 1)}"
+    lines = {
+        f"reconstruct good.mp4 -o {tmp_path / 'a.mp4'} {model}": f"{words}, ",
+        f"infer rgba -o {tmp_path / 'all'} {model}": f"{words} by PyTorch",
+        f"demo --video good.mp4 -o {tmp_path / 'demo'} {model}": f"{words}: PSNR",
+    }
+    for line, expected in lines.items():
+        assert main(line.split()) == 0
+        assert expected in " ".join(capsys.readouterr().out.split())
+
+
 def test_long_work_is_estimated(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(announce, "SHORT_WORK", 0)
     good, model = folder / "good.mp4", ("--model", folder / "model.safetensors")
@@ -452,11 +474,14 @@ def test_every_option_has_help_and_every_subcommand_examples_that_can_be_read():
             assert words[:2] == ["deepfovea", name]
             assert parser.parse_args(words[1:]).subcommand == name
         text = " ".join(subcommand.format_help().split())
+        assert subcommand.description
         for action in subcommand._actions:
             assert action.help, (name, action.dest)
-            if action.option_strings and action.default not in (None, False, argparse.SUPPRESS):
-                said = f"(default: {action.default})"
-                assert said in text or "default" in action.help, (name, action.dest)
+            if action.option_strings and action.nargs != 0 and not action.required:
+                shown = subcommand._get_formatter()._expand_help(action)
+                assert re.search(r"default\b", shown), (name, action.dest)
+                if isinstance(action.default, int | float):
+                    assert f"(default: {action.default}" in shown, (name, action.dest)
         if "--model" in text:
             assert "stream-perceptual" in text or name == "train"
 

@@ -230,7 +230,7 @@ def test_nothing_readable_is_one_line(tmp_path):
     folder.mkdir(parents=True)
     (folder / "0.png").write_text("no picture", encoding="utf-8")
     (folder / "1.png").write_bytes(b"")
-    with pytest.raises(InputError, match=r"none of 1 videos can be read; expected"):
+    with pytest.raises(InputError, match=r"none of 1 video can be read; expected"):
         open_sources(tmp_path / "root", tmp_path / "cache", skip_unreadable=True)
 
 

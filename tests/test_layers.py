@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "deepfovea"
 
 LAYER = {
     "config": 0,
-    "duration": 0,
+    "wording": 0,
     "io": 0,
     "io.outputs": 1,
     "runtime.device": 1,

@@ -160,9 +160,9 @@ def test_what_is_no_item_is_refused_in_one_line(items, caplog):
     PublishedItems([video("short", 5), video("a", 6)], 0)
     assert "short: left out" in caplog.text
     for sources, size, complaint in (
-        ([video("short", 5)], SMALL, "none of 1 videos has 6 frames"),
+        ([video("short", 5)], SMALL, "none of 1 video has 6 frames"),
         ([], SMALL, "none of 0 videos"),
-        ([video("flat", 6, 3, 99)], SMALL, "none of 1 videos"),
+        ([video("flat", 6, 3, 99)], SMALL, "none of 1 video has"),
         ([video("a", 6)], (90, 128), "received 90x128; expected positive multiples of 4"),
         ([video("a", 6)], (0, 128), "received 0x128"),
     ):

@@ -235,7 +235,7 @@ def test_the_mean_over_videos_and_the_text():
     assert text[0] == "| tiny val | L1 ↓ | L2 ↓ | PSNR ↑, dB | SSIM ↑ |"
     assert text[2] == "| as published, **not comparable** | 0.2000 | 0.1000 | 20.00 | 0.5000 |"
     assert text[3] == "| **correct** | 0.4000 | 0.3000 | 30.00 | 0.7000 |"
-    assert "1 videos, 10 frames" in text[-1]
+    assert "1 video, 10 frames" in text[-1]
 
 
 def test_models_and_folders_that_do_not_fit(reds, six, tmp_path):

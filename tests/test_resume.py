@@ -61,7 +61,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_figures(root, tmp_path, s
     with kept.open("a", encoding="utf-8") as file:
         file.write('{"clip": "c.mp4", "rows": [{"met')  # stopped while it wrote
     assert main(words(root, parts)) == 0
-    assert "2 of 3 clips are kept" in capsys.readouterr().err
+    assert "2 of 3 clips kept" in capsys.readouterr().err
     assert names == ["a.mp4", "b.mp4", "c.mp4"]
     assert parts.read_bytes() == whole.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "parts.json", "whole.json"]

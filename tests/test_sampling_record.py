@@ -66,7 +66,7 @@ def test_a_grid_at_rest_is_written_down_too(video, tmp_path):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"frames": [{"jitter": [0, 0]}]}, "received 1 frames of 40x32, but the folder holds 5"),
+        ({"frames": [{"jitter": [0, 0]}]}, "received 1 frame of 40x32, but the folder holds 5"),
         ({"width": 41}, "received 5 frames of 41x32, but the folder holds 5 pictures of 40x32"),
         ({"format": 2}, r"cannot be understood \(format 2\)"),
         ({"frames": [{"jitter": [0, 1.5]}] * 5}, r"received a jitter of \(0.0, 1.5\)"),

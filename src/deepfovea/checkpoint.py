@@ -20,7 +20,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save
 from torch import Tensor
 
-from .config import InputError, from_json
+from .config import InputError, did_you_mean, from_json
 from .foreign import refuse
 from .generators import NETWORKS, PRESETS, Config, Network, Preset
 from .io.atomic import atomic_write
@@ -175,13 +175,15 @@ def resolve_path(model: str | Path) -> Path:
             return path
     if path.suffix or len(path.parts) > 1:
         raise InputError(
-            f"{path}: no such file; expected a .safetensors file or one of {bundled_models()}"
+            f"{path}: no such file; expected a .safetensors file or one of "
+            f"{', '.join(bundled_models())}"
         )
     hint = (
         f"its weights do not come with the package: train it with "
         f"'deepfovea train --model {model}' and give the path of its model.safetensors"
         if str(model) in PRESETS
-        else f"expected one of {bundled_models()} or the path of a .safetensors file"
+        else f"expected {', '.join(bundled_models())} or the path of a .safetensors file"
+        + did_you_mean(str(model), bundled_models())
     )
     raise InputError(f"unknown model {str(model)[:80]!r}: {hint}")
 

@@ -417,8 +417,13 @@ def _flag(name: str) -> str:
 def expected_one_of(name: str, known: Iterable[str]) -> str:
     """What was expected instead of a name, for the end of an error message."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, 1)
-    return f"expected one of {', '.join(known)}" + (f"; did you mean {near[0]!r}?" if near else "")
+    return f"expected one of {', '.join(known)}{did_you_mean(name, known)}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The nearest known name, for the end of an error message; empty if none is near."""
+    near = difflib.get_close_matches(name, list(known), 1, cutoff=0.7)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 Config = TypeVar("Config")

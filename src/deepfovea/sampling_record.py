@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .config import Density, InputError
+from .wording import counted
 
 FILE = "sampling.json"
 """Its name in the folder."""
@@ -88,9 +89,9 @@ def read(folder: Path, frames: int, height: int, width: int) -> list[FrameSampli
         ) from None
     if len(listed) != frames or size != (height, width):
         raise InputError(
-            f"{path}: received {len(listed)} frames of {size[1]}x{size[0]}, but the folder holds "
-            f"{frames} pictures of {width}x{height}; expected the file that was written with them, "
-            "or none"
+            f"{path}: received {counted(len(listed), 'frame')} of {size[1]}x{size[0]}, "
+            f"but the folder holds {frames} pictures of {width}x{height}; expected the file that "
+            "was written with them, or none"
         )
     for number, frame in enumerate(listed):
         check_jitter(frame.jitter, f"{path}: frame {number}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import InputError
+from ..wording import counted
 from .options import one_line
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def announce(
     height, width = reader.height, reader.width
     low = [-(-side // scale) if options.simulate else side for side in (height, width)]
     large = (height, width) if options.simulate else (scale * height, scale * width)
-    frames = "frames" if total is None else f"{total} frame{'s' * (total != 1)}"
+    frames = "frames" if total is None else counted(total, "frame")
     line = (
         f"{reader.path}: {width}x{height}, {frames}; low resolution {low[1]}x{low[0]} -> "
         f"{output}: {large[1]}x{large[0]}"
@@ -109,7 +110,7 @@ def _estimate(model: Any, height: int, width: int, frames: int, device: Any) -> 
     """Time for so many frames, from two steps of the model on nothing."""
     import torch
 
-    from ..duration import in_words
+    from ..wording import in_words
 
     group = model.frames_per_step
     samples = torch.zeros(1, group, 3, height, width, device=device)

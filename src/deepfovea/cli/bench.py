@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from ..wording import counted
 from .options import (
     DEVICE_HELP,
     MODEL_HELP,
@@ -23,6 +24,8 @@ def add(subcommands: Subcommands) -> None:
     parser = subcommands.add_parser(
         "bench",
         help="how long a frame takes, by model and engine",
+        description="Measure how long one frame takes in each engine, beside the rate of matrix "
+        "products of this machine. Each model and engine runs in a process of its own.",
         examples=(
             "deepfovea bench --models stream,paper --engines torch,openvino",
             "deepfovea bench --device cuda --engines torch --size 270x480 --json bench.json",
@@ -78,8 +81,8 @@ def _bench(options: argparse.Namespace) -> None:
         "share",
     )
     table = Table(
-        title=f"one frame of {options.size}, {environment['threads']} threads; share of the "
-        f"{environment['matmul_gmac_per_second']:.0f} GMAC/s of matrix products"
+        title=f"one frame of {options.size}, {counted(environment['threads'], 'thread')}; "
+        f"share of the {environment['matmul_gmac_per_second']:.0f} GMAC/s of matrix products"
     )
     for number, column in enumerate(columns):
         justify: Literal["left", "right"] = "left" if number < 2 else "right"

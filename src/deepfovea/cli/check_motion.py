@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..wording import counted
 from .options import Subcommands, add_motion, local_path
 
 
@@ -52,8 +53,8 @@ def _check_motion(options: argparse.Namespace) -> int:
         frames = [torch.from_numpy(frame.image).float() / 255 for frame in reader]
     if len(frames) != len(images):
         raise InputError(
-            f"{options.input}: received {len(images)} files with {len(frames)} frames; expected "
-            "one frame in each image"
+            f"{options.input}: received {counted(len(images), 'file')} with "
+            f"{counted(len(frames), 'frame')}; expected one frame in each image"
         )
     video = torch.stack(frames).permute(0, 3, 1, 2)
     mask = (video[:, 3:] > 0).float() if video.shape[1] == 4 else None

@@ -15,6 +15,8 @@ def add(subcommands: Subcommands) -> None:
     parser = subcommands.add_parser(
         "convert",
         help="a checkpoint of the authors of DeepFovea++ as a model of this package",
+        description="Read the generator of the published repository, as its training saved it, "
+        "and write it as a model of this package.",
         examples=("deepfovea convert generator_network_12.pt -o released.safetensors",),
     )
     parser.add_argument(

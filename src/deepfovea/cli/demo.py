@@ -6,10 +6,13 @@ import argparse
 from pathlib import Path
 
 from ..config import BEST_SAMPLING, Density
+from ..wording import counted
 from .announce import sampling_words
 from .options import (
     ProgressBar,
     Subcommands,
+    add_device,
+    add_engine,
     add_model,
     chosen_jitter,
     frame_total,
@@ -39,11 +42,18 @@ def add(subcommands: Subcommands) -> None:
         help="where the results go",
     )
     parser.add_argument(
-        "--video", type=local_path, metavar="FILE", help="instead of the demo video"
+        "--video",
+        type=local_path,
+        metavar="FILE",
+        help="a video of your own (default: the demo video)",
     )
-    parser.add_argument("--frames", type=positive, metavar="N", help="stop after N frames")
+    parser.add_argument(
+        "--frames", type=positive, metavar="N", help="stop after N frames (default: all)"
+    )
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the random draws")
     add_model(parser)
+    add_device(parser)
+    add_engine(parser)
     parser.set_defaults(handler=_demo)
 
 
@@ -73,7 +83,8 @@ def _demo(options: argparse.Namespace) -> None:
             on_frame=advance,
         )
     table = Table(
-        title=f"{escape(video.name)}, {demo.summary.frames} frames: PSNR against the original"
+        title=f"{escape(video.name)}, {counted(demo.summary.frames, 'frame')}: "
+        "PSNR against the original"
     )
     table.add_column("method")
     table.add_column("dB", justify="right")

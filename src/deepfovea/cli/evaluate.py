@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import JITTERS, NOISES, InputError
-from ..duration import in_words
+from ..wording import counted, in_words
 from .options import (
     DENSITY_HELP,
     DEVICE_HELP,
@@ -113,7 +113,9 @@ def add(subcommands: Subcommands) -> None:
             help=f"{GAZE_HELP}; or a folder with CLIP.csv for every clip (default: the protocol's)",
         ),
         parser.add_argument(
-            "--gaze-units", choices=["px", "norm", "ndc", "norm_up"], help="as in reconstruct"
+            "--gaze-units",
+            choices=["px", "norm", "ndc", "norm_up"],
+            help="as in reconstruct (default: px, or what a file says)",
         ),
         add_gaze_offset(parser),
         parser.add_argument(
@@ -126,7 +128,10 @@ def add(subcommands: Subcommands) -> None:
             "--density", type=density, help=f"{DENSITY_HELP} (default: the protocol's)"
         ),
         parser.add_argument(
-            "--fov", type=float, metavar="DEGREES", help="horizontal angle that the frames fill"
+            "--fov",
+            type=float,
+            metavar="DEGREES",
+            help="horizontal angle that the frames fill (default: the protocol's)",
         ),
         parser.add_argument(
             "--noise", choices=NOISES, help="how pixels are drawn (default: the protocol's)"
@@ -142,7 +147,12 @@ def add(subcommands: Subcommands) -> None:
             metavar="NAME",
             help="estimator of the true motion, for E_warp (default: the protocol's)",
         ),
-        parser.add_argument("--flow-weights", type=local_path, metavar="FILE", help="of --flow"),
+        parser.add_argument(
+            "--flow-weights",
+            type=local_path,
+            metavar="FILE",
+            help="of --flow (default: what comes with it)",
+        ),
         parser.add_argument("--device", default="auto", help=DEVICE_HELP),
         parser.add_argument(
             "--engine",
@@ -389,8 +399,8 @@ def _run(options: argparse.Namespace, keep: KeptRows | None) -> Result:
 
     def on_progress(done: int, left: int) -> None:
         seconds = (time.monotonic() - start) / done * left
-        clips = "1 clip is" if left == 1 else f"{left} clips are"
-        log(f"{clips} left, about {in_words(seconds)}" if left else "all clips are done")
+        about = f"{counted(left, 'clip')} left, about {in_words(seconds)}"
+        log(about if left else "all clips are done")
 
     def on_sheet(clip: str, panels: list[Panels]) -> None:
         if options.plots:

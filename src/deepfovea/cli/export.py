@@ -42,7 +42,7 @@ def add(subcommands: Subcommands) -> None:
     parser.add_argument(
         "--static",
         metavar="HxW",
-        help="fix the low resolution (multiples of 8, U-Nets 32) and a batch of one",
+        help="fix the low resolution (multiples of 8, U-Nets 32) and a batch of one (default: any)",
     )
     parser.add_argument("--fp16", action="store_true", help="float16 weights and convolutions")
     parser.add_argument(

@@ -8,11 +8,14 @@ from pathlib import Path
 
 from ..config import InputError
 from ..io.outputs import refuse_overlap
+from ..wording import counted
 from .announce import announce, quality
 from .options import (
     SKIP_HELP,
     ProgressBar,
     Subcommands,
+    add_device,
+    add_engine,
     add_gaze_and_density,
     add_jitter,
     add_model,
@@ -22,6 +25,7 @@ from .options import (
     make_reconstructor,
     positive,
     protect_inputs,
+    rate,
 )
 
 _log = logging.getLogger(__name__)
@@ -50,9 +54,15 @@ def add(subcommands: Subcommands) -> None:
         help="gets a video for every video and a folder for every folder",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
-    parser.add_argument("--frames", type=positive, metavar="N", help="of every video")
-    parser.add_argument("--frame-rate", type=float, metavar="FPS", help="of folders of images")
+    parser.add_argument(
+        "--frames", type=positive, metavar="N", help="of every video (default: all)"
+    )
+    parser.add_argument(
+        "--frame-rate", type=rate, metavar="FPS", help="of folders of images (default: 24)"
+    )
     add_model(parser)
+    add_device(parser)
+    add_engine(parser)
     add_gaze_and_density(parser)
     add_jitter(parser, None)
     parser.add_argument(
@@ -104,7 +114,10 @@ def _infer(options: argparse.Namespace) -> None:
                 skip_unreadable=options.skip_unreadable,
                 on_frame=advance,
             )
-        print(f"{output}: {summary.frames} frames by {made.engine.summary()}{quality(summary)}")
+        print(
+            f"{output}: {counted(summary.frames, 'frame')} by {made.engine.summary()}"
+            f"{quality(summary)}"
+        )
         done += 1
     if not done:
         raise InputError(f"{options.root}: no video that can be read; expected one at least")

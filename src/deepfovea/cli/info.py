@@ -12,6 +12,8 @@ def add(subcommands: Subcommands) -> None:
     parser = subcommands.add_parser(
         "info",
         help="parameters, provenance and cost of a model",
+        description="Print what a model is: its network and parameters, what it was trained on, "
+        "and what a frame costs.",
         examples=("deepfovea info stream", "deepfovea info runs/mine/model.safetensors"),
     )
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import io
 import math
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +22,7 @@ from ..config import (
     NOISES,
     Density,
     InputError,
+    did_you_mean,
     expected_one_of,
 )
 from ..io.atomic import atomic_write
@@ -62,10 +63,11 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return textwrap.fill(" ".join(text.split()), width)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        shown = action.default not in (None, False, "", argparse.SUPPRESS)
-        if action.help is None or not shown or "default" in action.help:
+        needs_none = action.nargs == 0 or action.required or not action.option_strings
+        if action.help is None or re.search(r"\bdefault\b", action.help) or needs_none:
             return action.help
-        return f"{action.help} (default: %(default)s)"
+        default = "none" if action.default in (None, "", []) else "%(default)s"
+        return f"{action.help} (default: {default})"
 
 
 class Parser(argparse.ArgumentParser):
@@ -81,6 +83,17 @@ class Parser(argparse.ArgumentParser):
         if action.choices is not None and value not in action.choices:
             near = expected_one_of(str(value), map(str, action.choices))
             raise argparse.ArgumentError(action, f"invalid choice: {str(value)!r:.100}, {near}")
+
+    def parse_known_args(  # type: ignore[override]
+        self, *args: Any, **options: Any
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Refuse an unknown option here, where the ones that the subcommand has are known."""
+        namespace, unknown = super().parse_known_args(*args, **options)
+        if unknown:
+            option = unknown[0].partition("=")[0]
+            near = did_you_mean(option, self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{near}")
+        return namespace, unknown
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2."""
@@ -130,12 +143,14 @@ def add_input_output(parser: argparse.ArgumentParser) -> None:
         help="video file; without a suffix a folder of PNGs; missing folders are made",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing OUTPUT")
-    parser.add_argument("--frames", type=positive, metavar="N", help="stop after N frames")
+    parser.add_argument(
+        "--frames", type=positive, metavar="N", help="stop after N frames (default: all)"
+    )
     parser.add_argument(
         "--frame-rate",
         type=rate,
         metavar="FPS",
-        help="of a folder of images, as 30, 30000/1001 or 1/3600",
+        help="of a folder of images, as 30, 30000/1001 or 1/3600 (default: 24)",
     )
     parser.add_argument(
         "--audio-track",
@@ -146,9 +161,17 @@ def add_input_output(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """--model, --device and --engine."""
+    """--model."""
     parser.add_argument("--model", default="stream", metavar="NAME|PATH", help=MODEL_HELP)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """--device."""
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """--engine."""
     parser.add_argument(
         "--engine",
         default="auto",
@@ -170,7 +193,10 @@ def add_gaze_and_density(parser: argparse.ArgumentParser) -> None:
     add_gaze_offset(parser)
     parser.add_argument("--density", type=density, default="published", help=DENSITY_HELP)
     parser.add_argument(
-        "--fov", type=float, metavar="DEGREES", help="horizontal field of view of the display"
+        "--fov",
+        type=float,
+        metavar="DEGREES",
+        help="horizontal field of view of the display, for a --density in degrees",
     )
     add_noise(parser, BEST_SAMPLING.noise)
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of all random draws")
@@ -189,13 +215,15 @@ def add_noise(parser: argparse.ArgumentParser, default: str) -> argparse.Action:
 
 def add_jitter(parser: argparse.ArgumentParser, default: str | None) -> argparse.Action:
     """--jitter; a default of None is the best one that the network and the other options allow."""
-    usual = default or f"{BEST_SAMPLING.jitter} where it can be used"
+    usual = default or BEST_SAMPLING.jitter
+    if default is None and usual != "none":
+        usual += " where it can be used"
     return parser.add_argument(
         "--jitter",
         choices=JITTERS,
         default=default,
         help="how the sampling grid is shifted from frame to frame: none (published) | quad (four "
-        f"phases, half a low-resolution pixel apart) | halton; default {usual}",
+        f"phases, half a low-resolution pixel apart) | halton (default: {usual})",
     )
 
 
@@ -357,10 +385,9 @@ def gaze_track(
         _hint_at_units(word, units)
         return gaze.parse_point(word, units or "px", frame_size=size)
     if "." not in word and not Path(word).exists():
-        near = difflib.get_close_matches(word, GAZE_WORDS, 1)
         raise InputError(
             f"--gaze: received {word!r:.100}, expected X,Y, {', '.join(GAZE_WORDS)} or the path of "
-            "a gaze file" + (f"; did you mean {near[0]!r}?" if near else "")
+            f"a gaze file{did_you_mean(word, GAZE_WORDS)}"
         )
     return gaze.read_track(
         word,

@@ -22,7 +22,12 @@ def add(subcommands: Subcommands) -> None:
         ),
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FOLDER", help="must not exist"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="new folder, or with --overwrite an earlier page",
     )
     parser.add_argument(
         "--model",

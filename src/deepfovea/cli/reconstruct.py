@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..wording import counted
 from .announce import (
     announce,
     quality,
@@ -16,6 +17,8 @@ from .announce import (
 from .options import (
     ProgressBar,
     Subcommands,
+    add_device,
+    add_engine,
     add_gaze_and_density,
     add_input_output,
     add_jitter,
@@ -50,6 +53,8 @@ def add(subcommands: Subcommands) -> None:
     )
     add_input_output(parser)
     add_model(parser)
+    add_device(parser)
+    add_engine(parser)
     add_gaze_and_density(parser)
     add_jitter(parser, None)
     add_motion(parser, default="files beside the images of INPUT, if any; none: no motion")
@@ -100,8 +105,8 @@ def _reconstruct(options: argparse.Namespace) -> None:
         )
     sampling = f" ({sampling_words(options.noise, jitter)})" if sampled_here else ""
     print(
-        f"{output}: {summary.frames} frames, {100 * summary.sampled:.1f} % of the low-resolution "
-        f"pixels sampled{sampling}, {summary.frames_per_second:.1f} frames/s by "
+        f"{output}: {counted(summary.frames, 'frame')}, {100 * summary.sampled:.1f} % of the "
+        f"low-resolution pixels sampled{sampling}, {summary.frames_per_second:.1f} frames/s by "
         f"{reconstructor.engine.summary()}{quality(summary)}"
     )
     if beside:

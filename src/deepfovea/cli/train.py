@@ -14,6 +14,7 @@ from ..config import PUBLISHED_LOSSES, PUBLISHED_TRAINING, InputError, TrainConf
 from ..io.outputs import refuse_overlap
 from .options import (
     DEVICE_HELP,
+    MODEL_HELP,
     SKIP_HELP,
     PrintAndExit,
     Subcommands,
@@ -63,10 +64,15 @@ def add(subcommands: Subcommands) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument(
-        "--config", type=local_path, metavar="FILE", help="a config.json with the defaults instead"
+        "--config",
+        type=local_path,
+        metavar="FILE",
+        help="a config.json whose values are the defaults instead (default: none)",
     )
     parser.add_argument(
-        "--start-from", metavar="NAME|PATH", help="begin a new run with the weights of a model"
+        "--start-from",
+        metavar="NAME|PATH",
+        help=f"begin a new run with the weights of a model: {MODEL_HELP} (default: new weights)",
     )
     parser.add_argument(
         "--cache",
@@ -118,7 +124,8 @@ def _argument_type(name: str, hint: Any) -> dict[str, Any]:
 
         read.__name__ = f"list of {item.__name__}"  # for argparse's message
         return {"type": read, "metavar": "A,B,…"}
-    return {"type": hint, "metavar": {int: "N", float: "X"}.get(hint, "NAME")}
+    text = "FILE" if name.endswith("_weights") else "FOLDER" if name == "photos" else "NAME"
+    return {"type": hint, "metavar": {int: "N", float: "X"}.get(hint, text)}
 
 
 def _help(field: dataclasses.Field[Any]) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .options import (
     SKIP_HELP,
     Subcommands,
+    add_device,
     add_model,
     local_path,
     positive,
@@ -30,6 +31,8 @@ def add(subcommands: Subcommands) -> None:
         parser = subcommands.add_parser(
             name,
             help=f"the published table on the {split} videos, as published and correctly",
+            description=f"Score a model on the {split} videos by the published protocol, and print "
+            "L1, L2, PSNR and SSIM twice: as published, and computed correctly.",
             examples=(
                 f"deepfovea {name} --data REDS --model paper",
                 f"deepfovea {name} --data REDS --model runs/mine/model.safetensors --state carry "
@@ -44,6 +47,7 @@ def add(subcommands: Subcommands) -> None:
             help=f"REDS, of which {split}/{split}_sharp is used, or any folder of videos",
         )
         add_model(parser)
+        add_device(parser)
         parser.add_argument(
             "--state",
             choices=["reset", "carry", "item"],

@@ -10,8 +10,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ..config import BEST_SAMPLING, InputError, Sampling
+from ..wording import counted
 from .options import (
     Subcommands,
+    add_device,
+    add_engine,
     add_jitter,
     add_model,
     add_noise,
@@ -34,6 +37,8 @@ def add(subcommands: Subcommands) -> None:
     parser = subcommands.add_parser(
         "view",
         help="a page in the browser where the pointer is the gaze",
+        description="Open a page in the browser that samples a video where the pointer, or an eye "
+        "tracker, is and shows the reconstruction live. Other videos can be dropped on the page.",
         examples=(
             "deepfovea view video.mp4",
             "deepfovea view videos --port 0 --no-browser",
@@ -49,10 +54,14 @@ def add(subcommands: Subcommands) -> None:
         help="full-resolution video, or a folder of them (default: the demo video)",
     )
     add_model(parser)
+    add_device(parser)
+    add_engine(parser)
     add_noise(parser, BEST_SAMPLING.noise)
     add_jitter(parser, BEST_SAMPLING.jitter)
     parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on; the default is this machine only"
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on (default: %(default)s, this machine only)",
     )
     parser.add_argument(
         "--port", type=_port, default=8765, metavar="N", help="0 takes one that is free"
@@ -63,7 +72,7 @@ def add(subcommands: Subcommands) -> None:
         default=[],
         metavar="NAME",
         help="a name under which the page may also be opened, as behind a reverse proxy; "
-        "may be given several times",
+        "may be given several times (default: none)",
     )
     parser.add_argument(
         "--max-clients", type=positive, default=10, metavar="N", help="pages at once"
@@ -88,8 +97,8 @@ def _add_live_gaze(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--gaze",
         metavar="SOURCE",
-        help="an eye tracker instead of the pointer: lsl[:NAME], pupil[:HOST], "
-        "udp:[HOST:]PORT (JSON) or osc:[HOST:]PORT; see docs/live-gaze.md",
+        help="an eye tracker: lsl[:NAME], pupil[:HOST], "
+        "udp:[HOST:]PORT (JSON) or osc:[HOST:]PORT; see docs/live-gaze.md (default: the pointer)",
     )
     group.add_argument(
         "--gaze-units",
@@ -276,8 +285,9 @@ def _report(live: LiveViewing) -> None:
     """Say what came of the tracker."""
     counts, error = live.gaze.counts, live.gaze.prediction_error
     print(
-        f"gaze: {counts.received} samples, {counts.lost} of them lost; "
-        f"{counts.malformed} malformed packets, {counts.out_of_order} samples too late"
+        f"gaze: {counted(counts.received, 'sample')}, {counts.lost} of them lost; "
+        f"{counted(counts.malformed, 'malformed packet')}, "
+        f"{counted(counts.out_of_order, 'sample')} too late"
     )
     if error.saccades:
         print(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
+from ..wording import counted
 from .report import is_best, protocol_words, shown_metrics, what_is_bold
 from .result import COLUMNS, Result
 from .statistics import CONFIDENCE, intervals
@@ -42,7 +43,7 @@ def to_latex(result: Result) -> str:
             cells.append(text + ends)
         lines.append(" & ".join(cells) + r" \\")
     clips = len(result.clips)
-    caption = f"Means over {clips} clip{'s' * (clips > 1)}"
+    caption = f"Means over {counted(clips, 'clip')}"
     if clips > 1:
         caption += f" and their {CONFIDENCE:.0%} bootstrap intervals"
     if words := protocol_words(result.protocol):

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..config import SCALE
 from ..metrics.regions import upsample_nearest
+from ..wording import counted
 from .contact_sheets import Panels
 from .report import is_best, protocol_words, shortfalls, shown_metrics, what_is_bold
 from .result import COLUMNS, Result
@@ -68,7 +69,7 @@ def to_html(result: Result, charts: Sequence[str], folder: Path) -> str:
             frames[clip] = there
     protocol = result.protocol
     title = f"Evaluation of {protocol.get('data', 'clips')}"
-    summary = f"{len(result.methods)} methods on {len(result.clips)} clips"
+    summary = f"{counted(len(result.methods), 'method')} on {counted(len(result.clips), 'clip')}"
     if words := protocol_words(protocol):
         summary += f"; {words}"
     lost = [line for model in protocol["models"] for line in shortfalls(result, model)]

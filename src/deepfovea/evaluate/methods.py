@@ -17,12 +17,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..config import SCALE, InputError
+from ..config import SCALE, InputError, expected_one_of
 from ..fill import accumulate, pull_push
 from ..flow import dis_flow
 from ..resample import upsample_bicubic
 from ..runtime.engine import Engine
 from ..video import VIDEO_SUFFIXES, VideoReader
+from ..wording import counted
 from .clips import ReferenceClip
 from .inpaint import biharmonic_frames, griddata_frames, navier_stokes_frames, telea_frames
 from .low_rank import low_rank_frames
@@ -201,7 +202,8 @@ class FramesFrom:
                 yield torch.from_numpy(pixels).permute(2, 0, 1).float() / 255.0
         if count < len(clip.frames):
             raise InputError(
-                f"{path}: received {count} frames, expected {len(clip.frames)}, those of the clip"
+                f"{path}: received {counted(count, 'frame')}, expected "
+                f"{len(clip.frames)}, those of the clip"
             )
 
 
@@ -277,7 +279,7 @@ def baselines_by_name(names: Sequence[str]) -> dict[str, Method]:
     """
     for name in names:
         if name not in BASELINES:
-            raise InputError(f"unknown baseline {name!r}: expected one of {sorted(BASELINES)}")
+            raise InputError(f"unknown baseline {name!r}: {expected_one_of(name, BASELINES)}")
         if missing := BASELINES[name].unavailable():
             raise InputError(f"baseline {name}: {missing}")
     return {name: BASELINES[name] for name in names}

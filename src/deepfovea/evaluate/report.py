@@ -9,6 +9,7 @@ from typing import Any
 
 from ..config import InputError
 from ..metrics import METRICS
+from ..wording import counted
 from .methods import SEES_ALL
 from .result import COLUMNS, Cost, Result, Row
 from .statistics import CONFIDENCE, Interval, difference, intervals, pairs
@@ -89,8 +90,7 @@ def to_markdown(result: Result) -> str:
     means, methods = result.means(), result.methods
     clips = len(result.clips)
     parts = [
-        f"{_protocol_line(result)}Means over {clips} clip{'s' * (clips > 1)}. "
-        f"{what_is_bold(methods)}",
+        f"{_protocol_line(result)}Means over {counted(clips, 'clip')}. {what_is_bold(methods)}",
         _by_method(means, [name for name in OVERVIEW if _present(means, name)]),
     ]
     if clips > 1:
@@ -157,7 +157,7 @@ def shortfalls(result: Result, model: str) -> list[str]:
             text += f" in the mean {'; '.join(behind)}"
         if clips:
             text += f"{'; and' if behind else ''} in PSNR on {len(clips)} of "
-            text += f"{len(result.clips)} clips"
+            text += counted(len(result.clips), "clip")
             text += f" ({'; '.join(clips)})" if len(clips) < len(result.clips) else ""
         lines.append(text + ".")
     return lines
@@ -326,9 +326,7 @@ def _place(result: Result) -> str:
     threads = next(iter(result.cost.values())).threads
     engines = result.protocol.get("engine") or {}  # older results have none: PyTorch
     by = "; ".join(f"{name} in {engine}" for name, engine in engines.items() if name in result.cost)
-    return f"{result.protocol['device']}, {threads} thread{'s' * (threads > 1)}" + (
-        f" ({by})" if by else ""
-    )
+    return f"{result.protocol['device']}, {counted(threads, 'thread')}" + (f" ({by})" if by else "")
 
 
 def _cost_table(result: Result) -> str:

@@ -16,11 +16,12 @@ from typing import Any
 import torch
 
 from .. import __version__, checkpoint
-from ..config import SCALE, InputError
+from ..config import SCALE, InputError, did_you_mean
 from ..gaze import GazeTrack, center
 from ..metrics import METRICS, Metric, Settings
 from ..runtime.engine import load_engine
 from ..video import find_videos
+from ..wording import counted
 from . import profile
 from .clips import ReferenceClip, Unreadable, read_all
 from .contact_sheets import Panels
@@ -123,7 +124,7 @@ def evaluate(
             rows += scored
             notes += [(name, line) for line in lines]
         if kept:
-            log(f"{len(kept)} of {len(mine)} clips are kept from a run that was interrupted")
+            log(f"{len(kept)} of {counted(len(mine), 'clip')} kept from a run that was interrupted")
         mine = [(video, name) for video, name in mine if name not in kept]
     for done, clip in enumerate(read_all(mine, protocol.frames, workers), 1):
         if isinstance(clip, Unreadable):
@@ -210,7 +211,10 @@ def _metrics(protocol: Protocol, settings: Settings) -> tuple[list[Metric], list
     """The metrics that are asked for and can be computed, and a line about the others."""
     for name in protocol.metrics:
         if name not in METRIC_GROUPS:
-            raise InputError(f"--metrics: received {name!r}, expected some of {_choices()}")
+            raise InputError(
+                f"--metrics: received {name!r}, expected some of {_choices()}"
+                f"{did_you_mean(name, METRIC_GROUPS)}"
+            )
     asked = [m for m in METRICS.values() if m.asked_by in ("psnr", *protocol.metrics)]
     missing = {metric.name: metric.unavailable(settings) for metric in asked}
     reasons: dict[str, list[str]] = {}

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..config import InputError
+from ..wording import counted
 from .table import TIME_UNITS, Column, Table, read_table
 from .track import Floats, refusal
 
@@ -232,8 +233,8 @@ def _by_world_timestamps(
         if has_frames:
             return None
         video.warnings.append(
-            f"{path.name} beside it has {count} frames, the video {video.frame_count}; the "
-            "first frames are taken to be the same"
+            f"{path.name} beside it has {counted(count, 'frame')}, the video "
+            f"{video.frame_count}; the first frames are taken to be the same"
         )
     rate = float((count - 1) / (frame_time[-1] - frame_time[0]))
     number = np.interp(time, frame_time, np.arange(count))

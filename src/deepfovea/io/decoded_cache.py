@@ -12,6 +12,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from ..config import InputError
+from ..wording import counted
 from .atomic import atomic_write
 
 _log = logging.getLogger(__name__)
@@ -76,7 +77,9 @@ def open_sources(root: Path, cache: Path, *, skip_unreadable: bool = False) -> l
         if (file := cached(names[video]))
     ]
     if not sources:
-        raise InputError(f"{root}: none of {len(videos)} videos can be read; expected one at least")
+        raise InputError(
+            f"{root}: none of {counted(len(videos), 'video')} can be read; expected one at least"
+        )
     return sources
 
 

@@ -21,6 +21,7 @@ from ..config import SCALE, InputError
 from ..fovea import density_map, draw_mask
 from ..gaze import random_point
 from ..io.decoded_cache import Source
+from ..wording import counted
 
 FRAMES = 6
 """Frames of an item (Reich, Memmel and Grebe 2020)."""
@@ -88,8 +89,8 @@ class PublishedItems(Dataset[PublishedItem]):
         self.sources = [source for source in sources if has_an_item(source)]
         if not self.sources:
             raise InputError(
-                f"none of {len(sources)} videos has {FRAMES} frames, which are one item; "
-                "give longer videos"
+                f"none of {counted(len(sources), 'video')} has {FRAMES} frames, which are "
+                "one item; give longer videos"
             )
         self.seed = seed
         self.size = size

@@ -20,6 +20,7 @@ from ..io.decoded_cache import Source
 from ..metrics.pixel import psnr, ssim
 from ..metrics.published import published_psnr, published_ssim
 from ..video import find_videos, read_clip
+from ..wording import counted
 from .items import FRAMES, OVERLAP, SIZE, PublishedItems, has_an_item
 from .splits import split_folder
 
@@ -235,4 +236,6 @@ def to_markdown(rows: Sequence[Row], title: str) -> str:
         cells = f"{scores.l1:.4f} | {scores.l2:.4f} | {scores.psnr:.2f} | {scores.ssim:.4f}"
         lines.append(f"| {name} | {cells} |")
     frames = sum(row.frames for row in rows)
-    return "\n".join([*lines, "", f"{len(rows)} videos, {frames} frames. {NOTE}"])
+    return "\n".join(
+        [*lines, "", f"{counted(len(rows), 'video')}, {counted(frames, 'frame')}. {NOTE}"]
+    )

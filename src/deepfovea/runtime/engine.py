@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..checkpoint import load
-from ..config import InputError
+from ..config import InputError, expected_one_of
 from ..generators import Network
 from ..io.user_cache import user_cache
 from ..video import YUV420, colorspace_of, to_yuv420
@@ -110,9 +110,7 @@ def load_engine(
             what :func:`deepfovea.load` refuses.
     """
     if engine not in ENGINES:
-        raise InputError(
-            f"--engine: received {engine!r:.100}, expected one of {', '.join(ENGINES)}"
-        )
+        raise InputError(f"--engine: received {engine!r:.100}, {expected_one_of(engine, ENGINES)}")
     network = load(model) if isinstance(model, str | Path) else model
     name = _fastest(network, device, frames) if engine == "auto" else engine
     backend = BACKENDS[name]

@@ -12,7 +12,7 @@ from statistics import median
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..duration import in_words
+from ..wording import in_words
 
 LINE_SECONDS = 30.0
 """Between lines where no terminal shows a bar."""

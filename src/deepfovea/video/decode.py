@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import av
 
+from ..wording import counted
 from .clock import demux_video, may_break
 from .container import fraction, open_media, reason_of, refuse, video_stream
 from .crop import NO_CROP, Crop, container_crop
@@ -135,7 +136,8 @@ def _decode_packets(path: Path, stream: Any, packets: Iterator[Any]) -> Iterator
             seconds = None if ticks is None else float(ticks * fraction(stream.time_base))
             yield Decoded(frame, seconds)
     if error or not count:
-        received = f"{count} frames" + ("" if seconds is None else f", the last at {seconds:.3f} s")
+        received = counted(count, "frame")
+        received += "" if seconds is None else f", the last at {seconds:.3f} s"
         received += f", then an error ({reason_of(error)})" if error else ""
         refuse(path, received, "an undamaged video; repair, re-encode or trim it")
 

@@ -1,4 +1,9 @@
-"""Durations in words."""
+"""Counts and durations as people write them."""
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 frame``, ``2 frames``."""
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def in_words(seconds: float) -> str:
