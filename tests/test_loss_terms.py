@@ -186,6 +186,19 @@ def test_motion_compares_with_the_frame_before():
     assert lone == 0 and lone.requires_grad
 
 
+def test_temporal_sees_flicker_and_no_error_that_stays():
+    term = make_terms(["temporal"], nn.ModuleDict())["temporal"]
+    truth = torch.rand(1, 3, 3, 32, 32)
+    low = downsample(truth)
+    flicker = 0.2 * torch.tensor([1.0, -1.0, 1.0])[:, None, None, None]
+    staying = float(term(Output(truth + 0.2), Target(truth, low)))
+    assert staying == pytest.approx(1e-3, rel=1e-2)  # the tip of the loss
+    assert float(term(Output(truth + flicker), Target(truth, low))) == pytest.approx(0.4, rel=1e-3)
+    lone = truth[:, :1].clone().requires_grad_()
+    term(Output(lone), Target(truth[:, :1], low[:, :1])).backward()
+    assert lone.grad is not None and not lone.grad.any()
+
+
 def test_low_resolution_frames_are_compared_with_the_truth_reduced():
     terms = terms_of(["low-resolution", "low-perceptual"], nn.ModuleDict())
     frames = torch.rand(1, 2, 3, 64, 64)

@@ -248,6 +248,17 @@ def _imprint(output: Output, target: Target, context: LossContext) -> Tensor:
     return imprint_loss(output.frames, target.frames, target.fresh)
 
 
+def _temporal(output: Output, target: Target, context: LossContext) -> Tensor:
+    """How the output changes from frame to frame, against how the truth does.
+
+    The temporal loss of Chaitanya et al. 2017, "Interactive reconstruction of Monte Carlo image
+    sequences using a recurrent denoising autoencoder", section 4.3. A lone frame has 0.
+    """
+    if output.frames.shape[1] < 2:
+        return output.frames.sum() * 0.0
+    return charbonnier(output.frames.diff(dim=1) - target.frames.diff(dim=1))
+
+
 def _require_motion(output: Output, term: str) -> Tensor:
     if output.motion is None:
         raise InputError(f"--losses {term}: this network finds no motion; expected --model stream")
@@ -307,6 +318,11 @@ LOSSES: dict[str, Loss] = {
     "imprint": Loss(
         0.01, "whether samples stand out from their neighbours, see imprint.py", _imprint
     ),
+    "temporal": Loss(
+        1.0,
+        "change from frame to frame against the truth's: what rests does not flicker",
+        _temporal,
+    ),
     "supervised": Loss(
         5.0,
         "L_sv: the adaptive robust loss (Barron 2019), with learned α and c",
@@ -356,8 +372,9 @@ LOSSES: dict[str, Loss] = {
 
 Those from ``supervised`` to ``adversarial-fft`` are the published objective with its weights
 (Reich, Memmel, Grebe 2020); ``charbonnier``, ``motion`` and ``endpoint`` train ``stream``, with
-``texture`` for the eye and ``imprint`` against dots; ``low-resolution`` and ``low-perceptual`` are
-an experiment that its authors dropped (docs/published.md).
+``texture`` for the eye, ``imprint`` against dots and ``temporal`` against flicker;
+``low-resolution`` and ``low-perceptual`` are an experiment that its authors dropped
+(docs/published.md).
 """
 
 DISCRIMINATORS = {name: loss.module for name, loss in LOSSES.items() if loss.discriminator}
