@@ -119,6 +119,10 @@ def desk(tmp_path_factory):
     torch.manual_seed(0)
     save_model(root / "model.safetensors", StreamNet(StreamConfig(8, 8, 4, 4)), {})
     assert main(["sample", str(videos / "film.mp4"), "-o", str(root / "rgba")]) == 0
+    shutil.copytree(root / "rgba", root / "vectors")
+    for name in ("gazes", "photos"):
+        shutil.copytree(root / "rgba", root / name)
+    shutil.copy(root / "gaze.csv", root / "gazes" / "film.csv")
     (root / "demo").mkdir()
     shutil.copy(videos / "film.mp4", root / "demo" / "reconstruction.mp4")
     (root / "results.json").write_text("{}", encoding="utf-8")
@@ -139,6 +143,8 @@ MODEL = "--model model.safetensors --engine torch"
         f"reconstruct rgba/00000000.png -o rgba --overwrite {MODEL}",
         "reconstruct videos/film-side-by-side.mp4 -o videos/film.mp4 --overwrite --side-by-side "
         + MODEL,
+        f"reconstruct rgba -o vectors --motion vectors --overwrite {MODEL}",
+        f"reconstruct rgba -o vectors/out.mp4 --motion vectors {MODEL}",
         "sample videos/film.mp4 -o ./videos/film.mp4 --overwrite",
         "sample rgba -o rgba/samples",
         f"infer videos -o videos --overwrite {MODEL}",
@@ -150,6 +156,9 @@ MODEL = "--model model.safetensors --engine torch"
         "train --data . --run new --steps 1",
         "evaluate videos --models= --baselines fill --json videos/film.mp4",
         "evaluate videos --models= --baselines fill --plots videos",
+        "evaluate videos --models= --baselines fill --method mine=rgba --json rgba/a.json",
+        "evaluate videos --models= --baselines fill --gaze gazes --csv gazes/film.csv",
+        "train --data videos --run photos/run --photos photos --steps 1",
         "evaluate results.json --json results.json",
         "validate --data videos --json model.safetensors --model model.safetensors",
         "test --data videos --markdown videos/table.md --model model.safetensors",

@@ -113,7 +113,7 @@ def reconstruct_file(
     frames, sampled, quality, baseline = 0, 0.0, 0.0, 0.0
     started = time.perf_counter()
     outputs = [output, side_by_side] if side_by_side else [output]
-    refuse_overlap(outputs, [source])
+    refuse_overlap(outputs, [source, *([motion.folder] if motion and motion.folder else [])])
     with ExitStack() as stack:
         reader = stack.enter_context(
             VideoReader(source, frame_rate=frame_rate, skip_unreadable=skip_unreadable)

@@ -443,10 +443,17 @@ def chosen_jitter(options: argparse.Namespace, reconstructor: Reconstructor) -> 
 def protect_inputs(options: argparse.Namespace, *outputs: Path | None) -> None:
     """Refuse outputs that are, or lie inside, something that the options name as an input.
 
-    Models, engines and gazes may be words as well as files: only files count.
+    Models, engines and gazes may be words as well as files: only files count; of a gaze that is no
+    word, a folder too.
     """
-    videos = [getattr(options, name, None) for name in ("input", "root", "data", "video")]
-    texts = [getattr(options, name, None) for name in ("model", "gaze", "start_from")]
+    videos = [getattr(options, name, None) for name in ("input", "root", "data", "video", "motion")]
+    videos += [folder for _, folder in getattr(options, "method", ())]
+    gaze = getattr(options, "gaze", None)
+    if gaze and gaze not in GAZE_WORDS:
+        videos.append(Path(gaze))
+    if photos := getattr(options, "photos", ""):
+        videos.append(Path(photos))
+    texts = [getattr(options, name, None) for name in ("model", "start_from")]
     texts += [*comma_separated(getattr(options, "models", ""))]
     texts += [getattr(options, name, None) for name in ("flow_weights", "perceptual_weights")]
     files = [Path(text) for text in texts if text and _is_file(text)]
