@@ -197,7 +197,7 @@ def test_the_options_of_view(plain, folder, tmp_path, capsys, monkeypatch):
     assert (code, err) == (0, "")
     assert served["max_clients"] == 1
     assert served["position"] == pytest.approx((0.35, 0.5))
-    assert "gaze: 1 samples, 0 of them lost" in out
+    assert "gaze: 1 sample, 0 of them lost" in out
     assert f"wrote {record}" in out
     assert served["live"].gaze._offset == -0.02
     for bad, expected in (
