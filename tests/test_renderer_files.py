@@ -109,7 +109,8 @@ def test_motion_that_does_not_fit_is_one_line_and_code_2(rendered, tmp_path, cap
     assert "2.flo: received motion of 16x12" in complains(rendered)
     (rendered / "2.flo").unlink()
     assert "no motion for 2.png" in complains(rendered)
-    assert "no motion for 1.png" in complains(rendered, "--motion", str(tmp_path))
+    (tmp_path / "empty").mkdir()
+    assert "no motion for 1.png" in complains(rendered, "--motion", str(tmp_path / "empty"))
 
 
 def test_a_model_that_cannot_use_motion_leaves_it_out_with_a_warning(rendered, tmp_path, caplog):
