@@ -3,6 +3,7 @@
 const WINDOW_MS = 10_000;
 const RATE_MS = 2_000;
 const REFRESH_MS = 200;
+const LEAST_FOR_P95 = 20; // of fewer, the 95th percentile is the slowest
 
 const quantile = (sorted, q) => sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))];
 
@@ -28,16 +29,20 @@ export class Figures {
     }
     this.lastTimestamp = header.timestamp;
     this.header = header;
+    this.filled = header.filled_psnr ?? this.filled; // not with every frame
   }
 
   clear() {
     this.painted = [];
     this.latencies = [];
+    this.filled = undefined;
   }
 
+  // Milliseconds, [median, 95th percentile]: null where there are too few.
   latency() {
     const sorted = this.latencies.map(([, ms]) => ms).sort((a, b) => a - b);
-    return sorted.length ? [quantile(sorted, 0.5), quantile(sorted, 0.95)] : null;
+    if (!sorted.length) return null;
+    return [quantile(sorted, 0.5), sorted.length < LEAST_FOR_P95 ? null : quantile(sorted, 0.95)];
   }
 
   refresh() {
@@ -52,16 +57,17 @@ export class Figures {
     const current = last && last[0] > now - RATE_MS ? last[1] : null;
     text("fps", current ? current.toFixed(1) : "–");
     text("latency", latency ? latency[0].toFixed(0) : "–");
-    text("latency95", latency ? latency[1].toFixed(0) : "–");
+    text("latency95", latency?.[1] ? latency[1].toFixed(0) : "–");
     const header = this.header;
     if (header) {
       text("psnr", header.psnr.toFixed(2));
+      text("psnr-filled", this.filled?.toFixed(2) ?? "–");
       text("sampled", `${(100 * header.sampled).toFixed(1)} %`);
       text("model-name", header.model);
       text("engine", header.engine);
       const times = [
         ["sampling", header.sampling_ms], ["network", header.network_ms],
-        ["pictures", header.pictures_ms], ["whole server", header.server_ms],
+        ["pictures", header.pictures_ms], ["in all", header.server_ms],
       ].filter(([, ms]) => ms !== undefined);
       text("server", times.map(([name, ms]) => `${name} ${ms.toFixed(0)}`).join(", "));
       text("working-size", header.size.join(" × "));
@@ -99,7 +105,8 @@ export class Figures {
       context.textAlign = "left";
       context.fillText(label, 0, top + 11);
       context.textAlign = "right";
-      context.fillText(values.length ? `max ${(largest / 1.15).toFixed(0)}` : "", width, top + 11);
+      const most = Math.max(...values.map(([, value]) => value));
+      context.fillText(values.length ? `max ${most.toFixed(most < 10 ? 1 : 0)}` : "", width, top + 11);
       context.strokeStyle = context.fillStyle = line;
       context.lineWidth = 1.6;
       paint(x, y);
@@ -123,7 +130,8 @@ export class Figures {
     const rate = rates.at(-1)?.[1];
     this.plot.setAttribute("aria-label", rate && latency
       ? `Last ten seconds: ${rate.toFixed(0)} frames per second, latency median `
-        + `${latency[0].toFixed(0)}, 95th percentile ${latency[1].toFixed(0)} milliseconds`
+        + `${latency[0].toFixed(0)} milliseconds`
+        + (latency[1] ? `, 95th percentile ${latency[1].toFixed(0)}` : "")
       : "Frames per second and latency, last ten seconds");
   }
 }

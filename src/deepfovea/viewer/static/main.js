@@ -4,6 +4,7 @@ import { Backend } from "./backend.js";
 import { Figures } from "./figures.js";
 import { Live } from "./live.js";
 import { Stage } from "./stage.js";
+import { startClip } from "./clip.js";
 import { Recorder, download } from "./track.js";
 import { acceptDrops } from "./upload.js";
 
@@ -257,6 +258,7 @@ function showCurrent(current) {
 function showStatus(text, alarm = false) {
   byId("status").textContent = text;
   byId("status").classList.toggle("alarm", alarm);
+  byId("dismiss").hidden = !alarm;
 }
 
 function showNotice(text) {
@@ -311,9 +313,40 @@ byId("ring").onchange = () => {
   stage.paintSoon();
 };
 
-byId("save").onclick = () => {
-  byId("picture").toBlob((blob) => download(blob, "deepfovea.png", "image/png"));
+byId("lens").onchange = () => {
+  stage.lens = byId("lens").checked;
+  stage.lensAt = null;
+  stage.paintSoon();
 };
+byId("dismiss").onclick = () => showStatus("");
+
+byId("save").onclick = () => {
+  stage.picture()?.toBlob((blob) => download(blob, "deepfovea.png", "image/png"));
+};
+
+byId("clip").hidden = !window.MediaRecorder || !HTMLCanvasElement.prototype.captureStream;
+let clip = null; // what records the stage
+byId("clip").onclick = () => {
+  if (clip) {
+    clip.stop();
+    return;
+  }
+  try {
+    clip = startClip(byId("picture"), (blob, suffix) => {
+      download(blob, `deepfovea.${suffix}`, blob.type);
+      clip = null;
+      showClip();
+    });
+  } catch (error) {
+    showStatus(`This browser cannot record a clip (${error.message})`, true);
+  }
+  showClip();
+};
+
+function showClip() {
+  byId("clip").setAttribute("aria-pressed", String(clip !== null));
+  byId("clip").textContent = clip ? "Stop, save clip" : "Record clip";
+}
 
 const arrangements = [...document.querySelectorAll("input[name=arrangement]")];
 
@@ -368,6 +401,7 @@ addEventListener("keydown", (event) => {
     " ": () => setPlaying(!playing),
     ".": step,
     f: toggleFull,
+    z: () => byId("lens").click(),
     r: () => byId("reset").click(),
     1: () => arrange("wipe"),
     2: () => arrange("beside"),

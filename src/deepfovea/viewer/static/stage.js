@@ -1,7 +1,16 @@
-// Draws the pictures of one frame on a canvas, with wipe and ring, and reads the pointer.
+// Draws the pictures of one frame on a canvas, with wipe, ring and lens, and reads the pointer.
 
 const INSET = 0.3; // of the picture's width
-const VIEWS = ["samples", "reconstruction", "original"];
+const LENS = 0.18; // radius, of the picture's shorter side
+const LENS_GAIN = 3;
+const GAP = 4; // between pictures side by side, CSS pixels
+const BESIDE = ["samples", "filled", "reconstruction", "original"];
+const TITLES = { filled: "filled, no network", error: "error × 4" };
+const title = (view) => TITLES[view] ?? view;
+// CSS pixels that header, hint and controls need beside the stage; a narrow page is scrolled.
+const CONTROLS_HEIGHT = 268;
+const LEAST_HEIGHT = 280;
+const NARROW_SHARE = 0.62;
 const KEY_STEP = 0.02; // of the frame's width
 const KEY_STEP_LARGE = 0.1;
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -20,6 +29,8 @@ export class Stage {
     this.first = "samples";
     this.second = "reconstruction";
     this.ring = true;
+    this.lens = false;
+    this.lensAt = null; // normalised, while the lens is used
     this.wipe = 0.5;
     this.size = [4, 3];
     this.gaze = [0.5, 0.5];
@@ -28,6 +39,7 @@ export class Stage {
     this.animationFrame = 0;
     this.listen();
     new ResizeObserver(() => this.layout()).observe(root);
+    addEventListener("resize", () => this.layout());
   }
 
   arrange(changes) {
@@ -37,7 +49,7 @@ export class Stage {
   }
 
   views() {
-    if (this.arrangement === "beside") return VIEWS;
+    if (this.arrangement === "beside") return BESIDE;
     if (this.arrangement === "alone") return [this.first];
     return [...new Set([this.first, this.second])]; // wipe and inset
   }
@@ -63,39 +75,47 @@ export class Stage {
     });
   }
 
-  // Where the frame's pictures lie, CSS pixels of the stage.
-  panes() {
-    const { clientWidth: width, clientHeight: height } = this.root;
-    const beside = this.arrangement === "beside";
-    const columns = beside && !this.stacked() ? 3 : 1;
-    const rows = beside && this.stacked() ? 3 : 1;
-    const gap = beside ? 4 : 0;
-    const room = [(width - gap * (columns - 1)) / columns, (height - gap * (rows - 1)) / rows];
+  // Where the frame's pictures lie on a stage of some size, its own if none is given: CSS pixels.
+  panes(width = this.root.clientWidth, height = this.root.clientHeight) {
+    const views = this.arrangement === "beside" ? BESIDE : [null];
+    const columns = this.columns();
+    const rows = views.length / columns;
+    const room = [(width - GAP * (columns - 1)) / columns, (height - GAP * (rows - 1)) / rows];
     const ratio = this.size[0] / this.size[1];
     const w = Math.min(room[0], room[1] * ratio);
     const h = w / ratio;
-    return (beside ? VIEWS : [null]).map((view, i) => ({
+    return views.map((view, i) => ({
       view,
-      x: (columns > 1 ? i : 0) * (room[0] + gap) + (room[0] - w) / 2,
-      y: (rows > 1 ? i : 0) * (room[1] + gap) + (room[1] - h) / 2,
+      x: (i % columns) * (room[0] + GAP) + (room[0] - w) / 2,
+      y: Math.floor(i / columns) * (room[1] + GAP) + (room[1] - h) / 2,
       w, h,
     }));
   }
 
-  // Three pictures go above each other where that makes them much larger, as on a phone.
-  stacked() {
+  // Several pictures lie in as many columns as make them largest.
+  columns() {
+    if (this.arrangement !== "beside") return 1;
     const full = this.root.matches(":fullscreen, .covering");
-    const width = this.root.parentElement.clientWidth;
-    const height = (full ? 1 : 0.76) * window.innerHeight;
+    const height = full ? window.innerHeight : this.highest();
     const ratio = this.size[0] / this.size[1];
-    return Math.min(width, (height / 3) * ratio) > 1.5 * Math.min(width / 3, height * ratio);
+    const width = (columns) => Math.min(
+      this.root.parentElement.clientWidth / columns, (height * ratio * columns) / BESIDE.length);
+    return [1, 2, 4].reduce((best, columns) => (width(columns) > width(best) ? columns : best));
+  }
+
+  // How high the stage may be, CSS pixels, so that the controls stay in the window.
+  highest() {
+    const narrow = matchMedia("(max-width: 940px)").matches;
+    return narrow ? NARROW_SHARE * window.innerHeight
+      : Math.max(LEAST_HEIGHT, window.innerHeight - CONTROLS_HEIGHT);
   }
 
   layout() {
     const [w, h] = this.size;
     let ratio = w / h;
-    if (this.arrangement === "beside") ratio *= this.stacked() ? 1 / 3 : 3;
+    if (this.arrangement === "beside") ratio *= this.columns() ** 2 / BESIDE.length;
     this.root.style.setProperty("--ratio", ratio.toFixed(4));
+    this.root.style.setProperty("--highest", `${this.highest()}px`);
     const density = window.devicePixelRatio || 1;
     const width = Math.max(1, Math.round(this.root.clientWidth * density));
     const height = Math.max(1, Math.round(this.root.clientHeight * density));
@@ -109,7 +129,7 @@ export class Stage {
     this.handle.style.left = `${pane.x + this.wipe * pane.w}px`;
     this.handle.setAttribute("aria-valuenow", Math.round(100 * this.wipe));
     this.handle.setAttribute(
-      "aria-valuetext", `${Math.round(100 * this.wipe)} % ${this.first}, the rest ${this.second}`);
+      "aria-valuetext", `${Math.round(100 * this.wipe)} % ${title(this.first)}, the rest ${title(this.second)}`);
     this.label();
     this.draw(); // a canvas whose size was set is empty
   }
@@ -119,7 +139,7 @@ export class Stage {
     const tag = (text, x, y, shift) => {
       const element = document.createElement("span");
       element.className = "tag";
-      element.textContent = text;
+      element.textContent = title(text);
       element.style.left = `${x}px`;
       element.style.top = `${y + 10}px`;
       element.style.setProperty("--shift", shift);
@@ -139,25 +159,71 @@ export class Stage {
   }
 
   draw() {
-    const { context, canvas } = this;
-    const density = canvas.width / Math.max(1, this.root.clientWidth);
+    const { clientWidth: width, clientHeight: height } = this.root;
+    this.paint(this.context, width, height, this.canvas.width / Math.max(1, width));
+  }
+
+  // All pictures on a canvas of width by height units of so many pixels.
+  paint(context, width, height, density) {
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.fillStyle = "#000";
-    context.fillRect(0, 0, canvas.width, canvas.height);
+    context.fillRect(0, 0, context.canvas.width, context.canvas.height);
     if (!this.frame) return;
     context.setTransform(density, 0, 0, density, 0, 0);
-    for (const pane of this.panes()) {
-      if (this.arrangement === "inset") {
-        this.drawPicture(this.second, pane, 0, 1);
-      } else if (this.arrangement === "wipe") {
-        this.drawPicture(this.second, pane, this.wipe, 1);
-        this.drawPicture(this.first, pane, 0, this.wipe);
-      } else {
-        this.drawPicture(pane.view ?? this.first, pane, 0, 1);
-      }
-      if (this.ring) this.drawRing(pane);
-      if (this.arrangement === "inset") this.drawInset(this.insetPane(pane));
+    for (const pane of this.panes(width, height)) {
+      this.paintPane(context, pane);
+      if (this.ring) this.drawRing(context, pane);
+      if (this.arrangement === "inset") this.drawInset(context, this.insetPane(pane));
+      if (this.lens && this.lensAt) this.drawLens(context, pane);
     }
+  }
+
+  paintPane(context, pane) {
+    if (this.arrangement === "inset") {
+      this.drawPicture(context, this.second, pane, 0, 1);
+    } else if (this.arrangement === "wipe") {
+      this.drawPicture(context, this.second, pane, this.wipe, 1);
+      this.drawPicture(context, this.first, pane, 0, this.wipe);
+    } else {
+      this.drawPicture(context, pane.view ?? this.first, pane, 0, 1);
+    }
+  }
+
+  // What is shown, in the pixels of the frame, as a canvas; null before the first frame.
+  picture() {
+    if (!this.frame) return null;
+    const columns = this.columns();
+    const rows = this.panes().length / columns;
+    const [width, height] = this.frame.header.size;
+    const canvas = document.createElement("canvas");
+    canvas.width = columns * width + GAP * (columns - 1);
+    canvas.height = rows * height + GAP * (rows - 1);
+    this.paint(canvas.getContext("2d"), canvas.width, canvas.height, 1);
+    return canvas;
+  }
+
+  // The same place of every picture, larger.
+  drawLens(context, pane) {
+    const { x, y, w, h } = pane;
+    const radius = LENS * Math.min(w, h);
+    const centre = [x + this.lensAt[0] * w, y + this.lensAt[1] * h];
+    context.save();
+    context.beginPath();
+    context.rect(x, y, w, h);
+    context.clip();
+    context.beginPath();
+    context.arc(...centre, radius, 0, 2 * Math.PI);
+    context.save();
+    context.clip();
+    const grown = (start, middle) => middle - LENS_GAIN * (middle - start);
+    this.paintPane(context, { ...pane, x: grown(x, centre[0]), y: grown(y, centre[1]),
+      w: LENS_GAIN * w, h: LENS_GAIN * h });
+    context.restore();
+    context.setLineDash([]);
+    context.lineWidth = 2;
+    context.strokeStyle = "rgb(255 255 255 / .85)";
+    context.stroke();
+    context.restore();
   }
 
   // The inset lies in the lower corner that is farther from the gaze.
@@ -167,37 +233,36 @@ export class Stage {
     return { x: left ? x + 10 : x + w - width - 10, y: y + h - height - 10, w: width, h: height };
   }
 
-  drawInset(pane) {
+  drawInset(context, pane) {
     const { x, y, w, h } = pane;
-    this.context.fillStyle = "#000";
-    this.context.fillRect(x, y, w, h);
-    this.drawPicture(this.first, pane, 0, 1);
-    this.context.setLineDash([]);
-    this.context.lineWidth = 1;
-    this.context.strokeStyle = "rgb(255 255 255 / .7)";
-    this.context.strokeRect(x, y, w, h);
+    context.fillStyle = "#000";
+    context.fillRect(x, y, w, h);
+    this.drawPicture(context, this.first, pane, 0, 1);
+    context.setLineDash([]);
+    context.lineWidth = 1;
+    context.strokeStyle = "rgb(255 255 255 / .7)";
+    context.strokeRect(x, y, w, h);
   }
 
   // The part of a picture from one fraction of its width to another.
-  drawPicture(view, { x, y, w, h }, from, to) {
+  drawPicture(context, view, { x, y, w, h }, from, to) {
     const picture = this.frame.pictures[view];
     if (!picture || to <= from) return;
-    this.context.save();
-    this.context.beginPath();
-    this.context.rect(x + from * w, y, (to - from) * w, h);
-    this.context.clip();
+    context.save();
+    context.beginPath();
+    context.rect(x + from * w, y, (to - from) * w, h);
+    context.clip();
     // A sampled pixel is a square; the low resolution is padded to whole pixels of four.
-    this.context.imageSmoothingEnabled = view !== "samples";
+    context.imageSmoothingEnabled = view !== "samples";
     const [width, height] = this.frame.header.size;
     const grow = view === "samples" ? this.frame.header.scale : 1;
-    this.context.drawImage(
+    context.drawImage(
       picture, x, y, (w * picture.width * grow) / width, (h * picture.height * grow) / height);
-    this.context.restore();
+    context.restore();
   }
 
-  drawRing({ x, y, w, h }) {
+  drawRing(context, { x, y, w, h }) {
     const { gaze, inner, outer } = this.frame.header;
-    const { context } = this;
     const centre = [x + gaze[0] * w, y + gaze[1] * h];
     context.save();
     context.beginPath();
@@ -219,25 +284,35 @@ export class Stage {
 
   listen() {
     const { root, handle } = this;
-    const look = (event) => {
+    const at = (event) => {
       const box = root.getBoundingClientRect();
-      const at = [event.clientX - box.left, event.clientY - box.top];
+      const point = [event.clientX - box.left, event.clientY - box.top];
       const panes = this.panes();
       // The pane under the pointer, or the nearest one.
-      const distance = (p) => Math.max(p.x - at[0], at[0] - p.x - p.w, p.y - at[1], at[1] - p.y - p.h);
+      const distance = ({ x, y, w, h }) =>
+        Math.max(x - point[0], point[0] - x - w, y - point[1], point[1] - y - h);
       const pane = panes.reduce((best, p) => (distance(p) < distance(best) ? p : best));
-      this.look([(at[0] - pane.x) / pane.w, (at[1] - pane.y) / pane.h], event.timeStamp);
+      return [(point[0] - pane.x) / pane.w, (point[1] - pane.y) / pane.h];
     };
-    root.addEventListener("pointermove", look);
-    root.addEventListener("pointerdown", look);
+    // With the lens the pointer moves the lens, and only a press the gaze.
+    root.addEventListener("pointermove", (event) => {
+      if (this.lens) this.moveLens(at(event));
+      else this.look(at(event), event.timeStamp);
+    });
+    root.addEventListener("pointerdown", (event) => {
+      if (this.lens) this.moveLens(at(event));
+      this.look(at(event), event.timeStamp);
+    });
     root.addEventListener("keydown", (event) => {
       const arrow = ARROWS[event.key];
       if (!arrow || event.target === handle || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
       const step = event.shiftKey ? KEY_STEP_LARGE : KEY_STEP;
       const ratio = this.size[0] / this.size[1];
-      this.look(
-        [this.gaze[0] + step * arrow[0], this.gaze[1] + step * ratio * arrow[1]], event.timeStamp);
+      const [x, y] = this.lens ? this.lensAt ?? this.gaze : this.gaze;
+      const to = [x + step * arrow[0], y + step * ratio * arrow[1]];
+      if (this.lens) this.moveLens(to);
+      else this.look(to, event.timeStamp);
     });
 
     const drag = (event) => {
@@ -268,6 +343,11 @@ export class Stage {
   look(gaze, timestamp) {
     this.gaze = gaze.map(clamp);
     this.onGaze(this.gaze, timestamp);
+  }
+
+  moveLens(to) {
+    this.lensAt = to.map(clamp);
+    this.paintSoon();
   }
 
   moveWipe(to) {
