@@ -72,10 +72,10 @@ def run_media(subcommands: list[str], *, large: bool, worker: Worker) -> dict[st
                     (data / f"clip{case.path.suffix}").symlink_to(case.path)
                 outcome = worker.run(
                     *commands(case.path, folder, model)[subcommand],
-                    patience=LARGE_TIMEOUT_SECONDS if case.group == "8K" else None,
+                    timeout_seconds=LARGE_TIMEOUT_SECONDS if case.group == "8K" else None,
                 )
                 counts.setdefault(case.group, {}).setdefault(subcommand, Counter())[
-                    outcome.fate
+                    outcome.kind
                 ] += 1
                 if case.group != "8K":
                     slowest = max(slowest, outcome.seconds)
@@ -96,16 +96,16 @@ def run_media(subcommands: list[str], *, large: bool, worker: Worker) -> dict[st
 def complaint_about(case: cases.Case, subcommand: str, outcome: Outcome, folder: Path) -> str:
     """What was wrong with an outcome, empty if nothing was."""
     if not outcome.fine:
-        return f"{outcome.fate}: {' | '.join(outcome.lines[-3:])}"
-    if subcommand == "reconstruct" and case.must and outcome.fate != case.must:
-        return f"{outcome.fate}, expected {case.must}"
+        return f"{outcome.kind}: {' | '.join(outcome.lines[-3:])}"
+    if subcommand == "reconstruct" and case.must and outcome.kind != case.must:
+        return f"{outcome.kind}, expected {case.must}"
     left = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
     whole = {"reconstruct": ["out.mp4"], "sample": ["out.mp4"], "evaluate": ["out.json"]}
-    if outcome.fate == "refused":
+    if outcome.kind == "refused":
         left = [path for path in left if not path.startswith("run")]
         return f"refused, but left {left}" if left else ""
     if subcommand in whole and left != whole[subcommand]:
-        return f"{outcome.fate} with {left}"
+        return f"{outcome.kind} with {left}"
     if any(".deepfovea-" in path for path in left):
         return f"an unfinished file was left: {left}"
     return ""
@@ -241,7 +241,7 @@ def damaged_text(rng: random.Random, text: bytes) -> bytes:
 def run_fuzz(kind: str, count: int, seed: int, worker: Worker) -> dict[str, Any]:
     """``count`` files of a kind through the command line."""
     rng = random.Random(f"{kind} {seed}")
-    fates: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
     wrong = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -270,13 +270,13 @@ def run_fuzz(kind: str, count: int, seed: int, worker: Worker) -> dict[str, Any]
                     "checkpoints": ["info", path],
                 }[kind]
             )
-            fates[outcome.fate] += 1
+            outcomes[outcome.kind] += 1
             left = list(folder.glob(".deepfovea-*"))
             if not outcome.fine or left:
                 said = " | ".join(outcome.lines[-3:])
-                wrong.append(f"{kind} {number} of seed {seed}: {outcome.fate}: {said}")
+                wrong.append(f"{kind} {number} of seed {seed}: {outcome.kind}: {said}")
                 if keep := os.environ.get("SOAK_KEEP"):
                     Path(keep, f"{kind}-{number}").write_bytes(path.read_bytes())
             output.unlink(missing_ok=True)
             shutil.rmtree(run, ignore_errors=True)
-    return {"cases": count, "counts": dict(fates), "wrong": wrong}
+    return {"cases": count, "counts": dict(outcomes), "wrong": wrong}

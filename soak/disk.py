@@ -93,7 +93,7 @@ def run_full(
             for subcommand, words in commands(video, data, model, disk).items():
                 if subcommands is not None and subcommand not in subcommands:
                     continue
-                fates: Counter[str] = Counter()
+                outcomes: Counter[str] = Counter()
                 for room in rooms:
                     clear(disk)
                     old = prepare_outputs(subcommand, words, disk, worker)
@@ -102,17 +102,17 @@ def run_full(
                     limit = None if mounted else room * 1024
                     outcome = worker.run(*words, file_limit=limit)
                     (disk / "filler").unlink(missing_ok=True)
-                    fates[outcome.fate] += 1
+                    outcomes[outcome.kind] += 1
                     complaint = ""
                     if not outcome.fine:
-                        complaint = " | ".join([outcome.fate, *outcome.lines[-3:]])
-                    elif outcome.fate == "refused":
+                        complaint = " | ".join([outcome.kind, *outcome.lines[-3:]])
+                    elif outcome.kind == "refused":
                         complaint = complaint_about_outputs(subcommand, disk, old)
                     if complaint:
                         wrong.append(f"{subcommand}, {room} KiB: {complaint}")
-                    if outcome.fate == "success":
+                    if outcome.kind == "success":
                         break
-                counts[subcommand] = dict(fates)
+                counts[subcommand] = dict(outcomes)
             worker.end()  # what it holds open would keep the disk mounted
     disk_is = "tmpfs" if mounted else "RLIMIT_FSIZE"
     return {"disk": disk_is, "counts": counts, "wrong": wrong}
@@ -126,7 +126,7 @@ def prepare_outputs(
         return {}
     if subcommand == "train --resume":
         first = [word for word in words if word not in ("--resume", "--steps=6")]
-        assert worker.run(*first, "--steps=2").fate == "success"
+        assert worker.run(*first, "--steps=2").kind == "success"
     elif subcommand == "reconstruct":
         (disk / "out").mkdir()
         (disk / "out" / "00000000.png").write_bytes(b"old")
@@ -173,7 +173,7 @@ def clear(folder: Path) -> None:
 
 def run_unwritable(worker: Worker) -> dict[str, Any]:
     """Each command with its output where nobody can write, or below a file."""
-    fates: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
     wrong = []
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -187,11 +187,11 @@ def run_unwritable(worker: Worker) -> dict[str, Any]:
                 if subcommand == "train" and place == root / "missing":
                     continue  # makes its folder
                 outcome = worker.run(*words)
-                fates[outcome.fate] += 1
-                if outcome.fate != "refused":
+                outcomes[outcome.kind] += 1
+                if outcome.kind != "refused":
                     said = " | ".join(outcome.lines[-3:])
-                    wrong.append(f"{subcommand} into {place.name}: {outcome.fate}: {said}")
+                    wrong.append(f"{subcommand} into {place.name}: {outcome.kind}: {said}")
         left = sorted(path.name for path in root.iterdir())
         if left != ["data", "file", "tiny.safetensors"]:
             wrong.append(f"left {left}")
-    return {"cases": sum(fates.values()), "counts": dict(fates), "wrong": wrong}
+    return {"cases": sum(outcomes.values()), "counts": dict(outcomes), "wrong": wrong}

@@ -21,7 +21,7 @@ from typing import Any
 from media import moving, write_video
 
 from .bad import TRAIN, damaged_text, random_json, tiny_model
-from .worker import ROOT, environment, fate_of
+from .worker import ROOT, classify, environment
 
 HEIGHT, WIDTH = 192, 256
 MAX_MEMORY_GROWTH = 0.10
@@ -247,24 +247,24 @@ def run_races(times: int) -> dict[str, Any]:
                 for number in range(times):
                     output = root / f"{number}-{overwrite}{suffix}"
                     more = ["--overwrite"] if overwrite else []
-                    fates = pair([[*words, output, *side, *more] for side in sides])
-                    counts[title].update(fates)
+                    outcomes = pair([[*words, output, *side, *more] for side in sides])
+                    counts[title].update(outcomes)
                     expected = ["success", "success"] if overwrite else ["refused", "success"]
-                    if sorted(fates) != expected:
-                        wrong.append(f"{title}: {fates}")
+                    if sorted(outcomes) != expected:
+                        wrong.append(f"{title}: {outcomes}")
                     if contents(output) not in whole:
                         wrong.append(f"{title}: the output is that of neither")
-                    elif not overwrite and contents(output) != whole[fates.index("success")]:
+                    elif not overwrite and contents(output) != whole[outcomes.index("success")]:
                         wrong.append(f"{title}: the output is that of the refused")
         counts["train"] = Counter()
         for number in range(times):
             run = root / f"run{number}"
             train = ["train", "--data", data, "--run", run, *TRAIN, "--steps=30"]
-            fates = pair([[*train, "--seed=1"], [*train, "--seed=2"]])
-            counts["train"].update(fates)
+            outcomes = pair([[*train, "--seed=1"], [*train, "--seed=2"]])
+            counts["train"].update(outcomes)
             rows = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-            if "success" not in fates or json.loads(rows[-1])["step"] != 30:
-                wrong.append(f"train: {fates}")
+            if "success" not in outcomes or json.loads(rows[-1])["step"] != 30:
+                wrong.append(f"train: {outcomes}")
         if left := list(root.rglob(".deepfovea-*")):
             wrong.append(f"left {left}")
     return {"times": times, "counts": {k: dict(v) for k, v in counts.items()}, "wrong": wrong}
@@ -277,7 +277,7 @@ def pair(lines: list[list[object]]) -> list[str]:
     processes = [subprocess.Popen([*command, *map(str, words)], **pipes) for words in lines]
     said = [process.communicate(timeout=120)[1].decode().splitlines() for process in processes]
     return [
-        fate_of(process.returncode, errors, words[0])
+        classify(process.returncode, errors, words[0])
         for process, errors, words in zip(processes, said, lines, strict=True)
     ]
 

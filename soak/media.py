@@ -27,7 +27,7 @@ CODECS = {
 
 
 class Case(NamedTuple):
-    """``must``: the fate that alone is right, None where both success and refusal are."""
+    """``must``: the kind that alone is right, None where both success and refusal are."""
 
     group: str
     name: str
@@ -165,8 +165,8 @@ def odd(folder: Path) -> Iterator[Case]:
     for codec, pixels in formats:
         path = write(folder / f"{codec}-{pixels}.mkv", images(4), codec=codec, pix_fmt=pixels)
         alpha = pixels in ("bgra", "rgba")
-        fate = "refused" if alpha else "success"  # --simulate takes none with alpha
-        yield Case("odd but sound", f"{codec} {pixels}", path, fate)
+        kind = "refused" if alpha else "success"  # --simulate takes none with alpha
+        yield Case("odd but sound", f"{codec} {pixels}", path, kind)
     for rate in (Fraction(1, 10), 1, Fraction(24000, 1001), 240, 1000):
         path = write(folder / f"rate-{float(rate):.3f}.mkv", images(4), rate=rate)
         yield Case("odd but sound", f"{float(rate):g} frames per second", path, "success")

@@ -45,8 +45,8 @@ def run(worker: Worker, *, frames: int = 24) -> dict[str, Any]:
             wrong.append(name)
 
     def must(*words: object) -> None:
-        outcome = worker.run(*words, patience=120.0)
-        assert outcome.fate == "success", (words, outcome)
+        outcome = worker.run(*words, timeout_seconds=120.0)
+        assert outcome.kind == "success", (words, outcome)
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 BEGIN, END = "<!-- soak: begin -->", "<!-- soak: end -->"
-FATES = ("success", "refused", "part failed", "traceback", "crash", "hang", "unclear")
+OUTCOMES = ("success", "refused", "part failed", "traceback", "crash", "hang", "unclear")
 
 Result = dict[str, Any]
 
@@ -47,8 +47,8 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     return "\n".join(lines)
 
 
-def fates(counts: dict[str, int]) -> str:
-    return ", ".join(f"{counts[fate]} {fate}" for fate in FATES if counts.get(fate))
+def outcomes(counts: dict[str, int]) -> str:
+    return ", ".join(f"{counts[kind]} {kind}" for kind in OUTCOMES if counts.get(kind))
 
 
 def kill(result: Result) -> str:
@@ -78,20 +78,20 @@ def kill(result: Result) -> str:
 
 
 def disk(result: Result) -> str:
-    rows = [[f"`{subcommand}`", fates(row)] for subcommand, row in result["counts"].items()]
+    rows = [[f"`{subcommand}`", outcomes(row)] for subcommand, row in result["counts"].items()]
     return f"The disk: {result['disk']}.\n\n" + table(
         ["command", "while the free space grows"], rows
     )
 
 
 def folders(result: Result) -> str:
-    return f"{result['cases']} commands: {fates(result['counts'])}."
+    return f"{result['cases']} commands: {outcomes(result['counts'])}."
 
 
 def media(result: Result) -> str:
     subcommands = list(next(iter(result["counts"].values())))
     rows = [
-        [group, *(fates(row.get(subcommand, {})) for subcommand in subcommands)]
+        [group, *(outcomes(row.get(subcommand, {})) for subcommand in subcommands)]
         for group, row in result["counts"].items()
     ]
     return (
@@ -103,7 +103,7 @@ def media(result: Result) -> str:
 
 
 def fuzz(result: Result) -> str:
-    rows = [[kind, row["cases"], fates(row["counts"])] for kind, row in result["kinds"].items()]
+    rows = [[kind, row["cases"], outcomes(row["counts"])] for kind, row in result["kinds"].items()]
     return table(["files", "cases", "outcomes"], rows)
 
 
@@ -121,7 +121,7 @@ def same(result: Result) -> str:
 
 
 def race(result: Result) -> str:
-    rows = [[f"`{title}`", fates(row)] for title, row in result["counts"].items()]
+    rows = [[f"`{title}`", outcomes(row)] for title, row in result["counts"].items()]
     return f"{result['times']} pairs of each.\n\n" + table(["both at once", "outcomes"], rows)
 
 

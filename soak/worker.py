@@ -25,17 +25,17 @@ TIMEOUT_SECONDS = 10.0  # seconds: small files need a tenth of it
 
 @dataclass(frozen=True)
 class Outcome:
-    """fate: success, refused (one line, code 2), part failed (evaluate, code 1), traceback,
+    """kind: success, refused (one line, code 2), part failed (evaluate, code 1), traceback,
     crash, hang or unclear; lines: what was said on stderr; warnings: what was logged."""
 
-    fate: str
+    kind: str
     lines: list[str]
     warnings: list[str]
     seconds: float
 
     @property
     def fine(self) -> bool:
-        return self.fate in ("success", "refused", "part failed")
+        return self.kind in ("success", "refused", "part failed")
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -47,8 +47,8 @@ def environment(**more: str) -> dict[str, str]:
 class Worker:
     """Started when it is first needed and anew after a crash or a hang."""
 
-    def __init__(self, patience: float = TIMEOUT_SECONDS) -> None:
-        self.patience = patience
+    def __init__(self, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        self.timeout_seconds = timeout_seconds
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Worker:
@@ -64,7 +64,7 @@ class Worker:
             self.process = None
 
     def run(
-        self, *words: object, patience: float | None = None, file_limit: int | None = None
+        self, *words: object, timeout_seconds: float | None = None, file_limit: int | None = None
     ) -> Outcome:
         """One command line; ``file_limit``: bytes that a file may have, as on a full disk."""
         if self.process is None:
@@ -78,16 +78,16 @@ class Worker:
             self.process.stdin.write(text.encode("ascii") + b"\n")
             self.process.stdin.flush()
         try:
-            code, lines, warnings = self._answer(patience or self.patience)
+            code, lines, warnings = self._answer(timeout_seconds or self.timeout_seconds)
         except (EOFError, TimeoutError) as error:
             self.end()
-            fate = "hang" if isinstance(error, TimeoutError) else "crash"
-            return Outcome(fate, [fate], [], time.perf_counter() - started)
+            kind = "hang" if isinstance(error, TimeoutError) else "crash"
+            return Outcome(kind, [kind], [], time.perf_counter() - started)
         seconds = time.perf_counter() - started
-        return Outcome(fate_of(code, lines, words[0]), lines, warnings, seconds)
+        return Outcome(classify(code, lines, words[0]), lines, warnings, seconds)
 
-    def _answer(self, patience: float) -> list:
-        ready, _, _ = select.select([self.process.stdout], [], [], patience)
+    def _answer(self, timeout_seconds: float) -> list:
+        ready, _, _ = select.select([self.process.stdout], [], [], timeout_seconds)
         if not ready:
             raise TimeoutError
         if not (line := self.process.stdout.readline()):
@@ -95,7 +95,7 @@ class Worker:
         return json.loads(line)
 
 
-def fate_of(code: int, lines: list[str], subcommand: object) -> str:
+def classify(code: int, lines: list[str], subcommand: object) -> str:
     """What became of a command line, from its exit code and what it said on stderr."""
     if any("Traceback" in line for line in lines):
         return "traceback"

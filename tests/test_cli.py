@@ -421,7 +421,7 @@ def test_one_frame_is_one_frame(folder, tmp_path, capsys, monkeypatch, count):
 
 
 def test_long_work_is_estimated(folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(announce, "SHORT_WORK", 0)
+    monkeypatch.setattr(announce, "MIN_ESTIMATED_PIXELS", 0)
     good, model = folder / "good.mp4", ("--model", folder / "model.safetensors")
     _, error = run(capsys, "reconstruct", good, "-o", tmp_path / "a.mp4", *model)
     assert re.search(r"256x192; about \d+ s or less\n", error)

@@ -105,7 +105,7 @@ def test_equals_the_generator(request, name, which, steps, batch):
 
 @COMPILED
 def test_another_size_and_another_video(stream, name, monkeypatch):
-    monkeypatch.setattr(engine, "SIZES_KEPT", 2)
+    monkeypatch.setattr(engine, "MAX_CACHED_SIZES", 2)
     compiled, compilations = load_engine(stream, name, bfloat16=False), []
     trace = engine.trace
 

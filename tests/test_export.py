@@ -424,7 +424,7 @@ def checked(network, changed):
         with torch.inference_mode():
             return changed(next(calls), inputs, step(*inputs))
 
-    return export._check(run, step, [(1, 24, 16)], TOLERANCE, export.LEAST_PSNR)
+    return export._check(run, step, [(1, 24, 16)], TOLERANCE, export.MIN_PSNR)
 
 
 def test_rounding_that_adds_up_in_the_state_is_no_fault(network):

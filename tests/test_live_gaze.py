@@ -17,9 +17,9 @@ import deepfovea
 from deepfovea import InputError, LiveGaze
 from deepfovea.gaze import DEFAULT_DISPLAY, GazeTrack, synthetic
 from deepfovea.gaze.live import (
+    GazeEstimate,
     GazeRecording,
     LiveSample,
-    Look,
     fit_calibration,
     read_calibration,
     write_calibration,
@@ -547,7 +547,7 @@ def test_a_recording_replays_exactly(tmp_path, caplog):
         sample = LiveSample(
             position, position, bool(count % 5), count / 90, count / 80, 7e5 + count
         )
-        recording.add(number / 24, Look(position, count / 70, sample))
+        recording.add(number / 24, GazeEstimate(position, count / 70, sample))
         shown[number] = position
     recording.close()
     track = deepfovea.read_track(path, frame_size=(96, 128), frame_rate=24.0, frame_count=61)

@@ -26,7 +26,7 @@ from deepfovea.viewer.request import ViewerRequest, apply_message
 from soak import bad, disk
 from soak.media import corpus
 from soak.table import PARTS, render
-from soak.worker import ROOT, Worker, environment, fate_of
+from soak.worker import ROOT, Worker, classify, environment
 
 PATIENCE = 60.0  # where others use the machine a second may become many
 FUZZED = settings(
@@ -172,7 +172,7 @@ def test_a_full_disk_leaves_the_old_output(worker, monkeypatch):
     verbs = ["reconstruct", "reconstruct .mp4", "sample", "evaluate"]
     result = disk.run_full(worker, [4, 64, 1024], verbs)
     assert result["wrong"] == []
-    assert all("refused" in fates for fates in result["counts"].values())
+    assert all("refused" in outcomes for outcomes in result["counts"].values())
 
 
 def test_no_room_for_words(model):
@@ -220,7 +220,7 @@ def test_bad_media_end_in_success_or_in_one_line(worker, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("code", "lines", "fate"),
+    ("code", "lines", "kind"),
     [
         (0, ["a warning"], "success"),
         (2, ["deepfovea: no"], "refused"),
@@ -230,19 +230,19 @@ def test_bad_media_end_in_success_or_in_one_line(worker, tmp_path, monkeypatch):
         (2, [], "unclear"),
     ],
 )
-def test_the_judge_tells_a_refusal_from_a_failure(code, lines, fate):
-    assert fate_of(code, lines, "reconstruct") == fate
+def test_the_judge_tells_a_refusal_from_a_failure(code, lines, kind):
+    assert classify(code, lines, "reconstruct") == kind
 
 
 def test_a_crash_and_a_hang_are_seen(worker, model, tmp_path):
-    assert worker.run("info", model).fate == "success"
+    assert worker.run("info", model).kind == "success"
     os.kill(worker.process.pid, 9)
-    assert worker.run("info", model).fate == "crash"
+    assert worker.run("info", model).kind == "crash"
     os.mkfifo(tmp_path / "pipe")
     # A track may come out of a pipe, for which it waits.
     video = media.write_video(tmp_path / "video.mp4", media.moving(1))
     words = ["sample", video, "-o", tmp_path / "out.mp4", "--gaze", tmp_path / "pipe"]
-    assert worker.run(*words, patience=0.5).fate == "hang"
+    assert worker.run(*words, timeout_seconds=0.5).kind == "hang"
 
 
 @pytest.mark.parametrize("kind", ["gaze files", "configurations", "checkpoints"])

@@ -75,7 +75,7 @@ def load_with_provenance(model: str | Path) -> tuple[Network, dict[str, Any]]:
     path = resolve_path(model)
     tensors, metadata = read(path)
     if metadata.get("kind") == "training" and isinstance(metadata.get("generator"), dict):
-        tensors, metadata = _averaged_generator(tensors, metadata)
+        tensors, metadata = _ema_generator(tensors, metadata)
     if metadata.get("kind") != "generator":
         raise InputError(
             f"{path}: received a file of kind {metadata.get('kind')!r:.100}; expected a "
@@ -112,7 +112,7 @@ def load_with_provenance(model: str | Path) -> tuple[Network, dict[str, Any]]:
     return network, provenance if isinstance(provenance, dict) else {}
 
 
-def _averaged_generator(
+def _ema_generator(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Of a checkpoint of a training run, its averaged weights as a model."""

@@ -18,13 +18,13 @@ from .fill import pull_push
 from .flow import backward_warp
 
 CONTRACT = "the contract"
-KEPT = 0.8
+KEPT_SHARE = 0.8
 """Share of the pixels that count, those with the smallest differences: what was hidden a frame ago
 fits no vector."""
-TIE = 1.1
+TIE_RATIO = 1.1
 """The contract is believed up to this multiple of the smallest error: a steady motion fits a frame
 too late as well, and a motion along x alone fits with y flipped."""
-EXPLAINED = 0.75
+MAX_ERROR_SHARE = 0.75
 """A reading must leave at most this share of the error at rest."""
 NEIGHBOURHOOD, KNOWN_DENSELY = 5, 0.8
 """Side in pixels of a square, and the share of it that must be known, for its middle to count:
@@ -140,7 +140,7 @@ def _error(frames: Tensor, field: Tensor, counted: Tensor, last: int) -> float:
         if counted[t].any():
             moved = backward_warp(frames[t - 1 : t], field[t : t + 1])
             difference = (moved[0] - frames[t]).abs().mean(0)[counted[t, 0]].sort().values
-            errors.append(difference[: max(1, round(KEPT * len(difference)))].mean())
+            errors.append(difference[: max(1, round(KEPT_SHARE * len(difference)))].mean())
     return float(torch.stack(errors).mean()) if errors else 0.0
 
 
@@ -151,9 +151,9 @@ def _verdict(errors: dict[str, float], at_rest: float) -> tuple[str | None, str]
         return None, "cannot tell: nothing moves, or there is no texture; give frames of a motion"
     if at_rest < least:
         return "no motion", "the frames fit best without any motion: the vectors belong elsewhere"
-    if least > EXPLAINED * at_rest:
+    if least > MAX_ERROR_SHARE * at_rest:
         return None, "cannot tell: no reading explains the frames; give larger motion or textures"
-    if errors[CONTRACT] <= TIE * least:
+    if errors[CONTRACT] <= TIE_RATIO * least:
         return CONTRACT, "the vectors follow the contract"
     return best, f"the vectors do not follow the contract; what fits is: {best}"
 

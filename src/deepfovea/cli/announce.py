@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from ..files_to_files import Summary
     from ..reconstructor import Reconstructor
 
-LARGEST_USUAL_LOW = 640 * 480
+MAX_USUAL_LOW_PIXELS = 640 * 480
 """Pixels; a larger input without --simulate is more often a full resolution by mistake."""
 
-SHORT_WORK = 50 * 192 * 256
+MIN_ESTIMATED_PIXELS = 50 * 192 * 256
 """Low-resolution pixels over all frames, below which no time is estimated: some seconds."""
 
 
@@ -68,7 +68,7 @@ def quality(summary: Summary) -> str:
     )
 
 
-def sampling_words(noise: str, jitter: str) -> str:
+def describe_sampling(noise: str, jitter: str) -> str:
     """How pixels were drawn, for people."""
     drawn = "blue noise" if noise == "blue" else "independent draws"
     return drawn if jitter == "none" else f"{drawn}, {jitter} jitter"
@@ -92,10 +92,10 @@ def announce(
         f"{reader.path}: {width}x{height}, {frames}; low resolution {low[1]}x{low[0]} -> "
         f"{output}: {large[1]}x{large[0]}"
     )
-    if total and total * low[0] * low[1] > SHORT_WORK:
+    if total and total * low[0] * low[1] > MIN_ESTIMATED_PIXELS:
         line += f"; about {_estimate(engine.network, low[0], low[1], total, engine.device)} or less"
     print(one_line(line), file=sys.stderr, flush=True)
-    if not options.simulate and not reader.has_alpha and low[0] * low[1] > LARGEST_USUAL_LOW:
+    if not options.simulate and not reader.has_alpha and low[0] * low[1] > MAX_USUAL_LOW_PIXELS:
         print(
             one_line(
                 f"deepfovea: {reader.path} is taken for the low resolution, and made {scale} times "

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..config import BEST_SAMPLING, Density
 from ..wording import counted
-from .announce import sampling_words
+from .announce import describe_sampling
 from .options import (
     ProgressBar,
     Subcommands,
@@ -95,7 +95,7 @@ def _demo(options: argparse.Namespace) -> None:
     console.print(
         f"sampled: {100 * demo.summary.sampled:.1f} % of the low-resolution pixels, "
         f"{100 * demo.summary.sampled / 16:.2f} % of the output's, by "
-        f"{sampling_words(options.noise, jitter)}\n"
+        f"{describe_sampling(options.noise, jitter)}\n"
         f"speed: {demo.summary.frames_per_second:.1f} frames/s, decoding and encoding included, by "
         f"{reconstructor.engine.summary()}"
     )

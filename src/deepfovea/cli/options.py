@@ -43,7 +43,7 @@ MODEL_HELP = f"{', '.join(BUNDLED)}, or the path of a .safetensors file"
 DEVICE_HELP = "auto (CUDA, else MPS, else the CPU) | cpu | cuda | cuda:N | mps"
 DENSITY_HELP = f"how densely to sample: {DENSITY_FORMS}"
 SKIP_HELP = "leave out frames that cannot be read, with a warning, instead of stopping there"
-GAZE_WORDS = ("centre", "random", "synthetic")
+GAZE_KEYWORDS = ("centre", "random", "synthetic")
 GAZE_HELP = (
     "where the eye looks: X,Y | centre | random (one seeded point, as published) | synthetic "
     "(seeded fixations and saccades) | a file: CSV of our own, or what Pupil Labs, Tobii, EyeLink, "
@@ -386,8 +386,8 @@ def gaze_track(
         return gaze.parse_point(word, units or "px", frame_size=size)
     if "." not in word and not Path(word).exists():
         raise InputError(
-            f"--gaze: received {word!r:.100}, expected X,Y, {', '.join(GAZE_WORDS)} or the path of "
-            f"a gaze file{did_you_mean(word, GAZE_WORDS)}"
+            f"--gaze: received {word!r:.100}, expected X,Y, {', '.join(GAZE_KEYWORDS)} or the path "
+            f"of a gaze file{did_you_mean(word, GAZE_KEYWORDS)}"
         )
     return gaze.read_track(
         word,
@@ -449,7 +449,7 @@ def protect_inputs(options: argparse.Namespace, *outputs: Path | None) -> None:
     videos = [getattr(options, name, None) for name in ("input", "root", "data", "video", "motion")]
     videos += [folder for _, folder in getattr(options, "method", ())]
     gaze = getattr(options, "gaze", None)
-    if gaze and gaze not in GAZE_WORDS:
+    if gaze and gaze not in GAZE_KEYWORDS:
         videos.append(Path(gaze))
     if photos := getattr(options, "photos", ""):
         videos.append(Path(photos))

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from ..wording import counted
 from .announce import (
     announce,
+    describe_sampling,
     quality,
     refuse_existing,
     refuse_folder_of_videos,
-    sampling_words,
 )
 from .options import (
     ProgressBar,
@@ -103,7 +103,7 @@ def _reconstruct(options: argparse.Namespace) -> None:
             audio_track=options.audio_track,
             on_frame=advance,
         )
-    sampling = f" ({sampling_words(options.noise, jitter)})" if sampled_here else ""
+    sampling = f" ({describe_sampling(options.noise, jitter)})" if sampled_here else ""
     print(
         f"{output}: {counted(summary.frames, 'frame')}, {100 * summary.sampled:.1f} % of the "
         f"low-resolution pixels sampled{sampling}, {summary.frames_per_second:.1f} frames/s by "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..config import BEST_SAMPLING
-from .announce import refuse_folder_of_videos, sampling_words
+from .announce import describe_sampling, refuse_folder_of_videos
 from .options import (
     ProgressBar,
     Subcommands,
@@ -72,5 +72,5 @@ def _sample(options: argparse.Namespace) -> None:
         )
     print(
         f"{options.output}: {100 * share:.1f} % of the low-resolution pixels sampled, "
-        f"{sampling_words(options.noise, jitter)}"
+        f"{describe_sampling(options.noise, jitter)}"
     )

@@ -8,12 +8,12 @@ from .report import shown_metrics
 from .result import COLUMNS, Result
 from .statistics import CONFIDENCE, difference, sentence
 
-SAME = (
+COMPARED_FIELDS = (
     *("name", "version", "frames", "gaze", "seed", "density", "blue_noise", "jitter", "fov_deg"),
     *("flow", "reduction", "eccentricity_bin", "motion"),
 )
 """Of the protocols of two results, what must be equal for their figures to be comparable."""
-ABSENT = {"name": "published", "version": 1, "jitter": "none", "motion": "none"}
+EARLIER_DEFAULTS = {"name": "published", "version": 1, "jitter": "none", "motion": "none"}
 """What older results were made with, which do not say so."""
 
 
@@ -31,8 +31,8 @@ def compare(one: Result, two: Result, names: tuple[str, str] = ("A", "B")) -> st
     Raises:
         InputError: of different protocols, or without a common clip or method.
     """
-    for key in SAME:
-        values = [result.protocol.get(key, ABSENT.get(key)) for result in (one, two)]
+    for key in COMPARED_FIELDS:
+        values = [result.protocol.get(key, EARLIER_DEFAULTS.get(key)) for result in (one, two)]
         if values[0] != values[1]:
             raise InputError(
                 f"--compare: received results with {key} {values[0]} and {values[1]}; expected two "

@@ -6,7 +6,7 @@ import csv
 import io
 
 from ..wording import counted
-from .report import is_best, protocol_words, shown_metrics, what_is_bold
+from .report import describe_bold, describe_protocol, is_best, shown_metrics
 from .result import COLUMNS, Result
 from .statistics import CONFIDENCE, intervals
 
@@ -46,9 +46,9 @@ def to_latex(result: Result) -> str:
     caption = f"Means over {counted(clips, 'clip')}"
     if clips > 1:
         caption += f" and their {CONFIDENCE:.0%} bootstrap intervals"
-    if words := protocol_words(result.protocol):
+    if words := describe_protocol(result.protocol):
         caption += f"; {words}"
-    caption += f". {what_is_bold(result.methods).replace('`', '')}"
+    caption += f". {describe_bold(result.methods).replace('`', '')}"
     return "\n".join(
         [
             r"% \usepackage{booktabs}",

@@ -21,7 +21,7 @@ from ..config import SCALE
 from ..metrics.regions import upsample_nearest
 from ..wording import counted
 from .contact_sheets import Panels
-from .report import is_best, protocol_words, shortfalls, shown_metrics, what_is_bold
+from .report import describe_bold, describe_protocol, is_best, shortfalls, shown_metrics
 from .result import COLUMNS, Result
 from .statistics import CONFIDENCE, Interval, difference, intervals, pairs
 
@@ -70,7 +70,7 @@ def to_html(result: Result, charts: Sequence[str], folder: Path) -> str:
     protocol = result.protocol
     title = f"Evaluation of {protocol.get('data', 'clips')}"
     summary = f"{counted(len(result.methods), 'method')} on {counted(len(result.clips), 'clip')}"
-    if words := protocol_words(protocol):
+    if words := describe_protocol(protocol):
         summary += f"; {words}"
     lost = [line for model in protocol["models"] for line in shortfalls(result, model)]
     pictures = [
@@ -84,7 +84,7 @@ def to_html(result: Result, charts: Sequence[str], folder: Path) -> str:
         summary=escape(summary + "."),
         shortfalls=_list(lost, "There is no model among the methods."),
         confidence=f"{CONFIDENCE:.0%}",
-        bold=_marked(what_is_bold(result.methods)),
+        bold=_marked(describe_bold(result.methods)),
         means=_means(result, names),
         differences=_differences(result, names),
         charts="\n".join(pictures),

@@ -67,7 +67,7 @@ def complete(
     Returns:
         [S, h, w], and the factors for the next frame.
     """
-    past = _begin(slices, known) if factors is None else factors
+    past = _initial_factors(slices, known) if factors is None else factors
     a, b = past.a, past.b
     side = slices * known
     for _ in range(SWEEPS):
@@ -88,7 +88,7 @@ def complete(
     return frame, Factors(a, b, a_matrix, a_side, b_matrix, b_side)
 
 
-def _begin(slices: Tensor, known: Tensor) -> Factors:
+def _initial_factors(slices: Tensor, known: Tensor) -> Factors:
     u, s, v = torch.linalg.svd(pull_push(slices * known, known[None]).mean(0))
     rank = min(RANK, len(s))
     size = s[:rank].sqrt()

@@ -17,10 +17,10 @@ from .statistics import CONFIDENCE, Interval, difference, intervals, pairs
 BEGIN_MARK, END_MARK = "<!-- deepfovea evaluate: begin -->", "<!-- deepfovea evaluate: end -->"
 
 OVERVIEW = tuple(metric.name for metric in METRICS.values() if metric.table == "overview")
-AS_PUBLISHED = tuple(metric.name for metric in METRICS.values() if metric.table == "published")
-REGIONAL = ("psnr", "ssim", "lpips", "st_lpips")
+PUBLISHED_METRICS = tuple(metric.name for metric in METRICS.values() if metric.table == "published")
+REGIONAL_METRICS = ("psnr", "ssim", "lpips", "st_lpips")
 REGIONS = ("foveated", "fovea", "blend", "periphery", "sampled", "dropped")
-COMPARED = (*OVERVIEW, *(f"psnr_{region}" for region in REGIONS))
+COMPARED_METRICS = (*OVERVIEW, *(f"psnr_{region}" for region in REGIONS))
 """In what :func:`shortfalls` looks for where a model is behind."""
 
 
@@ -90,7 +90,7 @@ def to_markdown(result: Result) -> str:
     means, methods = result.means(), result.methods
     clips = len(result.clips)
     parts = [
-        f"{_protocol_line(result)}Means over {counted(clips, 'clip')}. {what_is_bold(methods)}",
+        f"{_protocol_line(result)}Means over {counted(clips, 'clip')}. {describe_bold(methods)}",
         _by_method(means, [name for name in OVERVIEW if _present(means, name)]),
     ]
     if clips > 1:
@@ -101,7 +101,7 @@ def to_markdown(result: Result) -> str:
     if _present(means, "e_warp_original"):
         own = next(mean["e_warp_original"] for mean in means.values())
         parts.append(f"The original frames themselves have an E_warp of {own:.5f}.")
-    for metric in REGIONAL:
+    for metric in REGIONAL_METRICS:
         names = [f"{metric}_{region}" for region in REGIONS]
         names = [name for name in names if _present(means, name)]
         if names:
@@ -109,17 +109,17 @@ def to_markdown(result: Result) -> str:
     parts += ["PSNR clip by clip:", _by_clip(result)]
     if clips > 1 and pairs(result):
         parts += _differences(result)
-    if any(_present(means, name) for name in AS_PUBLISHED):
+    if any(_present(means, name) for name in PUBLISHED_METRICS):
         parts += [
             "By the published definitions, which are comparable with nothing else (the peak is "
             "the prediction's own maximum, SSIM one global correlation, both pooled over six "
             "frames):",
-            _by_method(means, AS_PUBLISHED, bold=False),
+            _by_method(means, PUBLISHED_METRICS, bold=False),
         ]
     if result.cost:
         parts += [
-            f"Cost of one frame, {result.protocol['cost_of']}, on {_place(result)}; it varies from "
-            "run to run and from machine to machine, the figures above do not:",
+            f"Cost of one frame, {result.protocol['cost_of']}, on {_device_and_engines(result)}; "
+            "it varies from run to run and from machine to machine, the figures above do not:",
             _cost_table(result),
         ]
     lost = [line for model in result.protocol["models"] for line in shortfalls(result, model)]
@@ -142,7 +142,7 @@ def shortfalls(result: Result, model: str) -> list[str]:
         behind = [
             f"{COLUMNS[name].label} {_cell(mine, name)} against {_cell(theirs[name], name)}"
             for name, mine in means[model].items()
-            if name in COMPARED and _is_better(theirs.get(name), mine, name)
+            if name in COMPARED_METRICS and _is_better(theirs.get(name), mine, name)
         ]
         clips = [
             f"{clip} {psnr[clip, model]:.2f} against {psnr[clip, baseline]:.2f} dB"
@@ -184,7 +184,7 @@ def _protocol_line(result: Result) -> str:
     return f"{line}{', changed: ' if changed else ''}{changed}. "
 
 
-def protocol_words(protocol: Mapping[str, Any]) -> str:
+def describe_protocol(protocol: Mapping[str, Any]) -> str:
     """Name and version of a protocol and what was changed; empty for older results."""
     if "name" not in protocol:
         return ""
@@ -192,7 +192,7 @@ def protocol_words(protocol: Mapping[str, Any]) -> str:
     return f"protocol {protocol['name']}, version {protocol['version']}{changed}"
 
 
-def what_is_bold(methods: Sequence[str]) -> str:
+def describe_bold(methods: Sequence[str]) -> str:
     """Which methods see all low-resolution pixels, and so among which the best is bold."""
     all_pixels = [f"`{name}`" for name in methods if name in SEES_ALL]
     if not all_pixels:
@@ -307,7 +307,7 @@ def _interval_record(result: Result) -> dict[str, dict[str, list[float]]]:
     """By method and metric, the two ends."""
     return {
         method: {name: [found.low, found.high] for name, found in values.items()}
-        for method, values in intervals(result, COMPARED).items()
+        for method, values in intervals(result, COMPARED_METRICS).items()
     }
 
 
@@ -315,14 +315,14 @@ def _difference_record(result: Result) -> dict[str, dict[str, list[float]]]:
     """By pair and metric, the mean of the paired differences and the two ends."""
     record: dict[str, dict[str, list[float]]] = {}
     for one, other in pairs(result):
-        found = {name: difference(result, one, result, other, name) for name in COMPARED}
+        found = {name: difference(result, one, result, other, name) for name in COMPARED_METRICS}
         record[f"{one} - {other}"] = {
             name: [d.mean, d.low, d.high] for name, d in found.items() if d is not None
         }
     return record
 
 
-def _place(result: Result) -> str:
+def _device_and_engines(result: Result) -> str:
     threads = next(iter(result.cost.values())).threads
     engines = result.protocol.get("engine") or {}  # older results have none: PyTorch
     by = "; ".join(f"{name} in {engine}" for name, engine in engines.items() if name in result.cost)

@@ -35,7 +35,7 @@ MAX_HISTORY = 0.3
 """Weight that the history may have: a new frame has 0.2 in the mean, and motion is never exact."""
 WINDOW = 9
 """Side in low-resolution pixels of the square in which the two candidates of motion compete."""
-MOVES = 0.5
+MAX_ERROR_SHARE = 0.5
 """Share of the error of standing still that flow must stay below: a shifted grid alone makes frames
 of a still scene differ, and flow explains some of that away."""
 
@@ -107,7 +107,7 @@ def _motion(previous: Tensor, current: Tensor) -> Tensor:
         wrong = (image - current).square().mean(1, keepdim=True)
         return F.avg_pool2d(wrong, WINDOW, 1, WINDOW // 2, count_include_pad=False)
 
-    moves = error(backward_warp(previous, flow)) < MOVES * error(previous)
+    moves = error(backward_warp(previous, flow)) < MAX_ERROR_SHARE * error(previous)
     return flow * moves
 
 

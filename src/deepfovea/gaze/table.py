@@ -34,7 +34,7 @@ LOST = frozenset((
 SPSS #NULL!, SQL \\N, Excel #N/A, Python None and nan, JavaScript null and undefined."""
 
 NO_VALUE = -32768  # EyeLink's MISSING_DATA (EyeLink Programmer's Guide, eye_data.h)
-_NO_MORE_THAN = 1e30  # beyond it a number is as good as infinite, and sums would overflow
+_MAX_NUMBER = 1e30  # beyond it a number is as good as infinite, and sums would overflow
 
 TIME_UNITS = dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0)
 TIME_UNITS |= dict.fromkeys(("ms", "msec", "msecs", "millis", "millisecond", "milliseconds"), 1e-3)
@@ -88,7 +88,7 @@ class Table:
             values = np.array(cells, dtype=np.float64)  # all plain, as in most files
         except ValueError:
             values = np.array([self._number(column, i, cell) for i, cell in enumerate(cells)])
-        values[(np.abs(values) > _NO_MORE_THAN) | (values == NO_VALUE)] = np.nan
+        values[(np.abs(values) > _MAX_NUMBER) | (values == NO_VALUE)] = np.nan
         return values
 
     def keep(self, chosen: NDArray[np.bool_]) -> Table:

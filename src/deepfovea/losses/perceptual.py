@@ -253,7 +253,7 @@ def load_frozen(
         }
     except (OSError, RuntimeError, EOFError, AttributeError, KeyError, pickle.UnpicklingError):
         raise InputError(
-            f"{option}: {path} holds no PyTorch state dict{_what_it_is(path)}"
+            f"{option}: {path} holds no PyTorch state dict{_kind_of_file(path)}"
         ) from None
     wanted = {key: value.shape for key, value in module.state_dict().items()}
     shapes = {key: value.shape for key, value in found.items()}
@@ -262,13 +262,13 @@ def load_frozen(
         raise InputError(
             f"{option}: {path} holds the weights of another network than "
             f"{type(module).__name__}: {len(wrong)} entries are missing, unknown or of another "
-            f"shape, the first is {wrong[0]!r}{_what_it_is(path)}"
+            f"shape, the first is {wrong[0]!r}{_kind_of_file(path)}"
         )
     module.load_state_dict(found, assign=True)
     return module.requires_grad_(False).eval()
 
 
-def _what_it_is(path: Path) -> str:
+def _kind_of_file(path: Path) -> str:
     """For the end of a message: what a file of weights is, where it can be told."""
     foreign = identify(path)
     return f"; it is {foreign.what}" if foreign else ""

@@ -97,7 +97,7 @@ def _grad_alpha(b: Tensor, log: Tensor, alpha: Tensor) -> Tensor:
     quadrature = torch.zeros_like(log)
     for node, weight in _GAUSS_LEGENDRE:
         v = node * v_max
-        rise = v.square() * _power_series(-v, _RISE)
+        rise = v.square() * _power_series(-v, _RISE_SERIES)
         quadrature = quadrature + weight * v_max * torch.exp(0.5 * alpha * v) * rise
     u = 0.5 * alpha * log
     closed = log * (log * _second_ratio(u) - _expm1_ratio(u) + _expm1_ratio(u - log))
@@ -114,7 +114,7 @@ _GAUSS_LEGENDRE = (
 )
 """Six nodes on [0, 1] and their weights: numpy.polynomial.legendre.leggauss(6), halved."""
 
-_RISE = tuple(1 / math.factorial(n + 2) for n in range(12))
+_RISE_SERIES = tuple(1 / math.factorial(n + 2) for n in range(12))
 """(v − 1 + exp(−v))/v² in powers of −v."""
 
 _SECOND_RATIO = tuple(1 / (math.factorial(n) * (n + 2)) for n in range(12))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .base import Metric, Reference
 
-STILL = 3.0 / 255.0
+STILL_DIFFERENCE = 3.0 / 255.0
 """A pixel rests where no channel of the pixels around it changes by more: a few grey levels, which
 are noise and compression."""
 NEIGHBOURHOOD = 9
@@ -24,7 +24,7 @@ def still_pixels(reference: Reference) -> Tensor:
     """Where the original rests between two frames: bool [H, W]."""
     change = reference.frames.diff(dim=0).abs().amax(1, keepdim=True)
     around = F.max_pool2d(change, NEIGHBOURHOOD, 1, NEIGHBOURHOOD // 2)
-    return around[0, 0] <= STILL
+    return around[0, 0] <= STILL_DIFFERENCE
 
 
 def flicker(prediction: Tensor, reference: Reference) -> float:

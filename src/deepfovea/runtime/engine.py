@@ -31,11 +31,11 @@ from .export import Step, trace
 from .onnx import Run, onnx_session
 from .openvino import compile_openvino
 
-SIZES_KEPT = 4
+MAX_CACHED_SIZES = 4
 """Sizes of frames that an engine keeps compiled; the pages of a viewer share one. One counts again
 for each of RGB and YUV, with motion and without, with jitter and without, that was asked for."""
 
-WORTH_COMPILING = 150
+MIN_FRAMES_TO_COMPILE = 150
 """Frames from which on ``auto`` compiles, where their number is known. 24 frames of 180x120 took
 PyTorch 3.9 s and OpenVINO 8.6 s. It gains some 30 ms a frame at that size, by the 65 ms at
 256x192 of docs/speed.md, and so the 4.7 s over 160 frames."""
@@ -130,7 +130,7 @@ def load_engine(
 
 
 def _fastest(network: Network, device: str | torch.device, frames: int | None) -> str:
-    few = frames is not None and frames < WORTH_COMPILING
+    few = frames is not None and frames < MIN_FRAMES_TO_COMPILE
     if few or torch.device(device).type != "cpu" or not network.suits_engines:
         return "torch"
     return next(name for name in reversed(BACKENDS) if not BACKENDS[name].missing())
@@ -145,7 +145,7 @@ class Engine:
     Which step that is depends on the machine, and so do the frames, as engines differ: in float32
     by less than 1e-4 for ``paper``; for ``stream``, which may follow another motion, by more in
     single pixels (docs/speed.md has the figures). A fixed size is the faster one (OpenVINO: a
-    fifth). The last :data:`SIZES_KEPT` sizes are kept.
+    fifth). The last :data:`MAX_CACHED_SIZES` sizes are kept.
 
     Attributes:
         network: the generator.
@@ -287,7 +287,7 @@ class Engine:
         key = step, inputs[0].shape
         future = self._runs.pop(key, None)
         if future is None:
-            if len(self._runs) == SIZES_KEPT:
+            if len(self._runs) == MAX_CACHED_SIZES:
                 del self._runs[next(iter(self._runs))]
             make = partial(self._make, step, [tensor.clone() for tensor in inputs])
             if self._in_background:

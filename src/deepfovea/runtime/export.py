@@ -35,7 +35,7 @@ OPSETS = range(16, 21)
 FORBIDDEN = ("DeformConv", "GroupNormalization", "Loop", "If", "Scan")
 """Operators that game engines do not run; no exported file contains one."""
 
-LEAST_SIDE = 8
+MIN_SIDE = 8
 """Of the frames that are traced: PyTorch takes a side of 1 for one that is always 1."""
 CHECKED_STEPS = 8
 CHECKED_SIZES = ((2, 48, 80), (1, 24, 16))
@@ -44,12 +44,12 @@ CHECKED_SIZES = ((2, 48, 80), (1, 24, 16))
 TOLERANCE = 1e-4
 """Largest difference from torch in any value of any output of one step from the same state, in
 units of its largest value or 1, whichever is larger."""
-LEAST_PSNR = 60.0
+MIN_PSNR = 60.0
 """Of the frames of a clip against those of torch, each with its own state, in dB."""
-TOLERANCE_HALF, LEAST_PSNR_HALF = 2e-2, 40.0
+TOLERANCE_HALF, MIN_PSNR_HALF = 2e-2, 40.0
 """The same with float16 convolutions."""
 
-LEAST_STORED_AS_FLOAT16 = 64
+MIN_STORED_AS_FLOAT16 = 64
 """Values of a tensor: for fewer the Cast is longer than what it spares."""
 
 Size = tuple[int, int]
@@ -196,7 +196,7 @@ def export_onnx(
         )
     # A pyramid that fills holes is unrolled for the size that is traced. Levels beyond the one
     # that holds a single pixel change nothing, so the longest side serves all shorter ones.
-    shorter = -(-LEAST_SIDE // multiple) * multiple
+    shorter = -(-MIN_SIDE // multiple) * multiple
     one = static is not None or step.multi_frame
     # Two videos where their number is open: a single one is shifted in a shorter way.
     batch = 1 if one else 2
@@ -229,7 +229,7 @@ def export_onnx(
         else [(1 if one else b, h + -h % multiple, w + -w % multiple) for b, h, w in CHECKED_SIZES]
     )
     tolerance = TOLERANCE_HALF if half else TOLERANCE
-    psnr = LEAST_PSNR_HALF if half else LEAST_PSNR
+    psnr = MIN_PSNR_HALF if half else MIN_PSNR
     run = onnx_session(content, step.input_names, step.output_names)
     difference = _check(run, step, sizes, tolerance, psnr)
     if half:  # ONNX Runtime's CPU computes in float32 what the file has in float16
@@ -322,7 +322,7 @@ def store_as_float16(content: bytes) -> bytes:
         values = onnx.numpy_helper.to_array(tensor)
         with np.errstate(over="ignore"):
             halves = values.astype(np.float16)
-        if values.dtype != np.float32 or values.size < LEAST_STORED_AS_FLOAT16:
+        if values.dtype != np.float32 or values.size < MIN_STORED_AS_FLOAT16:
             continue
         if np.array_equal(halves.astype(np.float32), values):
             name = f"{tensor.name}_float16"

@@ -19,8 +19,8 @@ MAX_STEP_BACK_SECONDS = 0.1
 MAX_STEP_AHEAD_SECONDS = 10.0
 """Seconds ahead that are one: FFmpeg's default of ``-dts_delta_threshold``."""
 
-_MAY_BREAK = av.format.Flags.ts_discont.value
-_MAY_BREAK_TOO = ("flv",)  # recorders append to it; FFmpeg leaves such times as they are
+_DISCONTINUOUS = av.format.Flags.ts_discont.value
+_DISCONTINUOUS_FORMATS = ("flv",)  # recorders append to it; FFmpeg leaves such times as they are
 
 
 class Clock:
@@ -62,7 +62,7 @@ class Clock:
 def may_break(container: Any) -> bool:
     """Whether the clock of such a format may begin again."""
     name = container.format.name
-    return bool(int(container.format.flags) & _MAY_BREAK) or name in _MAY_BREAK_TOO
+    return bool(int(container.format.flags) & _DISCONTINUOUS) or name in _DISCONTINUOUS_FORMATS
 
 
 def demux(container: Any, stream: Any) -> Iterator[Any]:

@@ -30,7 +30,7 @@ from .container import (
 from .decode import LOSSY_ALPHA, Decoded, Source, decode, open_source
 from .folder import list_images, odd_numbering
 from .rgb import ToRgb, hdr_curve, unusual_colours
-from .seek import Timed, from_key_frame, skip_until
+from .seek import TimedFrame, from_key_frame, skip_until
 
 MAX_UNTIMED_FRAMES = 250
 """Frames without a time at the beginning that are decoded to find the first that has one."""
@@ -215,7 +215,7 @@ class VideoReader:
             count, breaks = scan(container, video_stream(container))
             return count, breaks > 0
 
-    def _say(self, file: Path, message: str) -> None:
+    def _warn_once(self, file: Path, message: str) -> None:
         """Log a warning once, when frames are read, however often that is done."""
         if message and message not in self._said:
             self._said.add(message)
@@ -257,16 +257,18 @@ class VideoReader:
         frames = self._timed(start)
         if self.path.is_dir():
             for message in odd_numbering(self._images):
-                self._say(self.path, message)
+                self._warn_once(self.path, message)
         if self._breaks:
-            self._say(self.path, "its clock breaks, as in joined streams; its time goes on there")
+            self._warn_once(
+                self.path, "its clock breaks, as in joined streams; its time goes on there"
+            )
         if start > 0.0:
             frames = skip_until(frames, start, wanted)
         for file, count, frame, time in frames:
             if to_rgb is None:
                 to_rgb = ToRgb(file, self._crop)
                 to_rgb.follow(file, frame)
-                self._say(self.path, unusual_colours(frame))
+                self._warn_once(self.path, unusual_colours(frame))
             elif self._images:
                 to_rgb.follow(file, frame)
             image = to_rgb(frame, self.has_alpha)
@@ -299,7 +301,7 @@ class VideoReader:
             return "with alpha after others without it", expected
         return None
 
-    def _timed(self, start: float) -> Iterator[Timed]:
+    def _timed(self, start: float) -> Iterator[TimedFrame]:
         """Frames and their times, from a place at ``start`` or before it on."""
         first = 0
         if self._images and not self.skip_unreadable:
@@ -314,7 +316,7 @@ class VideoReader:
                 time = seconds - self.start_seconds
                 time = time if last is None or time > last else last + 0.001
             last = time
-            yield Timed(file, count, frame, time)
+            yield TimedFrame(file, count, frame, time)
 
     def _decoded(self, start: float, first: int) -> Iterator[tuple[Path, Any, float | None]]:
         """Frames with the times that the file gives them; ``first`` is the first image."""
@@ -328,10 +330,10 @@ class VideoReader:
             try:
                 with open_source(file) as source:
                     if self.path.is_dir() and not source.still:
-                        self._say(file, "has several pictures; the first is the frame")
+                        self._warn_once(file, "has several pictures; the first is the frame")
                     for frame, seconds, deinterlaced in source.frames:
                         if deinterlaced:
-                            self._say(self.path, "is interlaced: its frames are deinterlaced")
+                            self._warn_once(self.path, "is interlaced: its frames are deinterlaced")
                         yield file, frame, seconds
                         if self._images:
                             break

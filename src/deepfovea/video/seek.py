@@ -16,7 +16,7 @@ SEEK_BACK_SECONDS = (0.0, 1.0, 4.0, 16.0)
 """Seconds before the time at which to look: some containers find a place behind the key frame."""
 
 
-class Timed(NamedTuple):
+class TimedFrame(NamedTuple):
     """A decoded frame, the file it is in, its place among those decoded, its time in seconds."""
 
     file: Path
@@ -59,14 +59,14 @@ def from_key_frame(
 
 
 def skip_until(
-    frames: Iterator[Timed], seconds: float, wanted: Callable[[], bool]
-) -> Iterator[Timed]:
+    frames: Iterator[TimedFrame], seconds: float, wanted: Callable[[], bool]
+) -> Iterator[TimedFrame]:
     """From the frame shown at a time on, or the last; from where ``wanted`` says no, if earlier.
 
     Raises:
         InputError: as ``frames`` does, but not before the last frame that there is.
     """
-    before: Timed | None = None
+    before: TimedFrame | None = None
     try:
         for here in frames:
             if before is not None and (here.seconds > seconds or not wanted()):

@@ -125,7 +125,7 @@ class VideoWriter:
         self._overwrite = overwrite
         self._temporary = self._target
         self._lock: int | None = None
-        self._sink: _Movie | _Folder | None = None
+        self._sink: _VideoFile | _ImageFolder | None = None
         self._shape: tuple[int, ...] = ()
         self._last = -math.inf
 
@@ -168,7 +168,9 @@ class VideoWriter:
                 self._temporary, self._lock = atomic.create_temporary(
                     self._target, folder=not self.suffix
                 )
-                self._sink = (_Movie if self.suffix else _Folder)(self, self._temporary, shape)
+                self._sink = (_VideoFile if self.suffix else _ImageFolder)(
+                    self, self._temporary, shape
+                )
             self._sink.write(image, pts_seconds)
         self._shape, self._last = shape, pts_seconds
 
@@ -177,7 +179,7 @@ class VideoWriter:
 
         After the first frame. Raises InputError where the output is no folder.
         """
-        if not isinstance(self._sink, _Folder):
+        if not isinstance(self._sink, _ImageFolder):
             refuse(self.path, f"{name} for a video file", "a folder of images")
         with self._failures_explained():
             (self._temporary / name).write_bytes(content)
@@ -233,7 +235,7 @@ class VideoWriter:
             refuse(self.path, received, "space and permission; nothing was kept")
 
 
-class _Folder:
+class _ImageFolder:
     """A new folder ``path`` of PNG images."""
 
     def __init__(self, writer: VideoWriter, path: Path, shape: tuple[int, ...]) -> None:
@@ -262,7 +264,7 @@ class _Folder:
         pass
 
 
-class _Movie:
+class _VideoFile:
     """A new video file ``path`` with the sound of the writer."""
 
     def __init__(self, writer: VideoWriter, path: Path, shape: tuple[int, ...]) -> None:

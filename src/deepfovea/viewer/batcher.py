@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..gaze.live import Look
+from ..gaze.live import GazeEstimate
 from ..reconstructor import Gaze, Input, Reconstructed, Reconstructor
 from .request import ViewerRequest
 
@@ -31,7 +31,7 @@ class PendingFrame(NamedTuple):
     pts_seconds: float
     settings: ViewerRequest
     jitter: tuple[float, float] | None = None
-    look: Look | None = None
+    look: GazeEstimate | None = None
 
 
 class FinishedFrame(NamedTuple):

@@ -14,9 +14,9 @@ from ..config import InputError
 from ..gaze import DisplayGeometry
 from ..gaze.live import (
     POINTS,
+    GazeEstimate,
     GazeRecording,
     LiveGaze,
-    Look,
     calibration_json,
     fit_calibration,
 )
@@ -46,12 +46,18 @@ class LiveViewing:
         }
 
     def record(
-        self, video: str, pts_seconds: float, position: tuple[float, float], look: Look | None
+        self,
+        video: str,
+        pts_seconds: float,
+        position: tuple[float, float],
+        look: GazeEstimate | None,
     ) -> None:
         """Note where a frame that was sent had been sampled; ``look`` is None for the pointer."""
         if self.recording is not None and video == self.recorded_video:
             with self._lock:
-                self.recording.add(pts_seconds, look or Look(position, time.perf_counter(), None))
+                self.recording.add(
+                    pts_seconds, look or GazeEstimate(position, time.perf_counter(), None)
+                )
 
     def close(self) -> None:
         """Stop following, and write the recording."""
@@ -61,7 +67,7 @@ class LiveViewing:
                 self.recording.close()
 
 
-def describe(look: Look) -> dict[str, Any]:
+def describe(look: GazeEstimate) -> dict[str, Any]:
     """What a frame's header says of the tracker.
 
     ``taken_unix_ms``: when the eye was there, by the system's clock, which a browser on the same

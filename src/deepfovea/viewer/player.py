@@ -59,12 +59,12 @@ class Player:
             self._number += 1
         return True
 
-    def catch_up(self, seconds: float, patience: float) -> None:
+    def catch_up(self, seconds: float, timeout_seconds: float) -> None:
         """Skip the frames that are already over at a time of the video.
 
-        ``patience``: seconds after which skipping stops, where the decoder is slower than that.
+        Skipping stops after ``timeout_seconds``, where the decoder is slower than that.
         """
-        until = time.perf_counter() + patience
+        until = time.perf_counter() + timeout_seconds
         while self.next_frame is not None and self.next_frame.pts_seconds <= seconds:
             self.advance()
             if time.perf_counter() > until:

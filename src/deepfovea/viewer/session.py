@@ -31,7 +31,7 @@ from ..files_to_files import pad, to_tensor
 from ..fill import pull_push
 from ..fovea import downsample, jitter_sequence
 from ..gaze import DisplayGeometry, GazeTrack, read_track
-from ..gaze.live import LiveGaze, Look
+from ..gaze.live import GazeEstimate, LiveGaze
 from ..gaze.track import HOLD_SECONDS
 from ..images import to_image
 from ..metrics.pixel import psnr
@@ -407,7 +407,7 @@ class Session:
         return self._request.seeks == request.seeks and self._request.video == request.video
 
 
-def _has_moved(gaze: LiveGaze, look: Look | None) -> bool:
+def _has_moved(gaze: LiveGaze, look: GazeEstimate | None) -> bool:
     """Whether a still frame has to be made again: a new sample, or a loss that returns."""
     newest = gaze.newest
     if newest is None:

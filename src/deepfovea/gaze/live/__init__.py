@@ -16,17 +16,17 @@ from .calibration import (
 )
 from .live_gaze import FORMS, LiveCounts, LiveGaze
 from .recording import GazeRecording
-from .sample import LiveSample, Look
+from .sample import GazeEstimate, LiveSample
 
 __all__ = [
     "FORMS",
     "POINTS",
     "Calibration",
+    "GazeEstimate",
     "GazeRecording",
     "LiveCounts",
     "LiveGaze",
     "LiveSample",
-    "Look",
     "calibration_json",
     "fit_calibration",
     "read_calibration",

@@ -19,7 +19,7 @@ from .calibration import Calibration
 from .clock import OneWayClock
 from .datagram import DatagramSource, parse_json, parse_osc
 from .saccade import PredictionError, SaccadeDetector
-from .sample import Deliver, LiveSample, Look, Malformed, Reading, axes
+from .sample import Deliver, GazeEstimate, LiveSample, Malformed, Reading, axes
 
 _log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class LiveGaze:
         with self._condition:
             return self._detector.error
 
-    def look(self, now: float | None = None) -> Look:
+    def look(self, now: float | None = None) -> GazeEstimate:
         """Say where to sample a frame: by the samples so far, held, returning or predicted.
 
         ``now`` is by ``time.perf_counter``; the present unless given.
@@ -139,15 +139,15 @@ class LiveGaze:
         with self._condition:
             now = time.perf_counter() if now is None else now
             if not self._samples:
-                return Look((0.5, 0.5), now, None)
+                return GazeEstimate((0.5, 0.5), now, None)
             newest = self._samples[-1]
             landing = self._detector.landing
             fresh = now - newest.own_seconds < HOLD_SECONDS  # else the tracker was lost on the way
             if self._predict and landing is not None and fresh:
-                return Look(landing, now, newest, predicted=True)
+                return GazeEstimate(landing, now, newest, predicted=True)
             samples = list(self._samples)
         x, y = _track(samples).at([now])[0].tolist()
-        return Look((x, y), now, newest)
+        return GazeEstimate((x, y), now, newest)
 
     def pixels(self, height: int, width: int) -> tuple[float, float]:
         """Return where to look now, in px of a height x width frame."""

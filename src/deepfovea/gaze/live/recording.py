@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...config import InputError
 from ...io.atomic import atomic_write
-from .sample import Look
+from .sample import GazeEstimate
 
 HEADER = (
     "time [s],x [norm],y [norm],asked own clock [s],sample own clock [s],sample tracker clock [s],"
@@ -28,7 +28,7 @@ class GazeRecording:
 
     def __init__(self, path: str | Path, frame_rate: float, *, overwrite: bool = False) -> None:
         self.path, self._interval = Path(path), 1 / frame_rate
-        self._rows: dict[float, Look] = {}
+        self._rows: dict[float, GazeEstimate] = {}
         if not overwrite and self.path.exists():
             raise InputError(f"{path}: exists already; choose another name or pass --overwrite")
         if not self.path.parent.is_dir():
@@ -37,7 +37,7 @@ class GazeRecording:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, pts_seconds: float, look: Look) -> None:
+    def add(self, pts_seconds: float, look: GazeEstimate) -> None:
         """Say where the frame at a time of the video was sampled."""
         self._rows[pts_seconds] = look
 
@@ -64,7 +64,7 @@ class GazeRecording:
             raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
 
 
-def _row(time: float, look: Look) -> str:
+def _row(time: float, look: GazeEstimate) -> str:
     sample = look.sample
     own = tracker = valid = ""
     if sample is not None:

@@ -27,7 +27,7 @@ HISTORY_SECONDS = 0.2  # kept: the longest saccade and the fixation before it
 FIXATION_SECONDS = (0.015, 0.040)  # before the onset: where the eye rested
 FEWEST_SAMPLES = 3  # of a saccade, to predict
 MOST_SAMPLES = 16  # of a saccade that the fit looks at, evenly chosen
-LEAST_NOISE_DEG = 0.03  # of a sample, so that a quiet tracker is not trusted without bound
+MIN_NOISE_DEG = 0.03  # of a sample, so that a quiet tracker is not trusted without bound
 _AMPLITUDES_DEG = np.geomspace(0.5, 40.0, 60)
 _BEGINS_SECONDS = np.linspace(-0.004, 0.004, 9)  # beside the begin that fits the newest sample
 _USUAL_DEG, _USUAL_SPREAD = 4.0, 0.8  # of amplitudes: log-normal, wide; a prior, fitted to nothing
@@ -124,7 +124,7 @@ class SaccadeDetector:
         if reach < _AMPLITUDES_DEG[0]:
             return
         direction = moved[-1] / reach
-        noise = max(LEAST_NOISE_DEG, float(rest.std(axis=0).mean()) if len(rest) > 2 else 0.0)
+        noise = max(MIN_NOISE_DEG, float(rest.std(axis=0).mean()) if len(rest) > 2 else 0.0)
         landing = origin + fit_amplitude(time, moved @ direction, noise) * direction
         self.landing = (
             float(landing[0] / self._frame_deg[0]),

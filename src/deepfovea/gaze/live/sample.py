@@ -37,7 +37,7 @@ class LiveSample(NamedTuple):
     tracker_seconds: float | None
 
 
-class Look(NamedTuple):
+class GazeEstimate(NamedTuple):
     """Where to sample a frame: what :meth:`LiveGaze.look` answers."""
 
     position: tuple[float, float]  # normalised to the video

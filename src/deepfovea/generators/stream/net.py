@@ -600,4 +600,4 @@ def _bicubic_kernel() -> list[float]:
         return a * (((x - 5.0) * x + 8.0) * x - 4.0) if x < 2.0 else 0.0
 
     rows = [[cubic(place - cell) for cell in range(6)] for place in (1.25, 1.75, 2.25, 2.75)]
-    return [y * x for by_y in rows for by_x in rows for y in by_y for x in by_x]
+    return [y * x for down in rows for across in rows for y in down for x in across]

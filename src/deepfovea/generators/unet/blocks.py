@@ -153,9 +153,9 @@ class ModulatedDeformConv(nn.Conv2d):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3) -> None:
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
-        self.taps = kernel_size**2
+        self.points = kernel_size**2
         self.offset_and_mask = nn.Conv2d(
-            in_channels, 3 * self.taps, kernel_size, padding=kernel_size // 2
+            in_channels, 3 * self.points, kernel_size, padding=kernel_size // 2
         )
         for zero in self.offset_and_mask.parameters():
             nn.init.zeros_(zero)
@@ -164,5 +164,5 @@ class ModulatedDeformConv(nn.Conv2d):
         """[B, C, h, w] -> [B, O, h, w]."""
         # Channels last: several times faster with so few of them, and what deform_conv reads.
         x = x.contiguous(memory_format=torch.channels_last)
-        offset, mask = torch.split(self.offset_and_mask(x), [2 * self.taps, self.taps], 1)
+        offset, mask = torch.split(self.offset_and_mask(x), [2 * self.points, self.points], 1)
         return deform_conv(x, offset, self.weight, self.bias, mask.sigmoid())
