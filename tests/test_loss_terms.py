@@ -186,16 +186,18 @@ def test_motion_compares_with_the_frame_before():
     assert lone == 0 and lone.requires_grad
 
 
-def test_temporal_sees_flicker_and_no_error_that_stays():
+def test_temporal_sees_flicker_where_the_truth_rests():
     term = make_terms(["temporal"], nn.ModuleDict())["temporal"]
-    truth = torch.rand(1, 3, 3, 32, 32)
-    low = downsample(truth)
+    rests = torch.rand(1, 1, 3, 32, 32).expand(1, 3, 3, 32, 32)
+    low = downsample(rests)
     flicker = 0.2 * torch.tensor([1.0, -1.0, 1.0])[:, None, None, None]
-    staying = float(term(Output(truth + 0.2), Target(truth, low)))
+    staying = float(term(Output(rests + 0.2), Target(rests, low)))
     assert staying == pytest.approx(1e-3, rel=1e-2)  # the tip of the loss
-    assert float(term(Output(truth + flicker), Target(truth, low))) == pytest.approx(0.4, rel=1e-3)
-    lone = truth[:, :1].clone().requires_grad_()
-    term(Output(lone), Target(truth[:, :1], low[:, :1])).backward()
+    assert float(term(Output(rests + flicker), Target(rests, low))) == pytest.approx(0.4, rel=1e-3)
+    half = torch.cat([rests[..., :16], torch.rand(1, 3, 3, 32, 16)], -1)  # the other changes
+    assert float(term(Output(half + flicker), Target(half, low))) == pytest.approx(0.2, rel=0.05)
+    lone = rests[:, :1].clone().requires_grad_()
+    term(Output(lone), Target(rests[:, :1], low[:, :1])).backward()
     assert lone.grad is not None and not lone.grad.any()
 
 

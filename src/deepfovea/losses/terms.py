@@ -45,6 +45,9 @@ experiment of docs/research/log.md varies it."""
 ENDPOINT_EPS, MAX_ENDPOINT_ERROR = 1e-3, 20.0
 """Low-resolution pixels² and pixels: the error is quadratic near 0, and counts no more beyond. No
 experiment varies them."""
+REST_LIMIT = 3 / 255
+"""Change of a colour from frame to frame, of [0, 1], below which a pixel rests: a little more than
+the noise of a camera. No experiment varies it."""
 MIN_CROP = 32
 """Side in pixels of the smallest crop, which all the losses can judge."""
 
@@ -249,14 +252,17 @@ def _imprint(output: Output, target: Target, context: LossContext) -> Tensor:
 
 
 def _temporal(output: Output, target: Target, context: LossContext) -> Tensor:
-    """How the output changes from frame to frame, against how the truth does.
+    """How the output changes from frame to frame where the truth rests; a lone frame has 0.
 
     The temporal loss of Chaitanya et al. 2017, "Interactive reconstruction of Monte Carlo image
-    sequences using a recurrent denoising autoencoder", section 4.3. A lone frame has 0.
+    sequences using a recurrent denoising autoencoder", section 4.3, but at rest alone: of what
+    moves, it compares errors that have little to do with each other.
     """
     if output.frames.shape[1] < 2:
         return output.frames.sum() * 0.0
-    return charbonnier(output.frames.diff(dim=1) - target.frames.diff(dim=1))
+    made, true = output.frames.diff(dim=1), target.frames.diff(dim=1)
+    rests = (true.abs().amax(2, keepdim=True) < REST_LIMIT).float()
+    return (rests * ((made - true).square() + CHARBONNIER_EPS).sqrt()).mean()
 
 
 def _require_motion(output: Output, term: str) -> Tensor:
@@ -319,8 +325,8 @@ LOSSES: dict[str, Loss] = {
         0.01, "whether samples stand out from their neighbours, see imprint.py", _imprint
     ),
     "temporal": Loss(
-        1.0,
-        "change from frame to frame against the truth's: what rests does not flicker",
+        2.0,
+        "change from frame to frame where the truth rests: flicker",
         _temporal,
     ),
     "supervised": Loss(
