@@ -192,7 +192,7 @@ def test_pupil_core_counts_from_the_bottom(read):
         (b"time,x,y\n,5,5\n", "no valid sample"),
         (b"a,b,c\n0,1,2\n", "columns 'a, b, c'; expected time"),
         (b"time,x\n0,1\n", "columns 'time, x'"),
-        (b"x,y\n0,1\n", "columns 'x, y'"),
+        (b"x,y\n0,1\n", "columns 'x, y', none of them a time; expected time"),
         (b"0,1,2\n3,4,5\n", "in the first line"),
         (b"frame,x,y\n0,1,2\n", "frame rate"),
         (b"time,x,y\n0,1,2\n1,oops,2\n", "'oops' as x in row 3"),
@@ -334,6 +334,39 @@ def test_comments_between_rows_are_left_out(read):
     rows = [f"{i / 25},{x},{y}" for i, (x, y) in enumerate(PATH)]
     rows.insert(9, "# the participant coughs")
     assert at_frames(read(table("time,x,y", rows), **SHOWN)) == pytest.approx(PATH)
+
+
+@pytest.mark.parametrize(
+    ("header", "pair"),
+    [
+        ("time,px,py", ("px", "py")),
+        ("time,gx,gy", ("gx", "gy")),
+        ("t,gaze_u,gaze_v", ("gaze u", "gaze v")),
+        ("frame,row,col", ("col", "row")),
+        ("time,xpl,ypl,pupil", ("xpl", "ypl")),
+        ("time,gaze.x0,gaze.y0", ("gaze x0", "gaze y0")),
+        ("time,horizontal,vertical", ("horizontal", "vertical")),
+        ("time,hit_x,hit_y,hit_z", None),
+        ("time,width,height", None),
+        ("time,x", None),
+    ],
+)
+def test_columns_that_look_like_positions_are_named(read, header, pair):
+    row = ",".join("7" * (1 + header.count(",")))
+    with pytest.raises(InputError) as error:
+        read(f"{header}\n{row}\n")
+    assert one_line(error)
+    assert ("rename" in str(error.value)) == (pair is not None)
+    assert pair is None or f"{pair[0]!r} and {pair[1]!r} are where" in str(error.value)
+
+
+@pytest.mark.parametrize("header", ["sec", "ms", "us", "elapsed_ms", "elapsed"])
+@pytest.mark.parametrize("between", [",", "|"])
+def test_units_as_names_of_times_and_bars_between_cells(read, header, between):
+    ticks = {"ms": 40, "us": 40_000, "elapsed_ms": 40}.get(header, 0.04)
+    rows = [between.join(map(str, (i * ticks, *xy))) for i, xy in enumerate(PATH)]
+    content = table(between.join((header, "x", "y")), rows)
+    assert at_frames(read(content, **SHOWN)) == pytest.approx(PATH)
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,18 @@ def test_samples_without_alpha_are_said(tmp_path, suffix, capfd, caplog):
     assert "no alpha" in caplog.text
 
 
+@pytest.mark.parametrize(("alpha", "code"), [(0, 2), (255, 0)])
+def test_alpha_that_marks_no_pixel_or_all_is_said(tmp_path, capsys, caplog, alpha, code):
+    image = np.full((16, 16, 4), alpha, np.uint8)
+    source, output = write(tmp_path / "a", [image] * 2), tmp_path / "made" / "b.mp4"
+    arguments = ["reconstruct", str(source), "-o", str(output), "--gaze", "5,5"]
+    assert main([*arguments, "--model", "stream", "--engine", "torch"]) == code
+    told = capsys.readouterr().err
+    assert "has alpha, which says what is sampled; --gaze does not" in told
+    assert "received alpha 0 in all pixels" in told if code else "0 nowhere" in caplog.text
+    assert output.parent.exists() == (code == 0)
+
+
 @pytest.mark.parametrize("size", [(32, 48), (33, 21)])
 def test_mkv_keeps_alpha_and_colours_exactly(tmp_path, size):
     images = np.random.default_rng(0).integers(0, 256, (3, *size, 4), np.uint8)

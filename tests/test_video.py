@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from av.video.reformatter import VideoReformatter
+from PIL import Image
 
 from deepfovea import video
 from deepfovea.config import InputError
@@ -643,6 +644,48 @@ def test_frames_before_the_first_good_one_are_passed_over(tmp_path):
     data[first.pos : first.pos + first.size] = bytes(first.size)
     path.write_bytes(data)
     assert [frame.pts_seconds for frame in read(path)] == pytest.approx([i / 25 for i in range(5)])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        ("jpg", {}),
+        ("jpg", {"progressive": True}),
+        ("png", {}),
+        ("bmp", {}),
+        ("tif", {}),
+        ("webp", {}),
+    ],
+)
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_an_image_that_is_cut_off_is_refused(tmp_path, suffix, options, share):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(noise).save(path, **options)
+    assert len(read(path)) == 1
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    message = refused(read, path)
+    assert "no frame that can be decoded" in message or "cannot be read" in message
+
+
+def test_a_gif_that_is_cut_off_says_so(tmp_path, caplog):
+    path = tmp_path / "a.gif"
+    pictures = [Image.fromarray(image) for image in media.moving(5)]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:])
+    read(path)
+    assert "end mark" not in caplog.text
+    path.write_bytes(path.read_bytes()[:-200])
+    read(path)
+    assert "end mark" in caplog.text
+
+
+def test_patterns_for_series_of_images_name_the_folder(tmp_path):
+    write(tmp_path / "frames", media.moving(2))
+    for name in ("%08d.png", "*.png", "0000000[01].png"):
+        assert f"give their folder, {tmp_path / 'frames'}" in refused(
+            VideoReader, tmp_path / "frames" / name
+        )
+    assert "folder" not in refused(VideoReader, tmp_path / "frames" / "00000007.png")
 
 
 def test_nothing_to_decode(tmp_path, clip):

@@ -220,6 +220,8 @@ def reconstruct_file(
                     on_result(result, truth)
                     started += time.perf_counter() - called
             on_frame()
+        if reader.has_alpha:
+            _check_alpha(source, sampled / max(frames, 1))
     seconds = time.perf_counter() - started
     return Summary(
         frames=frames,
@@ -228,6 +230,25 @@ def reconstruct_file(
         baseline_psnr=baseline / frames if simulate else None,
         seconds=seconds,
     )
+
+
+def _check_alpha(source: Path, share: float) -> None:
+    """Say so where alpha, which marks what is sampled, hardly can have been made for that.
+
+    Raises:
+        InputError: nothing is sampled.
+    """
+    if share == 0:
+        raise InputError(
+            f"{source}: received alpha 0 in all pixels of all frames, which marks them as not "
+            "sampled; expected other alpha at those that are, or none"
+        )
+    if share == 1:
+        _log.warning(
+            "%s: its alpha is 0 nowhere, so that all pixels were taken as sampled; give frames "
+            "without alpha to sample them where the eye looks",
+            source,
+        )
 
 
 def best_jitter(reconstructor: Reconstructor, simulate: bool) -> str:

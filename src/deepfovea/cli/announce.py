@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import InputError
+from ..config import PUBLISHED_DENSITY, InputError
 from ..wording import counted
 from .options import one_line
 
@@ -87,14 +87,25 @@ def announce(
     height, width = reader.height, reader.width
     low = [-(-side // scale) if options.simulate else side for side in (height, width)]
     large = (height, width) if options.simulate else (scale * height, scale * width)
-    frames = "frames" if total is None else counted(total, "frame")
+    frames = "" if total is None else f", {counted(total, 'frame')}"
     line = (
-        f"{reader.path}: {width}x{height}, {frames}; low resolution {low[1]}x{low[0]} -> "
+        f"{reader.path}: {width}x{height}{frames}; low resolution {low[1]}x{low[0]} -> "
         f"{output}: {large[1]}x{large[0]}"
     )
     if total and total * low[0] * low[1] > MIN_ESTIMATED_PIXELS:
         line += f"; about {_estimate(engine.network, low[0], low[1], total, engine.device)} or less"
     print(one_line(line), file=sys.stderr, flush=True)
+    unused = "--gaze" if options.gaze != "centre" else ""
+    unused = "--density" if options.density != PUBLISHED_DENSITY else unused
+    if reader.has_alpha and unused:
+        print(
+            one_line(
+                f"deepfovea: {reader.path} has alpha, which says what is sampled; {unused} does "
+                "not: give frames without alpha to sample them here"
+            ),
+            file=sys.stderr,
+            flush=True,
+        )
     if not options.simulate and not reader.has_alpha and low[0] * low[1] > MAX_USUAL_LOW_PIXELS:
         print(
             one_line(

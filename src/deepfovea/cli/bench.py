@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Literal
 
 from ..wording import counted
@@ -13,6 +12,7 @@ from .options import (
     MODEL_HELP,
     Subcommands,
     comma_separated,
+    output_path,
     positive,
     protect_inputs,
     write_text,
@@ -44,7 +44,7 @@ def add(subcommands: Subcommands) -> None:
         "--rounds", type=positive, default=1, metavar="N", help="of which the fastest counts"
     )
     parser.add_argument("--device", default="auto", help=f"of torch: {DEVICE_HELP}")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there")
+    parser.add_argument("--json", type=output_path, metavar="FILE", help="write the table there")
     parser.set_defaults(handler=_bench)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..config import InputError
 from ..io.outputs import ensure_folder, refuse_overlap
-from .options import Subcommands, local_path
+from .options import Subcommands, local_path, output_path
 
 
 def add(subcommands: Subcommands) -> None:
@@ -23,7 +23,12 @@ def add(subcommands: Subcommands) -> None:
         "checkpoint", type=local_path, metavar="CHECKPOINT", help="their generator_network_*.pt"
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="model.safetensors", help="the model"
+        "-o",
+        "--output",
+        type=output_path,
+        required=True,
+        metavar="model.safetensors",
+        help="the model",
     )
     parser.add_argument(
         "--zero-state",

@@ -18,6 +18,7 @@ from .options import (
     frame_total,
     local_path,
     make_reconstructor,
+    output_path,
     positive,
     seed,
 )
@@ -36,7 +37,7 @@ def add(subcommands: Subcommands) -> None:
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=output_path,
         default=Path("demo-output"),
         metavar="FOLDER",
         help="where the results go",

@@ -28,6 +28,7 @@ from .options import (
     local_path,
     non_negative,
     one_line,
+    output_path,
     positive,
     protect_inputs,
     seed,
@@ -192,30 +193,36 @@ def add(subcommands: Subcommands) -> None:
     )
     parser.add_argument(
         "--json",
-        type=Path,
+        type=output_path,
         metavar="FILE",
         help="everything, to render again; until it is written, finished clips are kept beside it, "
         "and the same command goes on after an interruption",
     )
     parser.add_argument(
         "--markdown",
-        type=Path,
+        type=output_path,
         metavar="FILE",
         help="the tables; in a file with the marks '<!-- deepfovea evaluate: begin -->' and "
         "'… end -->', between these",
     )
     parser.add_argument(
-        "--csv", type=Path, metavar="FILE", help="every figure of every clip and method"
+        "--csv", type=output_path, metavar="FILE", help="every figure of every clip and method"
     )
     parser.add_argument(
-        "--latex", type=Path, metavar="FILE", help="the table of means, for the package booktabs"
+        "--latex",
+        type=output_path,
+        metavar="FILE",
+        help="the table of means, for the package booktabs",
     )
     parser.add_argument(
-        "--plots", type=Path, metavar="DIR", help="charts, and a contact sheet per clip in sheets/"
+        "--plots",
+        type=output_path,
+        metavar="DIR",
+        help="charts, and a contact sheet per clip in sheets/",
     )
     parser.add_argument(
         "--html",
-        type=Path,
+        type=output_path,
         metavar="DIR",
         help="a report for the browser, index.html: tables to sort, charts, and frames to wipe "
         "between methods",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..config import InputError
 from ..io.outputs import ensure_folder
-from .options import MODEL_HELP, Subcommands, positive, protect_inputs
+from .options import MODEL_HELP, Subcommands, output_path, positive, protect_inputs
 
 
 def add(subcommands: Subcommands) -> None:
@@ -27,7 +27,7 @@ def add(subcommands: Subcommands) -> None:
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=output_path,
         required=True,
         metavar="FILE.onnx",
         help="is replaced if it exists",

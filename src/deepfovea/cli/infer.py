@@ -23,6 +23,7 @@ from .options import (
     gaze_and_display,
     local_path,
     make_reconstructor,
+    output_path,
     positive,
     protect_inputs,
     rate,
@@ -48,7 +49,7 @@ def add(subcommands: Subcommands) -> None:
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=output_path,
         required=True,
         metavar="FOLDER",
         help="gets a video for every video and a folder for every folder",

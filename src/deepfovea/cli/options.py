@@ -137,7 +137,7 @@ def add_input_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=output_path,
         required=True,
         metavar="OUTPUT",
         help="video file; without a suffix a folder of PNGs; missing folders are made",
@@ -273,11 +273,24 @@ def seconds(text: str) -> float:
 
 
 def local_path(text: str) -> Path:
-    """The path of an input; addresses are refused as they were typed."""
+    """The path of an input; addresses and pipes are refused as they were typed."""
+    if text == "-":
+        raise argparse.ArgumentTypeError(
+            "received '-', expected a file or folder; nothing is read from a pipe"
+        )
     if "://" in text:
         raise argparse.ArgumentTypeError(
             f"received the address {text!r:.200}, expected a file or folder on this machine; "
             "download it first"
+        )
+    return Path(text)
+
+
+def output_path(text: str) -> Path:
+    """The path of an output; addresses and pipes are refused as they were typed."""
+    if text == "-" or "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"received {text!r:.200}, expected a file or folder on this machine to write to"
         )
     return Path(text)
 

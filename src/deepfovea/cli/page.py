@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from .options import MODEL_HELP, Subcommands, protect_inputs
+from .options import MODEL_HELP, Subcommands, output_path, protect_inputs
 
 
 def add(subcommands: Subcommands) -> None:
@@ -24,7 +23,7 @@ def add(subcommands: Subcommands) -> None:
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=output_path,
         required=True,
         metavar="FOLDER",
         help="new folder, or with --overwrite an earlier page",

@@ -20,6 +20,7 @@ from .options import (
     Subcommands,
     comma_separated,
     local_path,
+    output_path,
     protect_inputs,
     size,
     write_grid,
@@ -54,7 +55,7 @@ def add(subcommands: Subcommands) -> None:
     )
     parser.add_argument(
         "--run",
-        type=Path,
+        type=output_path,
         required=True,
         metavar="FOLDER",
         help="gets checkpoints, metrics, pictures and the model",
@@ -76,7 +77,7 @@ def add(subcommands: Subcommands) -> None:
     )
     parser.add_argument(
         "--cache",
-        type=Path,
+        type=output_path,
         metavar="FOLDER",
         help="of decoded frames, shared by runs (default: RUN/frames)",
     )

@@ -13,6 +13,7 @@ from .options import (
     add_device,
     add_model,
     local_path,
+    output_path,
     positive,
     protect_inputs,
     seed,
@@ -67,11 +68,15 @@ def add(subcommands: Subcommands) -> None:
         )
         parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of gaze and masks")
         parser.add_argument("--skip-unreadable", action="store_true", help=SKIP_HELP)
-        parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
-        parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
+        parser.add_argument(
+            "--json", type=output_path, metavar="FILE", help="write all figures there"
+        )
+        parser.add_argument(
+            "--markdown", type=output_path, metavar="FILE", help="write the table there"
+        )
         parser.add_argument(
             "--pictures",
-            type=Path,
+            type=output_path,
             metavar="FOLDER",
             help="write a grid of input, prediction and label there, of every video's first item",
         )

@@ -20,6 +20,7 @@ from .options import (
     add_noise,
     local_path,
     one_line,
+    output_path,
     positive,
     seconds,
     size,
@@ -128,7 +129,7 @@ def _add_live_gaze(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--record-gaze",
-        type=Path,
+        type=output_path,
         metavar="FILE",
         help="write the gaze of each frame shown as CSV for reconstruct and evaluate; for one "
         "video and one page",

@@ -20,7 +20,8 @@ _TIME = (
     "time", "t", "timestamp", "timestamps", "seconds", "time stamp", "video time",
     "video timestamp", "pts time", "media time", "media timestamp", "recording timestamp",
     "recording time", "elapsed time", "time elapsed", "gaze time", "sample time", "dt in",
-    "timestamp sec", "relative time", "time since start", "pts",
+    "timestamp sec", "relative time", "time since start", "elapsed", "pts",
+    "sec", "secs", "s", "ms", "msec", "milliseconds", "us", "microseconds", "ns", "nanoseconds",
 )
 # fmt: on
 # fmt: off
@@ -28,7 +29,8 @@ _OTHER_CLOCK = (
     "gaze timestamp", "tracking timestamp", "device time stamp", "device timestamp",
     "system time stamp", "system timestamp", "computer timestamp", "eyetracker timestamp",
     "eye tracker timestamp", "unix time", "unix timestamp", "utc", "utc time", "lsl time",
-    "lsl timestamp", "pupil timestamp", "eye data timestamp", "eye timestamp",
+    "lsl timestamp", "datetime", "date time", "pupil timestamp", "eye data timestamp",
+    "eye timestamp",
 )
 # fmt: on
 """Clocks of recorders and computers (docs.pupil-labs.com/core/terminology, Timing; Tobii Pro Lab
@@ -82,8 +84,8 @@ def video_times(
         return frames / video.frame_rate + offset, video.frame_rate
     if column is None:
         names = ", ".join(c.name for c in table.columns)
-        expected = "time (or frame, and the frame rate given), x and y in the first line"
-        raise refusal(table.path, f"the columns {names!r:.200}", expected)
+        expected = "time [s] beside the positions, or frame (from 0) and the frame rate"
+        raise refusal(table.path, f"the columns {names!r:.200}, none of them a time", expected)
     time = _seconds(table, video, column, time_unit, warn=True)
     return _from_other_clock(time, video, column, offset, other_clock), None
 
@@ -105,7 +107,7 @@ def _time_column(table: Table) -> tuple[Column | None, bool]:
 
 def _seconds(table: Table, video: Video, column: Column, time_unit: str, *, warn: bool) -> Floats:
     time = table.numbers(column)
-    unit, usual = column.unit, time_unit or "s"
+    unit, usual = column.unit or column.name, time_unit or "s"
     if unit not in TIME_UNITS:
         unit = _likely_unit(time, usual, video.seconds)
         if warn and unit != usual and not _is_unix(np.nanmedian(time) * TIME_UNITS[unit]):

@@ -6,6 +6,7 @@ them; :func:`.table.parse_name` makes plain words of both.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -126,6 +127,12 @@ _PUPIL_SURFACE = ("on surf", "on srf", "x scaled")
 """Beside x_norm, y_norm they tell Pupil Player's surfaces, with the origin at the bottom left
 (docs.pupil-labs.com/core/software/pupil-player, Surface Tracker)."""
 
+_ACROSS_AND_DOWN = (
+    *(("x", "y"), ("u", "v"), ("h", "v"), ("column", "row"), ("col", "row")),
+    ("horizontal", "vertical"),
+)
+"""Words and letters by which the names of two columns of positions differ."""
+
 # fmt: off
 _DIRECTIONS = {
     # Project Aria, general_eye_gaze.csv (facebookresearch.github.io/projectaria_tools, MPS)
@@ -133,6 +140,8 @@ _DIRECTIONS = {
     # HoloLens, the log of Microsoft's Mixed Reality Toolkit (LogStructureEyeGaze)
     "eye dir x", "eye hit pos x", "gaze dir x", "gaze direction x",
     "azimuth", "elevation", "gaze direction left x",
+    # OpenFace (github.com/TadasBaltrusaitis/OpenFace/wiki/Output-Format)
+    "gaze 0 x", "gaze angle x",
 }
 # fmt: on
 
@@ -219,7 +228,23 @@ def positions(table: Table) -> tuple[Floats, NDArray[np.bool_], str, str, bool]:
         )
         raise refusal(table.path, f"directions of gaze ({names:.150})", expected)
     expected = "time (or frame, and the frame rate given), x and y in the first line"
+    if pair := _likely_pair([c.name for c in table.columns]):
+        expected += (
+            f"; if {pair[0]!r:.50} and {pair[1]!r:.50} are where the eye looks, rename them: x and "
+            "y for pixels of the video, x [norm] and y [norm] for 0 to 1"
+        )
     raise refusal(table.path, f"the columns {names!r:.200}", expected)
+
+
+def _likely_pair(names: list[str]) -> tuple[str, str] | None:
+    """Two columns whose names differ as those of positions do, such as gx and gy; not of three."""
+    for name in names:
+        for across, down in _ACROSS_AND_DOWN:
+            for found in re.finditer(rf"(?<![a-z]){across}|{across}(?![a-z])", name):
+                before, after = name[: found.start()], name[found.end() :]
+                if before + down + after in names and before + "z" + after not in names:
+                    return name, before + down + after
+    return None
 
 
 def validity(table: Table, min_confidence: float) -> NDArray[np.bool_]:

@@ -35,7 +35,7 @@ def read_track(
     EyeLink, SMI and Gazepoint are known by their columns.
 
     Args:
-        path: UTF-8, UTF-16 or Windows-1252; cells between commas, semicolons, tabs or spaces.
+        path: UTF-8, UTF-16 or Windows-1252; cells between commas, semicolons, tabs, bars or spaces.
         units: one of :data:`UNITS` where the columns do not state them; px unless given.
         frame_size: (height, width) of the video as displayed.
         frame_rate: its mean frames/second; a track by frame number needs it.

@@ -148,7 +148,7 @@ def parse_name(header: str) -> tuple[str, str, bool]:
 def read_table(path: str | Path) -> Table:
     """Read a file of rows under a line of names, EyeLink's ASC, or Tobii Glasses' gazedata.
 
-    UTF-8, UTF-16 with its mark, or Windows-1252; comma, semicolon, tab, or else spaces between
+    UTF-8, UTF-16 with its mark, or Windows-1252; comma, semicolon, tab, bar, or else spaces between
     cells; quotes as in CSV. Lines that begin with ``#`` come before the header, as does Excel's
     ``sep=;``; the last of them is the header where numbers follow it, as NumPy writes it. Raises
     InputError for a file without names and rows, and for a row longer than the header.
@@ -165,10 +165,10 @@ def read_table(path: str | Path) -> Table:
         first += 1
     preamble = lines[:first]
     header = lines[first] if first < len(lines) else ""
-    delimiter = max(",;\t", key=header.count)
-    if preamble and _are_numbers(re.split(r"[,;\t ]+", header.strip())):
+    delimiter = max(",;\t|", key=header.count)
+    if preamble and _are_numbers(re.split(r"[,;\t| ]+", header.strip())):
         first, header = first - 1, preamble[-1].lstrip("# ")
-        delimiter = max(",;\t", key=header.count)
+        delimiter = max(",;\t|", key=header.count)
     if delimiter not in header and len(header.split()) > 1:
         lines[first + 1 :] = [" ".join(line.split()) for line in lines[first + 1 :]]
         header, delimiter = " ".join(header.split()), " "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn
@@ -90,9 +91,10 @@ def open_media(path: Path) -> Any:
     expected = "a video or images; check the path and the file"
     silence()
     try:
-        if path.exists() and not path.is_file():  # FFmpeg would wait for what comes out of a pipe
+        size = path.stat().st_size  # an image that is not there would be opened all the same
+        if not path.is_file():  # FFmpeg would wait for what comes out of a pipe
             refuse(path, "no file, but a pipe or device", expected)
-        if path.is_file() and path.stat().st_size == 0:
+        if size == 0:
             refuse(path, "an empty file", expected)
         container = av.open(
             str(path.absolute()),  # a relative "12:30.mp4" would be taken for a protocol,
@@ -100,10 +102,17 @@ def open_media(path: Path) -> Any:
             **_METADATA_OPTIONS,
         )
     except (av.FFmpegError, OSError) as error:
-        refuse(path, f"no file that can be read ({reason_of(error)})", expected)
+        hint = _pattern_hint(path) if isinstance(error, FileNotFoundError) else ""
+        refuse(path, f"no file that can be read ({reason_of(error)})", expected + hint)
     if container.format.name in _TEXT_ART:
         refuse(path, "a text file", expected)
     return container
+
+
+def _pattern_hint(path: Path) -> str:
+    """What is said of ``frame_%04d.png`` and ``*.png``, which other programs take for a series."""
+    is_pattern = re.search(r"%0?\d*d|[*?]|\[.+\]", path.name) and path.parent.is_dir()
+    return f"; for a series of images give their folder, {path.parent}" if is_pattern else ""
 
 
 def video_stream(container: Any) -> Any:

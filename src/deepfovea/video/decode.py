@@ -83,12 +83,15 @@ def open_source(path: Path) -> Iterator[Source]:
         if stream.codec_context is None:
             refuse(path, "a codec that cannot be decoded", "another one; convert the file")
         kind = container.format.name
+        still = kind == "image2" or kind.endswith("_pipe")
+        if still:  # FFmpeg would show a JPEG that is cut off as grey from there on
+            stream.codec_context.options = {"err_detect": "explode"}
         yield Source(
             decode(path, container, stream),
             container,
             stream,
             container_crop(path, kind, list(container.streams.video).index(stream)),
-            still=kind == "image2" or kind.endswith("_pipe"),
+            still=still,
             frame_count=stream.frames or None,
         )
 
@@ -136,9 +139,12 @@ def _decode_packets(path: Path, stream: Any, packets: Iterator[Any]) -> Iterator
             seconds = None if ticks is None else float(ticks * fraction(stream.time_base))
             yield Decoded(frame, seconds)
     if error or not count:
-        received = counted(count, "frame")
-        received += "" if seconds is None else f", the last at {seconds:.3f} s"
-        received += f", then an error ({reason_of(error)})" if error else ""
+        reason = f" ({reason_of(error)})" if error else ""
+        if not count:
+            expected = "an undamaged file; repair it, or fetch or make it again"
+            refuse(path, f"no frame that can be decoded{reason}", expected)
+        last = "" if seconds is None else f", the last at {seconds:.3f} s"
+        received = f"{counted(count, 'frame')}{last}, then an error{reason}"
         refuse(path, received, "an undamaged video; repair, re-encode or trim it")
 
 

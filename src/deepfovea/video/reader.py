@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import weakref
 from bisect import bisect
 from collections.abc import Callable, Generator, Iterator
@@ -135,6 +136,7 @@ class VideoReader:
             self._images = []  # one file with several pictures is a video
         self._crop, self._leading = source.crop, 0
         aspect, own_rate, length = Fraction(1), Fraction(0), 0.0
+        self._cut_gif = source.codec == "gif" and not _ends_as_gif(file)
         self.has_audio, self.frame_count = False, len(self._images) or source.frame_count
         finest = Fraction(0)
         if source.stream is not None:
@@ -284,6 +286,8 @@ class VideoReader:
                 _log.warning("%s: frame %d is damaged and was patched up", file, count)
             last = time
             yield Frame(image, time)
+        if self._cut_gif:
+            _log.warning("%s: ends without its end mark; its last frames may be damaged", self.path)
         if last + 1 / self.frame_rate < 0.9 * self._length:
             _log.warning("%s: ends at %.3f s of %.3f s", self.path, last, self._length)
 
@@ -392,3 +396,10 @@ def _unreadable(image: Path) -> bool:
         _log.warning("%s; left out", error)
         return True
     return False
+
+
+def _ends_as_gif(file: Path) -> bool:
+    """Whether the last byte is the end mark of GIF89a, 26; FFmpeg does not look."""
+    with file.open("rb") as opened:
+        opened.seek(-min(64, file.stat().st_size), os.SEEK_END)
+        return opened.read().rstrip(b"\0").endswith(b";")
