@@ -27,6 +27,7 @@ from .reconstructor import Gaze, Input, Model, Reconstructor
 from .runtime.device import pick_device
 from .runtime.engine import Engine, load_engine
 from .video import VideoReader, VideoWriter
+from .video.container import MAX_DENOMINATOR
 
 FRAME_RATE = 24
 """Of a file that is made of frames in memory, 1/s, unless given."""
@@ -227,7 +228,7 @@ def _frames(
 
 
 def _write(frames: Iterator[Any], output: Path, frame_rate: float, overwrite: bool) -> Path:
-    rate = Fraction(frame_rate).limit_denominator(1001)
+    rate = Fraction(frame_rate).limit_denominator(MAX_DENOMINATOR)
     with (
         ensure_folder(output.parent),
         VideoWriter(output, frame_rate=rate, overwrite=overwrite) as writer,

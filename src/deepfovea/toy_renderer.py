@@ -20,6 +20,22 @@ CELLS = 64
 """Side of the grid of random colours of a texture."""
 OCTAVES = ((4.0, 0.5), (1.3, 0.3), (0.6, 0.2))
 """Of each texture: size of a cell in low-resolution pixels, share of the colour."""
+CONTRAST, TINT = 1.6, 0.2
+"""Of the textures: factor of the difference from grey, and what tells the sprites apart."""
+
+# How the scene moves; chosen so that all kinds of motion occur in a small frame.
+CAMERA = (-1.0, 0.45)
+"""Of the background, low-resolution pixels per frame at speed 1."""
+SHAKE_PX, SHAKE_RATES = 1.5, (1.3, 1.9)
+"""Of the camera: amplitude at speed 1, and radians per frame along x and y. So its speed changes
+from frame to frame, and a motion of another frame does not fit."""
+ORBIT, ORBIT_RATE, ORBIT_APART = 0.3, 0.25, 2.5
+"""Of the sprites: radius as a share of the shorter side, radians per frame at speed 1, and radians
+between the two."""
+SPIN_RATE = 0.06
+"""Of the square, radians per frame at speed 1."""
+SPRITE_RADII = 7
+"""Radii of the disc, and halves of a side of the square, in the shorter side."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +109,15 @@ class ToyRenderer:
         """Centre [2] and angle of a layer on the screen: 0 background, 1 disc, 2 square."""
         middle = np.array([self.width - 1, self.height - 1]) / 2
         phase = self.speed * t
-        # The speed changes from frame to frame, so that a motion of another frame does not fit.
-        camera = np.array([-1.0 * phase, 0.45 * phase])
-        camera = camera + 1.5 * self.speed * np.array([np.sin(1.3 * t), np.cos(1.9 * t)])
+        camera = np.array([along * phase for along in CAMERA])
+        shake = [np.sin(SHAKE_RATES[0] * t), np.cos(SHAKE_RATES[1] * t)]
+        camera = camera + SHAKE_PX * self.speed * np.array(shake)
         if layer == 0:
             return middle + camera, 0.0
-        around = 0.25 * phase * (3 - 2 * layer) + 2.5 * layer
-        place = 0.3 * min(self.height, self.width) * np.array([np.cos(around), np.sin(around)])
-        return middle + place, 0.06 * phase * (layer - 1)
+        around = ORBIT_RATE * phase * (3 - 2 * layer) + ORBIT_APART * layer
+        radius = ORBIT * min(self.height, self.width)
+        place = radius * np.array([np.cos(around), np.sin(around)])
+        return middle + place, SPIN_RATE * phase * (layer - 1)
 
     def _local(self, places: np.ndarray, layer: int, t: int) -> np.ndarray:
         """Places on the screen in a layer's own coordinates."""
@@ -110,7 +127,7 @@ class ToyRenderer:
 
     def _nearest(self, places: np.ndarray, t: int) -> np.ndarray:
         """The layer that is seen at each place."""
-        radius = min(self.height, self.width) / 7
+        radius = min(self.height, self.width) / SPRITE_RADII
         disc = (self._local(places, 1, t) ** 2).sum(-1) < radius**2
         square = (np.abs(self._local(places, 2, t)) < radius).all(-1)
         return np.where(square, 2, np.where(disc, 1, 0))
@@ -130,7 +147,7 @@ class ToyRenderer:
         for layer in range(3):
             here = nearest == layer
             local = self._local(places[here], layer, t)
-            tint = 0.2 * np.roll([1.0, 0.0, -1.0], layer) * (layer > 0)
+            tint = TINT * np.roll([1.0, 0.0, -1.0], layer) * (layer > 0)
             color[here] = self._texture(local, layer) + tint
         return color.clip(0.0, 1.0)
 
@@ -146,7 +163,7 @@ class ToyRenderer:
             )
             upper = (1 - x) * grid[j, i] + x * grid[j, k]
             color += share * ((1 - y) * upper + y * ((1 - x) * grid[m, i] + x * grid[m, k]))
-        return 1.6 * (color - 0.5) + 0.5
+        return CONTRAST * (color - 0.5) + 0.5
 
     def _mean_color(self, places: np.ndarray, count: int, side: float, t: int) -> np.ndarray:
         """Means over squares around the places [..., 2], colour first: float32 [3, ...]."""

@@ -44,9 +44,30 @@ _FRAME = (
 )
 # fmt: on
 
-_UNIX_SECONDS = (9e8, 4.2e9)  # the years 1998 to 2103
-_SLOWEST_STEP = 1.5  # s; tracks made by hand have a sample a second
-_FASTEST_STEP = 0.0004  # s; the fastest trackers give 2000 samples a second
+_UNIX_SECONDS = (9e8, 4.2e9)
+"""Seconds since 1970 that are taken for a date: the years 1998 to 2103. Chosen."""
+_LONGEST_SECONDS = _UNIX_SECONDS[0] / 10
+"""A track that begins later is of another clock, where the video's length is not known. Chosen."""
+_FASTEST_STEP, _SLOWEST_STEP = 0.0004, 1.5
+"""Seconds between samples that are likely. The fastest trackers give 2000 a second; a track made by
+hand has one a second."""
+_STEP_COST = 3.0
+"""Cost of a step that is unlikely, for each factor of ten, where a length that differs from the
+video's costs 1. Chosen: a track may be a part of a video, its step is known better."""
+_UNIX_COST = 4.0
+"""Cost up to which a unit that makes the times dates is taken at once. Chosen."""
+_CLEARLY_BETTER = 0.3
+"""By how much a unit must cost less than the usual one: a factor of two. Chosen."""
+_ENOUGH_TIMES = 20
+"""Times from which on the steps alone speak, without the video's length. Chosen."""
+_RATE_TOLERANCE = 0.1
+"""Relative difference from the video's rate up to which numbers count its frames. Chosen."""
+_FAR_LONGER, _SPARE = 1.5, 1
+"""Numbers or seconds of a track beyond this many lengths of the video, and one more, belong to
+something else. Chosen."""
+_COUNT_TOLERANCE = 0.02
+"""Share of the frames, at least two, by which a file of their times may differ from the video.
+Chosen: players leave out a frame here and there."""
 
 
 @dataclass
@@ -136,14 +157,14 @@ def _likely_unit(time: Floats, usual: str, video_seconds: float | None) -> str:
         if steps.size:
             too_slow = np.log10(step * scale / _SLOWEST_STEP)
             too_fast = np.log10(_FASTEST_STEP / (step * scale))
-            cost[unit] += 3 * max(0.0, too_slow, too_fast)
+            cost[unit] += _STEP_COST * max(0.0, too_slow, too_fast)
             if video_seconds:
                 cost[unit] += abs(np.log10((known[-1] - known[0]) * scale / video_seconds))
-        if _is_unix(np.median(known) * scale) and cost[unit] < 4:
+        if _is_unix(np.median(known) * scale) and cost[unit] < _UNIX_COST:
             return unit
     best = min(cost, key=lambda unit: cost[unit])
-    enough = video_seconds is not None or known.size >= 20
-    return best if enough and cost[best] < cost[usual] - 0.3 else usual
+    enough = video_seconds is not None or known.size >= _ENOUGH_TIMES
+    return best if enough and cost[best] < cost[usual] - _CLEARLY_BETTER else usual
 
 
 def _is_unix(seconds: float) -> bool:
@@ -194,8 +215,9 @@ def _counts_frames(name: str, frames: Floats, time: Floats, video: Video) -> boo
     counts_rows = np.array_equal(number, np.arange(number.size) + number[0])
     length = float(np.ptp(seconds))
     rate = float(np.ptp(number)) / length if length else np.inf
-    as_fast = abs(rate / video.frame_rate - 1) < 0.1
-    beyond = video.frame_count is not None and number.max() >= 1.5 * video.frame_count + 1
+    as_fast = abs(rate / video.frame_rate - 1) < _RATE_TOLERANCE
+    count = video.frame_count
+    beyond = count is not None and number.max() >= _FAR_LONGER * count + _SPARE
     if name == "index":
         return as_fast or not counts_rows
     return as_fast or not (counts_rows and beyond)
@@ -231,7 +253,8 @@ def _by_world_timestamps(
         video.warnings.append(f"{path.name} beside it is of another recording or time; not used")
         return None
     count = frame_time.size
-    if video.frame_count is not None and abs(count - video.frame_count) > max(2, 0.02 * count):
+    differ = max(2, _COUNT_TOLERANCE * count)
+    if video.frame_count is not None and abs(count - video.frame_count) > differ:
         if has_frames:
             return None
         video.warnings.append(
@@ -256,7 +279,7 @@ def _from_other_clock(
 
     def meets(shift: float) -> bool:
         if length is None:
-            return bool(abs(known.min() + shift) < _UNIX_SECONDS[0] / 10)
+            return bool(abs(known.min() + shift) < _LONGEST_SECONDS)
         return bool(known.max() + shift >= 0 and known.min() + shift <= length)
 
     if meets(0.0) and not other_clock:
@@ -299,7 +322,8 @@ def check_overlap(path: Path, time: Floats, video: Video, by_frame: bool) -> Non
             f"{span}: {100 * met / length:.0f} % of the video have gaze; the other frames look at "
             "the centre (--gaze-offset SECONDS shifts the gaze)"
         )
-    if last > 1.5 * length + 1 or first < -0.5 * length - 1:
+    begin, end = (1 - _FAR_LONGER) * length - _SPARE, _FAR_LONGER * length + _SPARE
+    if last > end or first < begin:
         video.warnings.append(
             f"{span}: what lies outside is not used; is it the track of this video, of this part?"
         )

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .table import LOST, POSITION_UNITS, Column, Table, parse_name
+from .table import LOST, NOWHERE, POSITION_UNITS, Column, Table, parse_name
 from .track import Floats, refusal
 
 
@@ -159,8 +159,12 @@ _CONFIDENCE = ("confidence", "gaze confidence")
 
 _TRUE = ("1", "1.0", "true", "yes", "valid", "t", "y", "ok", "good")
 _FALSE = ("0", "0.0", "-1", "false", "no", "invalid", "not valid", "f", "n", "bad")
-_NOWHERE = 1e7  # EyeLink's libraries write 1e8 for a missing float
 _LAST_VALID_CODE = 1  # Tobii: 0 certain, 1 the probable eye of one, 2 to 4 discarded
+_PERCENT_ABOVE = 1.5
+"""The largest confidence of a file from which on it is in percent, not from 0 to 1. Chosen."""
+_NEAR_ZERO = 0.05
+"""Share of the largest coordinate up to which a sample lies near the corner, where a 0, 0 beside it
+may be a look there. Chosen."""
 
 # fmt: off
 _ONE_EACH = (
@@ -261,7 +265,7 @@ def validity(table: Table, min_confidence: float) -> NDArray[np.bool_]:
             valid &= ~np.isin(table.text(column), _LOST_CATEGORIES)
         elif column.name in _CONFIDENCE:
             confidence = table.numbers(column)
-            percent = np.nanmax(confidence, initial=0.0) > 1.5
+            percent = np.nanmax(confidence, initial=0.0) > _PERCENT_ABOVE
             valid &= confidence >= min_confidence * (100 if percent else 1)
     return valid
 
@@ -303,7 +307,7 @@ def _read_source(
     columns = [column for of_eye in known for column in of_eye]
     valid_of = dict(zip(columns, _is_valid(table, columns), strict=True))
     for i, (eye, _, _) in enumerate(eyes):
-        valid = (np.abs(xy[i]) < _NOWHERE).all(axis=0) & ~_is_no_position(xy[i], units, source)
+        valid = (np.abs(xy[i]) < NOWHERE).all(axis=0) & ~_is_no_position(xy[i], units, source)
         if known[i]:
             valid &= np.any([valid_of[c] for c in known[i]], axis=0)
         for name in eye.lost:
@@ -326,7 +330,7 @@ def _is_no_position(xy: Floats, units: str, source: Source) -> NDArray[np.bool_]
     marks = (xy == 0).all(axis=0) | (xy == -1).all(axis=0)
     if units in ("ndc", "norm_up") or marks.sum() < (1 if source.units else 2):
         return no
-    beside = 0.05 * np.nanmax(np.abs(xy), initial=0.0)
+    beside = _NEAR_ZERO * np.nanmax(np.abs(xy), initial=0.0)
     near = np.concatenate([[False], ~marks & (np.abs(xy) <= beside).all(axis=0), [False]])
     return np.asarray(marks & ~(near[:-2] | near[2:]))
 

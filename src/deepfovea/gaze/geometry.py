@@ -58,4 +58,4 @@ class DisplayGeometry:
 
 
 DEFAULT_DISPLAY = DisplayGeometry(horizontal_fov_deg=40.0, width_px=1024, height_px=768)
-"""The published output size as a window on a desk: about 25 pixels per degree."""
+"""The published output size, taken for a window on a desk: about 25 pixels per degree (chosen)."""

@@ -10,12 +10,21 @@ import numpy as np
 from .clock import Video, check_overlap, video_times
 from .formats import positions, refuse_mixture, samples_only, validity
 from .table import Table, read_table
-from .track import UNITS, Floats, GazeTrack, Size, refusal, to_normalised, to_pixels
+from .track import MIN_CONFIDENCE, UNITS, Floats, GazeTrack, Size, refusal, to_normalised, to_pixels
 
 _log = logging.getLogger(__name__)
 
-_FEW_INSIDE = 0.1  # shares of the valid samples inside the frame
-_MOST_INSIDE = 0.5
+_FEW_INSIDE, _MOST_INSIDE = 0.1, 0.5
+"""Shares of the valid samples inside the frame: fewer than the first are refused, fewer than the
+second warned of. Chosen."""
+_ENOUGH_ROWS = 20
+"""Rows with a time, from which on times that go back are looked at. Chosen."""
+_RESTART, _FEW_FALLS = 0.3, 0.1
+"""Share of the whole time by which times go back where another recording begins, and the share of
+the rows at which they may: more are rows out of order. Chosen."""
+_SHAPE_TOLERANCE = 0.01
+"""Relative difference of width / height of two screens that are taken to have one shape. Chosen:
+1366×768 counts as 16:9."""
 
 
 def read_track(
@@ -26,7 +35,7 @@ def read_track(
     frame_rate: float | None = None,
     frame_count: int | None = None,
     time_offset_seconds: float = 0.0,
-    min_confidence: float = 0.6,
+    min_confidence: float = MIN_CONFIDENCE,
 ) -> GazeTrack:
     """Read a recorded track from a text file; ``docs/formats.md`` lists what is understood.
 
@@ -82,11 +91,12 @@ def read_track(
 def _refuse_restart(table: Table, time: Floats) -> None:
     """Several recordings in one file begin anew each; a few rows out of order do not."""
     known = np.flatnonzero(np.isfinite(time))
-    if known.size < 20:
+    if known.size < _ENOUGH_ROWS:
         return
     back = np.diff(time[known])
-    falls = np.flatnonzero(back < -0.3 * np.ptp(time[known]))
-    if 0 < falls.size <= 0.1 * known.size and (back < 0).sum() <= 0.1 * known.size:
+    falls = np.flatnonzero(back < -_RESTART * np.ptp(time[known]))
+    few = _FEW_FALLS * known.size
+    if 0 < falls.size <= few and (back < 0).sum() <= few:
         at = int(known[falls[0] + 1])
         received = (
             f"times that go back from {time[known[falls[0]]]:.3f} to {time[at]:.3f} s in row "
@@ -106,7 +116,7 @@ def _position(
     if screen is None or screen == frame_size:
         return to_normalised(xy, units or "px", frame_size)
     names = [f"{width}x{height}" for height, width in (screen, frame_size)]
-    if abs(screen[0] * frame_size[1] / (screen[1] * frame_size[0]) - 1) > 0.01:
+    if abs(screen[0] * frame_size[1] / (screen[1] * frame_size[0]) - 1) > _SHAPE_TOLERANCE:
         received = f"pixels of a screen of {names[0]} for a video of {names[1]}"
         expected = "positions in the video, of which nobody knows where on the screen it lay"
         raise refusal(table.path, received, f"{expected}: convert them, and name them x [norm]")

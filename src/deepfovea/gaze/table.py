@@ -34,6 +34,7 @@ LOST = frozenset((
 SPSS #NULL!, SQL \\N, Excel #N/A, Python None and nan, JavaScript null and undefined."""
 
 NO_VALUE = -32768  # EyeLink's MISSING_DATA (EyeLink Programmer's Guide, eye_data.h)
+NOWHERE = 1e7  # a position beyond it is none: EyeLink's libraries write 1e8 for a missing float
 _MAX_NUMBER = 1e30  # beyond it a number is as good as infinite, and sums would overflow
 
 TIME_UNITS = dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0)

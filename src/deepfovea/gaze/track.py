@@ -26,9 +26,18 @@ UNITS = ("px", "norm", "ndc", "norm_up")
 """Units of positions in files and on the command line: pixels of the video file; normalised;
 -1 to 1 edge to edge with y *up* (OpenXR); normalised with y *up* from the bottom (Pupil Core)."""
 
-HOLD_SECONDS = 0.100  # our choice: a blink lasts 0.1 to 0.4 s
-RETURN_SECONDS = 0.150  # to the centre, after that
-CLOCK_SLACK_SECONDS = 0.001  # containers and trackers round their times to milliseconds
+MIN_CONFIDENCE = 0.6
+"""Confidence, 0 to 1, below which a sample counts as lost: Pupil Player's min_data_confidence."""
+HOLD_SECONDS = 0.100
+"""Age of the last valid sample up to which the gaze stays with it. Chosen: a blink lasts 0.1 to
+0.4 s, and the gaze shall not leave for a short one."""
+HOLD_STEPS = 1.5
+"""The same in median steps of a track slower than that. Chosen: one step, and half a step late."""
+RETURN_SECONDS = 0.150
+"""From then on, until the gaze has come to the centre. Chosen."""
+CLOCK_SLACK_SECONDS = 0.001
+"""Seconds by which a sample may be later than the frame that it is for: containers and trackers
+round their times to milliseconds."""
 
 
 def to_pixels(position: ArrayLike, height: int, width: int) -> Floats:
@@ -111,7 +120,7 @@ class GazeTrack:
         """Per sample [N]: the latest valid sample, -1 if none yet; until when that is held."""
         to_next = np.diff(self.time_seconds)
         to_loss = np.append(np.where(self.valid[1:], np.inf, to_next), np.inf)
-        hold = np.maximum(HOLD_SECONDS, np.minimum(1.5 * np.median(to_next), to_loss))
+        hold = np.maximum(HOLD_SECONDS, np.minimum(HOLD_STEPS * np.median(to_next), to_loss))
         latest = np.maximum.accumulate(np.where(self.valid, np.arange(self.valid.size), -1))
         return latest, (self.time_seconds + hold)[latest]
 

@@ -8,8 +8,20 @@ from torch import Tensor, nn
 
 from ..flow import backward_warp
 
+LEAK = 0.1
+"""Slope of the activation below 0; this and the rest as in the authors' code."""
+FLOW_UNIT = 20.0
+"""Pixels of the image that the network's unit of flow is."""
+RADIUS = 4
+"""Largest displacement per axis of a cost volume, pixels of its level."""
+COARSEST, FINEST = 6, 2
+"""Pyramid levels, of 1/2ⁿ of the image, between which the flow is refined."""
+SLACK_PX, WARP_SLACK_PX = 1e-3, 1e-4
+"""Pixels beyond the border that count as inside, as coordinates are rounded (chosen); where the
+network warps features it is the authors' (they drop what the frame covers to less than 0.9999)."""
 
-def lands_inside(flow: Tensor, slack: float = 1e-3) -> Tensor:
+
+def lands_inside(flow: Tensor, slack: float = SLACK_PX) -> Tensor:
     """[B, 2, H, W] -> [B, 1, H, W], True where p + flow(p) is within the frame."""
     height, width = flow.shape[-2:]
     y = flow[:, 1:] + torch.arange(height, device=flow.device, dtype=flow.dtype)[:, None]
@@ -33,19 +45,20 @@ class PWCNet(nn.ModuleDict):
 
     def __init__(self) -> None:
         super().__init__()
-        for level in range(1, 7):
+        for level in range(1, COARSEST + 1):
             before, after = self.channels[level - 1 : level + 1]
             first, second, third = self._encoder(level)
             self[first] = _conv(before, after, stride=2)
             self[second] = _conv(after, after)
             self[third] = _conv(after, after)
-        for level in range(6, 1, -1):
-            width = 81 if level == 6 else 81 + self.channels[level] + 4
+        matches = (2 * RADIUS + 1) ** 2
+        for level in range(COARSEST, FINEST - 1, -1):
+            width = matches if level == COARSEST else matches + self.channels[level] + 4
             for i, out in enumerate(self.decoder):
                 self[f"conv{level}_{i}"] = _conv(width, out)
                 width += out
             self[f"predict_flow{level}"] = nn.Conv2d(width, 2, 3, padding=1)
-            if level > 2:
+            if level > FINEST:
                 self[f"deconv{level}"] = nn.ConvTranspose2d(2, 2, 4, stride=2, padding=1)
                 self[f"upfeat{level}"] = nn.ConvTranspose2d(width, 2, 4, stride=2, padding=1)
         for i, (out, dilation) in enumerate(self.context, 1):
@@ -71,28 +84,27 @@ class PWCNet(nn.ModuleDict):
         """
         features = torch.cat([first, second])
         pyramid = [features]
-        for level in range(1, 7):
+        for level in range(1, COARSEST + 1):
             for name in self._encoder(level):
                 features = self[name](features)
             pyramid.append(features)
         flow = state = features.new_zeros(0)
-        for level in range(6, 1, -1):
+        for level in range(COARSEST, FINEST - 1, -1):
             ours, theirs = pyramid[level].chunk(2)
-            if level == 6:
-                state = F.leaky_relu(cost_volume(ours, theirs), 0.1)
+            if level == COARSEST:
+                state = F.leaky_relu(cost_volume(ours, theirs), LEAK)
             else:
-                # The network's unit of flow is 20 pixels of the image.
                 flow = self[f"deconv{level + 1}"](flow)
-                pixels = flow * (20.0 / 2**level)
-                warped = backward_warp(theirs, pixels) * lands_inside(pixels, 1e-4)
-                cost = F.leaky_relu(cost_volume(ours, warped), 0.1)
+                pixels = flow * (FLOW_UNIT / 2**level)
+                warped = backward_warp(theirs, pixels) * lands_inside(pixels, WARP_SLACK_PX)
+                cost = F.leaky_relu(cost_volume(ours, warped), LEAK)
                 state = torch.cat([cost, ours, flow, self[f"upfeat{level + 1}"](state)], 1)
             for i in range(len(self.decoder)):
                 state = torch.cat([self[f"conv{level}_{i}"](state), state], 1)
             flow = self[f"predict_flow{level}"](state)
         for i in range(1, 8):
             state = self[f"dc_conv{i}"](state)
-        return 20.0 * (flow + state)
+        return FLOW_UNIT * (flow + state)
 
 
 _NUMBERS = ("One", "Two", "Thr", "Fou", "Fiv", "Six")
@@ -132,11 +144,11 @@ def name_as_authors(key: str) -> str:
 def _conv(before: int, after: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(before, after, 3, stride, padding=dilation, dilation=dilation),
-        nn.LeakyReLU(0.1),
+        nn.LeakyReLU(LEAK),
     )
 
 
-def cost_volume(first: Tensor, second: Tensor, radius: int = 4) -> Tensor:
+def cost_volume(first: Tensor, second: Tensor, radius: int = RADIUS) -> Tensor:
     """Match of each feature of ``first`` with those of ``second`` around the same place.
 
     Args:

@@ -16,6 +16,23 @@ from torch import Tensor, nn
 
 from ..config import InputError
 
+MAX_ALPHA = 1e15
+"""|α| beyond it counts as it: there the loss is its limit at ±∞ up to rounding, also in float64."""
+MAX_Z = 1e12
+"""|x/c| beyond it counts as it: its square has a finite float32."""
+MIN_B = 1e-6
+"""|α − 2| below it counts as it. At α = 2 any b gives ρ = s/2, so this only bounds s/b."""
+
+# Where a closed form loses digits to cancellation, a series or a quadrature takes over. The bounds
+# are chosen; tests/test_robust.py compares both with closed forms and with scipy.
+SHORT_LOG = 0.5
+"""log(s/b + 1) below which ∂ρ/∂α is summed by quadrature."""
+SMALL_EXPM1, SMALL_SECOND = 1e-5, 0.3
+"""|u| below which (exp(u) − 1)/u, and ((u − 1)·exp(u) + 1)/u², are power series."""
+MAX_LOG_X, LOG_X_STEP = 25, 0.1
+"""The grid of y = log|x| over which Z(α) is summed: from where the integrand vanishes on either
+side, and the step that gives the error of :func:`log_partition`."""
+
 
 def general_robust_loss(x: Tensor, alpha: float | Tensor, c: float | Tensor) -> Tensor:
     """The general robust loss ρ(x, α, c) of every residual (equation 13 of the paper).
@@ -45,10 +62,9 @@ def general_robust_loss(x: Tensor, alpha: float | Tensor, c: float | Tensor) -> 
         ρ ≥ 0, without unit: s/2 close to x = 0 whatever α, increasing with |x| and with α.
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    # At ±1e15 the loss is the limit at ±∞ up to rounding, also in float64.
-    alpha = torch.as_tensor(alpha, dtype=x.dtype, device=x.device).clamp(-1e15, 1e15)
+    alpha = torch.as_tensor(alpha, dtype=x.dtype, device=x.device).clamp(-MAX_ALPHA, MAX_ALPHA)
     c = torch.as_tensor(c, dtype=x.dtype, device=x.device)
-    rho: Tensor = _Rho.apply((x / c).clamp(-1e12, 1e12), alpha)  # type: ignore[no-untyped-call]
+    rho: Tensor = _Rho.apply((x / c).clamp(-MAX_Z, MAX_Z), alpha)  # type: ignore[no-untyped-call]
     return rho
 
 
@@ -80,8 +96,8 @@ class _Rho(torch.autograd.Function):
 
 
 def _b_and_log(z: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-    """b = |α−2|, held from 1e-6 on, and log(s/b + 1)."""
-    b = (alpha - 2).abs().clamp(min=1e-6)  # exactly at α = 2, any b gives ρ = s/2
+    """b = |α−2|, at least :data:`MIN_B`, and log(s/b + 1)."""
+    b = (alpha - 2).abs().clamp(min=MIN_B)
     return b, torch.log1p(z.square() / b)
 
 
@@ -92,7 +108,7 @@ def _grad_alpha(b: Tensor, log: Tensor, alpha: Tensor) -> Tensor:
     integrand is positive, so a sum over it keeps its digits where the interval is short; where
     it is long, the closed form of the integral does.
     """
-    short = log < 0.5
+    short = log < SHORT_LOG
     v_max = torch.where(short, log, 0.0)
     quadrature = torch.zeros_like(log)
     for node, weight in _GAUSS_LEGENDRE:
@@ -122,13 +138,13 @@ _SECOND_RATIO = tuple(1 / (math.factorial(n) * (n + 2)) for n in range(12))
 
 def _expm1_ratio(u: Tensor) -> Tensor:
     """(exp(u) − 1)/u, which is 1 at 0."""
-    small = u.abs() < 1e-5
+    small = u.abs() < SMALL_EXPM1
     return torch.where(small, 1 + u / 2 * (1 + u / 3), torch.expm1(u) / torch.where(small, 1.0, u))
 
 
 def _second_ratio(u: Tensor) -> Tensor:
     """((u − 1)·exp(u) + 1)/u², which is ½ at 0."""
-    small = u.abs() < 0.3
+    small = u.abs() < SMALL_SECOND
     far = torch.where(small, 1.0, u)
     return torch.where(
         small,
@@ -162,9 +178,10 @@ def log_partition(alpha: Tensor) -> Tensor:
     Returns:
         The shape of ``alpha``; ∞ where α < 0, for which the integral diverges.
     """
-    y = torch.linspace(-25, 25, 501, dtype=alpha.dtype, device=alpha.device)
+    points = round(2 * MAX_LOG_X / LOG_X_STEP) + 1
+    y = torch.linspace(-MAX_LOG_X, MAX_LOG_X, points, dtype=alpha.dtype, device=alpha.device)
     log_integrand = y - general_robust_loss(y.exp(), alpha.unsqueeze(-1), 1.0)
-    log_z = torch.logsumexp(log_integrand, -1) + math.log(2 * 0.1)
+    log_z = torch.logsumexp(log_integrand, -1) + math.log(2 * LOG_X_STEP)
     return log_z.masked_fill(alpha < 0, math.inf)
 
 
@@ -186,7 +203,8 @@ class AdaptiveRobustLoss(nn.Module):
     """
 
     floor = 1e-5
-    """The smallest c, so that a perfect reconstruction has a finite likelihood."""
+    """The smallest c, so that a perfect reconstruction has a finite likelihood: ``scale_lo`` of the
+    author's code."""
 
     def __init__(self, channels: int = 3, alpha: float = 1.0, scale: float = 1.0) -> None:
         super().__init__()

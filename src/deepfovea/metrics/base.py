@@ -60,7 +60,7 @@ class Reference:
     eccentricity: Tensor
     density: Density
     frame_number: int = 0
-    frames_per_second: float = 25.0
+    frames_per_second: float = 25.0  # chosen: a usual rate; an evaluation gives the clip's
     jitter: Tensor | None = None
     settings: Settings = Settings()
     _memo: dict[Callable[..., Any], Any] = field(default_factory=dict, repr=False)

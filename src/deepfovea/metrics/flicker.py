@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .base import Metric, Reference
 
+# Chosen, all of these; tests/test_artifact_metrics.py has what they tell apart.
 STILL_DIFFERENCE = 3.0 / 255.0
 """A pixel rests where no channel of the pixels around it changes by more: a few grey levels, which
 are noise and compression."""

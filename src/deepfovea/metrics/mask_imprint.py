@@ -21,7 +21,7 @@ from ..losses.imprint import detail
 from .base import Metric, Reference
 
 FIRST_FRAME = 9
-"""Frames before this one, from 0, are not judged: the start of a video has other faults."""
+"""Frames before this one, from 0, are not judged: the start of a video has other faults. Chosen."""
 
 
 def at_samples(cells: Tensor, jitter: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,9 @@ from ..config import InputError
 from .base import Metric, Reference
 from .regions import map_means
 
+MIN_MSE = 1e-10
+"""Mean squared errors below it count as it: 100 dB. Chosen, far below a level of 8 bits."""
+
 
 def absolute_error(prediction: Tensor, truth: Tensor) -> Tensor:
     """What :func:`l1` averages: [..., C, H, W] -> [..., H, W], the mean over the channels."""
@@ -47,7 +50,7 @@ def psnr(prediction: Tensor, truth: Tensor) -> Tensor:
 
 def psnr_from_mse(mse: Tensor) -> Tensor:
     """PSNR of mean squared errors, for a peak of 1.0."""
-    return -10.0 * torch.log10(mse.clamp(min=1e-10))
+    return -10.0 * torch.log10(mse.clamp(min=MIN_MSE))
 
 
 def ssim(prediction: Tensor, truth: Tensor) -> Tensor:
@@ -71,7 +74,8 @@ def ssim(prediction: Tensor, truth: Tensor) -> Tensor:
     return ssim_map(prediction, truth).mean((-3, -2, -1))
 
 
-SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
+SSIM_WINDOW, SSIM_SIGMA, SSIM_K = 11, 1.5, (0.01, 0.03)
+"""Side and standard deviation of the window in pixels, and K1 and K2: Wang et al. 2004."""
 
 
 def ssim_map(prediction: Tensor, truth: Tensor) -> Tensor:
@@ -87,7 +91,7 @@ def ssim_map(prediction: Tensor, truth: Tensor) -> Tensor:
     mean_xx, mean_xy, mean_yy = mean_x * mean_x, mean_x * mean_y, mean_y * mean_y
     variances = _local_mean(x * x) + _local_mean(y * y) - mean_xx - mean_yy
     covariance = _local_mean(x * y) - mean_xy
-    c1, c2 = 0.01**2, 0.03**2
+    c1, c2 = (k**2 for k in SSIM_K)
     contrast = (2.0 * covariance + c2) / (variances + c2)
     return contrast * (2.0 * mean_xy + c1) / (mean_xx + mean_yy + c1)
 

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from .base import Metric, Reference
 
+PSNR_EPS = 1e-8
+"""Added to the mean squared error, as their code does."""
+
 
 def published_psnr(prediction: Tensor, truth: Tensor) -> Tensor:
     """10 log10(m² / (MSE + 1e-8)), dB, where m is the largest value **of the prediction**.
@@ -24,7 +27,7 @@ def published_psnr(prediction: Tensor, truth: Tensor) -> Tensor:
         One value for all elements together: frames, channels and padding.
     """
     error = (prediction - truth).square().mean()
-    return 10.0 * (prediction.max().square() / (error + 1e-8)).log10()
+    return 10.0 * (prediction.max().square() / (error + PSNR_EPS)).log10()
 
 
 def published_ssim(prediction: Tensor, truth: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..resample import bilinear_sample
 from .base import Metric, Reference
 
+# Chosen, all of these, on edges drawn with known steps (tests/test_artifact_metrics.py).
 HALF_LENGTH = 12
 """Pixels along the edge to either side: nearly flat edges have steps of many pixels."""
 HALF_WIDTH = 6.0
@@ -35,6 +36,8 @@ MIN_CONTRAST = 0.1
 """Difference in [0, 1] across an edge from which it is followed; half of it in the result."""
 MAX_POINTS = 500
 """Edge points of a frame that are looked at, evenly spread over all."""
+MIN_TRACE = 1e-12
+"""Least trace of a structure tensor, (1 / pixel)², so that flat places divide by no zero."""
 
 
 def edge_points(reference: Reference) -> tuple[Tensor, Tensor]:
@@ -50,7 +53,7 @@ def edge_points(reference: Reference) -> tuple[Tensor, Tensor]:
     dx = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2.0
     dy = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2.0
     xx, xy, yy = (_blur(product, TENSOR_SIGMA) for product in (dx * dx, dx * dy, dy * dy))
-    total = (xx + yy).clamp(min=1e-12)
+    total = (xx + yy).clamp(min=MIN_TRACE)
     coherence = ((xx - yy).square() + 4.0 * xy.square()).sqrt() / total
     strength = (dx * dx + dy * dy).sqrt()
     # On the ridge of the gradient: nowhere beside it, along x or y, is it stronger.

@@ -20,7 +20,10 @@ from .lpips import distance_by_region, layer_distances
 
 PACKAGE = "stlpips_pytorch"
 MIN_SIDE = 32
-"""Side in pixels below which the last layers see little but the border."""
+"""Side in pixels below which the last layers see little but the border. Chosen."""
+BINOMIAL = (0.25, 0.5, 0.25)
+"""Row and column of the blur: the filter of three values of Zhang 2019, "Making convolutional
+networks shift-invariant again"."""
 
 
 class BlurDownsample(nn.Module):
@@ -30,7 +33,7 @@ class BlurDownsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        line = torch.tensor([0.25, 0.5, 0.25])
+        line = torch.tensor(BINOMIAL)
         self.register_buffer("filt", torch.outer(line, line).expand(channels, 1, 3, 3).clone())
 
     def forward(self, x: Tensor) -> Tensor:

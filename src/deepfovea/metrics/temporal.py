@@ -7,6 +7,7 @@ its pairs. Frames are [3, H, W], sRGB in [0, 1].
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -53,6 +54,20 @@ def e_warp(earlier: Tensor, later: Tensor, flow: Tensor, occlusion: Tensor) -> f
     return float(error.double().sum() / (visible.sum() * len(error)).clamp(min=1))
 
 
+FARNEBACK: dict[str, Any] = {
+    "pyr_scale": 0.5,
+    "levels": 3,
+    "winsize": 15,  # pixels
+    "iterations": 3,
+    "poly_n": 5,  # pixels
+    "poly_sigma": 1.2,  # pixels
+    "flags": 0,
+}
+"""OpenCV's arguments in TecoGAN's metrics.py."""
+CROP_MARGIN, CROP_MULTIPLE = 8, 32
+"""Pixels: what TecoGAN's crop_8x8 leaves out at least, and what it leaves a multiple of."""
+
+
 def farneback_flow(earlier: Tensor, later: Tensor) -> np.ndarray:
     """The flow that :func:`t_of` compares: Farnebäck 2003, TecoGAN's settings, on 8-bit grey.
 
@@ -73,8 +88,9 @@ def farneback_flow(earlier: Tensor, later: Tensor) -> np.ndarray:
         rgb = (frame.clamp(0.0, 1.0) * 255.0 + 0.5).byte().permute(1, 2, 0).contiguous()
         return np.asarray(cv2.cvtColor(rgb.cpu().numpy(), cv2.COLOR_RGB2GRAY))
 
-    flow = cv2.calcOpticalFlowFarneback(gray(earlier), gray(later), None, 0.5, 3, 15, 3, 5, 1.2, 0)
-    return np.asarray(flow)
+    return np.asarray(
+        cv2.calcOpticalFlowFarneback(gray(earlier), gray(later), flow=None, **FARNEBACK)
+    )
 
 
 def t_of(flow: np.ndarray, true_flow: np.ndarray) -> float:
@@ -94,7 +110,7 @@ def t_of(flow: np.ndarray, true_flow: np.ndarray) -> float:
 
 def _inner(side: int) -> slice:
     """The middle of a side, the largest multiple of 32 that leaves 8 pixels at each end."""
-    kept = (side - 16) // 32 * 32
+    kept = (side - 2 * CROP_MARGIN) // CROP_MULTIPLE * CROP_MULTIPLE
     start = (side - kept) // 2
     return slice(start, start + kept) if kept > 0 else slice(None)
 

@@ -25,6 +25,12 @@ _COPIED_SOUND = {
     ".webm": "opus vorbis",
 }
 
+SOUND_RATE, SOUND_BITS_PER_SECOND = 48000, 192_000
+"""Samples and bits per second of sound that is converted. Chosen; Opus knows no 44100."""
+PRE_ROLL_SECONDS, OPUS_PRE_ROLL_SECONDS = 0.1, 0.02
+"""Sound kept from before the first frame, to set a decoder going: several frames of AAC, of 1024
+samples each, and one frame of Opus, usually of 20 ms (RFC 6716). Chosen."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -81,13 +87,19 @@ def sound_packets(sound: Sound, output: Any, suffix: str) -> Iterator[Any]:
         else:
             name = {".webm": "libopus", ".avi": "libmp3lame"}.get(suffix, "aac")
             layout = "mono" if source.codec_context.channels == 1 else "stereo"
-            target = output.add_stream(name, rate=48000, layout=layout, bit_rate=192_000)
+            target = output.add_stream(
+                name, rate=SOUND_RATE, layout=layout, bit_rate=SOUND_BITS_PER_SECOND
+            )
     except (ValueError, AttributeError, av.FFmpegError) as error:
         _log.warning("%s: the sound is left out (%s)", path, error)
         return iter(())
     # Before the first frame only what sets a decoder going is kept, and only where edit lists or
     # Opus hide it; elsewhere it would shift the frames.
-    earliest = -0.1 if suffix in EDIT_LISTS else -0.02 if "opus" in name else 0.0
+    earliest = 0.0
+    if suffix in EDIT_LISTS:
+        earliest = -PRE_ROLL_SECONDS
+    elif "opus" in name:
+        earliest = -OPUS_PRE_ROLL_SECONDS
 
     def packets() -> Iterator[Any]:
         graph = None

@@ -35,15 +35,21 @@ EDIT_LISTS = (".mp4", ".m4v", ".mov")
 """Those whose container can hide what comes before the first frame."""
 
 _TEXT_ART = ("adf", "bin", "idf", "tty", "xbin")  # FFmpeg renders a .txt file as a video
-# swscale: bilinear, full chroma interpolation and input, accurate rounding. Its default repeats
-# chroma samples, which moves colours by half a pixel.
 SWS_ACCURATE = 0x2 | 0x2000 | 0x4000 | 0x40000
+"""FFmpeg's libswscale/swscale.h: SWS_BILINEAR, SWS_FULL_CHR_H_INT, SWS_FULL_CHR_H_INP and
+SWS_ACCURATE_RND. Its default repeats chroma samples, which moves colours by half a pixel."""
 # Code points of ITU-T H.273, as FFmpeg has them
 BT709, UNSPECIFIED, RESERVED, BT601 = 1, 2, 3, 6
 LIMITED_RANGE, FULL_RANGE, RGB = 1, 2, 0
 DEFAULT_FRAME_RATE = 24
-"""Frames per second of images, unless told."""
-MIN_FRAME_RATE, MAX_FRAME_RATE = Fraction(1, 86400), 1000  # frames per second
+"""Frames per second of images, unless told. Chosen: that of film."""
+MIN_FRAME_RATE, MAX_FRAME_RATE = Fraction(1, 86400), 1000
+"""Frames per second: one a day, and as many as whole milliseconds can tell apart. Chosen."""
+MAX_DENOMINATOR = 1001
+"""Of frame rates and the shapes of pixels: that of 29.97 = 30000 / 1001 (NTSC)."""
+_HD_WIDTH, _SD_HEIGHT = 1280, 576
+"""Pixels: from this width on, or above this height, a video that does not say is taken for BT.709.
+The narrowest HD format has 1280 columns, the highest SD format, PAL, 576 rows."""
 # Bad text in metadata is no reason not to open a file; PyAV 19 knows that by itself.
 _METADATA_OPTIONS = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
@@ -79,8 +85,8 @@ def checked_rate(path: str | Path, rate: float | Fraction) -> Fraction:
     with contextlib.suppress(ValueError, OverflowError, TypeError):
         exact = Fraction(rate)
         if MIN_FRAME_RATE <= exact < 1:
-            return 1 / (1 / exact).limit_denominator(1001)
-        exact = exact.limit_denominator(1001)  # the 1001 of 29.97 = 30000 / 1001
+            return 1 / (1 / exact).limit_denominator(MAX_DENOMINATOR)
+        exact = exact.limit_denominator(MAX_DENOMINATOR)
         if 1 <= exact <= MAX_FRAME_RATE:
             return exact
     refuse(path, f"a frame rate of {rate}", f"one frame a day to {MAX_FRAME_RATE} a second")
@@ -123,4 +129,4 @@ def video_stream(container: Any) -> Any:
 
 def colorspace_of(width: int, height: int) -> int:
     """The colour matrix of a video that does not say: BT.709 for HD sizes, else BT.601."""
-    return BT709 if width >= 1280 or height > 576 else BT601
+    return BT709 if width >= _HD_WIDTH or height > _SD_HEIGHT else BT601

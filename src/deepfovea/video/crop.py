@@ -13,10 +13,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-# Identifiers of Matroska elements
+# Identifiers of Matroska elements (RFC 9559, 5.1)
 _SEGMENT, _TRACKS, _TRACK, _TYPE, _VIDEO = 0x18538067, 0x1654AE6B, 0xAE, 0x83, 0xE0
 _TOP, _BOTTOM, _LEFT, _RIGHT = 0x54BB, 0x54AA, 0x54CC, 0x54DD
-_MAX_PART_BYTES = 2**28  # bytes of a part that is read whole; real ones are far smaller
+_VIDEO_TYPE = 1  # of a track (RFC 9559, 5.1.4.1.3)
+_MAX_PART_BYTES = 2**28  # of a part that is read whole; chosen: real ones are far smaller
+_SAMPLE_ENTRY_BYTES, _SIZE_OFFSET = 78, 24
+"""Of a VisualSampleEntry without its header: its fields, behind which its boxes begin, and those
+before its width and height (ISO/IEC 14496-12, 12.1.3)."""
 
 
 class Crop(NamedTuple):
@@ -65,7 +69,7 @@ def _of_matroska(file: BinaryIO) -> Iterator[Crop]:
                 continue
             for _, track in _inside(_read(file, length), _TRACK):
                 fields = dict(_inside(track))
-                if int.from_bytes(fields.get(_TYPE, b""), "big") == 1:
+                if int.from_bytes(fields.get(_TYPE, b""), "big") == _VIDEO_TYPE:
                     video = dict(_inside(fields.get(_VIDEO, b"")))
                     sides = (video.get(side, b"") for side in (_TOP, _BOTTOM, _LEFT, _RIGHT))
                     yield Crop(*(int.from_bytes(side, "big") for side in sides))
@@ -87,7 +91,7 @@ def _elements(file: BinaryIO, size: int | None) -> Iterator[tuple[int, int | Non
 
 
 def _number(file: BinaryIO, keep_marker: bool) -> int | None:
-    """EBML's number of variable length; None for an unknown size or the end."""
+    """EBML's number of variable length; None for an unknown size or the end (RFC 8794, 4)."""
     first = file.read(1)
     if not first or first[0] == 0:
         return None
@@ -137,15 +141,14 @@ def _of_mp4(file: BinaryIO) -> Iterator[Crop]:
 
 
 def _clean_aperture(description: bytes) -> Crop:
-    # Version and such, width, height, resolutions …: 78 bytes of a visual sample entry
     entry = description[8 : struct.unpack(">I", description[:4])[0]]
-    clap = _first(entry[78:], b"clap")
+    clap = _first(entry[_SAMPLE_ENTRY_BYTES:], b"clap")
     if not clap:
         return NO_CROP
     numbers = struct.unpack(">IIIIiIiI", clap[:32])
     # x and y: how far its centre lies from that of the picture
     width, height, x, y = (Fraction(numbers[i], numbers[i + 1]) for i in (0, 2, 4, 6))
-    coded_width, coded_height = struct.unpack(">HH", entry[24:28])
+    coded_width, coded_height = struct.unpack_from(">HH", entry, _SIZE_OFFSET)
     left, top = (coded_width - width) / 2 + x, (coded_height - height) / 2 + y
     return Crop(
         top=round(top),

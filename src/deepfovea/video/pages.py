@@ -16,10 +16,12 @@ import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from .container import reason_of, refuse
+from .rgb import to_eight_bits
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
 _COMPRESSION, _KIND_OF_PAGE = 259, 254  # tags, TIFF 6.0
 _JPEG = (6, 7)
+_UNTIMED_MILLISECONDS = 100  # of a page that is said to last no time, as browsers show it
 _SMALLER, _MASK = 1, 4  # bits of _KIND_OF_PAGE: a thumbnail or a level of a pyramid, a mask
 _READ = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I;16", "I;16B")
 _PILLOW_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
@@ -93,8 +95,7 @@ def read_pages(path: Path, pages: list[int]) -> Iterator[tuple[Any, float | None
                 image.seek(number)
                 image.load()
                 yield _frame(image), milliseconds / 1000 if timed else None
-                # As browsers show those that are said to last no time
-                milliseconds += image.info.get("duration") or 100
+                milliseconds += image.info.get("duration") or _UNTIMED_MILLISECONDS
     except _PILLOW_ERRORS as error:
         received = f"a picture that cannot be read ({reason_of(error)})"
         refuse(path, received, "an undamaged one; repair or convert it")
@@ -103,8 +104,8 @@ def read_pages(path: Path, pages: list[int]) -> Iterator[tuple[Any, float | None
 def _frame(image: Image.Image) -> Any:
     turned = ImageOps.exif_transpose(image)
     if turned.mode.startswith("I;16"):
-        deep = np.asarray(turned).astype(np.uint32)
-        pixels = ((deep + 128) // 257).astype(np.uint8)[..., None].repeat(3, -1)
+        deep = np.asarray(turned)
+        pixels = to_eight_bits(deep)[..., None].repeat(3, -1)
     else:
         alpha = turned.mode in _ALPHA or "transparency" in turned.info
         pixels = np.asarray(turned.convert("RGBA" if alpha else "RGB"))

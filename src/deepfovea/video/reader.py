@@ -34,13 +34,25 @@ from .rgb import ToRgb, hdr_curve, unusual_colours
 from .seek import TimedFrame, from_key_frame, skip_until
 
 MAX_UNTIMED_FRAMES = 250
-"""Frames without a time at the beginning that are decoded to find the first that has one."""
+"""Frames without a time at the beginning that are decoded to find the first with one. Chosen."""
 
 MAX_SCAN_BYTES = 2**28
-"""Bytes up to which a file whose clock may break is looked through when it is opened."""
+"""Bytes up to which a file whose clock may break is looked through when it is opened. Chosen."""
 
 _TIME_TOLERANCE_SECONDS = 1e-6
 """Seconds that times of one frame may differ by, as they are rounded."""
+
+_HIDDEN_SHARE = 0.98
+"""Share of the frames of a file, less one, below which those that its length has room for are the
+frames shown, and an edit list hides the others. Chosen: lengths are rounded."""
+
+_CUT_SHORT_SHARE = 0.9
+"""Share of a video's length up to which its frames must reach; else a warning says where it ends.
+Chosen."""
+
+_STEP_SECONDS = 0.001
+"""From one frame to the next, where the file gives both one time or a falling one. Chosen: the
+finest that all containers keep."""
 
 MAX_CONSTANT_RATE = Fraction(60)
 """Frames per second of ``constant_rate`` at most, where a rate varies and its mean is lower."""
@@ -151,7 +163,8 @@ class VideoReader:
                 end = (container.start_time or 0) + (container.duration or 0)
                 length = max(0.0, end / av.time_base - (seconds or 0.0))
             shown = round(length * own_rate)
-            if not self._images and 0 < shown < 0.98 * (self.frame_count or 0) - 1:
+            hidden_below = _HIDDEN_SHARE * (self.frame_count or 0) - 1
+            if not self._images and 0 < shown < hidden_below:
                 self.frame_count = shown  # an edit list of MP4 hides the others
         if not self._images and seconds is None and not source.untimed:
             for _, seconds, _ in itertools.islice(source.frames, MAX_UNTIMED_FRAMES):
@@ -288,7 +301,7 @@ class VideoReader:
             yield Frame(image, time)
         if self._cut_gif:
             _log.warning("%s: ends without its end mark; its last frames may be damaged", self.path)
-        if last + 1 / self.frame_rate < 0.9 * self._length:
+        if last + 1 / self.frame_rate < _CUT_SHORT_SHARE * self._length:
             _log.warning("%s: ends at %.3f s of %.3f s", self.path, last, self._length)
 
     def _misfit(self, frame: Any, image: np.ndarray, to_rgb: ToRgb) -> tuple[str, str] | None:
@@ -318,7 +331,7 @@ class VideoReader:
                 time = 0.0 if last is None else last + float(1 / self.frame_rate)
             else:
                 time = seconds - self.start_seconds
-                time = time if last is None or time > last else last + 0.001
+                time = time if last is None or time > last else last + _STEP_SECONDS
             last = time
             yield TimedFrame(file, count, frame, time)
 

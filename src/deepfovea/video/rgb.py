@@ -24,6 +24,7 @@ from .container import (
     refuse,
 )
 from .crop import NO_CROP, Crop
+from .yuv import LUMA_BLACK, LUMA_STEPS
 
 # Code points of ITU-T H.273, as FFmpeg has them
 PQ, HLG, GAMMA22, SRGB = 16, 18, 4, 13
@@ -32,6 +33,13 @@ _PRIMARIES = (4, 5, 6, 7, 8, 9, 10, 11, 12, 22)  # what FFmpeg's filter knows, b
 _LIKE_BT709 = (0, UNSPECIFIED, RESERVED, BT709, 6, 11, 14, 15)  # one curve under several names
 _SHOWN_ALIKE = (GAMMA22, SRGB)  # displays show BT.709 nearly so: values stay
 _CURVES = (5, 7, 8)  # gamma 2.8, SMPTE 240M, linear
+
+_LEVEL = 65535 // 255
+"""Levels of 16 bits for each of 8."""
+_FULL_RANGE = (
+    ((np.arange(256) - LUMA_BLACK) * (255 / LUMA_STEPS)).round().clip(0, 255).astype(np.uint8)
+)
+"""What each level of limited range is in full range."""
 
 
 class ToRgb:
@@ -69,8 +77,7 @@ class ToRgb:
             expected = "a common format; convert the file"
             refuse(self.path, f"{received} ({reason_of(error)})", expected)
         if frame.format.name.startswith("gray") and frame.color_range == LIMITED_RANGE:
-            full = ((np.arange(256) - 16) * (255 / 219)).round().clip(0, 255).astype(np.uint8)
-            pixels[..., :3] = full[pixels[..., :3]]  # swscale takes all grey for full range
+            pixels[..., :3] = _FULL_RANGE[pixels[..., :3]]  # swscale takes all grey for full range
         return self._as_shown(pixels)
 
     def _pixels(self, frame: Any, alpha: bool) -> np.ndarray:
@@ -82,8 +89,7 @@ class ToRgb:
             made = self.convert.reformat(
                 frame, format=kind, interpolation=SWS_ACCURATE
             ).to_ndarray()
-            # swscale would cut off: 257 levels of 16 bits are one of 8
-            pixels = ((made.astype(np.uint32) + 128) // 257).astype(np.uint8)
+            pixels = to_eight_bits(made)
             return pixels[..., None].repeat(3, -1) if pixels.ndim == 2 else pixels
         kind = "rgba" if alpha else "rgb24"
         shown: np.ndarray = self.convert.reformat(
@@ -122,6 +128,11 @@ class ToRgb:
         if abs(b) > abs(a):
             pixels, a, d = pixels.swapaxes(0, 1), c, b
         return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def to_eight_bits(deep: np.ndarray) -> np.ndarray:
+    """Values of 16 bits as the nearest of 8; swscale would cut off. Any shape, uint8."""
+    return ((deep.astype(np.uint32) + _LEVEL // 2) // _LEVEL).astype(np.uint8)
 
 
 def needs_bt709(frame: Any) -> bool:

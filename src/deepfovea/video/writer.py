@@ -29,6 +29,7 @@ from .container import (
     EDIT_LISTS,
     FULL_RANGE,
     LIMITED_RANGE,
+    MAX_DENOMINATOR,
     RGB,
     SWS_ACCURATE,
     VIDEO_SUFFIXES,
@@ -41,7 +42,15 @@ from .container import (
 from .yuv import YUV420
 
 X264 = {"preset": "ultrafast", "bf": "3", "x264-params": "deblock=0,0"}
-"""As near to the frames as "veryfast", in a quarter of its time, half as large again."""
+"""As near to the frames as "veryfast", in a quarter of its time, half as large again: measured by
+benchmarks/encoding.py."""
+DEFAULT_CRF, MAX_CRF, MAX_CRF_VP9 = 20, 51, 63
+"""Quality unless told (chosen), and the worst on the scales of x264 for 8 bits and of libvpx."""
+MIN_TICKS_PER_SECOND = 90000
+"""Of the times in a file: the clock of MPEG-2 systems (ISO/IEC 13818-1)."""
+
+_SWS_COLORSPACE = {BT709: 1, BT601: 5}
+"""Matrices as FFmpeg's libswscale/swscale.h numbers them: SWS_CS_ITU709 and SWS_CS_ITU601."""
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +96,7 @@ class VideoWriter:
         audio_from: str | Path | None = None,
         audio_track: int | None = None,
         overwrite: bool = False,
-        crf: int = 20,
+        crf: int = DEFAULT_CRF,
         pixel_aspect: float | Fraction = 1,
     ) -> None:
         self.path = Path(path)
@@ -95,11 +104,11 @@ class VideoWriter:
         if self.suffix not in ("", *VIDEO_SUFFIXES):
             known = f"{' '.join(VIDEO_SUFFIXES)}, or none for a folder of images"
             refuse(path, f"the suffix {self.suffix} for an output", known)
-        if not 0 <= crf <= 51:
-            refuse(path, f"crf {crf}", "0 (best) to 51")
+        if not 0 <= crf <= MAX_CRF:
+            refuse(path, f"crf {crf}", f"0 (best) to {MAX_CRF}")
         self.frame_rate = checked_rate(path, frame_rate)
         self.crf = crf
-        self.pixel_aspect = Fraction(pixel_aspect).limit_denominator(1001)
+        self.pixel_aspect = Fraction(pixel_aspect).limit_denominator(MAX_DENOMINATOR)
         self._target = Path(os.path.realpath(path))  # a link stays, what it points to is replaced
         if self._target.exists():
             self._check_replaceable(overwrite)
@@ -275,7 +284,7 @@ class _VideoFile:
         pixels = "yuv420p" if width % 2 == 0 == height % 2 else "yuv444p"
         if path.suffix == ".webm":
             codec, pixels = "libvpx-vp9", "yuva420p" if channels == 4 else "yuv420p"
-            quality = round(writer.crf * 63 / 51)
+            quality = round(writer.crf * MAX_CRF_VP9 / MAX_CRF)
             options = {"crf": str(quality), "b": "0", "cpu-used": "4", "row-mt": "1"}
             if channels == 4:  # without loss, for the alpha; the second as libvpx demands
                 options = {"lossless": "1", "auto-alt-ref": "0", "cpu-used": "4", "row-mt": "1"}
@@ -284,7 +293,8 @@ class _VideoFile:
         elif channels == 4:
             codec, pixels, options = "prores_ks", "yuva444p10le", {"profile": "4444"}
         # A multiple of the frame rate, for a constant one to be exact
-        self.tick = Fraction(1, rate.numerator * math.ceil(90000 / rate.numerator))
+        per_frame = math.ceil(MIN_TICKS_PER_SECOND / rate.numerator)
+        self.tick = Fraction(1, rate.numerator * per_frame)
         if path.suffix == ".avi":
             self.tick = 1 / rate
             options["bf"] = "0"  # AVI knows no order of display
@@ -323,7 +333,7 @@ class _VideoFile:
             frame = self.convert.reformat(
                 self._source(image),
                 format=self.stream.pix_fmt,
-                dst_colorspace={BT709: 1, BT601: 5}[self.stream.codec_context.colorspace],
+                dst_colorspace=_SWS_COLORSPACE[self.stream.codec_context.colorspace],
                 dst_color_range=LIMITED_RANGE,
                 interpolation=SWS_ACCURATE,
             )

@@ -12,6 +12,10 @@ from .container import BT601, BT709
 
 LUMA_SHARES = {BT601: (0.299, 0.114), BT709: (0.2126, 0.0722)}
 """Of red and of blue in luma, by matrix: ITU-R BT.601-7 and BT.709-6."""
+LUMA_BLACK, LUMA_STEPS = 16, 219
+CHROMA_ZERO, CHROMA_STEPS = 128, 224
+"""Levels of 8 bits in limited range: that of black, and from it to white; that of no colour, and
+from one extreme to the other (BT.601-7 and BT.709-6)."""
 
 
 class YUV420(NamedTuple):
@@ -39,11 +43,12 @@ def to_yuv420(frames: Tensor, matrix: int) -> YUV420:
     # Each colour difference reaches half of the range at most: BT.709-6, 3.3.
     cb = (torch.tensor([0.0, 0.0, 1.0]) - luma) / (2.0 * (1.0 - blue))
     cr = (torch.tensor([1.0, 0.0, 0.0]) - luma) / (2.0 * (1.0 - red))
-    to_luma = (219.0 * luma)[None, :, None, None].to(frames)
-    to_chroma = (224.0 * torch.stack([cb, cr]))[:, :, None, None].to(frames)
+    to_luma = (float(LUMA_STEPS) * luma)[None, :, None, None].to(frames)
+    to_chroma = (float(CHROMA_STEPS) * torch.stack([cb, cr]))[:, :, None, None].to(frames)
     flat = frames.reshape(-1, *frames.shape[-3:]).clamp(0.0, 1.0)
     # A half more than the offsets, as uint8 cuts off
-    y = F.conv2d(flat, to_luma, flat.new_full((1,), 16.5))
-    c = F.conv2d(flat, to_chroma.expand(2, 3, 2, 2) / 4.0, flat.new_full((2,), 128.5), stride=2)
+    y = F.conv2d(flat, to_luma, flat.new_full((1,), LUMA_BLACK + 0.5))
+    zero = flat.new_full((2,), CHROMA_ZERO + 0.5)
+    c = F.conv2d(flat, to_chroma.expand(2, 3, 2, 2) / 4.0, zero, stride=2)
     sides = frames.shape[:-3]
     return YUV420(*(x.to(torch.uint8).reshape(*sides, *x.shape[-3:]) for x in (y, c)))

@@ -20,7 +20,13 @@ from ..geometry import DEFAULT_DISPLAY, DisplayGeometry
 from ..track import Floats, refusal
 
 POINTS = ((0.5, 0.5), (0.1, 0.1), (0.9, 0.1), (0.9, 0.9), (0.1, 0.9))
-"""Where the five targets are shown, normalised to the video."""
+"""Where the five targets are shown, normalised to the video. Chosen: the centre, and a tenth of
+the frame from its corners."""
+MIN_SPREAD_RATIO, MIN_SPREAD = 0.02, 1e-12
+"""Spread across the line that fits the measurements best, relative to that along it (at least the
+second, so that measurements on one point fail too): less is an eye that did not follow. Chosen."""
+MIN_DETERMINANT = 1e-9
+"""Of the linear part of a map; less is a map onto a line. Chosen: far below any magnification."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +65,7 @@ def fit_calibration(
         raise refusal("calibration", "positions that are nan or infinite", "numbers")
     design = np.column_stack([seen, np.ones(len(seen))])
     sizes = np.linalg.svd(seen - seen.mean(axis=0), compute_uv=False)
-    if sizes[1] < 0.02 * max(sizes[0], 1e-12):
+    if sizes[1] < MIN_SPREAD_RATIO * max(sizes[0], MIN_SPREAD):
         raise refusal(
             "calibration",
             "measurements on one point or line",
@@ -133,6 +139,6 @@ def read_calibration(path: str | Path) -> Calibration:
         raise refusal(path, "other values", "affine [2, 3], as the viewer saves it") from None
     if affine.shape != (2, 3) or not np.isfinite(affine).all():
         raise refusal(path, f"affine {list(affine.shape)}", "affine [2, 3] of finite numbers")
-    if abs(np.linalg.det(affine[:, :2])) < 1e-9:
+    if abs(np.linalg.det(affine[:, :2])) < MIN_DETERMINANT:
         raise InputError(f"{path}: received a map onto one line; calibrate again")
     return Calibration(affine, targets, measured, residual)

@@ -12,11 +12,17 @@ from collections import deque
 
 import numpy as np
 
-BIN_SECONDS = 1.0  # of each the sample with the least delay counts
-BINS = 120  # so long a drift is taken for constant, s
-DRIFT_AFTER_SECONDS = 10.0  # before that, the offset alone: a slope would follow the jitter
-JUMP_SECONDS = 1.0  # a time so far from now is of another clock, or too late to be of use
-JUMP_COUNT = 10  # so many such times in a row are a clock that was set anew
+# All chosen.
+BIN_SECONDS = 1.0
+"""Of the samples of so long only the one with the least delay counts."""
+BINS = 120
+"""So many of them are kept: over two minutes the drift is taken for constant."""
+DRIFT_AFTER_SECONDS = 10.0
+"""Before that, the offset alone is fitted: a slope would follow the jitter of the delays."""
+JUMP_SECONDS = 1.0
+"""A time so far from now is of another clock, or too late to be of use."""
+JUMP_COUNT = 10
+"""So many such times in a row mean that the clock was set anew."""
 
 
 class OneWayClock:

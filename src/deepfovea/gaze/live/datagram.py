@@ -17,8 +17,8 @@ from ...config import InputError
 from .sample import Axes, Deliver, Malformed, Reading
 
 MAX_PACKET_BYTES = 65536  # the length field of UDP has 16 bits (RFC 768)
-RECEIVE_BUFFER_BYTES = 2**20  # some seconds of a fast tracker, where this program is busy
-_STOP_SECONDS = 0.1  # until a thread sees that it is to end
+RECEIVE_BUFFER_BYTES = 2**20  # chosen: some seconds of a fast tracker, where this program is busy
+_STOP_SECONDS = 0.1  # chosen: at most until a thread sees that it is to end
 
 
 class Message(NamedTuple):

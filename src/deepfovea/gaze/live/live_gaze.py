@@ -14,7 +14,7 @@ import numpy as np
 
 from ...config import InputError
 from ..geometry import DEFAULT_DISPLAY, DisplayGeometry
-from ..track import HOLD_SECONDS, GazeTrack, Size, refusal
+from ..track import HOLD_SECONDS, MIN_CONFIDENCE, GazeTrack, Size, refusal
 from .calibration import Calibration
 from .clock import OneWayClock
 from .datagram import DatagramSource, parse_json, parse_osc
@@ -24,9 +24,12 @@ from .sample import Deliver, GazeEstimate, LiveSample, Malformed, Reading, axes
 _log = logging.getLogger(__name__)
 
 KEEP_SECONDS = 0.5  # twice what holding (100 ms) and returning (150 ms) need
-KEEP_SAMPLES = 16  # at least, for the step of a slow tracker
+KEEP_SAMPLES = 16  # at least, for the step of a slow tracker; chosen
+MAX_PORT = 65535  # a port number has 16 bits (RFC 768)
 FORMS = "lsl[:NAME] | pupil[:HOST[:PORT]] | udp:[HOST:]PORT | osc:[HOST:]PORT"
-_JOIN_SECONDS = 5.0  # at most until a source has ended
+_JOIN_SECONDS = 5.0  # at most until a source has ended; chosen
+_LATER_SECONDS = 1e-6  # between samples of one time, to keep their order; chosen
+_BEFORE_SECONDS = 1e-3  # from a sample that stands for none to the first one; chosen
 
 
 class Source(Protocol):
@@ -84,7 +87,7 @@ class LiveGaze:
         units: str | None = None,
         screen_size: Size | None = None,
         offset_seconds: float = 0.0,
-        min_confidence: float = 0.6,
+        min_confidence: float = MIN_CONFIDENCE,
         calibration: Calibration | None = None,
         predict_landing: bool = False,
         display: DisplayGeometry = DEFAULT_DISPLAY,
@@ -235,7 +238,7 @@ class LiveGaze:
             before = newest.tracker_seconds
             if tracker is not None and before is not None and tracker <= before:
                 return None
-            own = newest.own_seconds + 1e-6  # in order: two in a packet, or the offset has changed
+            own = newest.own_seconds + _LATER_SECONDS  # two in a packet, or the offset has changed
         measured = reading.x, reading.y
         valid = reading.valid and all(map(math.isfinite, measured))
         position = self.calibration(*measured) if valid and self.calibration else measured
@@ -246,7 +249,7 @@ def _track(samples: list[LiveSample]) -> GazeTrack:
     """The samples as a track; a first one stays no constant, as that of a file of one would."""
     if len(samples) == 1:
         samples = [
-            samples[0]._replace(valid=False, own_seconds=samples[0].own_seconds - 1e-3),
+            samples[0]._replace(valid=False, own_seconds=samples[0].own_seconds - _BEFORE_SECONDS),
             samples[0],
         ]
     return GazeTrack(
@@ -289,8 +292,8 @@ def _host_and_port(text: str, rest: str, port: int | None) -> tuple[str, int]:
     host, _, number = rest.rpartition(":")
     if port is not None and not (host and number.isdecimal()):
         host, number = rest, str(port)  # a host alone
-    if not number.isdecimal() or int(number) > 65535:
-        raise refusal("gaze", f"{text!r:.100}", f"{FORMS}, PORT from 0 to 65535")
+    if not number.isdecimal() or int(number) > MAX_PORT:
+        raise refusal("gaze", f"{text!r:.100}", f"{FORMS}, PORT from 0 to {MAX_PORT}")
     return host.strip("[]"), int(number)
 
 

@@ -10,17 +10,19 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ...config import InputError
-from ..table import NO_VALUE, POSITION_UNITS, parse_name
+from ..table import NO_VALUE, NOWHERE, POSITION_UNITS, parse_name
 from ..track import Size
 from .sample import Axes, Deliver, Malformed, Reading, axes
 
 _log = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.1  # until a thread sees that it is to end
-_CONNECT_SECONDS = 2.0  # at most, for an answer of a stream
-_TRY_AGAIN_SECONDS = 0.3  # after a stream was lost
+_POLL_SECONDS = 0.1  # chosen: at most until a thread sees that it is to end
+_CONNECT_SECONDS = 2.0  # chosen: at most, for an answer of a stream
+_FORGET_SECONDS = 2.0  # chosen: after that a stream that is silent is no longer listed
+_TRY_AGAIN_SECONDS = 0.3  # chosen: after a stream was lost
+_REFUSED_SECONDS = 1.0  # chosen: after a stream that cannot be read, until another may have come
 _CORRECTION_SECONDS = 1.0  # liblsl measures every 5 s by itself and answers from memory
-_NOWHERE = 1e7  # EyeLink's libraries write 1e8 for a missing float
+_BUFFER_SECONDS = 10  # chosen: of samples that wait while this program is busy
 
 
 class Eyes(NamedTuple):
@@ -129,7 +131,7 @@ def read_position(
     for number, (x_at, y_at) in enumerate(eyes.pairs):
         x, y = values[x_at], values[y_at]
         valid_at = eyes.valid[number] if eyes.valid else None
-        lost = not (abs(x) < _NOWHERE and abs(y) < _NOWHERE) or NO_VALUE in (x, y)
+        lost = not (abs(x) < NOWHERE and abs(y) < NOWHERE) or NO_VALUE in (x, y)
         lost = lost or (eyes.zero_is_lost and x == 0 == y)
         if not lost and (valid_at is None or values[valid_at] > 0):
             seen.append((x, y))
@@ -157,7 +159,7 @@ class LslSource:
 
     def run(self, deliver: Deliver, malformed: Malformed, stop: threading.Event) -> None:
         """Receive until ``stop`` is set."""
-        resolver = self._lsl.ContinuousResolver(pred=self._predicate, forget_after=2.0)
+        resolver = self._lsl.ContinuousResolver(pred=self._predicate, forget_after=_FORGET_SECONDS)
         refused, was_lost = "", False
         while not stop.is_set():
             found = sorted(resolver.results(), key=lambda info: info.name())
@@ -177,11 +179,13 @@ class LslSource:
                 if str(error) != refused:
                     refused = str(error)
                     malformed(refused)
-                stop.wait(1.0)
+                stop.wait(_REFUSED_SECONDS)
 
     def _connect(self, found: Any) -> tuple[Any, Eyes, Axes]:
-        # A buffer of seconds; recovery is ours, so that a stream that returns is read anew.
-        inlet = self._lsl.StreamInlet(found, max_buflen=10, max_chunklen=1, recover=False)
+        # Recovery is ours, so that a stream that returns is read anew.
+        inlet = self._lsl.StreamInlet(
+            found, max_buflen=_BUFFER_SECONDS, max_chunklen=1, recover=False
+        )
         eyes, to_norm = self._read_info(inlet.info(timeout=_CONNECT_SECONDS))
         inlet.open_stream(timeout=_CONNECT_SECONDS)
         _log.info("%s: connected", self.title)

@@ -26,9 +26,16 @@ PORT = 8080  # of the realtime API (docs.pupil-labs.com, Real-time API)
 _SCENE_CAMERA = {"1": (1080, 1088), "2": (1200, 1600)}
 """Height and width by the version of the hardware: 1 Invisible, 2 Neon
 (docs.pupil-labs.com, Data streams: Scene video)."""
-_ECHOES = 20  # round trips for one offset; each tells whole milliseconds
-_ECHO_SECONDS = 10.0  # between two measurements of the offset
-_TRY_AGAIN_SECONDS = 1.0  # after the connection was lost
+_ECHOES = 20  # round trips for one offset, as each tells whole milliseconds; chosen
+_BETWEEN_ECHOES_SECONDS = 0.001  # chosen
+_ECHO_SECONDS = 10.0  # between two measurements of the offset; chosen
+_TRY_AGAIN_SECONDS = 1.0  # after the connection or a measurement failed; chosen
+_ANSWER_SECONDS = 5.0  # at most until the device answers; chosen
+_STOP_SECONDS = 0.05  # at most until the thread sees that it is to end; chosen
+_ONE_POINT, _TWO_POINTS = struct.Struct("!ffB"), struct.Struct("!ffBff")
+"""Packets of gaze: x, y and worn; with two points the second behind them (pupil-labs-realtime-api
+1.9, streaming/gaze.py)."""
+_WORN = 255
 
 
 class PupilSource:
@@ -59,7 +66,7 @@ class PupilSource:
     async def _run(self, deliver: Deliver, malformed: Malformed, stop: threading.Event) -> None:
         task = asyncio.ensure_future(self._follow_for_ever(deliver, malformed))
         while not stop.is_set():
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(_STOP_SECONDS)
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
@@ -77,12 +84,12 @@ class PupilSource:
         host, port = self._host, self._port
         if not host:
             async with self._api.Network() as network:
-                found = await network.wait_for_new_device(timeout_seconds=5.0)
+                found = await network.wait_for_new_device(timeout_seconds=_ANSWER_SECONDS)
             if found is None:
                 raise ConnectionError("none found")
             host, port = found.addresses[0], found.port
         async with self._api.Device(host, port) as device:
-            status = await asyncio.wait_for(device.get_status(), 5.0)
+            status = await asyncio.wait_for(device.get_status(), _ANSWER_SECONDS)
         sensor = status.direct_gaze_sensor()
         if sensor is None or sensor.url is None:
             raise ConnectionError("it sends no gaze")
@@ -113,14 +120,15 @@ class PupilSource:
                 echoes = TimeOffsetEstimator(host, port).estimate(
                     # whole milliseconds, rounded down as the device does: the halves cancel
                     _ECHOES,
-                    0.001,
+                    _BETWEEN_ECHOES_SECONDS,
                     time_fn_ms=lambda: int(1e3 * time.perf_counter()),
                 )
-                estimate = await asyncio.wait_for(echoes, 5.0)
+                estimate = await asyncio.wait_for(echoes, _ANSWER_SECONDS)
                 if estimate is not None:
                     offset = 1e-3 * estimate.time_offset_ms.mean  # ours minus the device's
                     clock.add(time.perf_counter() - offset, offset)
-            await asyncio.sleep(_ECHO_SECONDS if clock.to_own(0.0) is not None else 1.0)
+            measured = clock.to_own(0.0) is not None
+            await asyncio.sleep(_ECHO_SECONDS if measured else _TRY_AGAIN_SECONDS)
 
 
 def _scene_size(version: str) -> Size:
@@ -131,13 +139,13 @@ def unpack(payload: bytes) -> tuple[float, float, bool]:
     """Read x, y and whether the glasses are worn from a packet's payload.
 
     Every kind of gaze packet begins with x, y (float32) and worn (255), big endian; one of 17
-    bytes holds one point for each eye, of which we take the mean (pupil-labs-realtime-api 1.9,
-    streaming/gaze.py). Raises ValueError for anything shorter.
+    bytes holds one point for each eye, of which we take the mean. Raises ValueError for anything
+    shorter.
     """
-    if len(payload) < 9:
+    if len(payload) < _ONE_POINT.size:
         raise ValueError(f"a packet of {len(payload)} bytes")
-    x, y, worn = struct.unpack("!ffB", payload[:9])
-    if len(payload) == 17:
-        x2, y2 = struct.unpack("!ff", payload[9:17])
+    x, y, worn = _ONE_POINT.unpack_from(payload)
+    if len(payload) == _TWO_POINTS.size:
+        _, _, _, x2, y2 = _TWO_POINTS.unpack(payload)
         x, y = (x + x2) / 2, (y + y2) / 2
-    return x, y, worn == 255 and math.isfinite(x) and math.isfinite(y)
+    return x, y, worn == _WORN and math.isfinite(x) and math.isfinite(y)

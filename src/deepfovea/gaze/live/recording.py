@@ -10,13 +10,14 @@ from pathlib import Path
 
 from ...config import InputError
 from ...io.atomic import atomic_write
+from ..track import CLOCK_SLACK_SECONDS
 from .sample import GazeEstimate
 
 HEADER = (
     "time [s],x [norm],y [norm],asked own clock [s],sample own clock [s],sample tracker clock [s],"
     "sample valid,landing predicted"
 )
-_BEFORE_NEXT_SECONDS = 0.002  # a row filled in stays clear of the next one (tracks allow 1 ms)
+_BEFORE_NEXT_SECONDS = 2 * CLOCK_SLACK_SECONDS  # a row filled in stays clear of the next one
 
 
 class GazeRecording:

@@ -14,25 +14,35 @@ from typing import NamedTuple
 import numpy as np
 
 from ..geometry import DEFAULT_DISPLAY, DisplayGeometry
+from ..main_sequence import minimum_jerk, saccade_seconds
 from ..track import Floats
 from .sample import LiveSample
 
 ONSET_DEG_PER_SECOND = 80.0
 END_DEG_PER_SECOND = 40.0
 """Velocity thresholds (I-VT: Salvucci & Goldberg 2000, Identifying fixations and saccades), two of
-them so that noise near one does not split a saccade."""
-VELOCITY_SPAN_SECONDS = 0.012  # a line is fitted over it, since noise grows with the rate
-LONGEST_SACCADE_SECONDS = 0.15  # 40° take 0.11 s: 2.2 ms per degree + 21 ms (Carpenter 1988)
-HISTORY_SECONDS = 0.2  # kept: the longest saccade and the fixation before it
-FIXATION_SECONDS = (0.015, 0.040)  # before the onset: where the eye rested
-FEWEST_SAMPLES = 3  # of a saccade, to predict
-MOST_SAMPLES = 16  # of a saccade that the fit looks at, evenly chosen
-MIN_NOISE_DEG = 0.03  # of a sample, so that a quiet tracker is not trusted without bound
+them so that noise near one does not split a saccade. The values are chosen."""
+
+# Chosen, all of these; docs/live-gaze.md has what they come to.
+VELOCITY_SPAN_SECONDS = 0.012
+"""Over so long a line is fitted for the velocity, since noise grows with the rate."""
+LONGEST_SACCADE_SECONDS = 0.15
+"""What is longer is no saccade: 40° take 0.11 s (:func:`saccade_seconds`)."""
+HISTORY_SECONDS = 0.2
+"""So long samples are kept: for the longest saccade and the fixation before it."""
+FIXATION_SECONDS = (0.015, 0.040)
+"""Before the onset: when the eye rested at the place that it leaves."""
+FEWEST_SAMPLES, MOST_SAMPLES = 3, 16
+"""Of a saccade: from how many on it is predicted, and how many the fit looks at, evenly chosen."""
+MIN_NOISE_DEG = 0.03
+"""Of a sample, so that a quiet tracker is not trusted without bound."""
 _AMPLITUDES_DEG = np.geomspace(0.5, 40.0, 60)
-_BEGINS_SECONDS = np.linspace(-0.004, 0.004, 9)  # beside the begin that fits the newest sample
-_USUAL_DEG, _USUAL_SPREAD = 4.0, 0.8  # of amplitudes: log-normal, wide; a prior, fitted to nothing
+_BEGINS_SECONDS = np.linspace(-0.004, 0.004, 9)
+"""The grid of the fit: amplitudes, and begins beside the one that fits the newest sample."""
+_USUAL_DEG, _USUAL_SPREAD = 4.0, 0.8
+"""Prior of the amplitudes: log-normal with this median and this deviation of the logarithm."""
 _PHASES = np.linspace(0.0, 1.0, 501)
-_PROFILE = _PHASES**3 * (10 - 15 * _PHASES + 6 * _PHASES**2)  # minimum jerk: Flash & Hogan 1985
+_PROFILE = minimum_jerk(_PHASES)
 
 
 class PredictionError(NamedTuple):
@@ -153,7 +163,7 @@ def fit_amplitude(time: Floats, moved: Floats, noise: float) -> float:
         noise: standard deviation of ``moved``, degrees.
     """
     amplitude = _AMPLITUDES_DEG
-    length = 0.021 + 0.0022 * amplitude
+    length = saccade_seconds(amplitude)
     phase_now = np.interp(moved[-1] / amplitude, _PROFILE, _PHASES)
     begin = (time[-1] - phase_now * length)[:, None] + _BEGINS_SECONDS  # [A, B]
     phase = (time - begin[..., None]) / length[:, None, None]  # [A, B, N]

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LEAK = 0.1
-"""Slope of the activation below 0, as in PWC-Net (Sun et al. 2018). No experiment varies it."""
+"""Slope of the activation below 0, as in the code of PWC-Net (Sun et al. 2018). No experiment
+varies it."""
 INITIAL_RESIDUAL = 0.1
 """Factor of the weights with which the second convolution of a residual block starts, so that the
 block starts near the identity. No experiment varies it."""

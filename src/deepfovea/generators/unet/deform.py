@@ -21,10 +21,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 STRIP_ELEMENTS = 2**22
-"""How many values inference by ``grid_sample`` holds at a time: the fastest of 4 to 512 MB."""
+"""How many values inference by ``grid_sample`` holds at a time: the fastest of 4 to 512 MB,
+measured by benchmarks/deform_conv.py."""
+
+OUTPUTS_AT_ONCE, INPUTS_AT_ONCE = 4, 32
+"""Output channels that the kernels' inner loop is written for, and a multiple of the inputs over
+which compilers vectorise it. Chosen."""
 
 MAX_BACKWARD_THREADS = 8
-"""Threads of the backward pass: each sums up a gradient of the input of its own."""
+"""Threads of the backward pass: each sums up a gradient of the input of its own. Chosen, to
+bound the memory."""
 
 
 def deform_conv(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
@@ -131,9 +137,9 @@ def _channels_last(*tensors: Tensor) -> list[Any]:
 
 
 def _rows(weight: Tensor) -> Tensor:
-    """[O, C, k, k] as [O, K·C], filled up with zeros to multiples of 4 and 32."""
+    """[O, C, k, k] as [O, K·C], with zeros up to multiples of what the kernels take at once."""
     rows = weight.detach().permute(0, 2, 3, 1).flatten(1)
-    return F.pad(rows, (0, -rows.shape[1] % 32, 0, -len(rows) % 4))
+    return F.pad(rows, (0, -rows.shape[1] % INPUTS_AT_ONCE, 0, -len(rows) % OUTPUTS_AT_ONCE))
 
 
 def _share_among_threads(part: Callable[[int, int, int], None], count: int, threads: int) -> None:

@@ -1,8 +1,8 @@
 """The deformable convolution on the CPU, compiled by Numba at the first call.
 
 Legend: B batch, C channels in, O channels out, h, w size, K = k·k taps; O' and R are O and K·C
-rounded up to multiples of 4 and 32, which are taken at once. Arrays are of one float type;
-channels come last, so that a tap reads runs of C numbers.
+rounded up to multiples of OUTPUTS_AT_ONCE and INPUTS_AT_ONCE of ``deform``. Arrays are of one
+float type; channels come last, so that a tap reads runs of C numbers.
 
 The B·h·w output pixels are numbered. A call takes those from ``first`` to ``last`` and releases
 the interpreter's lock, so that threads can share them.

@@ -27,6 +27,10 @@ from .blocks import (
 
 _STRIDES = (16, 8, 4, 2, 1)
 """Pixels of the received frames per value of the decoder's levels, deepest first."""
+_MULTIPLE = 2 * _STRIDES[0]
+"""Pixels of which a side must be a multiple: the encoder halves five times."""
+_MAX_X2_BLOCKS = 4
+"""A bound for files of weights, ×16. Chosen."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +76,11 @@ class UNetConfig:
                 f"U-Net: received {levels[0]} encoder and {levels[1]} decoder levels; "
                 "expected 5 and 4 with residual blocks, 5 and 5 without"
             )
-        if self.frames_per_step < 1 or len(self.super_resolution) > 4:
+        if self.frames_per_step < 1 or len(self.super_resolution) > _MAX_X2_BLOCKS:
             raise InputError(
                 f"U-Net: received {self.frames_per_step} frames per step and "
-                f"{len(self.super_resolution)} x2 blocks; expected at least 1 and at most 4"
+                f"{len(self.super_resolution)} x2 blocks; expected at least 1 and at most "
+                f"{_MAX_X2_BLOCKS}"
             )
         channels = 3 * self.frames_per_step
         if self.super_resolution and self.super_resolution[-1] != channels:
@@ -84,10 +89,10 @@ class UNetConfig:
                 f"expected {channels}, three for each of {self.frames_per_step} frames"
             )
         sides = self.norm_size
-        if len(sides) not in (0, 2) or any(side < 32 or side % 32 for side in sides):
+        if len(sides) not in (0, 2) or any(side < _MULTIPLE or side % _MULTIPLE for side in sides):
             raise InputError(
                 f"U-Net: received the size {sides} of frames for its normalisation; expected none, "
-                "or height and width, multiples of 32"
+                f"or height and width, multiples of {_MULTIPLE}"
             )
         if self.low_resolution_output and not self.super_resolution:
             raise InputError(
@@ -109,7 +114,11 @@ PAPER = UNetConfig(
     decoder=(128, 128, 64, 16),
     super_resolution=(8, 18),
 )
-"""DeepFovea++ (Reich, Memmel, Grebe 2020): six frames at once, ×4, 2.29 M parameters."""
+"""DeepFovea++ (Reich, Memmel, Grebe 2020): six frames at once, ×4, 2.29 M parameters.
+
+The channels are those of their code, which without its normalisation has 2,290,362 parameters; the
+paper's normalisation and third deformable convolution add 1,071.
+"""
 
 PAPER_RELEASED = replace(
     PAPER,
@@ -202,7 +211,7 @@ class RecurrentUNet(nn.Module):
 
     kind = "unet"
     config_type = UNetConfig
-    multiple = 32
+    multiple = _MULTIPLE
     suits_engines = False
     takes_jitter = False
 
