@@ -3,11 +3,26 @@
 import pytest
 import torch
 
+from deepfovea.metrics.vdp import import_predictor
+
 
 def pytest_sessionstart():
     # The tensors here are too small to share, and where something else runs on the machine
     # threads that wait for a busy core are many times slower than one.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def predictor():
+    """``pyfvvdp`` or ``pycvvdp`` by its name; the test is skipped where it is not installed."""
+
+    def package(name):
+        try:
+            return import_predictor(name)
+        except ModuleNotFoundError as error:
+            pytest.skip(f"{error.name or error} is not installed (extras jod and cvvdp)")
+
+    return package
 
 
 @pytest.fixture(autouse=True, scope="session")

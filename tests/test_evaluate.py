@@ -411,8 +411,8 @@ def test_a_metric_without_its_package_is_absent_and_one_line_says_so(
 
 
 @pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")
-def test_jod_judges_what_is_shown(root):
-    pyfvvdp = pytest.importorskip("pyfvvdp", reason="pyfvvdp is not installed (extra jod)")
+def test_jod_judges_what_is_shown(root, predictor):
+    pyfvvdp = predictor("pyfvvdp")
     result = evaluate(
         root / "deep",
         [],

@@ -12,13 +12,14 @@ from deepfovea.metrics.jod import load_jod
 
 def test_a_missing_package_is_named_with_its_licence(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyfvvdp", None)
+    load_jod.cache_clear()
     with pytest.raises(InputError, match=r"CC BY-NC.*pip install 'deepfovea\[jod\]'"):
         load_jod(64, 96)
 
 
 @pytest.fixture(scope="module")
-def pyfvvdp():
-    return pytest.importorskip("pyfvvdp", reason="pyfvvdp is not installed (extra jod)")
+def pyfvvdp(predictor):
+    return predictor("pyfvvdp")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""LPIPS: its package and its backbone are named when they are missing, and never downloaded."""
+"""LPIPS: the metric is the published distance; what is missing is named and never downloaded."""
 
 import sys
 from importlib.util import find_spec
@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torchvision.models import AlexNet_Weights, alexnet
 
-from deepfovea.config import InputError
+from deepfovea.config import PUBLISHED_DENSITY, InputError
 from deepfovea.evaluate import Protocol, evaluate
 from deepfovea.fovea import downsample
+from deepfovea.metrics import METRICS, Reference
 from deepfovea.metrics.lpips import MIN_SIDE, load_lpips
 from deepfovea.resample import upsample_bicubic
 from deepfovea.video import VideoWriter
@@ -71,20 +72,34 @@ def by_hand(first, second, state):
     return total
 
 
-def test_it_is_the_published_distance(backbone):
+def distance(frame, truth):
+    """The metric of a frame, as an evaluation asks for it: [3, H, W] each."""
+    low = [-(-side // 4) for side in truth.shape[-2:]]
+    mask, gaze, from_gaze = torch.ones(1, 1, *low), torch.zeros(1, 2), torch.zeros(1, *low)
+    reference = Reference(truth[None], mask, gaze, from_gaze, PUBLISHED_DENSITY)
+    return METRICS["lpips"].function(frame[None], reference)["frame"]
+
+
+@pytest.mark.parametrize(("height", "width"), [(72, 88), (MIN_SIDE + 1, MIN_SIDE + 1)])
+def test_the_metric_is_the_published_distance_and_the_packages_own(backbone, height, width):
     generator = torch.Generator().manual_seed(1)
-    first, second = torch.rand(2, 3, 70, 90, generator=generator)
-    distance = load_lpips()
+    first, second = torch.rand(2, 3, height, width, generator=generator)
     value = distance(first, second)
     assert value == pytest.approx(by_hand(first, second, backbone), rel=1e-4)
+    with torch.inference_mode():
+        theirs = float(load_lpips()(first[None], second[None], normalize=True))
+    assert value == pytest.approx(theirs, rel=1e-5)
     assert value > 1e-3
     assert distance(second, first) == pytest.approx(value, rel=1e-5)
     assert distance(first, first) == 0.0
     beyond = 3.0 * first - 1.0
     assert distance(beyond, second) == distance(beyond.clamp(0, 1), second)  # as shown
-    distance(torch.zeros(3, MIN_SIDE, MIN_SIDE), torch.ones(3, MIN_SIDE, MIN_SIDE))
+
+
+def test_smaller_frames_are_too_small_for_its_last_layer(backbone):
+    smaller = torch.zeros(3, MIN_SIDE - 1, 92)
     with pytest.raises(RuntimeError):
-        distance(torch.zeros(3, MIN_SIDE - 1, 90), torch.ones(3, MIN_SIDE - 1, 90))
+        distance(smaller, smaller)
 
 
 def test_an_evaluation_has_its_mean_and_that_of_its_change(backbone, tmp_path):
@@ -95,7 +110,7 @@ def test_an_evaluation_has_its_mean_and_that_of_its_change(backbone, tmp_path):
     protocol = Protocol(metrics=("lpips",))
     values = evaluate(tmp_path, [], ["bicubic-all"], protocol).rows[0].values
     truth = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
-    shown, distance = upsample_bicubic(downsample(truth)), load_lpips()
+    shown = upsample_bicubic(downsample(truth))
     expected = np.mean([distance(a, b) for a, b in zip(shown, truth, strict=True)])
     changes = [[distance(*video[t : t + 2]) for t in range(2)] for video in (shown, truth)]
     assert values["lpips"] == pytest.approx(expected, abs=1e-6)

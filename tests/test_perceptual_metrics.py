@@ -2,6 +2,8 @@
 
 import sys
 import types
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from deepfovea.config import PUBLISHED_DENSITY, InputError
 from deepfovea.metrics import METRICS, Reference, Settings
 from deepfovea.metrics.cvvdp import load_cvvdp
 from deepfovea.metrics.st_lpips import MIN_SIDE, ST_LPIPS
+from deepfovea.metrics.vdp import import_predictor
 
 GAZE = torch.tensor([[4.0, 5.0]])
 
@@ -66,8 +69,8 @@ def test_without_its_package_st_lpips_says_what_to_install(monkeypatch):
 
 
 @pytest.mark.parametrize("fov_deg", [None, 60.0])
-def test_cvvdp_equals_a_call_of_the_package_by_hand(fov_deg):
-    pycvvdp = pytest.importorskip("pycvvdp", reason="cvvdp is not installed (extra cvvdp)")
+def test_cvvdp_equals_a_call_of_the_package_by_hand(fov_deg, predictor):
+    pycvvdp = predictor("pycvvdp")
     truth, video = ((255 * x.clamp(0, 1).expand(3, -1, -1, -1)).byte() for x in pair())
     geometry = fov_deg and pycvvdp.vvdp_display_geometry((92, 64), fov_horizontal=fov_deg)
     theirs = pycvvdp.cvvdp("standard_hmd", display_geometry=geometry or None, quiet=True)
@@ -78,7 +81,28 @@ def test_cvvdp_equals_a_call_of_the_package_by_hand(fov_deg):
     assert found == pytest.approx(float(score), abs=1e-4)
     assert 0.0 < found < 10.0
     assert metric.function(truth, reference(truth, fov_deg)) == pytest.approx(10.0, abs=1e-3)
-    assert "pix/deg" in metric.details(Settings(fov_deg=fov_deg))
+    # Pixels per degree are those of one size of frames, where a field of view is given.
+    expected = "at 60° across" if fov_deg else "pix/deg"
+    details = metric.details(Settings(fov_deg=fov_deg))
+    assert expected in details
+    assert ("pix/deg" in details) == (fov_deg is None)
+
+
+@pytest.mark.parametrize("order", [("pyfvvdp", "pycvvdp"), ("pycvvdp", "pyfvvdp")])
+def test_both_predictors_can_be_used_in_one_process(order, monkeypatch):
+    """Their packages import different modules by one bare name, from a path that they change."""
+    if any(find_spec(name) is None for name in order):
+        pytest.skip("pyfvvdp or cvvdp is not installed (extras jod, cvvdp)")
+    for name in [*sys.modules]:
+        if name.partition(".")[0] in order:
+            monkeypatch.delitem(sys.modules, name)
+    path = list(sys.path)
+    for name in order:
+        package = import_predictor(name)
+        main = sys.modules[{"pyfvvdp": "pyfvvdp.fvvdp", "pycvvdp": "pycvvdp.cvvdp_metric"}[name]]
+        assert Path(main.interp1.__code__.co_filename).parent == Path(package.__file__).parent
+    assert sys.path == path
+    assert "interp" not in sys.modules
 
 
 def test_without_its_package_cvvdp_says_what_to_install(monkeypatch):

@@ -37,7 +37,7 @@ def acuity_weights(reference: Reference) -> Tensor:
     height, width = reference.frames.shape[-2:]
     fov_deg = reference.settings.fov_deg or DEFAULT_DISPLAY.horizontal_fov_deg
     display = DisplayGeometry(fov_deg, width, height)
-    gaze_px = (reference.gaze_px[0] + 0.5) * reference.scale - 0.5  # of the high resolution
+    gaze_px = reference.output_gaze_px[0]
     cutoff = cutoff_frequency(display.eccentricity_deg(gaze_px, height, width))
     return cutoff.clamp(max=display.pixels_per_degree / 2.0).square()
 

@@ -70,6 +70,11 @@ class Reference:
         """H / h."""
         return self.frames.shape[-2] // self.mask.shape[-2]
 
+    @property
+    def output_gaze_px(self) -> Tensor:
+        """The gaze [T, 2] in pixels of the true frames, H × W."""
+        return (self.gaze_px + 0.5) * self.scale - 0.5
+
     def once(self, function: Callable[[Reference], Value]) -> Value:
         """``function(self)``, computed once for all the methods that are compared.
 
@@ -135,13 +140,18 @@ class Metric:
         return round(value, self.digits + 4) if math.isfinite(value) else None
 
 
-def needs(*modules: str, package: str, extra: str) -> Callable[[Settings], str | None]:
+def needs(
+    *modules: str,
+    package: str,
+    extra: str,
+    import_it: Callable[[str], object] = import_module,
+) -> Callable[[Settings], str | None]:
     """A value of :attr:`Metric.unavailable`: these modules, which an extra installs."""
 
     def unavailable(settings: Settings) -> str | None:
         try:
             for module in modules:
-                import_module(module)
+                import_it(module)
         except ImportError:
             return f"needs {package}, which is missing: pip install 'deepfovea[{extra}]'"
         return None

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..config import InputError
 from .base import Metric, Reference, Settings, needs
+from .vdp import Predictor, describe, import_predictor, load_predictor
 
-_unavailable = needs("pycvvdp", package="cvvdp", extra="cvvdp")
+_unavailable = needs("pycvvdp", package="cvvdp", extra="cvvdp", import_it=import_predictor)
 
 
 @lru_cache(maxsize=4)
-def load_cvvdp(height: int, width: int, fov_deg: float | None = None, device: str = "cpu") -> Any:
-    """A ``pycvvdp.cvvdp`` whose ``predict`` gives just-objectionable differences: 10 is equal.
+def load_cvvdp(
+    height: int, width: int, fov_deg: float | None = None, device: str | torch.device = "cpu"
+) -> Predictor:
+    """Video quality in colour, in just-objectionable differences: 10 is equal, lower is worse.
 
     Mantiuk, Hanji, Ashraf, Asano and Chapiro 2024, "ColorVideoVDP: A visual difference predictor
     for image, video and display distortions". It judges every place as if the eye looked there, so
     that it counts a loss in the periphery that FovVideoVDP does not.
 
     Args:
-        height: of the frames, pixels.
+        height: as of :func:`deepfovea.metrics.vdp.load_predictor`.
         width: likewise.
-        fov_deg: horizontal angle that the frames fill; None: as pixels of ``standard_hmd``, as
-            :func:`deepfovea.metrics.jod.load_jod` has it. Luminance is that of ``standard_hmd``.
-        device: where it runs.
+        fov_deg: likewise.
+        device: likewise.
 
     Raises:
         InputError: the package is not installed.
@@ -37,30 +38,14 @@ def load_cvvdp(height: int, width: int, fov_deg: float | None = None, device: st
         raise InputError(f"ColorVideoVDP {missing}")
     from pycvvdp import cvvdp, vvdp_display_geometry
 
-    geometry = None
-    if fov_deg is not None:
-        geometry = vvdp_display_geometry((width, height), fov_horizontal=fov_deg)
-    return cvvdp("standard_hmd", display_geometry=geometry, quiet=True, device=torch.device(device))
+    return load_predictor(cvvdp, vvdp_display_geometry, height, width, fov_deg, device)
 
 
-@torch.inference_mode()
 def cvvdp_jod(prediction: Tensor, reference: Reference) -> float:
     """ColorVideoVDP of a clip, uint8 [T, 3, H, W], in JOD."""
-    height, width = prediction.shape[-2:]
     settings = reference.settings
-    metric = load_cvvdp(height, width, settings.fov_deg, settings.device)
-    score, _ = metric.predict(
-        prediction,
-        reference.frames,
-        dim_order="FCHW",
-        frames_per_second=reference.frames_per_second,
-    )
-    return float(score)
-
-
-def _details(settings: Settings) -> str:
-    metric = load_cvvdp(192, 256, settings.fov_deg, settings.device)
-    return str(metric.get_info_string()).strip('"')
+    predictor = load_cvvdp(*prediction.shape[-2:], settings.fov_deg, settings.device)
+    return predictor.judge(prediction, reference.frames, None, reference.frames_per_second)
 
 
 CVVDP = Metric(
@@ -74,5 +59,5 @@ CVVDP = Metric(
     function=cvvdp_jod,
     default=False,  # half a minute of a processor for 24 frames of 852x480
     unavailable=_unavailable,
-    details=_details,
+    details=describe(load_cvvdp),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -56,31 +56,16 @@ def distance_by_region(layers: Sequence[Tensor], reference: Reference) -> dict[s
     return {**map_means(torch.stack(enlarged).sum(0), reference), "frame": _total(layers)}
 
 
-def load_lpips(device: str | torch.device = "cpu") -> Callable[[Tensor, Tensor], float]:
-    """LPIPS, version 0.1 on AlexNet, 0 to about 1, lower is better.
+def load_lpips() -> Any:
+    """The package's network, LPIPS 0.1 on AlexNet, with torchvision's weights, on the CPU.
 
     Zhang, Isola, Efros, Shechtman and Wang 2018, "The unreasonable effectiveness of deep
     features as a perceptual metric".
 
-    Returns:
-        A function of two frames [3, H, W], sRGB in [0, 1] (clamped), sides of at least
-        :data:`MIN_SIDE` pixels; symmetric, 0 for equal frames.
-
     Raises:
-        InputError: the package ``lpips`` or torchvision's file of AlexNet's weights is missing.
+        InputError: the package ``lpips`` or torchvision's file of AlexNet's weights is missing, or
+            the file holds another network.
     """
-    network = load_network().to(device)
-
-    @torch.inference_mode()
-    def distance(first: Tensor, second: Tensor) -> float:
-        pair = [frame[None].clamp(0.0, 1.0).to(device) for frame in (first, second)]
-        return float(network(*pair, normalize=True))
-
-    return distance
-
-
-def load_network() -> Any:
-    """The package's network with torchvision's weights; raises as :func:`load_lpips`."""
     missing = _unavailable(Settings())
     if missing:
         raise InputError(f"LPIPS {missing}")
@@ -124,7 +109,7 @@ def _unavailable(settings: Settings) -> str | None:
 
 @lru_cache(maxsize=1)
 def _loaded(weights: Path) -> Any:
-    return load_network()
+    return load_lpips()
 
 
 @torch.inference_mode()
@@ -149,6 +134,7 @@ def _true_features(reference: Reference) -> list[list[Tensor]]:
 
 
 def _lpips(prediction: Tensor, reference: Reference) -> dict[str, float]:
+    """LPIPS of one frame [1, 3, H, W], in regions too: 0 for equal frames, lower is better."""
     (true_features,) = reference.once(_true_features)
     return distance_by_region(_distances(_features(prediction[0]), true_features), reference)
 
