@@ -566,5 +566,13 @@ def test_a_recording_replays_exactly(tmp_path, caplog):
 def test_nothing_shown_is_nothing_written(tmp_path):
     GazeRecording(tmp_path / "gaze.csv", 24.0).close()
     assert not list(tmp_path.iterdir())
-    with pytest.raises(InputError, match="folder that does not exist"):
-        GazeRecording(tmp_path / "no" / "gaze.csv", 24.0)
+
+
+def test_the_folder_of_a_recording_is_made_with_it(tmp_path):
+    recording = GazeRecording(tmp_path / "new" / "deep" / "gaze.csv", 24.0)
+    assert not list(tmp_path.iterdir())
+    recording.add(0.0, GazeEstimate((0.5, 0.5), 0.0, None))
+    recording.close()
+    assert recording.path.is_file()
+    with pytest.raises(InputError, match=r"gaze\.csv is a file"):  # said at the start
+        GazeRecording(recording.path / "gaze.csv", 24.0)

@@ -269,7 +269,8 @@ def test_validate_and_test_write_the_table(reds, model, tmp_path, capsys):
 def test_unreadable_frames_are_fatal_or_skipped(reds, model, tmp_path, capsys, caplog):
     root = tmp_path / "root"
     write_pngs(root / "a", media.moving(8, 64, 64))
-    write_pngs(root / "b", media.moving(6, 64, 64))
+    long = "b" * 200  # whole in the table, but not in the line that says how far it is
+    write_pngs(root / long, media.moving(6, 64, 64))
     (root / "a" / "00000004.png").write_text("no picture", encoding="utf-8")
     (root / "c.mp4").write_text("no video", encoding="utf-8")
     arguments = ["validate", "--data", str(root), "--model", str(model), "--size", "64x64"]
@@ -278,7 +279,10 @@ def test_unreadable_frames_are_fatal_or_skipped(reds, model, tmp_path, capsys, c
     report = tmp_path / "rows.json"
     assert main([*arguments, "--skip-unreadable", "--json", str(report)]) == 0
     rows = json.loads(report.read_text(encoding="utf-8"))["rows"]
-    assert [(row["video"], row["frames"]) for row in rows] == [("a", 6), ("b", 6)]
+    assert [(row["video"], row["frames"]) for row in rows] == [("a", 6), (long, 6)]
+    told = next(line for line in capsys.readouterr().err.splitlines() if "bbb" in line)
+    assert "…" in told
+    assert len(told) < 80
     assert all(any(name in m for m in caplog.messages) for name in ("00000004.png", "c.mp4"))
 
 

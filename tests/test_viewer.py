@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import webbrowser
+from argparse import ArgumentTypeError
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -23,6 +24,7 @@ from viewing import COUNT, DISC, HEIGHT, RATE, WIDTH, make_catalog, unpack
 
 from deepfovea import cli
 from deepfovea.checkpoint import load
+from deepfovea.cli.view import host_name
 from deepfovea.config import Density, InputError
 from deepfovea.files_to_files import to_tensor
 from deepfovea.fovea import downsample, jitter_sequence, sample
@@ -792,6 +794,25 @@ def test_further_names_are_allowed_by_name(host, origin, allowed):
     assert (reason is None) == allowed
     if reason:
         assert "--allowed-host evil.example" in reason
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("lab.example.org", "lab.example.org"),
+        ("https://Lab.example.org:8080/me/", "lab.example.org"),
+        ("lab.example.org:8765", "lab.example.org"),
+        ("*", None),
+        ("*.example.org", None),
+        ("", None),
+    ],
+)
+def test_an_allowed_host_may_be_given_as_an_address(text, name):
+    if name is None:
+        with pytest.raises(ArgumentTypeError, match="expected a name"):
+            host_name(text)
+    else:
+        assert host_name(text) == name
 
 
 def test_the_socket_and_the_upload_refuse_other_sites(catalog, folder):

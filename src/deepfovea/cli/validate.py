@@ -17,6 +17,7 @@ from .options import (
     positive,
     protect_inputs,
     seed,
+    shortened,
     size,
     write_grid,
     write_text,
@@ -103,7 +104,8 @@ def _validate(options: argparse.Namespace) -> None:
         seed=options.seed,
         skip_unreadable=options.skip_unreadable,
         on_row=lambda row: print(
-            f"{row.video}  {row.correct.psnr:.2f} dB, SSIM {row.correct.ssim:.4f}", file=sys.stderr
+            f"{shortened(row.video)}  {row.correct.psnr:.2f} dB, SSIM {row.correct.ssim:.4f}",
+            file=sys.stderr,
         ),
         on_first_item=draw if options.pictures else None,
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from ..config import BEST_SAMPLING, InputError, Sampling
 from ..wording import counted
@@ -69,6 +71,7 @@ def add(subcommands: Subcommands) -> None:
     )
     parser.add_argument(
         "--allowed-host",
+        type=host_name,
         action="append",
         default=[],
         metavar="NAME",
@@ -145,6 +148,15 @@ def milliseconds(text: str) -> float:
         raise argparse.ArgumentTypeError(
             f"received {text!r:.100}, expected milliseconds, as -20"
         ) from None
+
+
+def host_name(text: str) -> str:
+    """The name in a name or an address: ``lab.org`` of ``https://lab.org:8080/viewer``."""
+    with contextlib.suppress(ValueError):
+        name = urlsplit(text if "//" in text else f"//{text}").hostname
+        if name and "*" not in name:
+            return name
+    raise argparse.ArgumentTypeError(f"received {text!r:.100}, expected a name, as lab.example.org")
 
 
 def _port(text: str) -> int:

@@ -65,6 +65,20 @@ def _same(one: Path, other: Path) -> bool:
         return False
 
 
+def refuse_unusable_folder(folder: Path) -> None:
+    """Say at the start that :func:`ensure_folder` will fail at the end.
+
+    Raises:
+        InputError: the folder, or the next one above it that exists, cannot be written into.
+    """
+    nearest = next(
+        path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()
+    )
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        reason = "may not be written into" if nearest.is_dir() else "is a file"
+        raise InputError(f"{folder}: no folder for outputs ({nearest} {reason}); choose another")
+
+
 @contextlib.contextmanager
 def ensure_folder(folder: Path) -> Iterator[None]:
     """A folder for outputs, made with its parents where it is missing.

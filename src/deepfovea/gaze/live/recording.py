@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ...config import InputError
 from ...io.atomic import atomic_write
+from ...io.outputs import ensure_folder, refuse_unusable_folder
 from ..track import CLOCK_SLACK_SECONDS
 from .sample import GazeEstimate
 
@@ -24,7 +25,8 @@ class GazeRecording:
     """Collects one row per frame of a video, in memory, and writes them when closed.
 
     Of several looks at one frame the last counts, as on the screen. Memory is bounded by the
-    number of frames. Raises InputError if the file exists and ``overwrite`` is false.
+    number of frames. The folder is made with the file, where it is missing. Raises InputError if
+    the file exists and ``overwrite`` is false, or if the folder cannot be made.
     """
 
     def __init__(self, path: str | Path, frame_rate: float, *, overwrite: bool = False) -> None:
@@ -32,8 +34,7 @@ class GazeRecording:
         self._rows: dict[float, GazeEstimate] = {}
         if not overwrite and self.path.exists():
             raise InputError(f"{path}: exists already; choose another name or pass --overwrite")
-        if not self.path.parent.is_dir():
-            raise InputError(f"{path}: received a folder that does not exist; create it first")
+        refuse_unusable_folder(self.path.parent)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -59,7 +60,7 @@ class GazeRecording:
                 time = min(pts + k * self._interval, end - _BEFORE_NEXT_SECONDS) if k else pts
                 lines.append(_row(time, look))
         try:
-            with atomic_write(self.path) as file:
+            with ensure_folder(self.path.parent), atomic_write(self.path) as file:
                 file.write("\n".join([*lines, ""]).encode())
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
