@@ -10,6 +10,7 @@ import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
+from time import sleep
 
 import media
 import numpy as np
@@ -575,6 +576,27 @@ def test_a_step_that_fails_after_a_signal_is_an_interruption():
     assert raised.value.exit_code == 143
     with pytest.raises(RuntimeError), StopSignals():
         raise RuntimeError("of its own")
+
+
+@pytest.mark.parametrize("epoch", [1, 2], ids=["on the way", "at the end"])
+def test_a_signal_cuts_a_validation_short_and_saves(data, cache, tmp_path, small, epoch):
+
+    def validate(number, model):
+        assert model.is_file()
+        if number == epoch:
+            os.kill(os.getpid(), signal.SIGINT)
+            sleep(1)
+            pytest.fail("the validation went on")
+
+    config = dataclasses.replace(ITEMS, losses=("supervised",), epochs=2, batch=1, chunk=6)
+    run, said = tmp_path / "run", rf"epoch {epoch} is not validated: .*epoch-0{epoch}\.safetensors"
+    with pytest.raises(TrainingInterrupted, match=said) as stopped:
+        train(data, run, config, cache=cache, on_epoch=validate)
+    assert stopped.value.exit_code == 130
+    assert (run / "model.safetensors").exists() == (epoch == 2)
+    steps = contents(run)[1]["step"]
+    assert train(data, run, config, True, cache) == run / "model.safetensors"
+    assert contents(run)[1]["step"] == steps * 2 // epoch
 
 
 class ProcessGroup(torch.utils.data.Dataset):

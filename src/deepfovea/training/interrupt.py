@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -20,6 +22,10 @@ class TrainingInterrupted(KeyboardInterrupt):
         self.exit_code = exit_code
 
 
+class _CutShort(KeyboardInterrupt):
+    """Ends the block of :meth:`StopSignals.cuts_short`."""
+
+
 class StopSignals:
     """While this is entered, the first Ctrl-C or SIGTERM sets ``received``; a second one aborts.
 
@@ -32,6 +38,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.received = 0
         self._previous: dict[int, Any] = {}
+        self._cuts_short = False
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
@@ -43,8 +50,23 @@ class StopSignals:
         if self.received:
             raise KeyboardInterrupt
         self.received = number
-        said = b"stopping after this step to save it; once more stops at once and saves nothing\n"
+        now = b"now" if self._cuts_short else b"after this step"
+        said = b"stopping %s to save it; once more stops at once and saves nothing\n" % now
         os.write(2, said)  # not print, which may be under way
+        if self._cuts_short:
+            raise _CutShort
+
+    @contextmanager
+    def cuts_short(self) -> Iterator[None]:
+        """A block that the first signal ends at once; what comes behind it saves the run."""
+        try:
+            self._cuts_short = True
+            yield
+            self._cuts_short = False
+        except _CutShort:
+            pass
+        finally:
+            self._cuts_short = False
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         for number, handler in self._previous.items():

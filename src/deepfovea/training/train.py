@@ -76,7 +76,8 @@ def train(
 
     Raises:
         InputError: unusable data, configuration, device or run folder; a loss that is not finite.
-        TrainingInterrupted: after Ctrl-C or SIGTERM, once the step under way is done and saved.
+        TrainingInterrupted: after Ctrl-C or SIGTERM, once the step under way is done and saved;
+            ``on_epoch`` ends at once.
     """
     last = run / "checkpoints" / "last.safetensors"
     if last.exists() and not resume:
@@ -133,7 +134,7 @@ def train(
 
     started = saved = kept = time.monotonic()
     hours = training.hours
-    epochs_done = 0
+    epochs_done, left_out = 0, ""
     if isinstance(dataset, PublishedItems):
         epochs_done = training.position.clip // len(dataset)
     feed = iter_chunks(dataset, config, torch_device, training.position, rank, world_size)
@@ -172,7 +173,14 @@ def train(
                         model.parent.mkdir(exist_ok=True)
                     save_ema(model, training, config, notes)
                     if on_epoch:
-                        on_epoch(epoch, model)
+                        left_out = (
+                            f"; epoch {epoch} is not validated: 'deepfovea validate --model "
+                            f"{model}' does that"
+                        )
+                        with stop.cuts_short():
+                            if not stop.received:
+                                on_epoch(epoch, model)
+                                left_out = ""
             now = time.monotonic()
             # The first step is saved at once, so that a run that was begun can always go on.
             save_due = begun or now - saved > 60 * config.save_minutes
@@ -189,7 +197,7 @@ def train(
             if stopping and not done:
                 said = (
                     f"interrupted after step {training.step} of {config.steps}, which is saved in "
-                    f"{last}; the same command with --resume goes on from there"
+                    f"{last}; the same command with --resume goes on from there{left_out}"
                 )
                 raise TrainingInterrupted(
                     said if log else "interrupted; the first process saves the run",
@@ -202,6 +210,8 @@ def train(
         return None
     model = run / "model.safetensors"
     save_ema(model, training, config, notes)
+    if left_out:
+        raise TrainingInterrupted(f"interrupted; {model} is trained{left_out}", 128 + stop.received)
     return model
 
 
