@@ -55,7 +55,10 @@ def perform(options: argparse.Namespace, parser: Parser, run: Path) -> int:
 
     usable = torch.cuda.device_count()
     if 0 < usable < processes(options):
-        parser.error(f"--cuda_devices: received {options.cuda_devices}, of which {usable} usable")
+        parser.error(
+            f"--cuda_devices: received {options.cuda_devices}, of which {usable} can be used; "
+            "expected only such: name fewer"
+        )
     if not usable:
         print("main.py: no CUDA device can be used; going on without", file=sys.stderr)
     run.mkdir(parents=True, exist_ok=True)

@@ -234,7 +234,7 @@ def test_stated_pixels_may_be_tiny(read):
 
 def test_a_missing_file_or_a_folder_is_refused(tmp_path):
     for path in (tmp_path / "no.csv", tmp_path):
-        with pytest.raises(InputError, match="expected a readable CSV file") as error:
+        with pytest.raises(InputError, match="expected a text file with a track") as error:
             read_track(path, frame_size=VIDEO)
         assert one_line(error)
 
@@ -374,7 +374,7 @@ def test_units_as_names_of_times_and_bars_between_cells(read, header, between):
     [
         (b"PK\x03\x04 xlsx", "a workbook or an archive; expected text: save the sheet as CSV"),
         (b"SR_RESEARCH_COMBINED_FILE", "EyeLink's EDF; expected text: edf2asc makes it"),
-        (b"\x1f\x8b cut off", "an error"),
+        (b"\x1f\x8b cut off", "no file that can be read"),
         ("1000\t320\t240\n1040\t321\t240\n", "numbers in the first line; .*names first"),
         ('{"ts":1,"gp":[0.5,0.5]}\n', "JSON of another kind in line 1; .*gazedata"),
         ('{"type":"imu"}\n', "JSON without samples of gaze"),

@@ -119,7 +119,7 @@ def test_a_malformed_packet_is_counted_and_changes_nothing(udp, caplog):
 
 def test_a_sample_of_a_list_that_is_malformed_takes_the_others_along(udp):
     """Half of a packet is no better than none."""
-    with pytest.raises(ValueError, match="no x and y"):
+    with pytest.raises(ValueError, match="without x or y"):
         list(parse_json(b'[{"x": 1, "y": 1}, {"x": 2}]', 0.6))
 
 

@@ -163,10 +163,12 @@ def test_calibration_from_the_page(tracked, plain, tmp_path, monkeypatch):
         look_at(tracked, *tracker(0.25, 0.75))
         assert tracked.live.gaze.newest.position == pytest.approx((0.25, 0.75))
         for bad in (b"", b"[1]", b"{}", b"x" * 20_000, {"targets": [], "measured": [], **size},
+                    {"targets": POINTS, "measured": measured, **size, "width": 0},
                     {"targets": POINTS, "measured": measured}):  # fmt: skip
             answer = ask(bad)
             assert answer.status_code == 400
-            assert answer.json()["error"].startswith("calibration: received")
+            assert answer.json()["error"].startswith("calibration: received ")
+            assert "; expected " in answer.json()["error"]
     with serving(plain, tmp_path) as (client, _), watch(client) as socket:
         told = hello(socket)
         assert told["live"] is None

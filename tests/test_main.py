@@ -224,7 +224,7 @@ def test_too_few_devices_are_refused(main_py, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(SystemExit):
         main_py.main(PARALLEL)
-    assert "received 0,1, of which 1 usable" in capsys.readouterr().err
+    assert "received 0,1, of which 1 can be used" in capsys.readouterr().err
 
 
 @pytest.fixture

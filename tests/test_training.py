@@ -725,7 +725,7 @@ def test_other_clips_leave_out_the_one_under_way(data, cache, tmp_path, small, m
         ("--precision fp16", "--precision fp16: received a CPU"),
         ("--losses superwised", "did you mean 'supervised'"),
         ("--model steam", "did you mean 'stream'"),
-        ("--losses flow --chunk 1", "raise --chunk to 2"),
+        ("--losses flow --chunk 1", "expected --chunk 2 or more"),
         ("--losses perceptual --perceptual-backbone efficientnet", "did you mean 'efficientnet-l"),
         ("--losses perceptual --perceptual-weights none.pth", "none.pth, which is no file"),
         ("--losses flow --flow-estimator pwcnet", "download pwc_net.pth.tar"),

@@ -212,7 +212,8 @@ def _frames(
             if simulate:
                 if len(frame) == 4:
                     raise InputError(
-                        "source: received frames with a mask and simulate=True; leave it out"
+                        "source: received frames with a mask and simulate=True; expected one of "
+                        "the two: leave simulate out"
                     )
                 offset = jitter_sequence(jitter, index, 1)
                 frame = downsample(pad(frame, scale), scale, offset)

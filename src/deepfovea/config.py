@@ -384,7 +384,10 @@ class TrainConfig:
                 "add --preprocessing published"
             )
         if self.chunk < 2 and any(text.partition("=")[0] == "flow" for text in self.losses):
-            raise InputError("--losses flow: compares neighbouring frames; raise --chunk to 2")
+            raise InputError(
+                "--losses flow: received a --chunk of 1; it compares neighbouring frames: expected "
+                "--chunk 2 or more"
+            )
 
 
 PUBLISHED_TRAINING = TrainConfig(

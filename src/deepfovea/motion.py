@@ -96,7 +96,10 @@ def read_motion(
         else:
             field = _read_exr(path, channels)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or error}); expected a file of motion: "
+            "check the path"
+        ) from None
     height, width = field.shape[1:]
     field = np.where(np.isfinite(field).all(0), field, np.nan).astype(np.float32)
     if unit != "px":

@@ -158,7 +158,8 @@ class Reconstructor:
         """
         if self.engine.frames_per_step != 1:
             raise ValueError(
-                f"this generator takes {self.engine.frames_per_step} frames at a time; use stream()"
+                f"received one frame; this generator takes {self.engine.frames_per_step} frames "
+                "at a time: use stream()"
             )
         field = None if motion is None else torch.as_tensor(motion)
         given = Input(to_tensor(frame), gaze_px, field, jitter)

@@ -42,7 +42,9 @@ def add(subcommands: Subcommands) -> None:
 def _convert(options: argparse.Namespace) -> None:
     output: Path = options.output
     if output.suffix != ".safetensors":
-        raise InputError(f"{output}: expected a name that ends in .safetensors")
+        raise InputError(
+            f"{output}: received the suffix {output.suffix!r:.20}, expected .safetensors"
+        )
     refuse_overlap([output], [options.checkpoint])
     if output.exists() and not options.overwrite:
         raise InputError(f"{output}: exists already; choose another name or --overwrite")

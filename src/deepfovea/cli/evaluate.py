@@ -325,7 +325,8 @@ def _read(path: Path) -> Result:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError):
         raise InputError(
-            f"{path}: received neither a folder of videos nor a JSON of results"
+            f"{path}: received neither a folder of videos nor a JSON of results; expected DIR "
+            "or FILE.json: check the path"
         ) from None
     return from_json(text, str(path))
 

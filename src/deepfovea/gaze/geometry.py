@@ -27,7 +27,10 @@ class DisplayGeometry:
 
     def __post_init__(self) -> None:
         if not (0 < self.horizontal_fov_deg < 180 and self.width_px > 0 and self.height_px > 0):
-            raise InputError(f"received {self}; expected 0 to 180 degrees and positive sizes")
+            raise InputError(
+                f"display: received {self.horizontal_fov_deg:g} degrees across {self.width_px}x"
+                f"{self.height_px} pixels; expected 0 to 180 degrees and positive sizes"
+            )
 
     @property
     def pixels_per_degree(self) -> float:

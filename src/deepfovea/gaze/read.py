@@ -72,7 +72,8 @@ def read_track(
     _refuse_restart(table, time)
 
     if not valid.any():
-        raise refusal(path, "no valid sample", "one at least")
+        expected = "one at least; look at its columns of validity and confidence"
+        raise refusal(path, "no valid sample", expected)
     chosen = stated or units or ""
     position = _position(table, video, xy, chosen, frame_size, of_media)
     _check_inside(path, video, position[valid], chosen, frame_size)

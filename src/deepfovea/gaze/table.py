@@ -216,7 +216,8 @@ def _text(path: Path) -> str:
             data = gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
-        raise refusal(path, f"an error ({reason})", "a readable CSV file") from None
+        received = f"no file that can be read ({reason})"
+        raise refusal(path, received, "a text file with a track of gaze; check the path") from None
     for start, (received, expected) in _BINARY.items():
         if data.startswith(start):
             raise refusal(path, received, expected)

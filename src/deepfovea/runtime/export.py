@@ -49,6 +49,8 @@ MIN_PSNR = 60.0
 TOLERANCE_HALF, MIN_PSNR_HALF = 2e-2, 40.0
 """The same with float16 convolutions."""
 
+_INSTEAD = "leave --fp16 out, or take other versions of torch and onnxruntime"
+
 MIN_STORED_AS_FLOAT16 = 64
 """Values of a tensor: for fewer the Cast is longer than what it spares."""
 
@@ -221,7 +223,10 @@ def export_onnx(
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
     if found := sorted(set(_operators(model)) & set(FORBIDDEN)):
-        raise InputError(f"export: the graph contains {', '.join(found)}, which engines lack")
+        raise InputError(
+            f"export: received a network whose graph contains {', '.join(found)}; expected "
+            "operators that engines have: write it without them"
+        )
     content = model.SerializeToString()
     sizes: list[Sized] = (
         [(1, *static)]
@@ -477,7 +482,8 @@ def _check(run: Run, step: Step, sizes: Iterable[Sized], tolerance: float, psnr:
                 if not difference < allowed:
                     raise InputError(
                         f"export: at {height}x{width}, step {number}, {name} differs from torch "
-                        f"by {difference:.1e}, allowed is {allowed:.0e}; nothing was written"
+                        f"by {difference:.1e}, allowed is {allowed:.0e}; nothing was written: "
+                        f"{_INSTEAD}"
                     )
                 if name == "frame":
                     largest = max(largest, difference)
@@ -485,7 +491,8 @@ def _check(run: Run, step: Step, sizes: Iterable[Sized], tolerance: float, psnr:
         if not reached > psnr:
             raise InputError(
                 f"export: at {height}x{width}, the clip of {len(errors)} steps agrees with torch "
-                f"to {reached:.1f} dB, expected more than {psnr:g} dB; nothing was written"
+                f"to {reached:.1f} dB, expected more than {psnr:g} dB; nothing was written: "
+                f"{_INSTEAD}"
             )
     return largest
 

@@ -92,7 +92,10 @@ def init_run(
         if type(begun) is not type(net) or any(
             shapes.get(name) != tensor.shape for name, tensor in weights.items()
         ):
-            raise InputError(f"--start-from {start_from}: another network than {config.model!r}")
+            raise InputError(
+                f"--start-from: received {start_from}, weights of another network than "
+                f"{config.model!r}; expected some that fit, or another --model"
+            )
         new = sorted(shapes.keys() - weights.keys())
         if new:
             _log.warning("--start-from %s: it lacks %s, which begin untrained", start_from, new)
@@ -269,7 +272,10 @@ def _state(
     kind = type(net.initial_state(torch.zeros(1, 3 * net.frames_per_step, *2 * (net.multiple,))))
     if set(kept) == set(kind._fields):
         return kind(**{name: value.to(device) for name, value in kept.items()})
-    raise InputError(f"{path}: holds no recurrent state that is known; a newer deepfovea may")
+    raise InputError(
+        f"{path}: received a recurrent state of {', '.join(sorted(kept)):.100}; expected "
+        f"{', '.join(kind._fields)}: the run may be of a newer deepfovea"
+    )
 
 
 def read_config(path: Path) -> TrainConfig:

@@ -173,7 +173,11 @@ class VideoReader:
                     break
         has_times = not self._images and seconds is not None
         if has_times and rate is not None:
-            refuse(self.path, f"a frame rate ({rate}) for a video that has its own", "none")
+            refuse(
+                self.path,
+                f"a frame rate ({rate}) for a video that has its own",
+                "none; leave it out",
+            )
         if rate is None:
             rate = (
                 own_rate

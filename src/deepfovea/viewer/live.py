@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from ..config import InputError
 from ..gaze import DisplayGeometry
 from ..gaze.live import (
     POINTS,
@@ -20,9 +19,12 @@ from ..gaze.live import (
     calibration_json,
     fit_calibration,
 )
+from ..gaze.track import refusal
 
 MEASURE_SECONDS = 0.4  # of looking at a target, so much counts
-MAX_REQUEST_BYTES = 2**14
+MAX_REQUEST_BYTES = 2**14  # a few points take less than a thousand
+MAX_SIDE = 1e5  # pixels, or pixels per degree; chosen: no display has as many
+_REQUESTS = '{"measure": true}, or targets, measured, width, height and pixels_per_degree'
 
 
 @dataclass
@@ -99,7 +101,7 @@ def calibrate(gaze: LiveGaze, body: bytes) -> dict[str, Any]:
         values = json.loads(body)
         measure = values.get("measure") is True
     except (ValueError, AttributeError, RecursionError):
-        raise InputError("calibration: received no JSON object; expected one") from None
+        raise refusal("calibration", _shortened(body), _REQUESTS) from None
     if measure:
         x, y, count = gaze.measured(MEASURE_SECONDS)
         return {"measured": [x, y], "samples": count}
@@ -109,14 +111,17 @@ def calibrate(gaze: LiveGaze, body: bytes) -> dict[str, Any]:
         )
         sides = [float(values[key]) for key in ("width", "height", "pixels_per_degree")]
     except (ValueError, TypeError, KeyError, OverflowError):
-        raise InputError(
-            "calibration: received something else; expected measure, or targets and measured"
-        ) from None
-    if not all(1 <= side <= 1e5 for side in sides):
-        raise InputError("calibration: received sizes out of range; expected those of the video")
+        raise refusal("calibration", _shortened(body), _REQUESTS) from None
+    if not all(1 <= side <= MAX_SIDE for side in sides):
+        expected = f"the video's, each from 1 to {MAX_SIDE:g}"
+        raise refusal("calibration", f"width, height and pixels_per_degree {sides}", expected)
     width, height, pixels_per_degree = sides
     fov = 2 * np.degrees(np.arctan(width / 2 / (pixels_per_degree / np.radians(1))))
     display = DisplayGeometry(float(fov), round(width), round(height))
     calibration = fit_calibration(measured, targets, display)
     gaze.calibration = calibration
     return calibration_json(calibration)
+
+
+def _shortened(body: bytes) -> str:
+    return repr(body[:80].decode(errors="replace"))

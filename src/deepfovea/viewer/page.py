@@ -144,7 +144,10 @@ def build_page(
             _tell_service_worker(temporary, [*first_visit, MARKER])
             atomic.publish(temporary, folder, overwrite=overwrite and folder.exists())
         except OSError as error:
-            raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
+            raise InputError(
+                f"{folder}: cannot be written ({error.strerror}); choose a folder with space and "
+                "write permission"
+            ) from None
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             os.close(lock)
@@ -196,7 +199,8 @@ def fetch_runtime(log: Callable[[str], None] = lambda _: None) -> dict[str, byte
             ) from None
         if not _is_runtime(content):
             raise InputError(
-                f"{RUNTIME_URL}: received another file than the one expected; not used"
+                f"{RUNTIME_URL}: received a file whose hash is not the one expected; a proxy may "
+                f"have changed it: put the right one into {kept.parent}"
             )
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)

@@ -259,7 +259,10 @@ def make_app(
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > MAX_REQUEST_BYTES:
-                    raise InputError("calibration: received too much; expected a few points")
+                    raise InputError(
+                        f"calibration: received more than {MAX_REQUEST_BYTES} bytes; expected a "
+                        "few points"
+                    )
             return JSONResponse(calibrate(catalog.live.gaze, body))
         except (InputError, ClientDisconnect) as error:
             return _json_error(400, str(error))

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ...config import InputError
 from ...io.atomic import atomic_write
 from ..geometry import DEFAULT_DISPLAY, DisplayGeometry
 from ..track import Floats, refusal
@@ -62,7 +61,9 @@ def fit_calibration(
         received = f"positions {list(seen.shape)} for targets {list(wanted.shape)}"
         raise refusal("calibration", received, "three or more points [N, 2]")
     if not (np.isfinite(seen).all() and np.isfinite(wanted).all()):
-        raise refusal("calibration", "positions that are nan or infinite", "numbers")
+        raise refusal(
+            "calibration", "a position that is nan or infinite", "finite ones; leave it out"
+        )
     design = np.column_stack([seen, np.ones(len(seen))])
     sizes = np.linalg.svd(seen - seen.mean(axis=0), compute_uv=False)
     if sizes[1] < MIN_SPREAD_RATIO * max(sizes[0], MIN_SPREAD):
@@ -124,7 +125,8 @@ def read_calibration(path: str | Path) -> Calibration:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise refusal(path, f"an error ({error.strerror})", "a calibration as JSON") from None
+        received = f"no file that can be read ({error.strerror})"
+        raise refusal(path, received, "a calibration as the viewer saves it") from None
     except (ValueError, RecursionError):
         raise refusal(path, "no JSON", "a calibration as the viewer saves it") from None
     try:
@@ -136,9 +138,10 @@ def read_calibration(path: str | Path) -> Calibration:
         )
         residual = np.array([p["residual_deg"] for p in points], dtype=np.float64)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        raise refusal(path, "other values", "affine [2, 3], as the viewer saves it") from None
+        received = "JSON without an affine map, or with other points"
+        raise refusal(path, received, "affine [2, 3], as the viewer saves it") from None
     if affine.shape != (2, 3) or not np.isfinite(affine).all():
         raise refusal(path, f"affine {list(affine.shape)}", "affine [2, 3] of finite numbers")
     if abs(np.linalg.det(affine[:, :2])) < MIN_DETERMINANT:
-        raise InputError(f"{path}: received a map onto one line; calibrate again")
+        raise refusal(path, "a map onto one line", "one that can be undone; calibrate again")
     return Calibration(affine, targets, measured, residual)

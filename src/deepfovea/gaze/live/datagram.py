@@ -86,16 +86,18 @@ def parse_json(packet: bytes, min_confidence: float) -> Iterator[Message]:
     try:
         values = json.loads(packet)
     except RecursionError:
-        raise ValueError("JSON nested too deeply") from None
+        raise ValueError("JSON nested too deeply, not an object with x and y") from None
     for item in values if isinstance(values, list) else [values]:
         if not isinstance(item, dict):
-            raise ValueError("no JSON object")
+            raise ValueError(f"{type(item).__name__} in JSON, not an object with x and y")
         valid = _flag(item, "valid", True) and not _flag(item, "blink", False)
         confidence = _number(item, "confidence")
         valid = valid and (confidence is None or confidence >= min_confidence)
         x, y = _number(item, "x"), _number(item, "y")
         if valid and (x is None or y is None):
-            raise ValueError("no x and y")
+            raise ValueError(
+                "an object without x or y that says neither valid: false nor blink: true"
+            )
         x, y = math.nan if x is None else x, math.nan if y is None else y
         yield Message(x, y, valid, _time(_number(item, "time")))
 
@@ -117,7 +119,10 @@ def parse_osc(packet: bytes, min_confidence: float) -> Iterator[Message]:
             continue
         numbers = [value for value in message.params if type(value) in (int, float)]
         if len(numbers) != len(message.params) or not 2 <= len(numbers) <= 4:
-            raise ValueError(f"{message.address} with {len(message.params)} arguments")
+            raise ValueError(
+                f"{message.address} with {len(message.params)} arguments, not the numbers x, y, "
+                "time and confidence, of which the last two may be missing"
+            )
         x, y, *rest = map(float, numbers)
         confidence = rest[1] if len(rest) > 1 else 1.0
         yield Message(x, y, confidence >= min_confidence, _time(rest[0] if rest else None))
@@ -125,7 +130,7 @@ def parse_osc(packet: bytes, min_confidence: float) -> Iterator[Message]:
 
 def _time(seconds: float | None) -> float | None:
     if seconds is not None and not math.isfinite(seconds):
-        raise ValueError("a time that is not a number")
+        raise ValueError(f"the time {seconds}, not finite seconds")
     return seconds
 
 
@@ -134,15 +139,15 @@ def _number(item: dict[str, Any], name: str) -> float | None:
     if value is None:
         return None
     if type(value) not in (int, float):
-        raise ValueError(f"{name} is not a number")
+        raise ValueError(f"{name} of {value!r:.40}, not a number")
     try:
         return float(value)
     except OverflowError:
-        raise ValueError(f"{name} is too large") from None
+        raise ValueError(f"{name} of more digits than a number may have") from None
 
 
 def _flag(item: dict[str, Any], name: str, default: bool) -> bool:
     value = item.get(name, default)
     if value in (True, False):  # 1 and 0 too
         return bool(value)
-    raise ValueError(f"{name} is neither true nor false")
+    raise ValueError(f"{name} of {value!r:.40}, neither true nor false")

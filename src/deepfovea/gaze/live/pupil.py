@@ -143,7 +143,7 @@ def unpack(payload: bytes) -> tuple[float, float, bool]:
     shorter.
     """
     if len(payload) < _ONE_POINT.size:
-        raise ValueError(f"a packet of {len(payload)} bytes")
+        raise ValueError(f"a packet of {len(payload)} bytes, not {_ONE_POINT.size} or more")
     x, y, worn = _ONE_POINT.unpack_from(payload)
     if len(payload) == _TWO_POINTS.size:
         _, _, _, x2, y2 = _TWO_POINTS.unpack(payload)

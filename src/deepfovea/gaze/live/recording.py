@@ -63,7 +63,10 @@ class GazeRecording:
             with ensure_folder(self.path.parent), atomic_write(self.path) as file:
                 file.write("\n".join([*lines, ""]).encode())
         except OSError as error:
-            raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
+            raise InputError(
+                f"{self.path}: cannot be written ({error.strerror}); choose a "
+                "folder with space and write permission"
+            ) from None
 
 
 def _row(time: float, look: GazeEstimate) -> str:

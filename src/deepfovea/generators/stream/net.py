@@ -78,7 +78,9 @@ class StreamConfig:
     def __post_init__(self) -> None:
         sizes = (self.channels, self.deep_channels, self.deepest_channels, self.hidden_channels)
         if min(*sizes, self.head_channels, *self.motion_channels) < 1:
-            raise InputError(f"stream: received {self}; expected channels > 0")
+            raise InputError(
+                f"stream: received channels that are not positive in {self}; expected 1 or more"
+            )
 
 
 class StreamState(NamedTuple):
