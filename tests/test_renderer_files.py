@@ -72,6 +72,34 @@ def test_motion_and_jitter_of_a_folder_are_used(rendered, tmp_path):
     assert np.abs(frames_of(tmp_path / "without") - np.stack(expected)).mean() > 1
 
 
+def test_one_call_without_an_output_uses_what_lies_beside_the_images(rendered, tmp_path):
+    model = deepfovea.load("stream")
+    reconstruct_file(rendered, tmp_path / "out", model)
+    frames = deepfovea.reconstruct(rendered, model=model)
+    assert np.abs(frames.astype(int) - frames_of(tmp_path / "out")).max() <= 1
+
+
+def test_an_image_that_is_left_out_shifts_neither_jitter_nor_motion(rendered, tmp_path):
+    model, lost = deepfovea.load("stream"), 2
+    reconstructor, expected = Reconstructor(model), []
+    for t in (0, 1, 3):
+        image = np.asarray(Image.open(rendered / f"{t}.png"))
+        motion = SCENE.motion(t, QUAD[t]) * (2 if t == 3 else 1)  # 3 follows 1
+        motion = motion if t else np.zeros((2, 24, 32))
+        expected.append(reconstructor(image, motion=motion, jitter=QUAD[t]))
+    (rendered / f"{lost}.png").write_bytes(b"no picture")
+    reconstruct_file(rendered, tmp_path / "out", model, skip_unreadable=True)
+    assert np.abs(frames_of(tmp_path / "out") - np.stack(expected)).max() <= 1
+    (rendered / "0.png").write_bytes(b"no picture")  # so that the first frame is the second image
+    with VideoReader(rendered, skip_unreadable=True) as reader:
+        assert [frame.number for frame in reader] == [1, 3]
+    reconstruct_file(rendered, tmp_path / "again", model, skip_unreadable=True)
+    reconstructor.reset()
+    image = np.asarray(Image.open(rendered / "1.png"))
+    first = reconstructor(image, motion=SCENE.motion(1, QUAD[1]), jitter=QUAD[1])
+    assert np.abs(frames_of(tmp_path / "again")[0] - first).max() <= 1
+
+
 def test_motion_beside_images_can_be_left_out(rendered, tmp_path):
     model = deepfovea.load("stream")
     reconstruct_file(rendered, tmp_path / "with", model)

@@ -17,7 +17,7 @@ from torch import Tensor
 from .arrays import Frame, like, to_tensor
 from .checkpoint import load as load_network
 from .config import BEST_SAMPLING, PUBLISHED_DENSITY, Density, InputError
-from .files_to_files import best_jitter, pad, reconstruct_file
+from .files_to_files import best_jitter, pad, read_inputs, reconstruct_file
 from .fovea import downsample, jitter_sequence
 from .gaze import GazeTrack, center, from_pixels
 from .generators import Network
@@ -133,10 +133,9 @@ def reconstruct(
                     overwrite=overwrite,
                 )
                 return target
-            images = (frame.image for frame in reader)
-            times = (frame.pts_seconds for frame in reader)
-            frames = _frames(images, reconstructor, track, simulate, jitter, times)
-            return np.stack(list(frames))
+            read = read_inputs(reader, reconstructor, track, simulate=simulate, jitter=jitter)
+            triples = ((frame.image, image.shape[-2:], given) for frame, image, given in read)
+            return np.stack(list(_frames(triples, reconstructor, simulate)))
 
     single = _is_single(source)
     stacked = isinstance(source, np.ndarray | Tensor) and not single
@@ -150,7 +149,8 @@ def reconstruct(
     rate = frame_rate or FRAME_RATE
     times = (number / rate for number in count())
     track = _track(gaze, height, width, rate)
-    made = _frames(chain([first], given), reconstructor, track, simulate, jitter, times)
+    inputs = _inputs(chain([first], given), reconstructor, track, simulate, jitter, times)
+    made = _frames(inputs, reconstructor, simulate)
     if output is not None:
         return _write(made, Path(output), rate, overwrite)
     if single:
@@ -190,40 +190,50 @@ def _track(gaze: Any, height: int, width: int, frame_rate: float) -> GazeTrack:
     return GazeTrack(times, from_pixels(points, height, width), np.ones(len(points), dtype=bool))
 
 
-def _frames(
+def _inputs(
     images: Iterable[Frame],
     reconstructor: Reconstructor,
     track: GazeTrack,
     simulate: bool,
     jitter: str,
     times: Iterable[float],
+) -> Iterator[tuple[Frame, Sequence[int], Input]]:
+    """Each of the frames in memory, its (height, width), and what is made of it to reconstruct."""
+    scale = reconstructor.engine.scale
+    for index, (image, time) in enumerate(zip(images, times, strict=False)):  # without an end
+        frame = to_tensor(image)
+        height, width = frame.shape[-2:]
+        x, y = track.at([time])[0]
+        reduced_by, shift = scale if simulate else 1, None
+        if simulate:
+            if len(frame) == 4:
+                raise InputError(
+                    "source: received frames with a mask and simulate=True; expected one of "
+                    "the two: leave simulate out"
+                )
+            offset = jitter_sequence(jitter, index, 1)
+            frame = downsample(pad(frame, scale), scale, offset)
+            shift = None if offset is None else (float(offset[0, 0]), float(offset[0, 1]))
+        gaze_px = (x * width / reduced_by - 0.5, y * height / reduced_by - 0.5)
+        yield image, (height, width), Input(frame, gaze_px, jitter=shift)
+
+
+def _frames(
+    inputs: Iterable[tuple[Frame, Sequence[int], Input]],
+    reconstructor: Reconstructor,
+    simulate: bool,
 ) -> Iterator[Any]:
     """Frame after frame, each of the type of the one it was made from."""
-    scale = reconstructor.engine.scale
-    waiting: list[tuple[Frame, int, int]] = []
+    waiting: list[tuple[Frame, Sequence[int]]] = []
 
-    def inputs() -> Iterator[Input]:
-        for index, (image, time) in enumerate(zip(images, times, strict=False)):  # without an end
-            frame = to_tensor(image)
-            height, width = frame.shape[-2:]
-            x, y = track.at([time])[0]
-            reduced_by, shift = scale if simulate else 1, None
-            waiting.append((image, height, width))
-            if simulate:
-                if len(frame) == 4:
-                    raise InputError(
-                        "source: received frames with a mask and simulate=True; expected one of "
-                        "the two: leave simulate out"
-                    )
-                offset = jitter_sequence(jitter, index, 1)
-                frame = downsample(pad(frame, scale), scale, offset)
-                shift = None if offset is None else (float(offset[0, 0]), float(offset[0, 1]))
-            gaze_px = (x * width / reduced_by - 0.5, y * height / reduced_by - 0.5)
-            yield Input(frame, gaze_px, jitter=shift)
+    def given() -> Iterator[Input]:
+        for image, size, one in inputs:
+            waiting.append((image, size))
+            yield one
 
-    with closing(reconstructor.stream(inputs())) as stream:  # type: ignore[type-var]
+    with closing(reconstructor.stream(given())) as stream:  # type: ignore[type-var]
         for result in stream:
-            image, height, width = waiting.pop(0)
+            image, (height, width) = waiting.pop(0)
             frame = result.frame[:, :height, :width] if simulate else result.frame
             yield like(frame, cast(Any, image))
 

@@ -28,7 +28,7 @@ from .metrics.pixel import psnr
 from .motion import MotionFiles, fill_motion, find_motion, lies_beside, read_motion
 from .reconstructor import Gaze, Input, Model, Reconstructed, Reconstructor, YuvFrame
 from .resample import upsample_bicubic
-from .video import ALPHA_SUFFIXES, VideoReader, VideoWriter, list_images
+from .video import ALPHA_SUFFIXES, Frame, VideoReader, VideoWriter, list_images
 
 _log = logging.getLogger(__name__)
 
@@ -118,38 +118,16 @@ def reconstruct_file(
         reader = stack.enter_context(
             VideoReader(source, frame_rate=frame_rate, skip_unreadable=skip_unreadable)
         )
-        if simulate and reader.has_alpha:
-            raise InputError(
-                f"{source}: received --simulate and an input with alpha, which brings its own "
-                "samples; leave --simulate out, or give an input without alpha"
-            )
-        if jitter != "none" and not simulate:
-            raise InputError(
-                f"--jitter {jitter}: shifts the grid on which a full resolution is sampled; "
-                "expected --simulate with it, or a folder of samples with its shifts in "
-                f"{sampling_record.FILE}"
-            )
-        record = None
-        if source.is_dir():
-            count = reader.frame_count or 0
-            record = sampling_record.read(source, count, reader.height, reader.width)
-        moves = record is not None and any(any(frame.jitter) for frame in record)
-        low = [-(-side // scale) if simulate else side for side in (reader.height, reader.width)]
-        fields = _find_motion(motion, reader, reconstructor, max_frames)
-        if max(low) > LARGEST_SIDE:
-            raise InputError(
-                f"{source}: received a low resolution of {low[1]}x{low[0]}; expected at most "
-                f"{LARGEST_SIDE} on a side: scale it down, or add --simulate if this is the "
-                "full resolution"
-            )
+        pairs = read_inputs(
+            reader,
+            reconstructor,
+            gaze,
+            simulate=simulate,
+            jitter=jitter,
+            motion=motion,
+            max_frames=max_frames,
+        )
         audio = None if source.is_dir() else source
-        if reader.lossy_alpha:
-            _log.warning(
-                "%s: its alpha and colours were compressed with loss; pixels of less than half "
-                "opacity are taken for unknown; a folder of PNG, .mkv or .mov keeps samples",
-                source,
-            )
-
         for path in outputs:
             stack.enter_context(ensure_folder(path.parent))
 
@@ -171,21 +149,9 @@ def reconstruct_file(
         size = (reader.height, reader.width)
 
         def inputs() -> Iterator[Input]:
-            for index, frame in enumerate(islice(reader, max_frames)):
-                pixels = frame.image
-                if reader.lossy_alpha:
-                    pixels[..., 3] = np.where(pixels[..., 3] < 128, 0, 255)
-                image = to_tensor(pixels)
-                offset = jitter_sequence(jitter, index, 1)
-                low = image
-                if simulate:
-                    low = downsample(pad(image[None], scale), scale, offset)[0]
-                waiting.append((frame.pts_seconds, image))
-                gaze_px = _gaze_px(gaze, index, frame.pts_seconds, image, scale if simulate else 1)
-                shift = None if offset is None else (float(offset[0, 0]), float(offset[0, 1]))
-                if record is not None and moves:
-                    shift = record[index].jitter
-                yield Input(low, gaze_px, fields(index, low, shift), shift)
+            for frame, truth, given in pairs:
+                waiting.append((frame.pts_seconds, truth))
+                yield given
 
         # Unless somebody looks at RGB, frames are made as the encoder takes them.
         unseen = output.suffix and not (simulate or beside or on_result)
@@ -265,14 +231,90 @@ def samples_at_rest(truth: Tensor, mask: Tensor, scale: int = SCALE) -> Tensor:
     return downsample(pad(truth[None], scale), scale)[0] * mask
 
 
+def read_inputs(
+    reader: VideoReader,
+    reconstructor: Reconstructor,
+    gaze: GazeTrack,
+    *,
+    simulate: bool = False,
+    jitter: str = "none",
+    motion: MotionFiles | None = None,
+    max_frames: int | None = None,
+) -> Iterator[tuple[Frame, Tensor, Input]]:
+    """What a reconstructor is given of a file or folder, with all that lies beside its images.
+
+    Args: see :func:`reconstruct_file`.
+
+    Yields:
+        The frame as it was read, the same as float [3 or 4, H, W] in [0, 1], and the input.
+
+    Raises:
+        InputError: at once for what cannot be used; for motion when its frame comes.
+    """
+    source, scale = reader.path, reconstructor.engine.scale
+    if simulate and reader.has_alpha:
+        raise InputError(
+            f"{source}: received --simulate and an input with alpha, which brings its own "
+            "samples; leave --simulate out, or give an input without alpha"
+        )
+    if jitter != "none" and not simulate:
+        raise InputError(
+            f"--jitter {jitter}: shifts the grid on which a full resolution is sampled; "
+            "expected --simulate with it, or a folder of samples with its shifts in "
+            f"{sampling_record.FILE}"
+        )
+    record = None
+    if source.is_dir():
+        count = len(list_images(source))
+        record = sampling_record.read(source, count, reader.height, reader.width)
+    moves = record is not None and any(any(frame.jitter) for frame in record)
+    low = [-(-side // scale) if simulate else side for side in (reader.height, reader.width)]
+    fields = _find_motion(motion, reader, reconstructor, max_frames)
+    if max(low) > LARGEST_SIDE:
+        raise InputError(
+            f"{source}: received a low resolution of {low[1]}x{low[0]}; expected at most "
+            f"{LARGEST_SIDE} on a side: scale it down, or add --simulate if this is the "
+            "full resolution"
+        )
+    if reader.lossy_alpha:
+        _log.warning(
+            "%s: its alpha and colours were compressed with loss; pixels of less than half "
+            "opacity are taken for unknown; a folder of PNG, .mkv or .mov keeps samples",
+            source,
+        )
+
+    def inputs() -> Iterator[tuple[Frame, Tensor, Input]]:
+        last = 0
+        for frame in islice(reader, max_frames):
+            pixels, number = frame.image, frame.number
+            if reader.lossy_alpha:
+                pixels[..., 3] = np.where(pixels[..., 3] < 128, 0, 255)
+            image = to_tensor(pixels)
+            offset = jitter_sequence(jitter, number, 1)
+            low = image
+            if simulate:
+                low = downsample(pad(image[None], scale), scale, offset)[0]
+            gaze_px = _gaze_px(gaze, number, frame.pts_seconds, image, scale if simulate else 1)
+            shift = None if offset is None else (float(offset[0, 0]), float(offset[0, 1]))
+            if record is not None and moves:
+                shift = record[number].jitter
+            field = fields(number, low, shift)
+            if field is not None and number > last + 1:
+                # Over frames that were left out it is taken to have been as fast.
+                field = field * (number - last)
+            last = number
+            yield frame, image, Input(low, gaze_px, field, shift)
+
+    return inputs()
+
+
 def _find_motion(
     motion: MotionFiles | None, reader: VideoReader, reconstructor: Reconstructor, count: int | None
 ) -> Callable[[int, Tensor, tuple[float, float] | None], Tensor | None]:
     """What reads the motion of a frame: (its number, it [·,h,w], its jitter) -> [2,h,w] or None.
 
     Raises:
-        InputError: motion for a source that is no folder with an image for each frame, or that is
-            not complete.
+        InputError: motion for a source that is no folder of images, or that is not complete.
     """
     images = list_images(reader.path) if reader.path.is_dir() else []
     if motion is None:
@@ -284,12 +326,12 @@ def _find_motion(
             motion = MotionFiles(None)
     if motion.folder is None:
         return lambda index, low, jitter: None
-    if len(images) != reader.frame_count or reader.skip_unreadable:
+    if not images:
         raise InputError(
             f"--motion {motion.folder}: received {reader.path} with it; expected a folder with one "
-            "image for each frame, all of which can be read"
+            "image for each frame"
         )
-    files = find_motion(images[:count], motion.folder)
+    files = find_motion(images if reader.skip_unreadable else images[:count], motion.folder)
 
     def read(index: int, low: Tensor, jitter: tuple[float, float] | None) -> Tensor:
         file, (height, width) = files[index], low.shape[-2:]

@@ -136,7 +136,8 @@ DATA_SETS: dict[str, DataSet] = {
             "davis",
             "the 30 validation clips of DAVIS 2017 at 480p (Pont-Tuset et al. 2017): 1999 frames",
             "https://davischallenge.org/davis2017/code.html (TrainVal, 480p)",
-            "none is stated for the frames; the toolkit says that DAVIS is under the BSD licence",
+            "CC BY-NC 4.0, as the README of the data says; for what its SOURCES.md lists, the "
+            "terms of their sources",
             dict.fromkeys(DAVIS_VAL, 0),
             ("DAVIS/JPEGImages/480p/*", "JPEGImages/480p/*"),
             any_size=(0, 480),

@@ -67,10 +67,14 @@ _log = logging.getLogger(__name__)
 
 
 class Frame(NamedTuple):
-    """One frame: ``image`` uint8 [H, W, 3] RGB or [H, W, 4] RGBA, ``pts_seconds`` its time."""
+    """One frame: ``image`` uint8 [H, W, 3] RGB or [H, W, 4] RGBA, ``pts_seconds`` its time.
+
+    number: in the source, from 0; images of a folder that are left out are counted, too.
+    """
 
     image: np.ndarray
     pts_seconds: float
+    number: int
 
 
 def read_clip(path: str | Path, count: int, *, skip_unreadable: bool = False) -> np.ndarray:
@@ -126,10 +130,12 @@ class VideoReader:
         self._iterations: weakref.WeakSet[Generator[Frame, None, None]] = weakref.WeakSet()
         self._said: set[str] = set()
         self._images = [self.path] if self.path.suffix.lower() in IMAGE_SUFFIXES else []
+        self._number_of: dict[Path, int] = {}
         if self.path.is_dir():
             self._images = list_images(path)
             if not self._images:
                 refuse(path, "a folder without images", f"images ({' '.join(IMAGE_SUFFIXES)})")
+            self._number_of = {image: number for number, image in enumerate(self._images)}
             if skip_unreadable:
                 self._images = list(itertools.dropwhile(_unreadable, self._images))
                 if not self._images:
@@ -302,7 +308,7 @@ class VideoReader:
                 damaged = True
                 _log.warning("%s: frame %d is damaged and was patched up", file, count)
             last = time
-            yield Frame(image, time)
+            yield Frame(image, time, self._number_of.get(file, count))
         if self._cut_gif:
             _log.warning("%s: ends without its end mark; its last frames may be damaged", self.path)
         if last + 1 / self.frame_rate < _CUT_SHORT_SHARE * self._length:
