@@ -42,8 +42,12 @@ CHECKED_SIZES = ((2, 48, 80), (1, 24, 16))
 """(B, h, w), rounded up to multiples, of the clips that an export of open size must reproduce."""
 
 TOLERANCE = 1e-4
-"""Largest difference from torch in any value of any output of one step from the same state, in
-units of its largest value or 1, whichever is larger."""
+"""Difference from torch in the values of any output of one step from the same state, in units of
+its largest value or 1, whichever is larger."""
+MAX_BEYOND = 1e-3
+"""Share of the values of an output that may differ by more. Where two motions fit equally well, the
+last bit of a sum chooses, and it is not the same on every processor: at 192x256 inputs that are
+changed by 1e-7 of their size change single values of the canvas by up to 7e-5."""
 MIN_PSNR = 60.0
 """Of the frames of a clip against those of torch, each with its own state, in dB."""
 TOLERANCE_HALF, MIN_PSNR_HALF = 2e-2, 40.0
@@ -461,9 +465,9 @@ def _moving_clip(
 def _check(run: Run, step: Step, sizes: Iterable[Sized], tolerance: float, psnr: float) -> float:
     """The largest difference of a frame from torch; an InputError if any output is too far off.
 
-    Step by step both are given the reference's state and must agree closely. Running freely, each
-    with its own state, rounding adds up as the processor has it: there the frames of the clip
-    must agree as a picture does, by PSNR.
+    Step by step both are given the reference's state and must agree closely in nearly all values.
+    Running freely, each with its own state, rounding adds up as the processor has it: there the
+    frames of the clip must agree as a picture does, by PSNR.
     """
     largest = 0.0
     for batch, height, width in sizes:
@@ -477,16 +481,18 @@ def _check(run: Run, step: Step, sizes: Iterable[Sized], tolerance: float, psnr:
             state = expected[1:]
             errors.append(float((frame - expected[0]).square().mean()))
             for name, received, truth in zip(step.output_names, outputs, expected, strict=True):
-                difference = float((received - truth).abs().max())
+                difference = (received - truth).abs()
                 allowed = tolerance * max(1.0, float(truth.abs().max()))
-                if not difference < allowed:
+                beyond = float((~(difference < allowed)).float().mean())  # NaN is beyond
+                if beyond > MAX_BEYOND:
                     raise InputError(
-                        f"export: at {height}x{width}, step {number}, {name} differs from torch "
-                        f"by {difference:.1e}, allowed is {allowed:.0e}; nothing was written: "
-                        f"{_INSTEAD}"
+                        f"export: at {height}x{width}, step {number}, {100 * beyond:.3g} % of "
+                        f"{name} differ from torch by more than {allowed:.0e} (the largest by "
+                        f"{float(difference.max()):.1e}), allowed is {100 * MAX_BEYOND:g} %; "
+                        f"nothing was written: {_INSTEAD}"
                     )
                 if name == "frame":
-                    largest = max(largest, difference)
+                    largest = max(largest, float(difference.max()))
         reached = -10.0 * math.log10(max(sum(errors) / len(errors), 1e-20))
         if not reached > psnr:
             raise InputError(
