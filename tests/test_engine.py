@@ -4,6 +4,7 @@ import io
 import threading
 from collections import Counter
 from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
 from deepfovea.reconstructor import Reconstructor
 from deepfovea.resample import downsample_2x, upsample_bilinear
 from deepfovea.runtime import engine
+from deepfovea.runtime.cuda import CapturedGenerator
 from deepfovea.runtime.engine import Engine, load_engine
 from deepfovea.runtime.export import Step, trace
 from deepfovea.runtime.openvino import (
@@ -318,6 +320,38 @@ def test_a_cache_that_cannot_be_written_is_done_without(stream, monkeypatch, tmp
     assert frames.isfinite().all()
 
 
+@pytest.mark.parametrize("fails_at", [None, 1, 2])
+def test_a_graph_that_cannot_be_captured_gives_way(stream, monkeypatch, caplog, fails_at):
+    """Bookkeeping without a GPU: what stands for a capture computes again, or fails."""
+    captures = []
+
+    def capture(run):
+        captures.append(run)
+        if len(captures) == fails_at:
+            raise RuntimeError("CUDA error: out of memory\nand what follows")
+        outputs = run()
+
+        def replay():
+            for kept, new in zip(outputs, run(), strict=True):
+                kept.copy_(new)
+
+        return replay, outputs
+
+    made = partial(CapturedGenerator, capture=capture)
+    monkeypatch.setattr(engine, "CapturedGenerator", made)
+    samples, mask = clip(4)
+    jitter = jitter_sequence("quad", 2, 2)[None]
+    graph, plain = Engine(stream, "cuda-graph"), Engine(stream)
+    for one in (graph, plain):
+        one.found, state = one(samples[:, :2], mask[:, :2])
+        (one.luma, _), _ = one.yuv420(samples[:, 2:], mask[:, 2:], state, None, jitter)
+    assert_near(graph.found, plain.found)
+    assert_near(graph.luma, plain.luma)
+    expected = {None: {"cuda-graph": 4}, 1: {"torch": 4}, 2: {"cuda-graph": 2, "torch": 2}}
+    assert graph.frames_by == expected[fails_at]
+    assert ("(CUDA error: out of memory); PyTorch goes on" in caplog.text) == bool(fails_at)
+
+
 def test_by_name_or_file_and_the_fastest_that_is_there(stream, six, tmp_path, monkeypatch):
     save_model(tmp_path / "model.safetensors", stream, {})
     path = tmp_path / "model.safetensors"
@@ -327,6 +361,7 @@ def test_by_name_or_file_and_the_fastest_that_is_there(stream, six, tmp_path, mo
     assert load_engine(path, frames=1000).name == "openvino"
     assert load_engine(six).name == "torch"  # whose own kernels are faster
     assert load_engine(deepcopy(stream), device="meta").name == "torch"
+    assert engine._fastest(six, "cuda:1", 24) == "cuda-graph"
     there = {"onnx", "onnxruntime"}
     monkeypatch.setattr(engine, "find_spec", lambda name: name in there or None)
     assert load_engine(path).name == "onnxruntime"
@@ -339,6 +374,7 @@ def test_by_name_or_file_and_the_fastest_that_is_there(stream, six, tmp_path, mo
     [
         ("tensorrt", "cpu", "received 'tensorrt', expected one of auto, torch"),
         ("openvino", "cuda", "openvino for the device cuda"),
+        ("cuda-graph", "cpu", "runs on cuda only: choose torch, or --device cuda"),
         ("onnxruntime", "mps", "choose torch, or --device cpu"),
     ],
 )

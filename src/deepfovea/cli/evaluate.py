@@ -159,7 +159,7 @@ def add(subcommands: Subcommands) -> None:
             "--engine",
             default="torch",
             metavar="NAME",
-            help="torch (the same everywhere) | onnxruntime | openvino | auto",
+            help="torch (the same everywhere) | cuda-graph | onnxruntime | openvino | auto",
         ),
         parser.add_argument(
             "--workers",

@@ -176,7 +176,7 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         "--engine",
         default="auto",
         metavar="NAME",
-        help="auto (the fastest installed) | torch | onnxruntime | openvino",
+        help="auto (the fastest installed) | torch | cuda-graph | onnxruntime | openvino",
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -33,7 +34,8 @@ def capture_graph(run: Run) -> tuple[Callable[[], object], tuple[Tensor, ...]]:
             run()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # Other threads, which read and sample the next frames, may use the device meanwhile.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         outputs = run()
     return graph.replay, outputs
 
@@ -145,7 +147,13 @@ class _Graph:
             frames, after = compute(self.kind(*self.state))
             return (frames, *after)
 
-        self.replay, self.outputs = owner._capture(run)
+        with self._on_device():
+            self.replay, self.outputs = owner._capture(run)
+
+    def _on_device(self) -> AbstractContextManager[object]:
+        """Streams are those of the current device, which need not be that of the tensors."""
+        device = self.inputs["samples"].device
+        return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
     def step(self, inputs: Sequence[Tensor], state: Any) -> tuple[Tensor, Any]:
         before = self.first if state is None else tuple(state)
@@ -160,6 +168,7 @@ class _Graph:
             own.copy_(value)
         for own, value in zip(self.state, before, strict=True):
             own.copy_(value)
-        self.replay()
+        with self._on_device():
+            self.replay()
         frames, *after = self.outputs
         return frames.float().clone(), self.kind(*(value.float().clone() for value in after))

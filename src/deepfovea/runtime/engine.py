@@ -1,4 +1,4 @@
-"""The engines: PyTorch, ONNX Runtime or OpenVINO run a generator, behind one interface.
+"""Engines: PyTorch, CUDA graphs, ONNX Runtime or OpenVINO run a generator behind one interface.
 
 engine = load_engine("stream", "auto")
 frames, state = engine(samples, mask, state)  # as with the generator itself
@@ -8,6 +8,7 @@ A new engine is a row of :data:`BACKENDS`.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +28,7 @@ from ..config import InputError, expected_one_of
 from ..generators import Network
 from ..io.user_cache import user_cache
 from ..video import YUV420, colorspace_of, to_yuv420
+from .cuda import CapturedGenerator
 from .export import Step, trace
 from .onnx import Run, onnx_session
 from .openvino import compile_openvino
@@ -34,6 +36,8 @@ from .openvino import compile_openvino
 MAX_CACHED_SIZES = 4
 """Sizes of frames that an engine keeps compiled; the pages of a viewer share one. One counts again
 for each of RGB and YUV, with motion and without, with jitter and without, that was asked for."""
+
+_log = logging.getLogger(__name__)
 
 MIN_FRAMES_TO_COMPILE = 150
 """Frames from which on ``auto`` compiles, where their number is known. 24 frames of 180x120 took
@@ -47,13 +51,15 @@ class Backend:
 
     title: as its makers write it; packages: what it needs, PyTorch's exporter included; extra: of
     this package that brings them; compile: ONNX, names of inputs and outputs, and the options
-    ``bfloat16`` and ``cache`` -> what runs it; None: the network itself runs, on any device.
+    ``bfloat16`` and ``cache`` -> what runs it; None: the network itself runs; device: the type of
+    those that it runs on, empty for any.
     """
 
     title: str
     packages: tuple[str, ...] = ()
     extra: str = ""
     compile: Callable[..., Run] | None = None
+    device: str = "cpu"
 
     def missing(self) -> str:
         """The first package that is not installed, empty if none is missing."""
@@ -72,11 +78,13 @@ def _compile_onnxruntime(
 
 
 BACKENDS = {
-    "torch": Backend("PyTorch"),
+    "torch": Backend("PyTorch", device=""),
+    "cuda-graph": Backend("PyTorch, CUDA graph", device="cuda"),
     "onnxruntime": Backend("ONNX Runtime", ("onnx", "onnxruntime"), "export", _compile_onnxruntime),
     "openvino": Backend("OpenVINO", ("onnx", "openvino"), "openvino", compile_openvino),
 }
-"""By name, slowest first for generators that suit engines, on a CPU (docs/speed.md)."""
+"""By name, slowest first on each device for generators that suit engines (docs/speed.md; CUDA
+graphs were not measured)."""
 
 ENGINES = ("auto", *BACKENDS)
 
@@ -95,8 +103,9 @@ def load_engine(
     Args:
         model: as for :func:`deepfovea.load`, or a generator.
         engine: one of :data:`ENGINES`. ``auto`` takes the fastest that is installed: on a CPU,
-            for a generator that suits engines, OpenVINO, then ONNX Runtime; else PyTorch.
-        device: of PyTorch; the others run on the CPU.
+            for a generator that suits engines, OpenVINO, then ONNX Runtime; on CUDA a captured
+            graph; else PyTorch.
+        device: of PyTorch, and of CUDA graphs; the others run on the CPU.
         bfloat16: whether OpenVINO may compute wide convolutions in bfloat16, as it then does on
             processors that have it (AMX, AVX-512 BF16) for generators that bear it: a sixth less
             time, PSNR the same to 0.024 dB (docs/speed.md).
@@ -119,10 +128,11 @@ def load_engine(
             f"--engine: {name} needs {missing}, which is missing: "
             f"pip install 'deepfovea[{backend.extra}]'"
         )
-    if backend.compile is not None and torch.device(device).type != "cpu":
+    if backend.device not in ("", torch.device(device).type):
+        where = "on the CPU here" if backend.device == "cpu" else f"on {backend.device} only"
         raise InputError(
-            f"--engine: received {name} for the device {device}; it runs on the CPU here: "
-            "choose torch, or --device cpu"
+            f"--engine: received {name} for the device {device}; it runs {where}: "
+            f"choose torch, or --device {backend.device}"
         )
     low = bfloat16 and network.suits_engines
     network = network.to(device).eval()
@@ -130,10 +140,14 @@ def load_engine(
 
 
 def _fastest(network: Network, device: str | torch.device, frames: int | None) -> str:
+    kind = torch.device(device).type
+    if kind == "cuda":  # a capture takes a few steps
+        return "cuda-graph"
     few = frames is not None and frames < MIN_FRAMES_TO_COMPILE
-    if few or torch.device(device).type != "cpu" or not network.suits_engines:
+    if few or kind != "cpu" or not network.suits_engines:
         return "torch"
-    return next(name for name in reversed(BACKENDS) if not BACKENDS[name].missing())
+    here = (name for name, backend in BACKENDS.items() if backend.device in ("", kind))
+    return next(name for name in reversed(list(here)) if not BACKENDS[name].missing())
 
 
 class Engine:
@@ -146,6 +160,9 @@ class Engine:
     by less than 1e-4 for ``paper``; for ``stream``, which may follow another motion, by more in
     single pixels (docs/speed.md has the figures). A fixed size is the faster one (OpenVINO: a
     fifth). The last :data:`MAX_CACHED_SIZES` sizes are kept.
+
+    ``cuda-graph`` captures PyTorch's step for each size, in float32. Where that fails, as in want
+    of memory, a warning says so and PyTorch goes on without.
 
     Attributes:
         network: the generator.
@@ -171,6 +188,9 @@ class Engine:
         self.frames_by: Counter[str] = Counter()
         self._in_background = in_background
         self._compile = BACKENDS[name].compile
+        self._captured: CapturedGenerator | None = None
+        if name == "cuda-graph":
+            self._captured = CapturedGenerator(network, sizes_kept=MAX_CACHED_SIZES)
         # By the matrix of YUV (None: RGB), and whether motion and jitter are told
         self._step_of: dict[tuple[int | None, bool, bool], Step] = {}
         self._runs: dict[tuple[Step, torch.Size], Future[Run]] = {}  # the one used last is the last
@@ -264,9 +284,25 @@ class Engine:
         motion: Tensor | None,
         jitter: Tensor | None,
     ) -> tuple[tuple[Tensor, ...], Any]:
-        frames, state = self.network(samples, mask, state, motion, jitter)
-        self.frames_by["torch"] += samples.shape[1]
+        frames, state = self._by_graph(samples, mask, state, motion, jitter) or self.network(
+            samples, mask, state, motion, jitter
+        )
+        self.frames_by["cuda-graph" if self._captured else "torch"] += samples.shape[1]
         return ((frames,) if matrix is None else to_yuv420(frames, matrix)), state
+
+    def _by_graph(self, *given: Any) -> tuple[Tensor, Any] | None:
+        """What a captured graph makes; None where there is none, or none any longer."""
+        if self._captured is None:
+            return None
+        try:
+            return self._captured(*given)
+        except RuntimeError as error:
+            reason = str(error).strip().partition("\n")[0]
+            _log.warning(
+                "the step cannot run as a CUDA graph (%.200s); PyTorch goes on without", reason
+            )
+            self._captured = None
+            return None
 
     def _by_run(
         self, run: Run, step: Step, inputs: list[Tensor], size: torch.Size
