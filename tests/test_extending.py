@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 RECIPES = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S))
+OWN = "A generator of your own"
 MOST_FILES = {"A metric": 2, "A loss": 2, "A density": 2, "An engine": 2, "A generator": 2}
 
 
@@ -26,9 +27,14 @@ def changes(recipe):
     ):
         if line:
             file = line
-        elif language in ("python", "diff"):
+        elif file and language in ("python", "diff"):
             found.append((file, language, block))
     return found
+
+
+def examples(recipe):
+    """The blocks of Python that are to be run."""
+    return re.findall(r"^```python\n(.*?)^```$", recipe, re.M | re.S)
 
 
 def apply(folder, file, language, block):
@@ -116,7 +122,8 @@ def run_recipe(extended, title):
 
 
 def test_there_is_a_recipe_for_each_and_it_touches_few_files():
-    assert RECIPES.keys() == MOST_FILES.keys()
+    assert RECIPES.keys() == MOST_FILES.keys() | {OWN}
+    assert not changes(RECIPES[OWN])
     for title, most in MOST_FILES.items():
         files = {file for file, _, _ in changes(RECIPES[title])}
         assert 0 < len(files) <= most, files
@@ -188,3 +195,18 @@ with torch.no_grad():
 print(float((whole - torch.cat(parts, 1)).abs().max()))
 """
     assert float(extended[1]("-c", script)) < 1e-6
+
+
+def test_a_generator_of_ones_own_needs_no_change_of_the_package(extended):
+    pytest.importorskip("onnx", reason="onnx is not installed (extra export)")
+    folder, run = extended
+    network = next(b for f, _, b in changes(RECIPES["A generator"]) if f.endswith("blend.py"))
+    own = network.replace("from ..config import InputError", "from deepfovea import InputError")
+    assert own != network
+    (folder / "mine.py").write_text(own, encoding="utf-8")
+    (example,) = examples(RECIPES[OWN])
+    run("-c", example)
+    assert (folder / "mine.onnx").exists()
+    run_recipe(extended, OWN)
+    rows = json.loads((folder / "own.json").read_text(encoding="utf-8"))["rows"]
+    assert {row["method"] for row in rows} == {"fill", "mine"}
