@@ -866,7 +866,7 @@ def test_the_engine_is_the_one_asked_for(catalog, folder, capsys, monkeypatch):
     assert "pip install 'deepfovea[openvino]'" in err
     code, _, err = run(capsys, *words, "abacus")
     assert (code, err.count("\n")) == (2, 1)
-    assert "expected one of auto, torch, onnxruntime, openvino" in err
+    assert "expected one of auto, torch, cuda-graph, onnxruntime, openvino" in err
     assert run(capsys, *words, "auto")[0] == 0
     assert offered["o"].model("tiny.safetensors").engine == "PyTorch, cpu"
 

@@ -51,15 +51,20 @@ class Backend:
 
     title: as its makers write it; packages: what it needs, PyTorch's exporter included; extra: of
     this package that brings them; compile: ONNX, names of inputs and outputs, and the options
-    ``bfloat16`` and ``cache`` -> what runs it; None: the network itself runs; device: the type of
-    those that it runs on, empty for any.
+    ``bfloat16`` and ``cache`` -> what runs it, on the CPU; None: the network itself runs, on any
+    device; captures: the network's step is captured as a graph, on CUDA.
     """
 
     title: str
     packages: tuple[str, ...] = ()
     extra: str = ""
     compile: Callable[..., Run] | None = None
-    device: str = "cpu"
+    captures: bool = False
+
+    @property
+    def device(self) -> str:
+        """The type of the devices that it runs on; empty for any."""
+        return "cuda" if self.captures else "" if self.compile is None else "cpu"
 
     def missing(self) -> str:
         """The first package that is not installed, empty if none is missing."""
@@ -78,8 +83,8 @@ def _compile_onnxruntime(
 
 
 BACKENDS = {
-    "torch": Backend("PyTorch", device=""),
-    "cuda-graph": Backend("PyTorch, CUDA graph", device="cuda"),
+    "torch": Backend("PyTorch"),
+    "cuda-graph": Backend("PyTorch, CUDA graph", captures=True),
     "onnxruntime": Backend("ONNX Runtime", ("onnx", "onnxruntime"), "export", _compile_onnxruntime),
     "openvino": Backend("OpenVINO", ("onnx", "openvino"), "openvino", compile_openvino),
 }
@@ -189,7 +194,7 @@ class Engine:
         self._in_background = in_background
         self._compile = BACKENDS[name].compile
         self._captured: CapturedGenerator | None = None
-        if name == "cuda-graph":
+        if BACKENDS[name].captures:
             self._captured = CapturedGenerator(network, sizes_kept=MAX_CACHED_SIZES)
         # By the matrix of YUV (None: RGB), and whether motion and jitter are told
         self._step_of: dict[tuple[int | None, bool, bool], Step] = {}
@@ -287,7 +292,7 @@ class Engine:
         frames, state = self._by_graph(samples, mask, state, motion, jitter) or self.network(
             samples, mask, state, motion, jitter
         )
-        self.frames_by["cuda-graph" if self._captured else "torch"] += samples.shape[1]
+        self.frames_by[self.name if self._captured else "torch"] += samples.shape[1]
         return ((frames,) if matrix is None else to_yuv420(frames, matrix)), state
 
     def _by_graph(self, *given: Any) -> tuple[Tensor, Any] | None:
