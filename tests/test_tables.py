@@ -3,7 +3,9 @@
 import io
 import json
 import re
+import runpy
 import sys
+from pathlib import Path
 
 import media
 import numpy as np
@@ -16,7 +18,13 @@ from deepfovea.config import InputError
 from deepfovea.evaluate import Result, Row, from_json, to_json, to_markdown
 from deepfovea.evaluate.contact_sheets import MAX_SHOWN_ERROR, Panels, error_map, render_sheet
 from deepfovea.evaluate.plots import charts
-from deepfovea.evaluate.report import BEGIN_MARK, END_MARK, insert_tables, shortfalls
+from deepfovea.evaluate.report import (
+    BEGIN_MARK,
+    END_MARK,
+    insert_tables,
+    shortfalls,
+    to_summary,
+)
 from deepfovea.evaluate.result import COLUMNS, Cost
 
 PROTOCOL = {
@@ -53,6 +61,21 @@ def tables(markdown):
         [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in block.splitlines()]
         for block in blocks
     ]
+
+
+def test_a_summary_begins_with_where_we_lose_and_has_the_means_of_all():
+    summary = to_summary(RESULT)
+    lines = [f"- {line}" for line in shortfalls(RESULT, "ours")]
+    assert summary.split("\n\n")[1].splitlines() == lines and "against 31.00 dB" in lines[0]
+    overview = tables(summary)[0]
+    assert overview == tables(to_markdown(RESULT))[0]
+
+
+def test_the_page_of_results_holds_what_was_measured():
+    root = Path(__file__).parents[1]
+    page = (root / "docs" / "results.md").read_text(encoding="utf-8")
+    script = runpy.run_path(str(root / "docs" / "results.py"))
+    assert script["render"](page) == page
 
 
 def test_the_mean_counts_every_clip_once_and_leaves_out_what_is_missing():

@@ -48,7 +48,7 @@ def to_latex(result: Result) -> str:
         caption += f" and their {CONFIDENCE:.0%} bootstrap intervals"
     if words := describe_protocol(result.protocol):
         caption += f"; {words}"
-    caption += f". {describe_bold(result.methods).replace('`', '')}"
+    caption += f". {describe_bold(result).replace('`', '')}"
     return "\n".join(
         [
             r"% \usepackage{booktabs}",

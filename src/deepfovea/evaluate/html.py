@@ -84,7 +84,7 @@ def to_html(result: Result, charts: Sequence[str], folder: Path) -> str:
         summary=escape(summary + "."),
         shortfalls=_list(lost, "There is no model among the methods."),
         confidence=f"{CONFIDENCE:.0%}",
-        bold=_marked(describe_bold(result.methods)),
+        bold=_marked(describe_bold(result)),
         means=_means(result, names),
         differences=_differences(result, names),
         charts="\n".join(pictures),

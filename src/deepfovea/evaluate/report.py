@@ -90,7 +90,7 @@ def to_markdown(result: Result) -> str:
     means, methods = result.means(), result.methods
     clips = len(result.clips)
     parts = [
-        f"{_protocol_line(result)}Means over {counted(clips, 'clip')}. {describe_bold(methods)}",
+        f"{_protocol_line(result)}Means over {counted(clips, 'clip')}. {describe_bold(result)}",
         _by_method(means, [name for name in OVERVIEW if _present(means, name)]),
     ]
     if clips > 1:
@@ -127,6 +127,29 @@ def to_markdown(result: Result) -> str:
         parts.append("\n".join(["Where we lose:", "", *(f"- {line}" for line in lost)]))
     if result.protocol.get("jod_info") and any(_present(means, "jod") for _ in methods):
         parts.append(f"JOD: {result.protocol['jod_info']}.")
+    remarks = [*result.notes, *(f"left out: {line}" for line in result.failed)]
+    if remarks:
+        parts.append("\n".join(f"- {line}" for line in remarks))
+    return "\n\n".join(parts)
+
+
+def to_summary(result: Result) -> str:
+    """Where our models lose, and then the means of all methods, their intervals and the cost."""
+    means = result.means()
+    lost = [line for model in result.protocol["models"] for line in shortfalls(result, model)]
+    parts = ["\n".join(["Where we lose:", "", *(f"- {line}" for line in lost)])] if lost else []
+    parts += [
+        f"{_protocol_line(result)}Means over {counted(len(result.clips), 'clip')}. "
+        f"{describe_bold(result)}",
+        _by_method(means, [name for name in OVERVIEW if _present(means, name)]),
+    ]
+    if len(result.clips) > 1:
+        parts += [f"{CONFIDENCE:.0%} confidence intervals of these means:", _interval_table(result)]
+    if result.cost:
+        parts += [
+            f"Cost of one frame, {result.protocol['cost_of']}, on {_device_and_engines(result)}:",
+            _cost_table(result),
+        ]
     remarks = [*result.notes, *(f"left out: {line}" for line in result.failed)]
     if remarks:
         parts.append("\n".join(f"- {line}" for line in remarks))
@@ -192,16 +215,23 @@ def describe_protocol(protocol: Mapping[str, Any]) -> str:
     return f"protocol {protocol['name']}, version {protocol['version']}{changed}"
 
 
-def describe_bold(methods: Sequence[str]) -> str:
+def describe_bold(result: Result) -> str:
     """Which methods see all low-resolution pixels, and so among which the best is bold."""
-    all_pixels = [f"`{name}`" for name in methods if name in SEES_ALL]
+    all_pixels = [f"`{name}`" for name in result.methods if name in SEES_ALL]
+    others = [f"`{name}`" for name in result.protocol.get("others", ())]
+    unknown = ""
+    if others:
+        unknown = (
+            f" {' and '.join(others)}: frames of another tool, scored as they are; what it saw is "
+            "not known here."
+        )
     if not all_pixels:
-        return "The best is bold."
+        return f"The best is bold.{unknown}"
     some, last = ", ".join(all_pixels[:-1]), all_pixels[-1]
     names = f"{some} and {last} see" if some else f"{last} sees"
     return (
         f"{names} all low-resolution pixels, the other methods only the samples. "
-        "The best of those is bold."
+        f"The best of those is bold.{unknown}"
     )
 
 
