@@ -1,13 +1,17 @@
 """Claims about the example with a real path tracer: exact motion, and an order of methods."""
 
 import json
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from deepfovea.flow import backward_warp
 
+ROOT = Path(__file__).parents[1]
 mi = pytest.importorskip("mitsuba", reason="mitsuba is not installed (extra render)")
 
 
@@ -65,13 +69,22 @@ def test_the_example_writes_its_files(room, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(
         "sys.argv",
-        f"path_tracing -o {tmp_path} --height 16 --width 24 --frames 6 --paths 2 "
+        f"path_tracing -o {tmp_path} --height 16 --width 24 --frames 5 --paths 2,1 "
         "--reference-paths 4".split(),
     )
     main()
     report = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     rays = [row["rays"] for row in report["rows"]]
     assert rays[0] == 16 * rays[1] and rays[2] < rays[1]
+    assert [row["paths"] for row in report["rows"]] == [2] * 5 + [1] * 3
+    assert rays[5] == rays[2] / 2  # samples of fewer paths
+    texts = runpy.run_path(str(ROOT / "docs" / "path_tracing.py"))["texts"]
+    texts.__globals__.update(RESULT=tmp_path / "result.json", PICTURE=tmp_path / "figure.webp")
+    page, readme = texts()
+    assert page.count("\n| ") == 9 and f"| {rays[0]:,.0f} |" in page  # a head and eight rows
+    assert "docs/figure.webp" in readme
     assert (tmp_path / "sheet.png").stat().st_size > 1000
+    with Image.open(tmp_path / "figure.webp") as figure:
+        assert (figure.n_frames, figure.size) == (5, (3 * 96, 64))
     assert (tmp_path / "video.mp4").stat().st_size > 1000
     assert "stream, motion and jitter" in capsys.readouterr().out

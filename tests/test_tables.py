@@ -76,6 +76,9 @@ def test_the_page_of_results_holds_what_was_measured():
     page = (root / "docs" / "results.md").read_text(encoding="utf-8")
     script = runpy.run_path(str(root / "docs" / "results.py"))
     assert script["render"](page) == page
+    pages = [root / "docs" / "path-tracing.md", root / "README.md"]
+    texts = [page.read_text(encoding="utf-8") for page in pages]
+    assert runpy.run_path(str(root / "docs" / "path_tracing.py"))["render"](*texts) == texts
 
 
 def test_the_mean_counts_every_clip_once_and_leaves_out_what_is_missing():

@@ -2,8 +2,9 @@
 
     python -m examples.path_tracing -o out/path-tracing
 
-writes a video and a contact sheet of all methods, and prints rays, seconds, PSNR and FovVideoVDP
-against a fully traced reference. Needs Mitsuba: pip install 'deepfovea[render]'.
+writes a video, a moving picture and a contact sheet of the methods, and prints rays, seconds, PSNR
+and FovVideoVDP against a fully traced reference. --paths 16,4,64 also measures samples of 4 and 64
+paths. Needs Mitsuba: pip install 'deepfovea[render]'.
 """
 
 from __future__ import annotations
@@ -47,9 +48,20 @@ def encode(radiance: np.ndarray) -> np.ndarray:
 
 
 class Clip:
-    """What is traced of one camera path: all pixels, the low-resolution ones, and the samples."""
+    """What is traced of one camera path: all pixels, the low-resolution ones, and the samples.
 
-    def __init__(self, height: int, width: int, count: int, paths: int, reference: int) -> None:
+    With ``like``, another clip of this size, the samples alone: the rest is taken from there.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        count: int,
+        paths: int,
+        reference: int,
+        like: Clip | None = None,
+    ) -> None:
         from . import scene, trace
 
         self.size, self.count, self.paths = (height, width), count, paths
@@ -90,19 +102,22 @@ class Clip:
             for camera in cameras.values():
                 scene.place_camera(camera, t)
             offset, mask = QUAD[t % len(QUAD)], self.mask[0, t, 0].numpy() > 0
-            timed("reference", image, SCALE, 1.0, reference, 0.0, 3 * t + 1)
-            timed("full", image, SCALE, 1.0, paths, 0.0, 3 * t + 2)
-            timed("low", image, 1, trace.AREA, paths, 0.0, 3 * t)
+            if like is None:
+                timed("reference", image, SCALE, 1.0, reference, 0.0, 3 * t + 1)
+                timed("full", image, SCALE, 1.0, paths, 0.0, 3 * t + 2)
+                timed("low", image, 1, trace.AREA, paths, 0.0, 3 * t)
             timed("still", samples, t, mask, (0.0, 0.0))
             timed("samples", samples, t, mask, offset)
             timed("motion", trace.motion, room, cameras[1], t, offset)
         self.frames = {
             name: torch.from_numpy(np.stack(of))[None] for name, of in frames.items()
         }  # [1, T, ·, ·, ·] each
+        if like is not None:
+            self.frames["reference"] = like.frames["reference"]
 
 
 def reconstructions(clip: Clip, name: str) -> dict[str, tuple[Tensor, float, float]]:
-    """By method: frames [T, 3, H, W], rays, seconds of all frames."""
+    """By method: frames [T, 3, H, W], rays, seconds of all frames; those of what was traced."""
     pixels = clip.count * clip.size[0] * clip.size[1]
     known = float(clip.mask.sum())
     model = deepfovea.load(name, device="cpu")
@@ -118,11 +133,15 @@ def reconstructions(clip: Clip, name: str) -> dict[str, tuple[Tensor, float, flo
         return result[0].clamp(0, 1), rays, seconds + time.perf_counter() - started
 
     paths = clip.paths
-    return {
-        "all pixels": (frames["full"][0], SCALE**2 * pixels * paths, traced["full"]),
-        "low resolution, bicubic": made(
-            lambda: bicubic_frames(frames["low"], clip.mask), pixels * paths, traced["low"]
-        ),
+    whole = {}
+    if "full" in frames:
+        whole = {
+            "all pixels": (frames["full"][0], SCALE**2 * pixels * paths, traced["full"]),
+            "low resolution, bicubic": made(
+                lambda: bicubic_frames(frames["low"], clip.mask), pixels * paths, traced["low"]
+            ),
+        }
+    return whole | {
         "samples, accumulate": made(
             lambda: accumulate_frames(frames["still"], clip.mask), known * paths, traced["samples"]
         ),
@@ -196,7 +215,13 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=96, help="low resolution (default 96)")
     parser.add_argument("--width", type=int, default=128, help="low resolution (default 128)")
     parser.add_argument("--frames", type=int, default=24, help="default 24")
-    parser.add_argument("--paths", type=int, default=16, help="per pixel (default 16)")
+    parser.add_argument(
+        "--paths",
+        type=lambda text: [int(part) for part in text.split(",")],
+        default=[16],
+        metavar="N,…",
+        help="per pixel (default 16); of further numbers only the samples are traced",
+    )
     parser.add_argument("--reference-paths", type=int, default=128, help="default 128")
     parser.add_argument("--model", default="stream", help="name or file (default stream)")
     options = parser.parse_args()
@@ -209,19 +234,24 @@ def main() -> None:
             f"Mitsuba cannot be used ({error}): pip install 'deepfovea[render]'; it needs LLVM"
         )
     options.output.mkdir(parents=True, exist_ok=True)
-    clip = Clip(
-        options.height, options.width, options.frames, options.paths, options.reference_paths
-    )
+    size = options.height, options.width, options.frames
+    clip = Clip(*size, options.paths[0], options.reference_paths)
     methods = reconstructions(clip, options.model)
     rows = []
-    print("| | rays per frame | s per frame | PSNR, dB | JOD |\n|---|---:|---:|---:|---:|")
-    for name, (frames, rays, seconds) in methods.items():
-        decibels, jod = scores(clip, frames)
-        rays, seconds = rays / clip.count, seconds / clip.count
-        row = {"method": name, "rays": rays, "seconds": seconds, "psnr_db": decibels, "jod": jod}
-        rows.append(row)
-        quality = f"{decibels:.2f} | {'not measured' if jod is None else f'{jod:.2f}'}"
-        print(f"| {name} | {rays:,.0f} | {seconds:.2f} | {quality} |", flush=True)
+    heads = "| | paths | rays per frame | s per frame | PSNR, dB | JOD |"
+    print(f"{heads}\n|---|---:|---:|---:|---:|---:|")
+    for paths in options.paths:
+        traced, made = clip, methods
+        if paths != clip.paths:
+            traced = Clip(*size, paths, options.reference_paths, clip)
+            made = reconstructions(traced, options.model)
+        for name, (frames, rays, seconds) in made.items():
+            decibels, jod = scores(clip, frames)
+            rays, seconds = rays / clip.count, seconds / clip.count
+            row = {"method": name, "paths": paths, "rays": rays, "seconds": seconds}
+            rows.append(row | {"psnr_db": decibels, "jod": jod})
+            quality = f"{decibels:.2f} | {'not measured' if jod is None else f'{jod:.2f}'}"
+            print(f"| {name} | {paths} | {rays:,.0f} | {seconds:.2f} | {quality} |", flush=True)
     settings = {key: str(value) for key, value in vars(options).items()}
     report = {"settings": settings, "share": float(clip.mask.mean()), "rows": rows}
     (options.output / "result.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
@@ -233,7 +263,20 @@ def main() -> None:
         for t in range(clip.count):
             side_by_side = np.concatenate([np.asarray(to_image(of[t])) for of in pictures], 1)
             writer.write(side_by_side, t / RATE)
-    print(f"wrote sheet.png, video.mp4 and result.json in {options.output}")
+    del pictures[1]  # what was traced, what comes out, the truth
+    shown = [
+        Image.fromarray(np.concatenate([np.asarray(to_image(of[t])) for of in pictures], 1))
+        for t in range(clip.count)
+    ]
+    shown[0].save(
+        options.output / "figure.webp",
+        save_all=True,
+        append_images=shown[1:],
+        duration=1000 // RATE,
+        loop=0,
+        quality=60,
+    )
+    print(f"wrote sheet.png, video.mp4, figure.webp and result.json in {options.output}")
 
 
 if __name__ == "__main__":
