@@ -272,26 +272,27 @@ class StreamNet(nn.Module):
             # A sample beside the middle of its cell replaces only in part what is known there.
             beside = (2.0 * jitter - _cells(jitter)).abs()[:, :, None, None]  # [B,2,1,1]
             near = (1.0 - beside).prod(1, keepdim=True)
-            mask = 4.0 * downsample_2x(new)
         known = color * confidence * (1.0 - near * new)
         known = known + (1.0 - (1.0 - near) * confidence) * new_color
+        # The network hears of a sample only in so far as it tells something new: where all rests
+        # and is known, the frame must not depend on which cells happen to be sampled.
+        gained = new * (1.0 - confidence * _detail_kept(canvas_flow))  # [B,1,2h,2w]
         confidence = torch.maximum(confidence, new)
 
         canvas = torch.cat([known, confidence], 1)
         # Holes are filled as seen from the samples, where most of what is known lies.
         total = 4.0 * downsample_2x(_to_samples(canvas, jitter))
         total, weight = torch.split(total, [3, 1], 1)
-        low = pull_push(total / weight.clamp(min=MIN_CONFIDENCE), weight.clamp(max=1.0))
-        filled = _from_samples(_between_samples(low), jitter)
+        holes = pull_push(total / weight.clamp(min=MIN_CONFIDENCE), weight.clamp(max=1.0))
+        filled = _from_samples(_between_samples(holes), jitter)
         fine = known + (1.0 - confidence) * filled  # [B,3,2h,2w]
-        if jitter is not None:
-            low = downsample_2x(fine)
-
+        low = downsample_2x(fine)  # [B,3,h,w]
         if self.blend is not None:
-            fine = self.blend(fine, confidence, new, prev_output)
+            fine = self.blend(fine, confidence, gained, prev_output)
 
+        low_gained = 4.0 * downsample_2x(gained)  # one cell in four is sampled: its own
         frame, hidden_state = self.refine(
-            fine, confidence, prev_output, low, mask, trust, error, hidden_state
+            fine, confidence, prev_output, low, low_gained, trust, error, hidden_state
         )
         return frame, StreamState(canvas, _canvas_cells(frame), hidden_state, continuity * flow)
 
@@ -372,6 +373,15 @@ def _between_samples(low: Tensor) -> Tensor:
     """Low-resolution pixels in their cells, interpolated in the others: [B,C,h,w] to the canvas."""
     height, width = low.shape[-2:]
     return bilinear_sample(pixel_grid(low, 2 * height, 2 * width) / 2.0, low)
+
+
+def _detail_kept(flow: Tensor) -> Tensor:
+    """How much of the power of white noise a bilinear warp keeps: flow [B,2,h,w] to [B,1,h,w].
+
+    The sum of the four squared weights: 1 by whole pixels, a quarter half-way between them.
+    """
+    part = flow - flow.floor()
+    return ((1.0 - part).square() + part.square()).prod(1, keepdim=True)
 
 
 def _canvas_cells(frame: Tensor) -> Tensor:
@@ -461,13 +471,16 @@ class Blend(nn.Module):
         self.conv_in = conv(9, channels)
         self.conv_out = zero_init(conv(channels, 5))
 
-    def forward(self, fine: Tensor, confidence: Tensor, new: Tensor, prev_output: Tensor) -> Tensor:
+    def forward(
+        self, fine: Tensor, confidence: Tensor, gained: Tensor, prev_output: Tensor
+    ) -> Tensor:
         """Blend what lies on the canvas.
 
         Args:
             fine: [B, 3, 2h, 2w], samples, what was carried, and what fills the holes.
             confidence: [B, 1, 2h, 2w] in [0, 1].
-            new: [B, 1, 2h, 2w], 1 where a cell was sampled in this frame.
+            gained: [B, 1, 2h, 2w], 1 where a cell was sampled in this frame and was not known
+                before, 0 where it was not sampled, or was known as well.
             prev_output: [B, 3, 2h, 2w], the frame before, carried to here.
 
         Returns:
@@ -476,7 +489,7 @@ class Blend(nn.Module):
         near = _smooth(fine)
         wide = _smooth(_smooth(near))
         stale = (prev_output - fine).mean(1, keepdim=True)
-        x = torch.cat([fine - near, near - wide, stale, confidence, new], 1)
+        x = torch.cat([fine - near, near - wide, stale, confidence, gained], 1)
         x = self.conv_out(act(self.conv_in(x)))
         to_near, to_wide, residual = torch.split(x, [1, 1, 3], 1)
         return fine + to_near * (near - fine) + to_wide * (wide - fine) + residual
@@ -514,7 +527,7 @@ class Refine(nn.Module):
         confidence: Tensor,  # [B,1,2h,2w]
         prev_output: Tensor,  # [B,3,2h,2w]
         low: Tensor,  # [B,3,h,w]
-        mask: Tensor,  # [B,1,h,w]
+        gained: Tensor,  # [B,1,h,w]
         trust: Tensor,  # [B,1,h/2,w/2]
         error: Tensor,  # [B,1,h/2,w/2]
         hidden_state: Tensor,  # [B,C,h/2,w/2]
@@ -523,7 +536,7 @@ class Refine(nn.Module):
         x = act(
             self.conv_in(
                 torch.cat([fine - 0.5, prev_output - fine, confidence], 1),
-                torch.cat([mask, low - 0.5], 1),
+                torch.cat([gained, low - 0.5], 1),
                 torch.cat([ERROR_GAIN * error, trust, hidden_state], 1),
             )
         )
@@ -602,4 +615,4 @@ def _bicubic_kernel() -> list[float]:
         return a * (((x - 5.0) * x + 8.0) * x - 4.0) if x < 2.0 else 0.0
 
     rows = [[cubic(place - cell) for cell in range(6)] for place in (1.25, 1.75, 2.25, 2.75)]
-    return [y * x for down in rows for across in rows for y in down for x in across]
+    return [y * x for by_y in rows for by_x in rows for y in by_y for x in by_x]
