@@ -581,7 +581,7 @@ def test_the_command_line_is_the_call(root, networks, tmp_path, capsys):
 
 FROZEN = {
     ("published", 1): "15521b93acf23168",
-    ("best", 1): "fd7f2ce00f1557a4",
+    ("best", 2): "d0cbb8d210eebeea",
     ("saccades", 1): "ae6004827d813469",
     ("renderer", 1): "63ba6e5537aac725",
 }

@@ -121,4 +121,4 @@ def test_the_wheel_works_where_only_its_requirements_are_installed(bare, tmp_pat
     said = run(bare / "deepfovea", *words, env=environment, cwd=tmp_path)
     assert "3 frames" in said
     assert (tmp_path / "out.mp4").is_file()
-    assert "383612" in run(bare / "deepfovea", "info", "stream", env=environment, cwd=tmp_path)
+    assert "384633" in run(bare / "deepfovea", "info", "stream", env=environment, cwd=tmp_path)

@@ -10,7 +10,7 @@ import deepfovea
 from deepfovea.arrays import to_tensor
 from deepfovea.config import Density
 from deepfovea.fill import pull_push
-from deepfovea.fovea import downsample, sample
+from deepfovea.fovea import downsample, jitter_sequence, sample
 from deepfovea.images import to_image
 from deepfovea.metrics import METRICS, Reference
 from deepfovea.metrics.pixel import psnr
@@ -100,6 +100,25 @@ def test_a_still_periphery_does_not_boil(at_rest):
     assert late < 0.25 * late_filled
     assert flicker_of(ours, truth) < 2.0
     assert 255.0 * (ours - truth)[8:].mean().abs() < 0.5  # neither brighter nor darker
+
+
+@pytest.mark.parametrize("jitter", ["none", "quad"])
+def test_what_rests_comes_to_rest(stream, jitter):
+    """Once every cell is known, the frame does not depend on which are sampled next."""
+    truth = still("astronaut", 1)[..., :96, :128]
+    offsets = jitter_sequence(jitter, 0, 160)
+    state, changes, before = None, [], None
+    for t in range(160 if jitter == "quad" else 48):
+        told = None if offsets is None else offsets[t : t + 1]
+        low = downsample(truth[0], jitter=told)[None]
+        samples, mask = sample(low, gaze(-50.0, -50.0, 1), first_frame=t, blue_noise=True)
+        with torch.inference_mode():
+            frame, state = stream(samples, mask, state, jitter=None if told is None else told[None])
+        if before is not None:
+            changes.append(255.0 * float((frame - before).abs().mean()))
+        before = frame
+    assert changes[-1] < 0.1  # grey levels, where the first frames change by more than one
+    assert changes[4] > 1.0
 
 
 @pytest.mark.parametrize(("side", "bound"), [(8, 2.5), (16, 1.0), (32, 0.5)])

@@ -133,7 +133,7 @@ class Sampling:
 PUBLISHED_SAMPLING = Sampling()
 """That of every published table."""
 
-BEST_SAMPLING = Sampling(noise="blue", jitter="none")
+BEST_SAMPLING = Sampling(noise="blue", jitter="quad")
 """The best that we have, at the same number of samples: the default of what people look at."""
 
 

@@ -149,13 +149,13 @@ class Preset:
 PRESETS = {
     "stream": Preset(
         StreamNet,
-        StreamConfig(),
+        StreamConfig(blend_channels=8),
         "stream.safetensors",
         "causal, one frame at a time, x4; trained for fidelity",
     ),
     "stream-perceptual": Preset(
         StreamNet,
-        StreamConfig(),
+        StreamConfig(blend_channels=8),
         "stream-perceptual.safetensors",
         "as stream; trained for the look of natural texture",
     ),
