@@ -121,32 +121,44 @@ def published_parser() -> Parser:
     """The published arguments, and those that a run of weeks needs."""
     parser = Parser(prog="main.py", description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--train", action="store_true", help="train on the train videos of --data")
-    parser.add_argument("--val", action="store_true", help="the table on the val videos")
-    parser.add_argument("--test", action="store_true", help="the table on the test videos")
+    parser.add_argument("--val", action="store_true", help="print the table of the val videos")
+    parser.add_argument("--test", action="store_true", help="print the table of the test videos")
     parser.add_argument("--inference", action="store_true", help="reconstruct --inference_data")
     parser.add_argument("--inference_data", default="", help="folder of low-resolution videos")
     parser.add_argument(
-        "--cuda_devices", default="0", help="indices with commas between them, default 0"
+        "--cuda_devices",
+        default="0",
+        help="indices of the CUDA devices, with commas between them (default: 0)",
     )
-    parser.add_argument("--data_parallel", action="store_true", help="train on all of these")
+    parser.add_argument(
+        "--data_parallel", action="store_true", help="train on all of the CUDA devices"
+    )
     parser.add_argument(
         "--load_model", default="", help="path of a model, or of any checkpoint of a run"
     )
     parser.add_argument("--data", default="", help="folder of REDS, or of videos")
     more = parser.add_argument_group("not published")
-    more.add_argument("--epochs", type=positive, metavar="N", help="of --train (published: 16)")
-    more.add_argument("--steps", type=positive, metavar="N", help="of --train, instead of --epochs")
+    more.add_argument(
+        "--epochs", type=positive, metavar="N", help="epochs of --train (published: 16)"
+    )
+    more.add_argument(
+        "--steps", type=positive, metavar="N", help="steps of --train, instead of --epochs"
+    )
     more.add_argument("--resume", default="", metavar="RUN", help="go on with the run of a folder")
     more.add_argument(
         "--state",
         choices=["reset", "carry"],
         default="reset",
-        help="of the network before a new video: the two published settings",
+        help="state of the network before a new video: the two published settings",
     )
     more.add_argument("--perceptual-backbone", default="", help="vgg19 or efficientnet-lite0")
-    more.add_argument("--perceptual-weights", default="", metavar="FILE", help="of its weights")
-    more.add_argument("--flow-weights", default="", metavar="FILE", help="of PWC-Net")
-    more.add_argument("--size", default="", metavar="HxW", help="of items (published: 768x1024)")
+    more.add_argument(
+        "--perceptual-weights", default="", metavar="FILE", help="weights of the backbone"
+    )
+    more.add_argument("--flow-weights", default="", metavar="FILE", help="weights of PWC-Net")
+    more.add_argument(
+        "--size", default="", metavar="HxW", help="size of items (published: 768x1024)"
+    )
     more.add_argument("--device", default="", help="auto | cpu | cuda | cuda:N | mps")
     return parser
 

@@ -198,9 +198,11 @@ class TrainConfig:
         least=1,
     )
     batch: int = option(4, "clips per step and process", group=LENGTH, least=1, most=4096)
-    seed: int = option(0, "of weights, clips and masks", group=LENGTH, least=0, most=2**32 - 1)
+    seed: int = option(0, "seed of weights, clips and masks", group=LENGTH, least=0, most=2**32 - 1)
     precision: Literal["fp32", "bf16", "fp16"] = option(
-        "fp32", "of the networks' convolutions; weights and losses stay in float32", group=LENGTH
+        "fp32",
+        "precision of the networks' convolutions; weights and losses stay in float32",
+        group=LENGTH,
     )
     preprocessing: Literal["modern", "published"] = option(
         "modern",
@@ -212,8 +214,8 @@ class TrainConfig:
     )
     sampling: Literal["varied", "published"] = option(
         "varied",
-        "of random clips: many densities, saccades and blue noise, or the published density at one "
-        "gaze per clip, for a network that is not told where it was sampled",
+        "how random clips are sampled: many densities, saccades and blue noise, or the published "
+        "density at one gaze per clip, for a network that is not told where it was sampled",
         group=DATA,
     )
     photos: str = option(
@@ -257,7 +259,7 @@ class TrainConfig:
     )
     discriminator_channels: tuple[int, ...] = option(
         (64, 256, 256, 128, 1),
-        "of the five residual blocks of both discriminators; the published ones",
+        "channels of the five residual blocks of both discriminators; the published ones",
         group=OBJECTIVE,
     )
     # Their convolutions with strides and the pixel shuffle of a generator have the same period;
@@ -274,28 +276,34 @@ class TrainConfig:
         group=OBJECTIVE,
     )
     perceptual_weights: str = option(
-        "", "file of its weights, where they cannot be downloaded", group=OBJECTIVE
+        "", "file of the backbone's weights, where they cannot be downloaded", group=OBJECTIVE
     )
     perceptual_resolution: float = option(
-        0.5, "share of the resolution that it sees, at most 1; published: 0.5", group=OBJECTIVE
+        0.5,
+        "share of the resolution that the perceptual loss sees, at most 1; published: 0.5",
+        group=OBJECTIVE,
     )
     flow_estimator: str = option(
         "dis",
         "dis (OpenCV), raft, raft-large (torchvision) or pwcnet (published, needs weights)",
         group=OBJECTIVE,
     )
-    flow_weights: str = option("", "file of its weights", group=OBJECTIVE)
+    flow_weights: str = option("", "file of the estimator's weights", group=OBJECTIVE)
     optimizer: Literal["adam", "muon"] = option(
         "adam",
-        "of the generator: Adam, as published, or Muon for its convolutions and Adam for the rest, "
-        "which learns paper several times faster",
+        "optimiser of the generator: Adam, as published, or Muon for its convolutions and Adam for "
+        "the rest, which learns paper several times faster",
         group=OPTIMISERS,
     )
     learning_rate: float = option(
-        1e-3, "of the generator and the parameters of the losses", group=OPTIMISERS, least=0, most=1
+        1e-3,
+        "largest rate of the generator and of the parameters of the losses",
+        group=OPTIMISERS,
+        least=0,
+        most=1,
     )
     discriminator_learning_rate: float = option(
-        1e-4, "of both discriminators", group=OPTIMISERS, least=0, most=1
+        1e-4, "largest rate of both discriminators", group=OPTIMISERS, least=0, most=1
     )
     betas: tuple[float, float] = option(
         (0.9, 0.99), "Adam's decays of the first and second moment", group=OPTIMISERS

@@ -38,13 +38,25 @@ def add(subcommands: Subcommands) -> None:
         metavar="NAME,…",
         help="torch, onnxruntime, openvino or auto",
     )
-    parser.add_argument("--size", default="192x256", metavar="HxW", help="low resolution")
-    parser.add_argument("--frames", type=positive, default=60, metavar="N", help="that are timed")
     parser.add_argument(
-        "--rounds", type=positive, default=1, metavar="N", help="of which the fastest counts"
+        "--size", default="192x256", metavar="HxW", help="low resolution of the frames"
     )
-    parser.add_argument("--device", default="auto", help=f"of torch: {DEVICE_HELP}")
-    parser.add_argument("--json", type=output_path, metavar="FILE", help="write the table there")
+    parser.add_argument(
+        "--frames", type=positive, default=60, metavar="N", help="how many frames are timed"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="how often all is timed; the fastest round counts",
+    )
+    parser.add_argument(
+        "--device", default="auto", help=f"device that torch runs on: {DEVICE_HELP}"
+    )
+    parser.add_argument(
+        "--json", type=output_path, metavar="FILE", help="write the table to this file"
+    )
     parser.set_defaults(handler=_bench)
 
 

@@ -24,7 +24,10 @@ def add(subcommands: Subcommands) -> None:
         ),
     )
     parser.add_argument(
-        "input", type=local_path, metavar="FOLDER", help="images, the frames or their samples"
+        "input",
+        type=local_path,
+        metavar="FOLDER",
+        help="folder of images: the frames, or their samples",
     )
     add_motion(parser, default="FOLDER")
     parser.add_argument(

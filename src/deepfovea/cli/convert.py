@@ -20,7 +20,10 @@ def add(subcommands: Subcommands) -> None:
         examples=("deepfovea convert generator_network_12.pt -o released.safetensors",),
     )
     parser.add_argument(
-        "checkpoint", type=local_path, metavar="CHECKPOINT", help="their generator_network_*.pt"
+        "checkpoint",
+        type=local_path,
+        metavar="CHECKPOINT",
+        help="generator_network_*.pt of the published repository",
     )
     parser.add_argument(
         "-o",
@@ -28,7 +31,7 @@ def add(subcommands: Subcommands) -> None:
         type=output_path,
         required=True,
         metavar="model.safetensors",
-        help="the model",
+        help="where to write the model",
     )
     parser.add_argument(
         "--zero-state",

@@ -51,7 +51,9 @@ def add(subcommands: Subcommands) -> None:
     parser.add_argument(
         "--frames", type=positive, metavar="N", help="stop after N frames (default: all)"
     )
-    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the random draws")
+    parser.add_argument(
+        "--seed", type=seed, default=0, metavar="N", help="seed of the random draws"
+    )
     add_model(parser)
     add_device(parser)
     add_engine(parser)

@@ -106,7 +106,10 @@ def add(subcommands: Subcommands) -> None:
             "renderer with motion files beside them); other options change it, and tables say so",
         ),
         parser.add_argument(
-            "--frames", type=positive, metavar="N", help="of every clip (default: the protocol's)"
+            "--frames",
+            type=positive,
+            metavar="N",
+            help="frames of every clip (default: the protocol's)",
         ),
         parser.add_argument(
             "--gaze",
@@ -123,7 +126,7 @@ def add(subcommands: Subcommands) -> None:
             "--seed",
             type=seed,
             metavar="N",
-            help="of all random draws (default: the protocol's)",
+            help="seed of all random draws (default: the protocol's)",
         ),
         parser.add_argument(
             "--density", type=density, help=f"{DENSITY_HELP} (default: the protocol's)"
@@ -152,7 +155,7 @@ def add(subcommands: Subcommands) -> None:
             "--flow-weights",
             type=local_path,
             metavar="FILE",
-            help="of --flow (default: what comes with it)",
+            help="weights of the estimator of --flow (default: what comes with it)",
         ),
         parser.add_argument("--device", default="auto", help=DEVICE_HELP),
         parser.add_argument(
@@ -166,7 +169,7 @@ def add(subcommands: Subcommands) -> None:
             type=non_negative,
             default=0,
             metavar="N",
-            help="processes that decode ahead",
+            help="how many processes decode clips ahead",
         ),
     ]
     parser.add_argument(
@@ -174,58 +177,62 @@ def add(subcommands: Subcommands) -> None:
         nargs=2,
         type=local_path,
         metavar=("A.json", "B.json"),
-        help="instead of a folder: what changed between two results of one protocol, clip by clip",
+        help="instead of scoring a folder, print what changed between two results of one protocol, "
+        "clip by clip",
     )
     parser.add_argument(
         "--list-metrics",
         action=PrintAndExit,
         lines=_metric_lines,
-        help="print them and exit",
+        help="print all metrics and exit",
     )
     parser.add_argument(
-        "--list-data", action=PrintAndExit, lines=_data_lines, help="print them and exit"
+        "--list-data", action=PrintAndExit, lines=_data_lines, help="print all data sets and exit"
     )
     parser.add_argument(
         "--list-baselines",
         action=PrintAndExit,
         lines=_baseline_lines,
-        help="print them and exit",
+        help="print all baselines and exit",
     )
     parser.add_argument(
         "--json",
         type=output_path,
         metavar="FILE",
-        help="everything, to render again; until it is written, finished clips are kept beside it, "
+        help="write everything, to render again; until then finished clips are kept beside it, "
         "and the same command goes on after an interruption",
     )
     parser.add_argument(
         "--markdown",
         type=output_path,
         metavar="FILE",
-        help="the tables; in a file with the marks '<!-- deepfovea evaluate: begin -->' and "
-        "'… end -->', between these",
+        help="write the tables; into a file with the marks '<!-- deepfovea evaluate: begin -->' "
+        "and '… end -->', between these",
     )
     parser.add_argument(
-        "--csv", type=output_path, metavar="FILE", help="every figure of every clip and method"
+        "--csv",
+        type=output_path,
+        metavar="FILE",
+        help="write every figure of every clip and method",
     )
     parser.add_argument(
         "--latex",
         type=output_path,
         metavar="FILE",
-        help="the table of means, for the package booktabs",
+        help="write the table of means, for the LaTeX package booktabs",
     )
     parser.add_argument(
         "--plots",
         type=output_path,
         metavar="DIR",
-        help="charts, and a contact sheet per clip in sheets/",
+        help="write charts, and a contact sheet per clip in sheets/",
     )
     parser.add_argument(
         "--html",
         type=output_path,
         metavar="DIR",
-        help="a report for the browser, index.html: tables to sort, charts, and frames to wipe "
-        "between methods",
+        help="write a report for the browser, index.html: tables to sort, charts, and frames to "
+        "wipe between methods",
     )
     parser.set_defaults(
         handler=_evaluate,

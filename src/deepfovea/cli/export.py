@@ -30,7 +30,7 @@ def add(subcommands: Subcommands) -> None:
         type=output_path,
         required=True,
         metavar="FILE.onnx",
-        help="is replaced if it exists",
+        help="the file to write; an existing one is replaced",
     )
     parser.add_argument(
         "--opset",
@@ -44,14 +44,18 @@ def add(subcommands: Subcommands) -> None:
         metavar="HxW",
         help="fix the low resolution (multiples of 8, U-Nets 32) and a batch of one (default: any)",
     )
-    parser.add_argument("--fp16", action="store_true", help="float16 weights and convolutions")
+    parser.add_argument(
+        "--fp16",
+        action="store_true",
+        help="compute convolutions in float16, and store the weights so",
+    )
     parser.add_argument(
         "--motion",
         action="store_true",
-        help="an input for the motion, as a renderer knows it; the model then seeks none",
+        help="add an input for the motion that a renderer knows; the model then estimates none",
     )
     parser.add_argument(
-        "--jitter", action="store_true", help="an input for the shift of the sampling grid"
+        "--jitter", action="store_true", help="add an input for the shift of the sampling grid"
     )
     parser.set_defaults(handler=_export)
 

@@ -44,7 +44,7 @@ def add(subcommands: Subcommands) -> None:
         ),
     )
     parser.add_argument(
-        "root", type=local_path, metavar="DIR", help="holds videos or folders of images"
+        "root", type=local_path, metavar="DIR", help="folder that holds videos or folders of images"
     )
     parser.add_argument(
         "-o",
@@ -52,14 +52,20 @@ def add(subcommands: Subcommands) -> None:
         type=output_path,
         required=True,
         metavar="FOLDER",
-        help="gets a video for every video and a folder for every folder",
+        help="where each video becomes a video, and each folder of images a folder",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
     parser.add_argument(
-        "--frames", type=positive, metavar="N", help="of every video (default: all)"
+        "--frames",
+        type=positive,
+        metavar="N",
+        help="stop after N frames of every video (default: all)",
     )
     parser.add_argument(
-        "--frame-rate", type=rate, metavar="FPS", help="of folders of images (default: 24)"
+        "--frame-rate",
+        type=rate,
+        metavar="FPS",
+        help="frame rate of folders of images (default: 24)",
     )
     add_model(parser)
     add_device(parser)
@@ -69,7 +75,7 @@ def add(subcommands: Subcommands) -> None:
     parser.add_argument(
         "--simulate",
         action="store_true",
-        help="the videos are the full resolution: reduce them by four first, report quality",
+        help="the videos are the full resolution: reduce them by four first and report the quality",
     )
     parser.add_argument("--skip-unreadable", action="store_true", help=SKIP_HELP)
     parser.set_defaults(handler=_infer)

@@ -150,13 +150,14 @@ def add_input_output(parser: argparse.ArgumentParser) -> None:
         "--frame-rate",
         type=rate,
         metavar="FPS",
-        help="of a folder of images, as 30, 30000/1001 or 1/3600 (default: 24)",
+        help="frame rate of a folder of images, as 30, 30000/1001 or 1/3600 (default: 24)",
     )
     parser.add_argument(
         "--audio-track",
         type=positive,
         metavar="N",
-        help="of INPUT, from 1 (default: the one marked as default, or the first)",
+        help="which audio track of INPUT to keep, from 1 (default: the one marked as default, "
+        "or the first)",
     )
 
 
@@ -199,7 +200,9 @@ def add_gaze_and_density(parser: argparse.ArgumentParser) -> None:
         help="horizontal field of view of the display, for a --density in degrees",
     )
     add_noise(parser, BEST_SAMPLING.noise)
-    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of all random draws")
+    parser.add_argument(
+        "--seed", type=seed, default=0, metavar="N", help="seed of all random draws"
+    )
 
 
 def add_noise(parser: argparse.ArgumentParser, default: str) -> argparse.Action:
@@ -257,7 +260,7 @@ def add_gaze_offset(parser: argparse.ArgumentParser) -> argparse.Action:
         type=seconds,
         default=0.0,
         metavar="SECONDS",
-        help="added to the times of a gaze file; negative where it begins later",
+        help="seconds to add to the times of a gaze file; negative where its times begin later",
     )
 
 

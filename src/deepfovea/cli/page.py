@@ -26,7 +26,7 @@ def add(subcommands: Subcommands) -> None:
         type=output_path,
         required=True,
         metavar="FOLDER",
-        help="new folder, or with --overwrite an earlier page",
+        help="folder to write: a new one, or with --overwrite an earlier page",
     )
     parser.add_argument(
         "--model",

@@ -61,7 +61,7 @@ def add(subcommands: Subcommands) -> None:
     parser.add_argument(
         "--simulate",
         action="store_true",
-        help="INPUT is the full resolution: reduce it by four first, report quality",
+        help="INPUT is the full resolution: reduce it by four first and report the quality",
     )
     parser.add_argument(
         "--side-by-side",

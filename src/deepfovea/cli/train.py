@@ -51,17 +51,24 @@ def add(subcommands: Subcommands) -> None:
         ),
     )
     parser.add_argument(
-        "--data", type=local_path, required=True, metavar="DIR", help="holds the videos, or REDS"
+        "--data",
+        type=local_path,
+        required=True,
+        metavar="DIR",
+        help="folder that holds the videos, or REDS",
     )
     parser.add_argument(
         "--run",
         type=output_path,
         required=True,
         metavar="FOLDER",
-        help="gets checkpoints, metrics, pictures and the model",
+        help="where checkpoints, metrics, pictures and the model are written",
     )
     parser.add_argument(
-        "--list-losses", action=PrintAndExit, lines=_loss_lines, help="print the terms and exit"
+        "--list-losses",
+        action=PrintAndExit,
+        lines=_loss_lines,
+        help="print all terms of --losses and exit",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument(
@@ -79,13 +86,13 @@ def add(subcommands: Subcommands) -> None:
         "--cache",
         type=output_path,
         metavar="FOLDER",
-        help="of decoded frames, shared by runs (default: RUN/frames)",
+        help="folder for decoded frames, which runs may share (default: RUN/frames)",
     )
     parser.add_argument(
         "--validate",
         action="store_true",
-        help="after every pass over the published items, the published table and grids of input, "
-        "prediction and label on the validation videos of --data",
+        help="after every pass over the published items, write the published table and grids of "
+        "input, prediction and label on the validation videos of --data",
     )
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--skip-unreadable", action="store_true", help=SKIP_HELP)

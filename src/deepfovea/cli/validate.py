@@ -54,32 +54,38 @@ def add(subcommands: Subcommands) -> None:
             "--state",
             choices=["reset", "carry", "item"],
             default="reset",
-            help="of the network before a new video: new, or that of the last one; item: new "
+            help="state of the network before a new video: new, or that of the last one; item: new "
             "before every item, as the published code on several GPUs",
         )
         parser.add_argument(
-            "--frames", type=positive, default=100, metavar="N", help="of every video"
+            "--frames",
+            type=positive,
+            default=100,
+            metavar="N",
+            help="how many frames of every video are scored",
         )
         parser.add_argument(
             "--size",
             type=size,
             default="768x1024",
             metavar="HxW",
-            help="videos are cropped or padded to it",
+            help="size to which videos are cropped or padded",
         )
-        parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of gaze and masks")
+        parser.add_argument(
+            "--seed", type=seed, default=0, metavar="N", help="seed of gaze and masks"
+        )
         parser.add_argument("--skip-unreadable", action="store_true", help=SKIP_HELP)
         parser.add_argument(
-            "--json", type=output_path, metavar="FILE", help="write all figures there"
+            "--json", type=output_path, metavar="FILE", help="write all figures to this file"
         )
         parser.add_argument(
-            "--markdown", type=output_path, metavar="FILE", help="write the table there"
+            "--markdown", type=output_path, metavar="FILE", help="write the table to this file"
         )
         parser.add_argument(
             "--pictures",
             type=output_path,
             metavar="FOLDER",
-            help="write a grid of input, prediction and label there, of every video's first item",
+            help="write a grid of input, prediction and label for the first item of every video",
         )
         parser.set_defaults(handler=_validate, split=split)
 

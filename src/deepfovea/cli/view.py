@@ -67,7 +67,11 @@ def add(subcommands: Subcommands) -> None:
         help="address to listen on (default: %(default)s, this machine only)",
     )
     parser.add_argument(
-        "--port", type=_port, default=8765, metavar="N", help="0 takes one that is free"
+        "--port",
+        type=_port,
+        default=8765,
+        metavar="N",
+        help="port to listen on; 0 takes one that is free",
     )
     parser.add_argument(
         "--allowed-host",
@@ -79,7 +83,11 @@ def add(subcommands: Subcommands) -> None:
         "may be given several times (default: none)",
     )
     parser.add_argument(
-        "--max-clients", type=positive, default=10, metavar="N", help="pages at once"
+        "--max-clients",
+        type=positive,
+        default=10,
+        metavar="N",
+        help="how many pages may be open at once",
     )
     parser.add_argument(
         "--max-upload",
@@ -107,28 +115,33 @@ def _add_live_gaze(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--gaze-units",
         choices=["px", "norm", "ndc", "norm_up"],
-        help="of its positions, as in reconstruct (default: what the stream states, else norm)",
+        help="units of the tracker's positions, as in reconstruct (default: what the stream "
+        "states, else norm)",
     )
     group.add_argument(
-        "--gaze-screen", type=size, metavar="HxW", help="pixels of its screen, where the unit is px"
+        "--gaze-screen",
+        type=size,
+        metavar="HxW",
+        help="pixels of the tracker's screen, where the unit is px",
     )
     group.add_argument(
         "--gaze-offset",
         type=milliseconds,
         default=0.0,
         metavar="MS",
-        help="added to its times; negative for a delay that they do not hold",
+        help="milliseconds to add to the tracker's times; negative for a delay that they lack",
     )
     group.add_argument(
         "--gaze-calibration",
         type=local_path,
         metavar="FILE",
-        help="a calibration that the page has saved, from its positions to those in the video",
+        help="a calibration that the page has saved: from the tracker's positions to those "
+        "in the video",
     )
     group.add_argument(
         "--predict-landing",
         action="store_true",
-        help="during a saccade, sample where it will probably land",
+        help="during a saccade, sample where the eye will probably land",
     )
     group.add_argument(
         "--record-gaze",
