@@ -2,8 +2,9 @@
 
 PYTHONPATH=src python benchmarks/gpu.py [--pack pack] [--out out] [--train MINUTES]
 
-Needs PyTorch, NumPy, safetensors and OpenCV only. Each part writes OUT/gpu.json when it is done;
-one that fails is recorded there, and the next goes on. --tiny tries everything on the CPU.
+Needs PyTorch, NumPy, safetensors and OpenCV only. Each part writes OUT/gpu.json row by row; one
+that fails is recorded there, and the next goes on. The same command with --resume leaves out what
+is done. --tiny tries everything on the CPU.
 """
 
 import argparse
@@ -31,9 +32,9 @@ from deepfovea.generators.stream.net import StreamConfig, StreamNet
 from deepfovea.io.decoded_cache import Source
 from deepfovea.losses.terms import loss_weights, make_terms
 from deepfovea.runtime.cuda import CapturedGenerator, capture_graph
-from deepfovea.training.chunks import iter_chunks
+from deepfovea.training.chunks import Position, iter_chunks
 from deepfovea.training.dataset import ClipDataset
-from deepfovea.training.state import init_run, save_checkpoint
+from deepfovea.training.state import init_run, restore_checkpoint, save_checkpoint
 from deepfovea.training.step import train_step
 
 ROOT = Path(__file__).parents[1]
@@ -122,25 +123,29 @@ def roofline(args):
     return {"copy_gb_per_second": 8 * count / copy / 1e6, "tflop_per_second": rates}
 
 
-def inference(args, report):
+def inference(args, report, before):
     sizes = ((32, 32),) if args.tiny else SIZES
     jobs = [("stream", 1, s, "graph", d) for s in sizes for d in ("bfloat16", "float16", "float32")]
     jobs += [("stream", 1, size, "eager", "float32") for size in sizes]
+    for dtype in ("bfloat16", "float16"):
+        jobs += [("stream", 1, size, "graph, channels-last", dtype) for size in sizes]
     jobs += [("stream", 2, size, "graph", "bfloat16") for size in sizes]
     jobs += [("stream", 2, size, "eager", "float32") for size in sizes]
     for engine in ("graph", "eager"):
         jobs += [("paper", 1, sizes[0], engine, d) for d in ("float32", "bfloat16")]
     if args.tiny:  # each engine and each network once
-        jobs = [jobs[0], jobs[3], jobs[-4]]
+        jobs = [jobs[0], jobs[3], jobs[4], jobs[-4]]
     deadline, costs = time.monotonic() + args.table, {}
-    rows, skipped = [], []
+    rows, skipped = [row for row in before.get("rows", []) if "error" not in row], []
     for job in jobs:
-        if time.monotonic() > deadline:
-            skipped.append(job)
-            continue
         model, batch, size, engine, dtype = job
         row = {"model": model, "batch": batch, "height": size[0], "width": size[1]}
         row |= {"engine": engine, "dtype": dtype}
+        if any(row.items() <= done.items() for done in rows):
+            continue
+        if time.monotonic() > deadline:
+            skipped.append(job)
+            continue
         try:
             if (model, size) not in costs:
                 costs[model, size] = multiply_adds(load(model), *size) / 1e9
@@ -171,9 +176,9 @@ def one(args, model, batch, size, engine, dtype):
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     run = network
-    if engine == "graph":
-        capture = capture_graph if cuda else replay_nothing
-        run = CapturedGenerator(network, kind, capture=capture)
+    if engine != "eager":
+        capture, last = capture_graph if cuda else replay_nothing, "channels-last" in engine
+        run = CapturedGenerator(network, kind, channels_last=last, capture=capture)
     half = engine == "eager" and kind != torch.float32
     with torch.autocast(device.type, kind if half else torch.bfloat16, enabled=half):
         found, state = run(samples, mask)
@@ -227,14 +232,39 @@ def dataset(args, config):
     )  # fmt: skip
 
 
-def training_throughput(args, report):
-    rows = []
+def feed_throughput(args, report, before):
+    """Crops per second that the data alone give, by the number of processes that make them."""
+    rows, batch = [row for row in before.get("rows", []) if "error" not in row], 2
+    for workers in sorted({min(args.workers, count) for count in (0, 1, 4, args.workers)}):
+        if any(row["workers"] == workers for row in rows):
+            continue
+        config = replace(options(args, args.recipe), workers=workers, batch=batch)
+        feed = iter_chunks(dataset(args, config), config, args.device)
+        parts = config.clip // config.chunk
+        for _ in range(max(workers, 1) * parts):  # each process begins anew
+            next(feed)
+        rounds, started = (1 if args.tiny else 4 * max(workers, 1)), time.perf_counter()
+        for _ in range(rounds * parts):
+            next(feed)
+        if args.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - started
+        rows.append({"workers": workers, "clips_per_second": rounds * batch / seconds})
+        rows[-1]["crops_per_second"] = parts * rows[-1]["clips_per_second"]
+        report({"rows": rows})
+    return {"rows": rows}
+
+
+def training_throughput(args, report, before):
+    rows = [row for row in before.get("rows", []) if "error" not in row]
     batches = (2,) if args.tiny else (16, 64, 128)
     for precision in ("fp32",) if args.tiny else ("bf16", "fp32"):
         for batch in batches:
             config = replace(options(args, args.recipe), batch=batch, precision=precision)
             network, _, _ = RECIPES[args.recipe]
             row = {"recipe": args.recipe, "precision": precision, "batch": batch}
+            if any(row.items() <= done.items() for done in rows):
+                continue
             try:
                 training = init_run(config, args.device, preset=network)
                 terms = make_terms(loss_weights(config.losses), training.loss_modules)
@@ -265,7 +295,7 @@ def rate_factor(share):
     return max(0.0, min(1.0, (1.0 - share) / FALL))
 
 
-def train(args, report):
+def train(args, report, before):
     network, start, _ = RECIPES[args.recipe]
     config = options(args, args.recipe)
     if args.tiny:
@@ -278,8 +308,17 @@ def train(args, report):
         "parameters": sum(p.numel() for p in training.net.parameters()),
         "rows": [],
     }
-    seconds, started = 60 * args.train, time.monotonic()
-    saved, sums, steps, number = started, {}, 0, 0
+    number, runs = 0, sorted(args.out.glob(f"{args.recipe}-*-run.safetensors"))
+    if args.resume and runs:
+        restore_checkpoint(runs[-1], training, config)
+        if training.position.chunk:  # its recurrent state is not kept, see below
+            training.position = Position(training.position.clip + config.batch)
+        number = int(runs[-1].name.removeprefix(f"{args.recipe}-").partition("-")[0]) + 1
+        rows = before.get("rows", [])
+        about["rows"] = [row for row in rows if row["step"] <= training.step]
+        about["resumed_at"] = [*before.get("resumed_at", []), training.step]
+    seconds, started = 60 * args.train, time.monotonic() - 3600 * training.hours
+    saved, sums, steps = time.monotonic(), {}, 0
     every = seconds / 3 if args.tiny else 60.0
 
     def save():
@@ -294,7 +333,7 @@ def train(args, report):
         for old in (f"{args.recipe}-{number - 2:03d}{end}" for end in ("", "-run")):
             (args.out / f"{old}.safetensors").unlink(missing_ok=True)
 
-    for chunk in iter_chunks(dataset(args, config), config, args.device):
+    for chunk in iter_chunks(dataset(args, config), config, args.device, training.position):
         share = (time.monotonic() - started) / seconds
         if share >= 1.0 and training.step:
             break
@@ -328,6 +367,7 @@ def main(arguments=None):
     parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 15))
     parser.add_argument("--table", type=float, default=90.0, help="seconds for the inference table")
     parser.add_argument("--only-train", action="store_true", help="leave out tests and tables")
+    parser.add_argument("--resume", action="store_true", help="go on with what is in --out")
     parser.add_argument("--tiny", action="store_true", help="try everything on the CPU, briefly")
     args = parser.parse_args(arguments)
     cv2.setNumThreads(0)  # its threads do not survive the fork of the workers
@@ -340,38 +380,49 @@ def main(arguments=None):
     args.name = torch.cuda.get_device_name(args.device) if cuda else "CPU"
     args.out.mkdir(parents=True, exist_ok=True)
     result = {"device": args.name, "torch": torch.__version__, "tiny": args.tiny, "parts": {}}
+    if args.resume and (args.out / "gpu.json").exists():
+        found = json.loads((args.out / "gpu.json").read_text(encoding="utf-8"))
+        if any(found[key] != result[key] for key in ("device", "torch", "tiny")):
+            parser.error(f"--resume: {args.out} holds what {found['device']} measured")
+        result = found
 
-    def part(name, run):
-        started = time.monotonic()
+    def part(name, run, again=False):
+        started, before = time.monotonic(), result["parts"].get(name, {})
+        if before.get("complete") and not again:
+            return
 
         def write(value):
-            value = {"seconds": time.monotonic() - started, **value}
+            seconds = before.get("seconds", 0.0) + time.monotonic() - started
+            value = {"seconds": seconds, **value}
             result["parts"][name] = value
             temporary = args.out / "gpu.json.part"
             temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
             temporary.replace(args.out / "gpu.json")
 
         try:
-            write(run(write))
+            made = run(write, before)
+            failed = any("error" in row for row in made.get("rows", []))
+            write(made | {"complete": not (failed or made.get("skipped"))})
         except Exception as error:
             said = {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
             write(result["parts"].get(name, {}) | said)
         print(name, f"{time.monotonic() - started:.0f} s", result["parts"][name].get("error", ""))
 
-    def decode(_):
+    def decode(report, before):
         args.frames = read_pack(args.pack, args.workers)
         return {"videos": len(args.frames[0]), "photos": len(args.frames[1])}
 
     if not args.only_train:
-        part("tests", lambda _: run_tests(args))
-        part("roofline", lambda _: roofline(args))
-        part("inference", lambda report: inference(args, report))
+        part("tests", lambda report, before: run_tests(args))
+        part("roofline", lambda report, before: roofline(args))
+        part("inference", lambda report, before: inference(args, report, before))
     if args.pack is not None:
-        part("decode", decode)
+        part("decode", decode, again=True)  # what it reads lies in memory
         if not args.only_train:
-            part("throughput", lambda report: training_throughput(args, report))
+            part("feed", lambda report, before: feed_throughput(args, report, before))
+            part("throughput", lambda report, before: training_throughput(args, report, before))
         if args.train:
-            part("train", lambda report: train(args, report))
+            part("train", lambda report, before: train(args, report, before))
     return result
 
 

@@ -173,7 +173,13 @@ def gpu_tables(measured):
         for row in parts.get("throughput", {}).get("rows", [])
     ]
     if rows:
-        texts.append(table(["training", "batch", "chunks per second"], rows))
+        texts.append(table(["training", "batch", "crops per second"], rows))
+    rows = [
+        [str(row["workers"]), f"{row['crops_per_second']:.0f}"]
+        for row in parts.get("feed", {}).get("rows", [])
+    ]
+    if rows:
+        texts.append(table(["processes that make data", "crops per second"], rows))
     return "\n\n".join(texts)
 
 

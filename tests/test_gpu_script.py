@@ -55,16 +55,31 @@ def test_the_script_measures_trains_and_saves(tmp_path):
     assert done.returncode == 0, done.stderr
     measured = json.loads((out / "gpu.json").read_text(encoding="utf-8"))
     parts = measured["parts"]
-    names = ["tests", "roofline", "inference", "decode", "throughput", "train"]
+    names = ["tests", "roofline", "inference", "decode", "feed", "throughput", "train"]
     assert list(parts) == names
     assert not any("error" in part for part in parts.values()), parts
     assert not any("error" in row for row in parts["inference"]["rows"]), parts["inference"]
     assert not any("error" in row for row in parts["throughput"]["rows"]), parts["throughput"]
     assert parts["train"]["steps"] > 0
     assert len(list(out.glob("*-run.safetensors"))) <= 2
+    # Interrupted before the last row of the table, and while it trained.
+    parts["inference"]["rows"].pop()
+    for name in ("inference", "train"):
+        parts[name].pop("complete")
+    (out / "gpu.json").write_text(json.dumps(measured), encoding="utf-8")
+    script = runpy.run_path(str(ROOT / "benchmarks" / "gpu.py"))
+    words = ["--tiny", "--pack", str(pack), "--out", str(out), "--train", "1", "--resume"]
+    resumed = script["main"](words)["parts"]
+    assert all(part["complete"] for part in resumed.values())
+    assert resumed["inference"]["rows"][:-1] == parts["inference"]["rows"]
+    assert resumed["train"]["resumed_at"] == [parts["train"]["steps"]]
+    assert resumed["throughput"] == parts["throughput"]
+    measured, parts = script["main"](words), resumed
+
     network = deepfovea.load(out / parts["train"]["model"])
     assert network.config.blend_channels == 8
 
     tables = runpy.run_path(str(ROOT / "benchmarks" / "page.py"))["gpu_tables"](measured)
     assert "`stream`, graph, bfloat16" in tables
-    assert "Measured limits" in tables
+    assert "`stream`, graph, channels-last, bfloat16" in tables
+    assert "Measured limits" in tables and "processes that make data" in tables

@@ -355,7 +355,9 @@ def test_one_clip_is_learned(data, cache, tmp_path, small, monkeypatch):
     (logged,) = rows(tmp_path / "run")
     assert logged["step"] == 50
     assert logged["charbonnier"] == pytest.approx(np.mean(images), rel=1e-5)
-    assert {"motion", "psnr", "gradient_norm", "learning_rate", "hours"} <= set(logged)
+    assert {"motion", "psnr", "gradient_norm", "learning_rate", "hours", "crops_per_second"} <= set(
+        logged
+    )
 
 
 # --- runs -------------------------------------------------------------------------------------
@@ -409,7 +411,8 @@ def test_an_interrupted_run_resumes_bit_for_bit(
     assert len(straight) > 100
     assert same(straight, halves)
     logged, logged_halves = (rows(tmp_path / name) for name in ("straight", "halves"))
-    assert [row.pop("hours") for row in logged] != [row.pop("hours") for row in logged_halves]
+    for clocked in ("hours", "crops_per_second"):
+        assert [row.pop(clocked) for row in logged] != [row.pop(clocked) for row in logged_halves]
     assert logged == logged_halves and [row["step"] for row in logged] == [1, 2, 3, 4, 5, 6]
 
 
@@ -874,7 +877,7 @@ def test_two_processes_are_one_with_twice_the_batch(data, cache, tmp_path):
     assert about["next_clip"] == about_two["next_clip"] == 6
     assert about["global_batch"] == about_two["global_batch"] == 2
     (row,), (row_of_two,) = rows(tmp_path / "one"), rows(tmp_path / "two")
-    for key in row.keys() - {"hours", "gradient_norm"}:
+    for key in row.keys() - {"hours", "crops_per_second", "gradient_norm"}:
         assert row_of_two[key] == pytest.approx(row[key], rel=1e-3, abs=1e-5), key
 
     # Adam's first moments after the first step are the gradients.

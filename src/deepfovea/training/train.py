@@ -134,6 +134,7 @@ def train(
 
     started = saved = kept = time.monotonic()
     hours = training.hours
+    timed_from, timed_step = started, training.step
     epochs_done, left_out = 0, ""
     if isinstance(dataset, PublishedItems):
         epochs_done = training.position.clip // len(dataset)
@@ -155,8 +156,12 @@ def train(
                 steps = training.step - training.logged
                 means = {name: total / steps for name, total in training.sums.items()}
                 if log:
+                    now = time.monotonic()
+                    crops = (training.step - timed_step) * config.batch * world_size
                     about = {"hours": training.hours, "learning_rate": rate}
+                    about["crops_per_second"] = crops / (now - timed_from)
                     log.row(training.step, about | means)
+                    timed_from, timed_step = now, training.step
                 training.logged, training.sums = training.step, {}
             begun = training.step == 1
             picture_due = begun or done or training.step % max(1, config.picture_steps) == 0
