@@ -89,6 +89,7 @@ def run(capsys, *arguments):
     [
         ("reconstruct missing.mp4", "missing.mp4.*No such file"),
         ("reconstruct empty.mp4", "empty file"),
+        ("reconstruct missing.mp4 -o made/x.y4m", "the suffix .y4m for an output"),
         ("reconstruct beheaded.mp4", "beheaded.mp4.*expected"),
         ("reconstruct cut.mp4", "frames, the last at .* repair"),
         ("reconstruct text.mp4", "text.mp4.*expected"),

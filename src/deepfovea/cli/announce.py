@@ -44,13 +44,16 @@ def refuse_folder_of_videos(folder: Path) -> None:
     )
 
 
-def refuse_existing(options: argparse.Namespace, *outputs: Path | None) -> None:
-    """Say before anything is loaded that an output is there already.
+def refuse_unusable_outputs(options: argparse.Namespace, *outputs: Path | None) -> None:
+    """Say before anything is loaded that an output is there already, or cannot be written.
 
     Raises:
-        InputError: one exists, and is not to be replaced.
+        InputError: one exists, and is not to be replaced; its suffix is unknown.
     """
+    from ..video import checked_suffix
+
     for output in filter(None, outputs):
+        checked_suffix(output)
         if output.exists() and not options.overwrite:
             raise InputError(
                 f"{output}: received an existing output; expected a new name, or --overwrite to "

@@ -11,8 +11,8 @@ from .announce import (
     announce,
     describe_sampling,
     quality,
-    refuse_existing,
     refuse_folder_of_videos,
+    refuse_unusable_outputs,
 )
 from .options import (
     ProgressBar,
@@ -79,7 +79,7 @@ def _reconstruct(options: argparse.Namespace) -> None:
     if options.side_by_side:
         beside = output.parent / f"{output.stem}-side-by-side{output.suffix}"
     protect_inputs(options, output, beside)
-    refuse_existing(options, output, beside)
+    refuse_unusable_outputs(options, output, beside)
     refuse_folder_of_videos(options.input)
     with VideoReader(options.input, frame_rate=options.frame_rate) as reader:
         gaze, geometry, total = gaze_and_display(options, reader)

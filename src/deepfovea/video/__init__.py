@@ -5,7 +5,7 @@ Images are 8-bit sRGB-encoded RGB, or RGBA with straight alpha. Times are in sec
 first frame. PyAV, and through it FFmpeg, is used in this folder only.
 """
 
-from .container import ALPHA_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, colorspace_of
+from .container import ALPHA_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, checked_suffix, colorspace_of
 from .folder import find_videos, list_images
 from .reader import Frame, VideoReader, read_clip
 from .rgb48 import read_rgb48
@@ -21,6 +21,7 @@ __all__ = [
     "Frame",
     "VideoReader",
     "VideoWriter",
+    "checked_suffix",
     "colorspace_of",
     "find_videos",
     "list_images",

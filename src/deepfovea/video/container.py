@@ -92,6 +92,15 @@ def checked_rate(path: str | Path, rate: float | Fraction) -> Fraction:
     refuse(path, f"a frame rate of {rate}", f"one frame a day to {MAX_FRAME_RATE} a second")
 
 
+def checked_suffix(path: Path) -> str:
+    """The suffix of an output in lower case; InputError for one that cannot be written."""
+    suffix = path.suffix.lower()
+    if suffix not in ("", *VIDEO_SUFFIXES):
+        known = f"{' '.join(VIDEO_SUFFIXES)}, or none for a folder of images"
+        refuse(path, f"the suffix {suffix} for an output", known)
+    return suffix
+
+
 def open_media(path: Path) -> Any:
     """The container of a file that FFmpeg can read, or InputError."""
     expected = "a video or images; check the path and the file"

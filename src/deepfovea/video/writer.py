@@ -32,8 +32,8 @@ from .container import (
     MAX_DENOMINATOR,
     RGB,
     SWS_ACCURATE,
-    VIDEO_SUFFIXES,
     checked_rate,
+    checked_suffix,
     colorspace_of,
     reason_of,
     refuse,
@@ -100,10 +100,7 @@ class VideoWriter:
         pixel_aspect: float | Fraction = 1,
     ) -> None:
         self.path = Path(path)
-        self.suffix = self.path.suffix.lower()
-        if self.suffix not in ("", *VIDEO_SUFFIXES):
-            known = f"{' '.join(VIDEO_SUFFIXES)}, or none for a folder of images"
-            refuse(path, f"the suffix {self.suffix} for an output", known)
+        self.suffix = checked_suffix(self.path)
         if not 0 <= crf <= MAX_CRF:
             refuse(path, f"crf {crf}", f"0 (best) to {MAX_CRF}")
         self.frame_rate = checked_rate(path, frame_rate)
