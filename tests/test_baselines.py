@@ -184,7 +184,7 @@ def test_sample_writes_for_another_tool_what_methods_are_given(tmp_path, monkeyp
     monkeypatch.setitem(BASELINES, "fill", replace(BASELINES["fill"], frames=spy))
     evaluate(clip.parent, [], ["fill"], Protocol(3, metrics=()))
     words = ["sample", str(clip), "-o", str(tmp_path / "samples"), "--simulate"]
-    assert main([*words, "--noise", "independent"]) == 0
+    assert main([*words, "--noise", "independent", "--jitter", "none"]) == 0
     with VideoReader(tmp_path / "samples") as reader:
         written = [torch.from_numpy(frame.image).permute(2, 0, 1) / 255.0 for frame in reader]
     assert len(given) == len(written) == 3
