@@ -263,13 +263,13 @@ def read_inputs(
             "expected --simulate with it, or a folder of samples with its shifts in "
             f"{sampling_record.FILE}"
         )
+    images = list_images(source) if source.is_dir() else []
     record = None
-    if source.is_dir():
-        count = len(list_images(source))
-        record = sampling_record.read(source, count, reader.height, reader.width)
+    if images:
+        record = sampling_record.read(source, len(images), reader.height, reader.width)
     moves = record is not None and any(any(frame.jitter) for frame in record)
     low = [-(-side // scale) if simulate else side for side in (reader.height, reader.width)]
-    fields = _find_motion(motion, reader, reconstructor, max_frames)
+    fields = _find_motion(motion, reader, images, reconstructor, max_frames)
     if max(low) > LARGEST_SIDE:
         raise InputError(
             f"{source}: received a low resolution of {low[1]}x{low[0]}; expected at most "
@@ -309,14 +309,17 @@ def read_inputs(
 
 
 def _find_motion(
-    motion: MotionFiles | None, reader: VideoReader, reconstructor: Reconstructor, count: int | None
+    motion: MotionFiles | None,
+    reader: VideoReader,
+    images: list[Path],
+    reconstructor: Reconstructor,
+    count: int | None,
 ) -> Callable[[int, Tensor, tuple[float, float] | None], Tensor | None]:
     """What reads the motion of a frame: (its number, it [·,h,w], its jitter) -> [2,h,w] or None.
 
     Raises:
         InputError: motion for a source that is no folder of images, or that is not complete.
     """
-    images = list_images(reader.path) if reader.path.is_dir() else []
     if motion is None:
         motion = MotionFiles(reader.path if lies_beside(images) else None)
         if motion.folder and not reconstructor.engine.network.takes_jitter:

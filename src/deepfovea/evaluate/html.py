@@ -21,7 +21,7 @@ from ..config import SCALE
 from ..metrics.regions import upsample_nearest
 from ..wording import counted
 from .contact_sheets import Panels
-from .report import describe_bold, describe_protocol, is_best, shortfalls, shown_metrics
+from .report import all_shortfalls, describe_bold, describe_protocol, is_best, shown_metrics
 from .result import COLUMNS, Result
 from .statistics import CONFIDENCE, Interval, difference, intervals, pairs
 
@@ -72,7 +72,7 @@ def to_html(result: Result, charts: Sequence[str], folder: Path) -> str:
     summary = f"{counted(len(result.methods), 'method')} on {counted(len(result.clips), 'clip')}"
     if words := describe_protocol(protocol):
         summary += f"; {words}"
-    lost = [line for model in protocol["models"] for line in shortfalls(result, model)]
+    lost = all_shortfalls(result)
     pictures = [
         f'<figure><img src="{quote(name)}" alt="{escape(Path(name).stem)}"></figure>'
         for name in charts

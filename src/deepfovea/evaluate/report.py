@@ -89,10 +89,7 @@ def to_markdown(result: Result) -> str:
     """Tables for people; every column says in which direction it improves."""
     means, methods = result.means(), result.methods
     clips = len(result.clips)
-    parts = [
-        f"{_protocol_line(result)}Means over {counted(clips, 'clip')}. {describe_bold(result)}",
-        _by_method(means, [name for name in OVERVIEW if _present(means, name)]),
-    ]
+    parts = _overview(result)
     if clips > 1:
         parts += [
             f"{CONFIDENCE:.0%} confidence intervals of these means, by bootstrap over the clips:",
@@ -122,27 +119,15 @@ def to_markdown(result: Result) -> str:
             "it varies from run to run and from machine to machine, the figures above do not:",
             _cost_table(result),
         ]
-    lost = [line for model in result.protocol["models"] for line in shortfalls(result, model)]
-    if lost:
-        parts.append("\n".join(["Where we lose:", "", *(f"- {line}" for line in lost)]))
+    parts += _where_we_lose(result)
     if result.protocol.get("jod_info") and any(_present(means, "jod") for _ in methods):
         parts.append(f"JOD: {result.protocol['jod_info']}.")
-    remarks = [*result.notes, *(f"left out: {line}" for line in result.failed)]
-    if remarks:
-        parts.append("\n".join(f"- {line}" for line in remarks))
-    return "\n\n".join(parts)
+    return "\n\n".join(parts + _remarks(result))
 
 
 def to_summary(result: Result) -> str:
     """Where our models lose, and then the means of all methods, their intervals and the cost."""
-    means = result.means()
-    lost = [line for model in result.protocol["models"] for line in shortfalls(result, model)]
-    parts = ["\n".join(["Where we lose:", "", *(f"- {line}" for line in lost)])] if lost else []
-    parts += [
-        f"{_protocol_line(result)}Means over {counted(len(result.clips), 'clip')}. "
-        f"{describe_bold(result)}",
-        _by_method(means, [name for name in OVERVIEW if _present(means, name)]),
-    ]
+    parts = _where_we_lose(result) + _overview(result)
     if len(result.clips) > 1:
         parts += [f"{CONFIDENCE:.0%} confidence intervals of these means:", _interval_table(result)]
     if result.cost:
@@ -150,10 +135,31 @@ def to_summary(result: Result) -> str:
             f"Cost of one frame, {result.protocol['cost_of']}, on {_device_and_engines(result)}:",
             _cost_table(result),
         ]
+    return "\n\n".join(parts + _remarks(result))
+
+
+def _overview(result: Result) -> list[str]:
+    means = result.means()
+    return [
+        f"{_protocol_line(result)}Means over {counted(len(result.clips), 'clip')}. "
+        f"{describe_bold(result)}",
+        _by_method(means, [name for name in OVERVIEW if _present(means, name)]),
+    ]
+
+
+def _where_we_lose(result: Result) -> list[str]:
+    lost = all_shortfalls(result)
+    return ["\n".join(["Where we lose:", "", *(f"- {line}" for line in lost)])] if lost else []
+
+
+def _remarks(result: Result) -> list[str]:
     remarks = [*result.notes, *(f"left out: {line}" for line in result.failed)]
-    if remarks:
-        parts.append("\n".join(f"- {line}" for line in remarks))
-    return "\n\n".join(parts)
+    return ["\n".join(f"- {line}" for line in remarks)] if remarks else []
+
+
+def all_shortfalls(result: Result) -> list[str]:
+    """Where our models are behind the methods without training, in words."""
+    return [line for model in result.protocol["models"] for line in shortfalls(result, model)]
 
 
 def shortfalls(result: Result, model: str) -> list[str]:
