@@ -208,12 +208,15 @@ def test_the_options_of_view(plain, folder, tmp_path, capsys, monkeypatch):
         ([video, "--predict-landing"], "--predict-landing: received it without --gaze"),
         ([*words[:3], "--gaze", "320,240"], "expected lsl"),
         ([*words[:-1], video, "--overwrite"], str(video)),
-        ([*words[:-1], tmp_path / "no" / "gaze.csv"], "does not exist"),
+        ([*words[:-1], record / "gaze.csv"], "gaze.csv"),
     ):
         code, _, err = run(capsys, *bad, "--model", model)
         assert (code, err.count("\n")) == (2, 1), err
         assert expected in err
     assert record.read_text(encoding="utf-8").count("\n") == 2
+    deeper = tmp_path / "new" / "gaze.csv"
+    assert run(capsys, *words[:-1], deeper, "--model", model)[0] == 0
+    assert deeper.read_text(encoding="utf-8").count("\n") == 2
 
 
 @contextmanager
