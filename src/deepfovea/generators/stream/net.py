@@ -498,7 +498,9 @@ class Blend(nn.Module):
 def _smooth(x: Tensor) -> Tensor:
     """Means weighted 1, 2, 1 along both axes, the border repeated."""
     x = F.pad(x, (1, 1, 1, 1), mode="replicate")
-    return F.avg_pool2d(F.avg_pool2d(x, 2, 1), 2, 1)
+    for _ in range(2):  # slices: avg_pool2d gives the same bits in four times the time
+        x = 0.25 * (x[..., :-1, :-1] + x[..., :-1, 1:] + x[..., 1:, :-1] + x[..., 1:, 1:])
+    return x
 
 
 class Refine(nn.Module):
