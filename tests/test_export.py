@@ -422,7 +422,7 @@ def test_what_differs_from_torch_is_not_written(tmp_path):
     assert path.read_bytes() == b"before"
 
 
-def checked(network, changed):
+def checked(network, changed, half=False):
     """What the check says of torch, as changed by (number of the call, inputs, outputs)."""
     step, calls = Step(network), itertools.count()
 
@@ -430,7 +430,7 @@ def checked(network, changed):
         with torch.inference_mode():
             return changed(next(calls), inputs, step(*inputs))
 
-    return export._check(run, step, [(1, 24, 16)], TOLERANCE, export.MIN_PSNR)
+    return export._check(run, step, [(1, 24, 16)], half)
 
 
 def test_rounding_that_adds_up_in_the_state_is_no_fault(network):
@@ -473,6 +473,16 @@ def test_a_value_that_is_not_a_number_is_refused(network):
 
     with pytest.raises(InputError, match="step 2, 100 % of frame differ"):
         checked(network, not_finite)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_only_what_was_given_is_advised_against(network, half):
+    def wrong(call, inputs, outputs):
+        return [outputs[0] + 1.0, *outputs[1:]]
+
+    with pytest.raises(InputError, match="take other versions") as refused:
+        checked(network, wrong, half)
+    assert ("leave --fp16 out" in str(refused.value)) == half
 
 
 def test_a_clip_that_runs_away_is_refused(network):

@@ -166,9 +166,17 @@ def test_alpha_that_marks_no_pixel_or_all_is_said(tmp_path, capsys, caplog, alph
     arguments = ["reconstruct", str(source), "-o", str(output), "--gaze", "5,5"]
     assert main([*arguments, "--model", "stream", "--engine", "torch"]) == code
     told = capsys.readouterr().err
-    assert "has alpha, which says what is sampled; --gaze does not" in told
+    assert "has alpha, which says what is sampled, so --gaze is not used; " in told
     assert "received alpha 0 in all pixels" in told if code else "0 nowhere" in caplog.text
     assert output.parent.exists() == (code == 0)
+
+
+def test_all_options_that_alpha_replaces_are_named(tmp_path, capsys):
+    image = np.full((16, 16, 4), 255, np.uint8)
+    source, output = write(tmp_path / "a", [image]), tmp_path / "b.mp4"
+    arguments = ["reconstruct", str(source), "-o", str(output), "--engine", "torch"]
+    assert main([*arguments, "--gaze", "5,5", "--density", "uniform:50"]) == 0
+    assert "so --gaze and --density are not used; " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("size", [(32, 48), (33, 21)])

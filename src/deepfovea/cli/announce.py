@@ -98,13 +98,17 @@ def announce(
     if total and total * low[0] * low[1] > MIN_ESTIMATED_PIXELS:
         line += f"; about {_estimate(engine.network, low[0], low[1], total, engine.device)} or less"
     print(one_line(line), file=sys.stderr, flush=True)
-    unused = "--gaze" if options.gaze != "centre" else ""
-    unused = "--density" if options.density != PUBLISHED_DENSITY else unused
+    given = {
+        "--gaze": options.gaze != "centre",
+        "--density": options.density != PUBLISHED_DENSITY,
+    }
+    unused = [name for name, is_given in given.items() if is_given]
     if reader.has_alpha and unused:
         print(
             one_line(
-                f"deepfovea: {reader.path} has alpha, which says what is sampled; {unused} does "
-                "not: give frames without alpha to sample them here"
+                f"deepfovea: {reader.path} has alpha, which says what is sampled, so "
+                f"{' and '.join(unused)} {'are' if len(unused) > 1 else 'is'} not used; give "
+                "frames without alpha to sample them here"
             ),
             file=sys.stderr,
             flush=True,

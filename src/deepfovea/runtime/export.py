@@ -53,7 +53,7 @@ MIN_PSNR = 60.0
 TOLERANCE_HALF, MIN_PSNR_HALF = 2e-2, 40.0
 """The same with float16 convolutions."""
 
-_INSTEAD = "leave --fp16 out, or take other versions of torch and onnxruntime"
+_OTHER_VERSIONS = "take other versions of torch and onnxruntime"
 
 MIN_STORED_AS_FLOAT16 = 64
 """Values of a tensor: for fewer the Cast is longer than what it spares."""
@@ -237,13 +237,11 @@ def export_onnx(
         if static
         else [(1 if one else b, h + -h % multiple, w + -w % multiple) for b, h, w in CHECKED_SIZES]
     )
-    tolerance = TOLERANCE_HALF if half else TOLERANCE
-    psnr = MIN_PSNR_HALF if half else MIN_PSNR
     run = onnx_session(content, step.input_names, step.output_names)
-    difference = _check(run, step, sizes, tolerance, psnr)
+    difference = _check(run, step, sizes, half)
     if half:  # ONNX Runtime's CPU computes in float32 what the file has in float16
         in_half = lambda tensors: traced(*tensors)  # noqa: E731
-        difference = max(difference, _check(in_half, step, sizes, tolerance, psnr))
+        difference = max(difference, _check(in_half, step, sizes, half))
     _write(path, content)
     return difference
 
@@ -462,13 +460,16 @@ def _moving_clip(
     ]
 
 
-def _check(run: Run, step: Step, sizes: Iterable[Sized], tolerance: float, psnr: float) -> float:
+def _check(run: Run, step: Step, sizes: Iterable[Sized], half: bool) -> float:
     """The largest difference of a frame from torch; an InputError if any output is too far off.
 
     Step by step both are given the reference's state and must agree closely in nearly all values.
     Running freely, each with its own state, rounding adds up as the processor has it: there the
     frames of the clip must agree as a picture does, by PSNR.
     """
+    tolerance = TOLERANCE_HALF if half else TOLERANCE
+    psnr = MIN_PSNR_HALF if half else MIN_PSNR
+    instead = f"leave --fp16 out, or {_OTHER_VERSIONS}" if half else _OTHER_VERSIONS
     largest = 0.0
     for batch, height, width in sizes:
         state: Sequence[Tensor] = step.initial_state(batch, height, width)
@@ -489,7 +490,7 @@ def _check(run: Run, step: Step, sizes: Iterable[Sized], tolerance: float, psnr:
                         f"export: at {height}x{width}, step {number}, {100 * beyond:.3g} % of "
                         f"{name} differ from torch by more than {allowed:.0e} (the largest by "
                         f"{float(difference.max()):.1e}), allowed is {100 * MAX_BEYOND:g} %; "
-                        f"nothing was written: {_INSTEAD}"
+                        f"nothing was written: {instead}"
                     )
                 if name == "frame":
                     largest = max(largest, float(difference.max()))
@@ -498,7 +499,7 @@ def _check(run: Run, step: Step, sizes: Iterable[Sized], tolerance: float, psnr:
             raise InputError(
                 f"export: at {height}x{width}, the clip of {len(errors)} steps agrees with torch "
                 f"to {reached:.1f} dB, expected more than {psnr:g} dB; nothing was written: "
-                f"{_INSTEAD}"
+                f"{instead}"
             )
     return largest
 
