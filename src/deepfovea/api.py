@@ -1,4 +1,4 @@
-"""The package in one call: a model by its name, a video from whatever holds it."""
+"""The package in one call: a model by its name, a video from a file or from memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .video import VideoReader, VideoWriter
 from .video.container import MAX_DENOMINATOR
 
 FRAME_RATE = 24
-"""Of a file that is made of frames in memory, 1/s, unless given."""
+"""Frames per second of a file that is written from frames in memory, unless given."""
 
 
 def load(
@@ -80,8 +80,8 @@ def reconstruct(
     Args:
         source: path of a video or of a folder of images; frames as NumPy [T, h, w, 3 or 4] (uint8,
             or float in [0, 1]), torch [T, 3 or 4, h, w], or any list or iterator of frames
-            (NumPy, PIL or torch); or one frame. A fourth channel marks the known pixels (above
-            0), of which then nothing more is dropped.
+            (NumPy, PIL or torch); or one frame. A fourth channel above 0 marks the known pixels;
+            no further pixels are dropped then.
         output: path of a video, or without a suffix of a folder of images, which is then written
             instead of returning frames.
         model: name or path, or what :func:`load` returned.
@@ -94,7 +94,7 @@ def reconstruct(
         seed: of the random draws.
         blue_noise: draws that are even in space and time; False: independent ones, as published.
         jitter: with ``simulate``, how the sampling grid is shifted from frame to frame, one of
-            :data:`deepfovea.config.JITTERS`; None: the best that the network can be told.
+            :data:`deepfovea.config.JITTERS`; None: the best that the model can use.
         device: of a model given by its name or path.
         engine: as for ``device``; see :func:`load`.
         frame_rate: of frames in memory and of folders of images, 1/s.
@@ -106,7 +106,7 @@ def reconstruct(
         path.
 
     Raises:
-        InputError: what cannot be read, written or used.
+        InputError: an input, output or option that cannot be read, written or used.
     """
     if isinstance(model, str | Path):
         model = load(model, device, engine)
@@ -169,7 +169,7 @@ def _is_single(source: Any) -> bool:
 
 
 def _track(gaze: Any, height: int, width: int, frame_rate: float) -> GazeTrack:
-    """The track that is meant, for frames of that size at that rate."""
+    """The gaze as a track, for frames of that size at that rate."""
     if gaze is None:
         return center()
     if isinstance(gaze, GazeTrack):
@@ -198,9 +198,9 @@ def _inputs(
     jitter: str,
     times: Iterable[float],
 ) -> Iterator[tuple[Frame, Sequence[int], Input]]:
-    """Each of the frames in memory, its (height, width), and what is made of it to reconstruct."""
+    """Each frame in memory, its (height, width), and the input of the reconstructor for it."""
     scale = reconstructor.engine.scale
-    for index, (image, time) in enumerate(zip(images, times, strict=False)):  # without an end
+    for index, (image, time) in enumerate(zip(images, times, strict=False)):  # times never end
         frame = to_tensor(image)
         height, width = frame.shape[-2:]
         x, y = track.at([time])[0]

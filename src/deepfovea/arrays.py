@@ -1,4 +1,4 @@
-"""Frames as people hold them (NumPy, PIL, torch) to the loop's tensors and back."""
+"""Conversion of frames between NumPy, PIL or torch and the tensors of the loop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ The fourth channel says which pixels are known, above 0."""
 AnyFrame = TypeVar("AnyFrame", np.ndarray, Image.Image, Tensor)
 
 TOLERANCE = 0.01
-"""By which values may leave [0, 1], as those of filters and codecs do."""
+"""How far values may lie outside [0, 1], as those of filters and codecs do."""
 
 
 def to_tensor(frame: Frame) -> Tensor:
@@ -72,7 +72,7 @@ def check_range(frame: Tensor) -> None:
 
 
 def like(frame: Tensor, given: AnyFrame) -> AnyFrame:
-    """A frame [3, H, W] in [0, 1] as the type and the kind of numbers of what was given."""
+    """A frame [3, H, W] in [0, 1] in the type and data type of the frame that was given."""
     if isinstance(given, Image.Image):
         return Image.fromarray(np.ascontiguousarray(to_image(frame)))
     if isinstance(given, np.ndarray):

@@ -71,7 +71,7 @@ def load(model: str | Path, device: str | torch.device = "cpu") -> Network:
 
 
 def load_with_provenance(model: str | Path) -> tuple[Network, dict[str, Any]]:
-    """As :func:`load`, with what the file says of its making (empty where it says nothing)."""
+    """As :func:`load`, with the provenance that the file states (empty if it states none)."""
     path = resolve_path(model)
     tensors, metadata = read(path)
     if metadata.get("kind") == "training" and isinstance(metadata.get("generator"), dict):
@@ -115,7 +115,7 @@ def load_with_provenance(model: str | Path) -> tuple[Network, dict[str, Any]]:
 def _ema_generator(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Of a checkpoint of a training run, its averaged weights as a model."""
+    """The averaged weights of a training run's checkpoint, as a model."""
     weights = {name[4:]: tensor for name, tensor in tensors.items() if name.startswith("ema.")}
     provenance = {"steps": metadata.get("step"), "checkpoint of a run": True}
     return weights, {**metadata["generator"], "kind": "generator", "provenance": provenance}
@@ -273,11 +273,10 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _header(file: BinaryIO, size: int) -> dict[str, Any]:
     """The header of a file of that size, before anything is allocated for what it announces.
 
-    safetensors looks at most of this too; which versions look at what need not matter here.
+    safetensors checks most of this too, but what it checks depends on its version.
 
     Raises:
-        ValueError: not as the format has it, or without our description; KeyError and TypeError
-            likewise.
+        ValueError, KeyError or TypeError: the header breaks the format, or lacks our description.
     """
     start = file.read(8)
     length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
@@ -309,12 +308,12 @@ def _header(file: BinaryIO, size: int) -> dict[str, Any]:
             raise ValueError("its tensors overlap, or leave bytes between them")
         reached = end
     if reached != size - 8 - length:
-        raise ValueError("its tensors end before or behind the file")
+        raise ValueError("its tensors end before or after the end of the file")
     return header
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; of a key that comes twice, two readers may see different values."""
+    """A JSON object without repeated keys: two readers may see different values of such a key."""
     values = dict(pairs)
     if len(values) != len(pairs):
         raise ValueError("a name in it comes twice")

@@ -121,9 +121,9 @@ NOISES = ("independent", "blue")
 
 @dataclass(frozen=True)
 class Sampling:
-    """What a person gets who does not choose: how pixels are drawn, and how the grid is shifted.
+    """How pixels are drawn and how the grid is shifted, unless the user chooses.
 
-    noise: one of :data:`NOISES`; jitter: one of :data:`JITTERS`, for networks that can be told it.
+    noise: one of :data:`NOISES`; jitter: one of :data:`JITTERS`, for generators that take it.
     """
 
     noise: str = "independent"
@@ -131,10 +131,10 @@ class Sampling:
 
 
 PUBLISHED_SAMPLING = Sampling()
-"""That of every published table."""
+"""The sampling of every published table."""
 
 BEST_SAMPLING = Sampling(noise="blue", jitter="quad")
-"""The best that we have, at the same number of samples: the default of what people look at."""
+"""The best sampling that we have, with the same number of samples: the default for watching."""
 
 
 PUBLISHED_LOSSES = ("supervised", "perceptual", "flow", "adversarial", "adversarial-fft")
@@ -262,8 +262,8 @@ class TrainConfig:
         "channels of the five residual blocks of both discriminators; the published ones",
         group=OBJECTIVE,
     )
-    # Their convolutions with strides and the pixel shuffle of a generator have the same period;
-    # without shifts it learns a lattice that they do not see.
+    # The strides of these networks and the pixel shuffle of a generator have the same period.
+    # Without shifts the generator learns a lattice of this period, which they do not see.
     shift: int = option(
         0,
         "pixels by which the window that the perceptual loss and the discriminators see is shifted "
@@ -312,8 +312,8 @@ class TrainConfig:
     cooldown: int = option(
         4_000, "steps of learning rates that fall to zero at the end", group=OPTIMISERS, least=0
     )
-    # That of stream is mostly 0.02 to 0.06; a rare one, through the warps of a clip that moves
-    # fast, is thirty times that and would stall Adam for a hundred steps.
+    # The norm is mostly 0.02 to 0.06 for stream. A rare gradient, through the warps of a clip that
+    # moves fast, is thirty times as large and would stall Adam for a hundred steps.
     clip_gradient: float = option(
         0.1,
         "largest norm of the generator's gradient, 0 for no limit",
@@ -413,12 +413,12 @@ PUBLISHED_TRAINING = TrainConfig(
     betas=(0.1, 0.95),
     preprocessing="published",
 )
-"""DeepFovea++ as it was trained (Reich, Memmel, Grebe 2020)."""
+"""The published training of DeepFovea++ (Reich, Memmel, Grebe 2020)."""
 
 FIXED_ON_RESUME = (
     *("model", "losses", "seed", "preprocessing", "discriminator_channels", "optimizer"),
 )
-"""What a resumed run has in common with the run it goes on with; of the losses, the names."""
+"""What a resumed run must have in common with the run that it continues; of losses, the names."""
 
 
 def _flag(name: str) -> str:
@@ -471,7 +471,7 @@ def from_json(kind: type[Config], values: Any, source: str = "JSON") -> Config:
 
 
 def _coerced(value: Any, hint: Any) -> Any:
-    """JSON's lists as tuples, and whole numbers as floats where a float is due."""
+    """JSON's lists as tuples, and whole numbers as floats where the field is a float."""
     if isinstance(value, list):
         return tuple(value)
     if type(value) is int and (hint is float or float in get_args(hint)):

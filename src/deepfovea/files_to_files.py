@@ -1,4 +1,4 @@
-"""The product as one loop over files: reader -> Reconstructor -> writer."""
+"""Reconstruction from file to file: reader -> Reconstructor -> writer."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run over a file did.
+    """The result of a run over a file.
 
-    frames; sampled: share of known low-resolution pixels; psnr: mean over frames, dB, None
-    without a truth; baseline_psnr: that of hole filling and bicubic upscaling; seconds: wall time,
-    decoding and encoding included, ``on_result`` and the baseline not.
+    frames: their number; sampled: share of known low-resolution pixels; psnr: mean over frames,
+    dB, None without a truth; baseline_psnr: the same for hole filling and bicubic upscaling;
+    seconds: wall time with decoding and encoding, without ``on_result`` and the baseline.
     """
 
     frames: int
@@ -153,11 +153,11 @@ def reconstruct_file(
                 waiting.append((frame.pts_seconds, truth))
                 yield given
 
-        # Unless somebody looks at RGB, frames are made as the encoder takes them.
+        # Unless a caller looks at RGB, frames are made as the encoder takes them.
         unseen = output.suffix and not (simulate or beside or on_result)
         begin = reconstructor.stream_yuv if unseen else reconstructor.stream_prefetched
         stream: Generator[YuvFrame | Reconstructed, None, None] = begin(inputs())
-        # The last to be entered, so that its threads end before what they use is closed.
+        # Entered last, so that its threads end before what they use is closed.
         for result in stack.enter_context(closing(stream)):
             pts_seconds, image = waiting.popleft()
             frames += 1
@@ -172,7 +172,7 @@ def reconstruct_file(
                     quality += float(psnr(result.frame.cpu(), truth))
                     called = time.perf_counter()
                     samples = result.samples.cpu()
-                    if jitter != "none":  # of which hole filling cannot be told
+                    if jitter != "none":  # which hole filling cannot use
                         samples = samples_at_rest(truth, result.mask.cpu(), scale)
                     baseline += float(psnr(_baseline(samples, result.mask, scale, size), truth))
                     started += time.perf_counter() - called
@@ -199,7 +199,7 @@ def reconstruct_file(
 
 
 def _check_alpha(source: Path, share: float) -> None:
-    """Say so where alpha, which marks what is sampled, hardly can have been made for that.
+    """Warn if alpha, which marks what is sampled, was hardly made for that.
 
     Raises:
         InputError: nothing is sampled.
@@ -220,14 +220,14 @@ def _check_alpha(source: Path, share: float) -> None:
 def best_jitter(reconstructor: Reconstructor, simulate: bool) -> str:
     """The jitter of :data:`BEST_SAMPLING` where it can be used, else ``none``.
 
-    It needs a full resolution that is sampled here, and a network that can be told it.
+    It needs a full resolution that is sampled here, and a generator that takes jitter.
     """
     usable = simulate and reconstructor.engine.network.takes_jitter
     return BEST_SAMPLING.jitter if usable else "none"
 
 
 def samples_at_rest(truth: Tensor, mask: Tensor, scale: int = SCALE) -> Tensor:
-    """What the pixels of a mask [1,h,w] show of a frame [3,H,W] on a grid that is not shifted."""
+    """The samples of a frame [3,H,W] at the pixels of a mask [1,h,w] on a grid at rest."""
     return downsample(pad(truth[None], scale), scale)[0] * mask
 
 
@@ -241,7 +241,7 @@ def read_inputs(
     motion: MotionFiles | None = None,
     max_frames: int | None = None,
 ) -> Iterator[tuple[Frame, Tensor, Input]]:
-    """What a reconstructor is given of a file or folder, with all that lies beside its images.
+    """The inputs of a reconstructor from a file or folder, with the files beside its images.
 
     Args: see :func:`reconstruct_file`.
 
@@ -249,7 +249,7 @@ def read_inputs(
         The frame as it was read, the same as float [3 or 4, H, W] in [0, 1], and the input.
 
     Raises:
-        InputError: at once for what cannot be used; for motion when its frame comes.
+        InputError: at once for an input that cannot be used; for motion, when its frame is read.
     """
     source, scale = reader.path, reconstructor.engine.scale
     if simulate and reader.has_alpha:
@@ -300,7 +300,7 @@ def read_inputs(
                 shift = record[number].jitter
             field = fields(number, low, shift)
             if field is not None and number > last + 1:
-                # Over frames that were left out it is taken to have been as fast.
+                # Over frames that were left out, the motion is assumed to have been as fast.
                 field = field * (number - last)
             last = number
             yield frame, image, Input(low, gaze_px, field, shift)
@@ -315,7 +315,7 @@ def _find_motion(
     reconstructor: Reconstructor,
     count: int | None,
 ) -> Callable[[int, Tensor, tuple[float, float] | None], Tensor | None]:
-    """What reads the motion of a frame: (its number, it [·,h,w], its jitter) -> [2,h,w] or None.
+    """A function that reads a frame's motion: (number, frame [·,h,w], jitter) -> [2,h,w] or None.
 
     Raises:
         InputError: motion for a source that is no folder of images, or that is not complete.
@@ -390,13 +390,13 @@ def sample_file(
     audio_track: int | None = None,
     on_frame: Callable[[], None] | None = None,
 ) -> float:
-    """Write what the network sees.
+    """Write the samples that the generator sees.
 
     Args:
         source: low resolution, or with ``simulate`` full resolution, which is reduced by four.
         output: RGBA where the format has alpha (a folder of PNGs, .mkv, .mov, .webm): alpha 0 =
-            not sampled; such an output is an input of :func:`reconstruct_file`, .webm only for
-            want of a better one, as its colours lose half of their resolution. Else RGB on
+            not sampled. :func:`reconstruct_file` reads such an output back; .webm is the worst
+            choice, as its colours lose half of their resolution. Other formats have RGB on
             black. A warning says what the format cannot keep.
         density: see :class:`Reconstructor`, as for ``geometry``, ``seed``, ``blue_noise``.
         jitter: see :func:`reconstruct_file`; only for a folder, which keeps the shifts.
@@ -470,7 +470,7 @@ def sample_file(
 
 
 def _warn_of_losses(output: Path) -> None:
-    """Say what the format of samples cannot keep."""
+    """Warn of what the format of samples cannot keep."""
     suffix = output.suffix.lower()
     if suffix not in ALPHA_SUFFIXES:
         _log.warning(

@@ -12,8 +12,8 @@ from .flow import FlowEstimator, backward_warp
 from .resample import downsample_2x, upsample_bilinear
 
 MIN_WEIGHT = 1e-6
-"""Least weight, 0 to 1, that a colour is divided by in :func:`pull_push`: of one pixel, which is
-all that its coarsest level has."""
+"""Least weight, 0 to 1, that a colour is divided by in :func:`pull_push`. The weight is that of one
+pixel, which is all that the coarsest level has."""
 WINDOW, TOLERANCE = 9, 0.15
 """Pixels, and colour difference in [0, 1], see :func:`accumulate`. Experiment 3 of
 docs/research/log.md chose both."""
@@ -42,7 +42,7 @@ def pull_push(samples: Tensor, weight: Tensor) -> Tensor:
     pyramid = []
     while max(level.shape[-2:]) > 1:
         pyramid.append(level)
-        # An even side drops the padding again; asking which it is would tie an export to one size.
+        # For an even side the padding is dropped again. A branch would tie an export to one size.
         # Sums, not means: a coarse pixel is fully known once it holds one known fine pixel.
         level = 4.0 * downsample_2x(F.pad(level, (0, 1, 0, 1)))
         level = level / level[:, -1:].clamp(min=1.0)
@@ -81,7 +81,7 @@ def accumulate(
     Args:
         samples: [B, T, 3, h, w], 0 where not sampled.
         mask: [B, T, 1, h, w].
-        canvas: what the frames before left; None starts a video.
+        canvas: as returned for the frames before; None starts a video.
         flow: estimates the motion between two filled frames; None: standing still only.
         window: side in pixels of the square in which agreement is judged.
         tolerance: root-mean-square disagreement in [0, 1] at which confidence has fallen to
@@ -118,7 +118,7 @@ def _advance(
         return F.avg_pool2d(x, window, 1, window // 2, count_include_pad=False)
 
     def disagreement(carried: Tensor) -> Tensor:
-        # Guesses of the canvas are no evidence against its samples.
+        # What the canvas only guesses is not taken as evidence against its samples.
         weight = known * carried[:, 3:]
         error = (carried[:, :3] - color).square().mean(1, keepdim=True) * weight
         return local_mean(error) / local_mean(weight).clamp(min=MIN_EVIDENCE)

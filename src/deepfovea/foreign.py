@@ -1,7 +1,7 @@
-"""What a file is that no deepfovea wrote, told without running code from it.
+"""Identify files of other programs, without running code from them.
 
-Weights come in many wrappers under the same few suffixes. A person who gives the wrong one is
-told which one it is, and what to do.
+Weights come in many wrappers under the same few suffixes. If a user gives the wrong one, the error
+says which one it is, and what to do.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ _NETWORKS = (
         "write it with deepfovea.save_model, which stores its configuration too",
     ),
 )
-"""Prefixes of keys that a network has, what it is and what to do, the first that fits."""
+"""Prefixes of keys, the network that has them, and what to do; the first entry that fits counts."""
 
 _MAGIC = (
     (b"version https://git-lfs", "a pointer of Git LFS instead of the file", "run: git lfs pull"),
@@ -111,7 +111,7 @@ _LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How files of torch.save began before PyTorch 1.6: the pickled number 0x1950a86a20f9469cfc6c."""
 
 _PLAIN_MODULES = ("torch", "collections", "numpy", "builtins", "__builtin__", "_codecs", "copyreg")
-"""Where the globals of a checkpoint that is data only are from."""
+"""The modules whose classes and functions a checkpoint of plain data needs."""
 
 _MAX_PICKLE_BYTES = 2**26  # looked at; the names of the tensors take far less
 
@@ -134,7 +134,7 @@ UNREADABLE = (
 
 
 def identify(path: Path) -> Foreign | None:
-    """What a file of someone else's is; None where it is none of the kinds known here.
+    """What a file of another program is; None if it is of no kind that is known here.
 
     Nothing in the file is run: pickles are read with ``weights_only=True``, and where that
     refuses, only the names of their classes are looked at.
@@ -213,7 +213,7 @@ def _identify_pickle(path: Path) -> Foreign:
 
 
 def _identify_objects(path: Path) -> Foreign:
-    """Of a pickle that needs code: by the names of the classes in it, none of which is loaded."""
+    """What a pickle that needs code is, by the names of its classes, none of which is loaded."""
     found = [name for name in pickled_globals(path) if name.split(".")[0] not in _PLAIN_MODULES]
     if any(name.split(".")[0] in ("mmengine", "mmcv", "mmagic", "mmedit") for name in found):
         return Foreign("a checkpoint of MMEngine (mmagic and its kin)", _NOT_OURS)

@@ -47,8 +47,8 @@ def density_map(
         height: h, pixels.
         width: w, pixels.
         density: the radial profile. A ``budget`` keeps its radii and raises the profile to the
-            one power whose mean over the frame is the budget: the fovea stays dense, the
-            periphery gives.
+            one power whose mean over the frame is the budget: the fovea stays dense, and the
+            periphery becomes sparser.
         geometry: the display; needed when the radii are in degrees.
 
     Returns:
@@ -93,7 +93,7 @@ def eccentricity_map(
     gaze = gaze_px.detach().to("cpu", torch.float32).numpy()[..., None, None, :]
     x = np.arange(width, dtype=np.float32) - gaze[..., 0]
     y = np.arange(height, dtype=np.float32)[:, None] - gaze[..., 1]
-    with np.errstate(over="ignore"):  # a gaze may be as far away as it likes
+    with np.errstate(over="ignore"):  # a gaze may be infinitely far away
         return torch.from_numpy(np.sqrt(x * x + y * y)).to(gaze_px.device)
 
 
@@ -106,7 +106,7 @@ def _to_budget(probability: np.ndarray, budget: float) -> np.ndarray:
         power: np.ndarray = np.exp(exponent * log_p)
         excess = power.mean((-2, -1), keepdims=True) - budget
         slope = (power * log_p).mean((-2, -1), keepdims=True)
-        found = np.abs(excess) < BUDGET_TOLERANCE  # and left so, whatever others need
+        found = np.abs(excess) < BUDGET_TOLERANCE  # these are not changed any more
         if found.all():
             break
         newton = (exponent - excess / slope.clip(max=-MIN_SLOPE)).clip(max=MAX_EXPONENT)
@@ -193,7 +193,7 @@ def sample(
     blue_noise: bool = False,
     geometry: DisplayGeometry | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Keep the pixels that the gaze asks for.
+    """Sample frames: keep the pixels of a mask drawn around the gaze.
 
     Args:
         frames: [B, T, 3, h, w] low-resolution frames in [0, 1].

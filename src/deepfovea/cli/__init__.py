@@ -1,4 +1,4 @@
-"""The command line: words to calls, nothing else. Heavy imports happen inside the handlers."""
+"""The command line: it turns arguments into calls. Heavy imports happen inside the handlers."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line.
 
     Returns:
-        The exit code: 0; 1 where a part failed and the rest was done; 2 for bad input; 130 when
-        interrupted, 143 when training was ended by SIGTERM.
+        The exit code: 0; 1 if a part failed and the rest was done; 2 for bad input; 130 if
+        interrupted; 143 if SIGTERM ended a training.
     """
-    for stream in (sys.stdout, sys.stderr):  # names of files need be no text
+    for stream in (sys.stdout, sys.stderr):  # file names may hold any bytes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = handler(options) or 0
         sys.stdout.flush()  # here, where a full disk can still be reported
         return code
-    except BrokenPipeError:  # who reads our words has enough of them, as `head` does
+    except BrokenPipeError:  # the reader of the output has closed it, as `head` does
         _discard_stdout()
         return 0
     except InputError as error:
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"deepfovea: not enough memory ({reason:.200}); give smaller frames", file=sys.stderr)
         return 2
-    except OSError as error:  # our words cannot be written, or there is no room for a socket …
+    except OSError as error:  # the output cannot be written, a socket cannot be opened …
         about = f"{error.filename}: " if error.filename else ""
         print(f"deepfovea: {about}{one_line(error.strerror or error)}", file=sys.stderr)
         _discard_stdout()
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _discard_stdout() -> None:
-    """What cannot be written must not be tried again at the exit."""
+    """Drop output that cannot be written, so that Python does not try again at its exit."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -1,4 +1,4 @@
-"""What a reconstruction is going to do, said before it begins."""
+"""Messages before a reconstruction: what it is going to do, and what looks like a mistake."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def refuse_folder_of_videos(folder: Path) -> None:
 
 
 def refuse_unusable_outputs(options: argparse.Namespace, *outputs: Path | None) -> None:
-    """Say before anything is loaded that an output is there already, or cannot be written.
+    """Refuse, before anything is loaded, an output that exists already or cannot be written.
 
     Raises:
-        InputError: one exists, and is not to be replaced; its suffix is unknown.
+        InputError: one exists and ``--overwrite`` is not given, or its suffix is unknown.
     """
     from ..video import checked_suffix
 
@@ -62,7 +62,7 @@ def refuse_unusable_outputs(options: argparse.Namespace, *outputs: Path | None) 
 
 
 def quality(summary: Summary) -> str:
-    """PSNR against the original beside that of a simple method, where there is an original."""
+    """PSNR against the original and that of a simple method; empty without an original."""
     if summary.psnr is None or summary.baseline_psnr is None:
         return ""
     return (
@@ -125,7 +125,7 @@ def announce(
 
 
 def _estimate(model: Any, height: int, width: int, frames: int, device: Any) -> str:
-    """Time for so many frames, from two steps of the model on nothing."""
+    """Time for so many frames, from two steps of the model on black frames."""
     import torch
 
     from ..wording import in_words

@@ -1,4 +1,4 @@
-"""Words on the command line that several subcommands share, and what they mean."""
+"""Options that several subcommands share, and how their values are read."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def add_noise(parser: argparse.ArgumentParser, default: str) -> argparse.Action:
 
 
 def add_jitter(parser: argparse.ArgumentParser, default: str | None) -> argparse.Action:
-    """--jitter; a default of None is the best one that the network and the other options allow."""
+    """--jitter; None as default: the best that the generator and the other options allow."""
     usual = default or BEST_SAMPLING.jitter
     if default is None and usual != "none":
         usual += " where it can be used"
@@ -313,7 +313,7 @@ def non_negative(text: str) -> int:
 
 
 def rate(text: str) -> Fraction:
-    """A number or a fraction; which are possible is the reader's affair."""
+    """A number or a fraction; the reader of the video refuses what it cannot use."""
     try:
         return Fraction(text)
     except (ValueError, ZeroDivisionError):
@@ -416,7 +416,7 @@ def gaze_track(
 
 
 def _hint_at_units(point: str, units: str | None) -> None:
-    """Say so where a point that looks normalised is taken for pixels."""
+    """Warn that a point that looks normalised is taken for pixels."""
     with contextlib.suppress(ValueError):  # which is reported by who reads it
         x, y = (float(part) for part in point.split(","))
         if units is None and 0 <= x <= 1 and 0 <= y <= 1 and not (x % 1 == y % 1 == 0):
@@ -428,7 +428,7 @@ def _hint_at_units(point: str, units: str | None) -> None:
 
 
 def frame_total(reader: Any, frames: int | None) -> int | None:
-    """How many frames will come; None where the file does not say."""
+    """How many frames will come; None if the file does not say."""
     count: int | None = reader.frame_count
     return frames if count is None else min(count, frames or count)
 
@@ -450,7 +450,7 @@ def make_reconstructor(
 
 
 def chosen_jitter(options: argparse.Namespace, reconstructor: Reconstructor) -> str:
-    """What ``--jitter`` says, else the best that ``--simulate`` and the network allow."""
+    """The value of ``--jitter``, else the best that ``--simulate`` and the generator allow."""
     from ..files_to_files import best_jitter
 
     return options.jitter or best_jitter(reconstructor, options.simulate)
@@ -459,8 +459,8 @@ def chosen_jitter(options: argparse.Namespace, reconstructor: Reconstructor) -> 
 def protect_inputs(options: argparse.Namespace, *outputs: Path | None) -> None:
     """Refuse outputs that are, or lie inside, something that the options name as an input.
 
-    Models, engines and gazes may be words as well as files: only files count; of a gaze that is no
-    word, a folder too.
+    A model may be a bundled name as well as a file, and only files are protected. A gaze that is
+    not a keyword is a file or a folder, and both are protected.
     """
     videos = [getattr(options, name, None) for name in ("input", "root", "data", "video", "motion")]
     videos += [folder for _, folder in getattr(options, "method", ())]
@@ -513,7 +513,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 class ProgressBar:
-    """A progress bar with frames per second and time left; silent where nobody watches."""
+    """A progress bar with frames per second and time left; only a terminal shows it."""
 
     def __init__(self, total: int | None) -> None:
         from rich.console import Console

@@ -1,4 +1,4 @@
-"""The verb that shows it: view."""
+"""The subcommand view."""
 
 from __future__ import annotations
 

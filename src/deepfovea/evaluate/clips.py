@@ -72,7 +72,7 @@ class ReferenceClip:
         return motion
 
     def notes(self, asked: int) -> list[str]:
-        """What was not as asked, a line each."""
+        """A line for each thing that is not as asked."""
         count, height, width = self.frames.shape[:3]
         notes = []
         if count < asked:

@@ -12,9 +12,9 @@ COMPARED_FIELDS = (
     *("name", "version", "frames", "gaze", "seed", "density", "blue_noise", "jitter", "fov_deg"),
     *("flow", "reduction", "eccentricity_bin", "motion"),
 )
-"""Of the protocols of two results, what must be equal for their figures to be comparable."""
+"""What must be equal in the protocols of two results for their figures to be comparable."""
 EARLIER_DEFAULTS = {"name": "published", "version": 1, "jitter": "none", "motion": "none"}
-"""What older results were made with, which do not say so."""
+"""The settings of older results, which do not state them."""
 
 
 def compare(one: Result, two: Result, names: tuple[str, str] = ("A", "B")) -> str:

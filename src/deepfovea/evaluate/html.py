@@ -57,8 +57,8 @@ def to_html(result: Result, charts: Sequence[str], folder: Path) -> str:
 
     Args:
         result: what it shows.
-        charts: names of pictures that lie beside it.
-        folder: where it will lie, with the frames that an evaluation has left there.
+        charts: names of pictures in the same folder.
+        folder: where the page will be, with the frames that an evaluation has left there.
     """
     names = shown_metrics(result)
     frames: dict[str, dict[str, str]] = {}
@@ -101,7 +101,7 @@ def _list(lines: Sequence[str], otherwise: str) -> str:
 
 
 def _marked(line: str) -> str:
-    """A line of Markdown that knows nothing but code."""
+    """A line of Markdown whose only markup is code."""
     return re.sub("`(.*?)`", r"<code>\1</code>", escape(line))
 
 

@@ -1,4 +1,4 @@
-"""What is compared: generators, baselines that need no training, and frames of other tools.
+"""The methods to compare: generators, baselines that need no training, and frames of other tools.
 
 A new baseline is a row of :data:`BASELINES`.
 """
@@ -167,7 +167,7 @@ class FramesFrom:
     folder: Path
 
     def find(self, clip: str) -> Path:
-        """The frames of a clip: of its name, with this suffix, another one or none.
+        """The frames of a clip: a file or folder of its name, with any video suffix or none.
 
         Raises:
             InputError: there are none.
@@ -219,7 +219,7 @@ def jitter_of(method: Method, of_protocol: str) -> str:
 
 
 def takes_motion(method: Method) -> bool:
-    """Whether a method can be told motion."""
+    """Whether a method takes motion."""
     if isinstance(method, Baseline):
         return method.takes_motion
     return isinstance(method, Engine) and method.network.takes_jitter

@@ -11,7 +11,7 @@ from ..config import InputError
 from .result import Result
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Okabe and Ito's, which people with any colour vision tell apart."""
+"""The colours of Okabe and Ito, which people with any colour vision can tell apart."""
 MARKERS = "osD^vPX"
 
 
@@ -37,7 +37,7 @@ def _by_eccentricity(result: Result) -> bytes:
     width, unit = result.protocol["eccentricity_bin"], result.protocol["density"]["unit"]
     for number, method in enumerate(result.methods):
         rows = [row.mse_by_eccentricity for row in result.rows if row.method == method]
-        # Rings that few clips have would show other clips, not another eccentricity.
+        # In a ring that few clips have, the mean would differ by the clips and not by eccentricity.
         points = [
             ((ring + 0.5) * width, value)
             for ring, value in enumerate(_column_means(rows, _decibels))
@@ -92,7 +92,7 @@ def _decibels(mse: float) -> float:
 
 
 def _column_means(rows: Sequence[Sequence[float | None]], convert: Any) -> list[float | None]:
-    """Over the rows that are so long, place by place; None where less than half of them are."""
+    """The mean at each place over the rows that reach it; None if less than half of them do."""
     means: list[float | None] = []
     for place in range(max(map(len, rows))):
         values = [row[place] for row in rows if place < len(row)]
@@ -105,7 +105,7 @@ def _column_means(rows: Sequence[Sequence[float | None]], convert: Any) -> list[
 def _style(number: int) -> dict[str, Any]:
     return {
         "color": COLORS[number % len(COLORS)],
-        # Beyond so many methods a colour comes back, dashed and with another marker.
+        # With more methods than colours, a colour is used again, dashed and with another marker.
         "marker": MARKERS[(number + number // len(COLORS)) % len(MARKERS)],
         "linestyle": ("-", "--", ":")[number // len(COLORS) % 3],
         "markersize": 4,

@@ -1,4 +1,4 @@
-"""What a method takes: time, memory, parameters, for the published size of frame.
+"""What a method costs: time, memory and parameters, for the published size of frame.
 
 Each method is measured in a process of its own, so that no other one has warmed or filled its
 memory. Unlike the quality figures these vary from run to run and from machine to machine.

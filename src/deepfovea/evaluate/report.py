@@ -21,7 +21,7 @@ PUBLISHED_METRICS = tuple(metric.name for metric in METRICS.values() if metric.t
 REGIONAL_METRICS = ("psnr", "ssim", "lpips", "st_lpips")
 REGIONS = ("foveated", "fovea", "blend", "periphery", "sampled", "dropped")
 COMPARED_METRICS = (*OVERVIEW, *(f"psnr_{region}" for region in REGIONS))
-"""In what :func:`shortfalls` looks for where a model is behind."""
+"""The metrics in which :func:`shortfalls` compares a model with a baseline."""
 
 
 def to_json(result: Result) -> str:
@@ -43,7 +43,7 @@ def to_json(result: Result) -> str:
 
 
 def row_record(row: Row) -> dict[str, Any]:
-    """A row as JSON has it: the values stand among the rest."""
+    """A row as JSON: the values are keys beside the others."""
     parts = asdict(row)
     values = parts.pop("values")
     return {**parts, **values}
@@ -158,12 +158,12 @@ def _remarks(result: Result) -> list[str]:
 
 
 def all_shortfalls(result: Result) -> list[str]:
-    """Where our models are behind the methods without training, in words."""
+    """Sentences that say where our models are behind the methods without training."""
     return [line for model in result.protocol["models"] for line in shortfalls(result, model)]
 
 
 def shortfalls(result: Result, model: str) -> list[str]:
-    """Where a model is behind a baseline, in words; a line per baseline."""
+    """Sentences that say where a model is behind a baseline, one per baseline."""
     means, lines = result.means(), []
     psnr = {(row.clip, row.method): row.psnr for row in result.rows}
     for baseline in (*result.protocol["baselines"], *result.protocol.get("others", ())):
@@ -256,7 +256,7 @@ def _cell(value: float | None, name: str) -> str:
 
 
 def is_best(means: Mapping[str, Mapping[str, float]], method: str, name: str) -> bool:
-    """Whether no other method that sees only the samples is better; false without another one."""
+    """Whether no other method that sees only the samples is better; false if there is no other."""
     rivals = [mean[name] for k, mean in means.items() if k not in SEES_ALL and name in mean]
     value = means[method].get(name)
     return (

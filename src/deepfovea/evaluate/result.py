@@ -1,4 +1,4 @@
-"""What an evaluation is asked for and what it gives: values, and what the columns mean."""
+"""The settings and the result of an evaluation, as values, and what the columns mean."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ class Protocol:
     frames: int = 24
     """Of every clip, from its beginning."""
     gaze: str = "center"
-    """How the command line put it; :func:`deepfovea.evaluate.evaluate` takes the tracks."""
+    """As on the command line; :func:`deepfovea.evaluate.evaluate` takes the tracks."""
     seed: int = 0
     density: Density = PUBLISHED_DENSITY
     blue_noise: bool = False
     jitter: str = "none"
     """How the sampling grid is shifted from frame to frame, one of ``JITTERS``, for generators that
-    can be told; every other method samples the grid at rest, by the same mask."""
+    take jitter; every other method gets samples of a grid at rest, by the same mask."""
     motion: str = "none"
-    """``given``: files beside the frames of a clip hold its exact motion, and methods that can be
-    told motion are; ``none``: every method finds its own."""
+    """``given``: files beside the frames of a clip hold its exact motion, which methods that take
+    motion receive; ``none``: every method finds its own."""
     fov_deg: float | None = None
     """Horizontal angle that the frames fill, for radii in degrees and FovVideoVDP."""
     metrics: tuple[str, ...] = DEFAULT_METRICS
@@ -53,11 +53,11 @@ class Protocol:
     flow: str = "dis"
     """Estimator of the true motion for E_warp, one of ``FLOW_ESTIMATORS``."""
     name: str = "published"
-    """Of the protocol that it began as, see :func:`load_protocol`."""
+    """Name of the protocol from which the settings come, see :func:`load_protocol`."""
     version: int = 1
 
     def changed(self) -> dict[str, Any]:
-        """What is not as the protocol of that name has it."""
+        """The settings that differ from the protocol of that name."""
         own, named = asdict(self), asdict(load_protocol(self.name))
         return {key: own[key] for key in own if key != "metrics" and own[key] != named[key]}
 
@@ -151,10 +151,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method takes for a 192×256 frame, the median of several.
+    """What a method costs for a 192×256 frame, the median of several.
 
-    On a machine that is busy with other things ``ms_per_frame`` (as a clock on the wall has it)
-    grows, ``processor_ms_per_frame`` (of all threads together; of a GPU nothing) hardly does.
+    On a busy machine ``ms_per_frame`` (elapsed time) grows, while ``processor_ms_per_frame`` (of
+    all threads together, without a GPU) hardly does.
     """
 
     ms_per_frame: float

@@ -1,4 +1,4 @@
-"""Rows are kept on the disk as they come, so that an interrupted run goes on where it stopped."""
+"""Rows are kept on the disk as they come, so that an interrupted run continues where it stopped."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .result import Cost, Row
 class KeptRows:
     """Finished clips and costs beside the JSON that will hold them, a line each.
 
-    They count for a run that would compute the same: the key of :meth:`open` tells. Several
-    processes write a file each and read those of all.
+    A run uses them if it would compute the same, which the key of :meth:`open` says. Several
+    processes write a file each and read the files of all.
     """
 
     def __init__(self, target: Path, inputs: Sequence[Path] = ()) -> None:
@@ -36,7 +36,7 @@ class KeptRows:
         self.costs: dict[str, Cost] = {}
 
     def open(self, record: Any, files: Iterable[Path], rank: int) -> None:
-        """Read what an interrupted run with the same key has kept, and go on writing.
+        """Read what an interrupted run with the same key has kept, and write further rows.
 
         Args:
             record: all that decides the figures, as JSON.

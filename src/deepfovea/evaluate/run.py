@@ -53,12 +53,12 @@ def evaluate(
 ) -> Result:
     """Score methods on every clip of a folder, which is the ground truth.
 
-    The first frames of a clip at their own resolution (cropped to a multiple of four), reduced
-    by four without antialiasing, sampled at the gaze; every metric of the protocol. The same
-    arguments give the same figures, except those of the cost, whatever the number of workers,
-    threads and processes. Under ``torchrun`` or ``accelerate launch`` the processes share the
-    clips and each returns the whole result (the first one alone with the cost); that is how to
-    use many cores, as a clip is computed on one.
+    The first frames of a clip, at their own resolution (cropped to a multiple of four), are
+    reduced by four without antialiasing, sampled at the gaze, reconstructed, and judged by
+    every metric of the protocol. The same arguments give the same figures, except those of the
+    cost, whatever the number of workers, threads and processes. Under ``torchrun`` or ``accelerate
+    launch`` the processes share the clips and each returns the whole result (only the first one
+    with the cost). That is how to use many cores, as a clip is computed on one.
 
     Args:
         root: folder that holds videos or folders of images, at any depth.
@@ -70,9 +70,9 @@ def evaluate(
         track: where the eye looks in a clip; ``protocol.gaze`` is only its description.
         flow_weights: of the estimator ``protocol.flow``.
         device: where methods and FovVideoVDP run; other metrics are computed on the CPU.
-        engine: that runs the models, see :func:`deepfovea.runtime.engine.load_engine`.
-            PyTorch unless asked, so that the figures do not depend on what is installed: in
-            others they differ in the last digits.
+        engine: what runs the models, see :func:`deepfovea.runtime.engine.load_engine`.
+            PyTorch by default, so that the figures do not depend on what is installed: with
+            other engines they differ in the last digits.
         workers: processes that decode clips ahead.
         on_row: called with each row of this process.
         on_note: called with each line that the user should see, in this process.
@@ -81,8 +81,8 @@ def evaluate(
             and how many are left.
         keep: where finished clips are kept; those that an interrupted run with the same arguments
             has kept are not computed again.
-        dataset: of which ``root`` is the folder: its subset for evaluations, if that is complete,
-            in the place of all clips.
+        dataset: ``root`` is the folder of this data set, of which the subset for evaluations is
+            taken, if it is complete; None: all clips.
 
     Raises:
         InputError: nothing to evaluate, no clip that can be read, an unknown method or metric.
@@ -234,7 +234,7 @@ def _choices() -> str:
 def _one_thread() -> Iterator[None]:
     """Compute on one thread: the last bits of PyTorch's interpolation depend on their number.
 
-    Optical flow makes more of such a bit. Processes that share the clips use the other cores.
+    Optical flow amplifies such a bit. Processes that share the clips use the other cores.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -263,7 +263,7 @@ def _rank_and_world_size() -> tuple[int, int]:
         raise InputError(
             "several processes need Accelerate, which is missing: pip install 'deepfovea[eval]'"
         ) from None
-    # Without a word, Accelerate runs several CPU processes as so many separate runs.
+    # Unless told otherwise, Accelerate takes several CPU processes for separate runs.
     state = PartialState(cpu=not torch.cuda.is_available())
     # A process that leaves the group to the interpreter's end is now and then aborted there.
     atexit.register(state.destroy_process_group)

@@ -1,8 +1,8 @@
 """One clip: every method and every metric, frame by frame.
 
-The methods go in step, so that what a metric needs of the truth (its motion, its regions) is
-computed once per frame and no more than a few frames of each method are kept. Each frame is judged
-alone: no batch, no worker and no other clip can change a figure.
+All methods advance frame by frame together. So what a metric needs of the truth (its motion, its
+regions) is computed once per frame, and only a few frames of each method are kept. Each frame is
+judged alone: no batch, no worker and no other clip can change a figure.
 """
 
 from __future__ import annotations

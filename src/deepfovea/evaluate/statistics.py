@@ -1,7 +1,7 @@
 """How far a mean over clips can be trusted: bootstrap intervals, of means and of differences.
 
-The clips are taken as a sample of those that might have been chosen; the frames within one are not
-independent of each other, so that a clip counts once, however long it is.
+The clips are taken as a sample of the clips that might have been chosen. The frames of a clip are
+not independent of each other, so a clip counts once, however long it is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CONFIDENCE, RESAMPLES, SEED = 0.95, 10_000, 0
 
 
 class Interval(NamedTuple):
-    """A mean over clips, and between what it may lie; both ends equal it if there is one clip."""
+    """A mean over clips, and the ends of its interval, which equal it if there is only one clip."""
 
     mean: float
     low: float
@@ -29,7 +29,7 @@ class Interval(NamedTuple):
 
     @property
     def is_none(self) -> bool:
-        """Of a difference: whether 0 lies in the interval, or there is no interval."""
+        """Whether a difference is not shown: 0 lies in the interval, or there is no interval."""
         return self.clips < 2 or self.low <= 0.0 <= self.high
 
 
@@ -37,11 +37,11 @@ def bootstrap(values: Sequence[float]) -> Interval:
     """The mean of one number per clip, with its interval of :data:`CONFIDENCE`.
 
     The expanded percentile interval of Hesterberg 2015, "What teachers should know about the
-    bootstrap: resampling in the undergraduate statistics curriculum". Plain percentiles are too
-    narrow for few clips, by what distinguishes Student's distribution from the normal one and by
-    √((n - 1) / n); it takes percentiles farther out. The same values give the same interval. An
-    interval never goes beyond the values themselves, so that with fewer than six clips it holds
-    the true mean less often than promised.
+    bootstrap: resampling in the undergraduate statistics curriculum". For few clips the interval
+    between plain percentiles is too narrow, by the factor between Student's distribution and the
+    normal one and by √((n - 1) / n), so percentiles farther out are taken. The same values give
+    the same interval. An interval never goes beyond the values themselves, so with fewer than six
+    clips it holds the true mean less often than its confidence says.
 
     Args:
         values: one or more.
@@ -58,7 +58,7 @@ def bootstrap(values: Sequence[float]) -> Interval:
 
 @lru_cache(maxsize=8)
 def _resampling(n: int) -> np.ndarray:
-    """[RESAMPLES, n], how often each of n values is drawn, by n."""
+    """How often each of n values is drawn, over n: [RESAMPLES, n]."""
     drawn = np.random.default_rng(SEED).integers(n, size=(RESAMPLES, n))
     counts = np.zeros((RESAMPLES, n))
     np.add.at(counts, (np.arange(RESAMPLES)[:, None], drawn), 1.0 / n)
@@ -67,7 +67,7 @@ def _resampling(n: int) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def student_quantile(confidence: float, degrees: int) -> float:
-    """The t between whose ± Student's distribution holds this probability."""
+    """The t for which Student's distribution has this probability between -t and t."""
     low, high = 0.0, 1e6
     for _ in range(100):
         middle = (low + high) / 2.0
@@ -104,10 +104,10 @@ def intervals(result: Result, names: Iterable[str]) -> dict[str, dict[str, Inter
 
 
 def difference(one: Result, method: str, two: Result, other: str, name: str) -> Interval | None:
-    """A metric of a method of one result less that of another one of another, clip by clip.
+    """The difference of a metric between a method of each of two results, clip by clip.
 
-    Paired: what makes a clip hard for both does not count. None without a clip that both have a
-    value for.
+    As it is paired, what makes a clip hard for both does not count. None if no clip has a value
+    of both.
     """
     theirs = {row.clip: row.values.get(name) for row in two.rows if row.method == other}
     pairs = [
@@ -124,8 +124,8 @@ def _rounded(interval: Interval, name: str) -> Interval:
 
 
 def pairs(result: Result) -> list[tuple[str, str]]:
-    """Which methods are compared: each model with everything that is not a model, and with those
-    models that stand before it."""
+    """The pairs of methods to compare: each model with everything that is not a model, and with
+    the models that come before it."""
     models = [name for name in result.methods if name in result.protocol["models"]]
     others = [name for name in result.methods if name not in models]
     return [
@@ -136,7 +136,7 @@ def pairs(result: Result) -> list[tuple[str, str]]:
 
 
 def sentence(found: Interval | None, name: str, one: str, other: str) -> str:
-    """What a difference says, in words."""
+    """A sentence that says what a difference shows."""
     column = COLUMNS[name]
     if found is None:
         return f"{column.label}: no clip has a value for both."

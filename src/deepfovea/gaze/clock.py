@@ -52,14 +52,14 @@ _FASTEST_STEP, _SLOWEST_STEP = 0.0004, 1.5
 """Seconds between samples that are likely. The fastest trackers give 2000 a second; a track made by
 hand has one a second."""
 _STEP_COST = 3.0
-"""Cost of a step that is unlikely, for each factor of ten, where a length that differs from the
-video's costs 1. Chosen: a track may be a part of a video, its step is known better."""
+"""Cost of an unlikely step, for each factor of ten, if a length that differs from the video's by
+that factor costs 1. Chosen: a track may be a part of a video, but its step is known better."""
 _UNIX_COST = 4.0
 """Cost up to which a unit that makes the times dates is taken at once. Chosen."""
 _CLEARLY_BETTER = 0.3
 """By how much a unit must cost less than the usual one: a factor of two. Chosen."""
 _ENOUGH_TIMES = 20
-"""Times from which on the steps alone speak, without the video's length. Chosen."""
+"""Number of times from which on the steps alone decide, without the video's length. Chosen."""
 _RATE_TOLERANCE = 0.1
 """Relative difference from the video's rate up to which numbers count its frames. Chosen."""
 _FAR_LONGER, _SPARE = 1.5, 1
@@ -72,7 +72,7 @@ Chosen: players leave out a frame here and there."""
 
 @dataclass
 class Video:
-    """What is known of the video that a track belongs to, and what there is to warn about."""
+    """What is known of the video that a track belongs to, and the warnings so far."""
 
     frame_rate: float | None
     frame_count: int | None
@@ -112,12 +112,12 @@ def video_times(
 
 
 def _time_column(table: Table) -> tuple[Column | None, bool]:
-    """The column to take times from, and whether its clock is surely another than the video's."""
+    """The column to take times from, and whether its clock certainly differs from the video's."""
     found = [
         (column, name in _OTHER_CLOCK)
         for name in (*_TIME, *_OTHER_CLOCK)
         if (column := table.find(name)) is not None
-        # without a unit, pts are ticks of a time base that the file does not say
+        # without a unit, pts are ticks of a time base that the file does not state
         and (name != "pts" or column.unit in TIME_UNITS)
     ]
     for column, other_clock in found:
@@ -202,9 +202,9 @@ def _frame_numbers(
 
 
 def _counts_frames(name: str, frames: Floats, time: Floats, video: Video) -> bool:
-    """Whether numbers beside times are those of frames, not of rows or of an eye camera.
+    """Whether numbers in a table with times count frames, and not rows or frames of an eye camera.
 
-    They are, if they repeat, skip or begin elsewhere, or if they go on as fast as the frames.
+    They do if they repeat, skip or begin elsewhere, or if they grow as fast as the frames.
     """
     known = np.isfinite(frames) & np.isfinite(time)
     if video.frame_rate is None or known.sum() < 2:
@@ -226,7 +226,7 @@ def _counts_frames(name: str, frames: Floats, time: Floats, video: Video) -> boo
 def _by_world_timestamps(
     table: Table, video: Video, column: Column, time_unit: str, has_frames: bool
 ) -> tuple[Floats, float] | None:
-    """Times and frame rate by a file of the time of every frame, if Pupil Labs' lies beside.
+    """Times and frame rate from Pupil Labs' file of frame times, if it is in the same folder.
 
     Pupil Cloud: docs.pupil-labs.com/neon/data-collection/data-format, world_timestamps.csv;
     Pupil Player, World Video Exporter: the same name, in seconds of gaze_timestamp.
@@ -296,8 +296,8 @@ def _from_other_clock(
 def check_overlap(path: Path, time: Floats, video: Video, by_frame: bool) -> None:
     """Compare the times [N] of valid samples with the video.
 
-    Raises InputError if no frame meets one; warns if most frames do not, or if the track is far
-    longer than the video.
+    Raises InputError if no frame has a sample; warns if most frames have none, or if the track is
+    far longer than the video.
     """
     length = video.seconds
     if length is None or video.frame_rate is None or time.size < 2:

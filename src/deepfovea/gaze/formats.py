@@ -1,7 +1,7 @@
-"""Which columns of a table hold what: names, units and marks of the trackers that we know.
+"""What each column of a table holds: names, units and marks of the trackers that we know.
 
-Each entry names the documentation it was made from. Names are written as the trackers write
-them; :func:`.table.parse_name` makes plain words of both.
+Each entry names the documentation from which it was made. Names are written as the trackers write
+them; :func:`.table.parse_name` turns both these and the names in files into plain words.
 """
 
 from __future__ import annotations
@@ -161,10 +161,10 @@ _TRUE = ("1", "1.0", "true", "yes", "valid", "t", "y", "ok", "good")
 _FALSE = ("0", "0.0", "-1", "false", "no", "invalid", "not valid", "f", "n", "bad")
 _LAST_VALID_CODE = 1  # Tobii: 0 certain, 1 the probable eye of one, 2 to 4 discarded
 _PERCENT_ABOVE = 1.5
-"""The largest confidence of a file from which on it is in percent, not from 0 to 1. Chosen."""
+"""If a confidence in a file is larger than this, it is in percent, not from 0 to 1. Chosen."""
 _NEAR_ZERO = 0.05
-"""Share of the largest coordinate up to which a sample lies near the corner, where a 0, 0 beside it
-may be a look there. Chosen."""
+"""Share of the largest coordinate up to which a sample is near the corner, so that a 0, 0 next to
+it may be a real position. Chosen."""
 
 # fmt: off
 _ONE_EACH = (
@@ -175,7 +175,7 @@ _ONE_EACH = (
     "presented media name", "presented stimulus name", "stimulus", "stimulus name",
 )
 # fmt: on
-"""Columns whose values tell recordings apart: a track is of one."""
+"""Columns whose values tell recordings apart; a track may have one recording only."""
 
 
 def samples_only(table: Table) -> Table:
@@ -323,8 +323,8 @@ def _read_source(
 def _is_no_position(xy: Floats, units: str, source: Source) -> NDArray[np.bool_]:
     """Whether positions [2, N] are 0, 0 or -1, -1, as SMI, Gazepoint and Tobii mark a lost eye.
 
-    Not beside a sample near that corner, where the eye may look; in files of no known tracker
-    not if there is only one, the begin of a path.
+    Not next to a sample near that corner, where the eye may look. In files of no known tracker,
+    a single one is a position too: the start of a path.
     """
     no = np.zeros(xy.shape[1], dtype=np.bool_)
     marks = (xy == 0).all(axis=0) | (xy == -1).all(axis=0)
@@ -338,10 +338,11 @@ def _is_no_position(xy: Floats, units: str, source: Source) -> NDArray[np.bool_]
 def _is_valid(
     table: Table, columns: list[Column], *, missing_is_valid: bool = False
 ) -> list[NDArray[np.bool_]]:
-    """Words, 0 and 1, or Tobii's codes 0 to 4, which all columns together tell apart.
+    """Whether samples are valid, from words, 0 and 1, or Tobii's codes 0 to 4.
 
-    Tobii gives the code 1 to an eye only where the other has 3, and 0 where all is well: codes
-    above 1, or none but 0 in columns named validity of an eye, are such codes.
+    All columns together tell these apart. Tobii gives the code 1 to an eye only if the other has
+    3, and 0 if all is well. So codes above 1, or nothing but 0 in columns named validity of an
+    eye, are Tobii's.
     """
     cells = [table.text(column) for column in columns]
     known = {cell for of_column in cells for cell in of_column} - LOST

@@ -1,4 +1,4 @@
-"""How a saccade goes: how long it lasts by its amplitude, and its course in time."""
+"""The course of a saccade: its duration by amplitude, and its position over time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def saccade_seconds(amplitude_deg: ArrayLike) -> Floats:
 
 
 def minimum_jerk(phase: ArrayLike) -> Floats:
-    """The share of the way that is behind, 0 to 1, at a share of the time, 0 to 1; any shape.
+    """The share of the distance covered, 0 to 1, after a share of the time, 0 to 1; any shape.
 
     10 τ³ − 15 τ⁴ + 6 τ⁵: Flash and Hogan 1985, "The coordination of arm movements: an
     experimentally confirmed mathematical model", a movement between two points at rest.

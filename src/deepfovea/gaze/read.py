@@ -1,4 +1,4 @@
-"""A gaze file as a track: columns, times and checks put together."""
+"""A gaze file as a track: it reads columns and times, and checks them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _FEW_INSIDE, _MOST_INSIDE = 0.1, 0.5
 """Shares of the valid samples inside the frame: fewer than the first are refused, fewer than the
 second warned of. Chosen."""
 _ENOUGH_ROWS = 20
-"""Rows with a time, from which on times that go back are looked at. Chosen."""
+"""Number of rows with a time from which on times that go back are examined. Chosen."""
 _RESTART, _FEW_FALLS = 0.3, 0.1
-"""Share of the whole time by which times go back where another recording begins, and the share of
-the rows at which they may: more are rows out of order. Chosen."""
+"""Another recording begins where times go back by at least this share of the whole time, if they do
+so at less than this share of the rows; at more, the rows are merely out of order. Chosen."""
 _SHAPE_TOLERANCE = 0.01
-"""Relative difference of width / height of two screens that are taken to have one shape. Chosen:
-1366×768 counts as 16:9."""
+"""Two screens have the same shape if width / height differs by at most this share. Chosen: 1366×768
+counts as 16:9."""
 
 
 def read_track(
@@ -90,7 +90,7 @@ def read_track(
 
 
 def _refuse_restart(table: Table, time: Floats) -> None:
-    """Several recordings in one file begin anew each; a few rows out of order do not."""
+    """Refuse a file in which times begin anew, but allow a few rows out of order."""
     known = np.flatnonzero(np.isfinite(time))
     if known.size < _ENOUGH_ROWS:
         return

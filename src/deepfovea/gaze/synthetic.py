@@ -1,4 +1,4 @@
-"""Gaze that nobody recorded: a random point as published, and a simulated eye that explores."""
+"""Synthetic gaze: a random point as published, and a simulated eye that explores."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .main_sequence import minimum_jerk, saccade_seconds
 from .track import GazeTrack, fixed, from_pixels
 
 MARGIN_PX, MARGIN_OF_PX = 50.0, 180.0
-"""Low-resolution pixels from the border within which the published code looks at nothing, and the
-shorter side of the frames that it has this margin for (Reich, Memmel, Grebe 2020)."""
+"""Low-resolution pixels from the border that the published code leaves free, and the shorter side
+of the frames for which it does so (Reich, Memmel, Grebe 2020)."""
 
 # The rest describes a plausible eye; it is chosen, not fitted to data.
 REACH = 0.45

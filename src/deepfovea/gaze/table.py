@@ -35,7 +35,7 @@ SPSS #NULL!, SQL \\N, Excel #N/A, Python None and nan, JavaScript null and undef
 
 NO_VALUE = -32768  # EyeLink's MISSING_DATA (EyeLink Programmer's Guide, eye_data.h)
 NOWHERE = 1e7  # a position beyond it is none: EyeLink's libraries write 1e8 for a missing float
-_MAX_NUMBER = 1e30  # beyond it a number is as good as infinite, and sums would overflow
+_MAX_NUMBER = 1e30  # larger numbers count as infinite: sums would overflow
 
 TIME_UNITS = dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0)
 TIME_UNITS |= dict.fromkeys(("ms", "msec", "msecs", "millis", "millisecond", "milliseconds"), 1e-3)
@@ -149,10 +149,10 @@ def parse_name(header: str) -> tuple[str, str, bool]:
 def read_table(path: str | Path) -> Table:
     """Read a file of rows under a line of names, EyeLink's ASC, or Tobii Glasses' gazedata.
 
-    UTF-8, UTF-16 with its mark, or Windows-1252; comma, semicolon, tab, bar, or else spaces between
-    cells; quotes as in CSV. Lines that begin with ``#`` come before the header, as does Excel's
-    ``sep=;``; the last of them is the header where numbers follow it, as NumPy writes it. Raises
-    InputError for a file without names and rows, and for a row longer than the header.
+    UTF-8, UTF-16 with a byte order mark, or Windows-1252; comma, semicolon, tab, bar, or else
+    spaces between cells; quotes as in CSV. Lines that begin with ``#`` and Excel's ``sep=;`` may
+    come before the header. If numbers follow the last ``#`` line, it is the header, as NumPy writes
+    it. Raises InputError for a file without names and rows, and for a row longer than the header.
     """
     path = Path(path)
     text = _text(path)

@@ -29,12 +29,13 @@ UNITS = ("px", "norm", "ndc", "norm_up")
 MIN_CONFIDENCE = 0.6
 """Confidence, 0 to 1, below which a sample counts as lost: Pupil Player's min_data_confidence."""
 HOLD_SECONDS = 0.100
-"""Age of the last valid sample up to which the gaze stays with it. Chosen: a blink lasts 0.1 to
-0.4 s, and the gaze shall not leave for a short one."""
+"""Age of the last valid sample up to which the gaze stays at it. Chosen: a blink lasts 0.1 to 0.4
+s, and the gaze should not move during a short one."""
 HOLD_STEPS = 1.5
-"""The same in median steps of a track slower than that. Chosen: one step, and half a step late."""
+"""The same in median steps, for a track with longer steps. Chosen: one step and half of one
+more."""
 RETURN_SECONDS = 0.150
-"""From then on, until the gaze has come to the centre. Chosen."""
+"""Time that the gaze then takes to the centre. Chosen."""
 CLOCK_SLACK_SECONDS = 0.001
 """Seconds by which a sample may be later than the frame that it is for: containers and trackers
 round their times to milliseconds."""
@@ -117,7 +118,7 @@ class GazeTrack:
 
     @cached_property
     def _held(self) -> tuple[NDArray[np.int_], Floats]:
-        """Per sample [N]: the latest valid sample, -1 if none yet; until when that is held."""
+        """For each sample [N], the latest valid one (-1: none yet), and until when it is held."""
         to_next = np.diff(self.time_seconds)
         to_loss = np.append(np.where(self.valid[1:], np.inf, to_next), np.inf)
         hold = np.maximum(HOLD_SECONDS, np.minimum(HOLD_STEPS * np.median(to_next), to_loss))

@@ -81,15 +81,16 @@ def validate(
 ) -> list[Row]:
     """Score a generator on every video of a split by the published protocol.
 
-    Videos are cut into the items of :class:`.training.published.PublishedItems`, the state of
-    one item goes into the next.
+    Videos are cut into the items of :class:`deepfovea.reds.items.PublishedItems`; the state
+    after one item is the state before the next.
 
     Args:
         data: a data set with splits, REDS for one, or any folder of videos.
         network: on the device where it is to run.
         split: see :func:`deepfovea.reds.splits.split_folder`.
-        state: before a video's first item: new, or that of the video before; with ``item`` new
-            before every item, which is what the published code does on several GPUs.
+        state: what a video's first item begins with: ``reset``, a new state; ``carry``, that of
+            the video before; ``item``, a new one before every item, as the published code does on
+            several GPUs.
         frames: of every video, from its first on.
         size: of an item at high resolution, height and width.
         seed: of gaze and masks.

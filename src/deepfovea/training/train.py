@@ -64,7 +64,7 @@ def train(
         config: what to do; on resuming, all but :data:`deepfovea.config.FIXED_ON_RESUME` may differ
             from what the run began with.
         resume: go on from the last checkpoint.
-        cache: device decoded frames lie; by default ``run / "frames"``.
+        cache: folder for decoded frames; by default ``run / "frames"``.
         start_from: a model, by name or path, whose weights a new run begins with.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         skip_unreadable: leave out frames that cannot be read, with a warning.
@@ -223,7 +223,7 @@ def train(
 def _start_accelerator(device: str, config: TrainConfig) -> tuple[Accelerator, torch.device]:
     """The processes that train together, and the device of this one."""
     picked = pick_device(device)
-    # Without a word, Accelerate runs several CPU processes as so many separate runs.
+    # Unless told otherwise, Accelerate takes several CPU processes for separate runs.
     accelerator = Accelerator(cpu=picked.type == "cpu")
     own: torch.device = picked if accelerator.num_processes == 1 else accelerator.device
     if own.index is not None and own.type == "cuda":
@@ -297,7 +297,7 @@ def _gather_state(state: State | None, accelerator: Accelerator) -> State | None
 
 
 def _agreed(flags: tuple[bool, ...], accelerator: Accelerator) -> list[bool]:
-    """The same in all processes: stop if any says so; for the others, what the main one says."""
+    """The same in all processes: stop if any says so; for the rest, what the main process says."""
     if accelerator.num_processes == 1:
         return list(flags)
     stop, *others = flags

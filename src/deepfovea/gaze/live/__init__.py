@@ -1,9 +1,9 @@
 """Gaze from a live eye tracker.
 
-A source (lsl, pupil, datagram: JSON and OSC over UDP) receives readings in a thread; clock gives
-them their time on ours; live_gaze keeps the newest and says where to look, held and returned as
-in recorded tracks; saccade guesses landing points; calibration maps the tracker's positions to the
-video; recording writes what frames were made with.
+A source (lsl, pupil, datagram: JSON and OSC over UDP) receives readings in a thread. clock converts
+their times to our clock. live_gaze keeps the newest reading and says where to look; on a loss the
+gaze is held and then returns to the centre, as in recorded tracks. saccade predicts landing points,
+calibration maps the tracker's positions to the video, and recording writes the gaze of each frame.
 """
 
 from .calibration import (

@@ -1,7 +1,7 @@
-"""From where the tracker says the eye looks to where in the video it does: an affine map.
+"""Calibration: an affine map from the tracker's positions to positions in the video.
 
-Such a map absorbs where the video lies on the screen, its size, and a constant error of the
-tracker. It cannot follow a head that moves before a head-mounted camera.
+Such a map accounts for the place and size of the video on the screen, and for a constant error of
+the tracker. It cannot follow a head that moves with a head-mounted camera.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ POINTS = ((0.5, 0.5), (0.1, 0.1), (0.9, 0.1), (0.9, 0.9), (0.1, 0.9))
 """Where the five targets are shown, normalised to the video. Chosen: the centre, and a tenth of
 the frame from its corners."""
 MIN_SPREAD_RATIO, MIN_SPREAD = 0.02, 1e-12
-"""Spread across the line that fits the measurements best, relative to that along it (at least the
-second, so that measurements on one point fail too): less is an eye that did not follow. Chosen."""
+"""Least spread of the measurements across the line that fits them best, relative to the spread
+along it, which counts as the second value at least, so that measurements on one point fail too.
+With less spread the eye did not follow the targets. Chosen."""
 MIN_DETERMINANT = 1e-9
 """Of the linear part of a map; less is a map onto a line. Chosen: far below any magnification."""
 

@@ -1,7 +1,7 @@
-"""The tracker's clock as ours: offset and drift.
+"""From the tracker's clock to ours: offset and drift.
 
-Lab Streaming Layer measures the offset itself. Where a tracker answers (Pupil Labs), we fit a line
-to offsets measured by round trips; where it only sends (UDP, OSC), to the fastest packets.
+Lab Streaming Layer measures the offset itself. If a tracker answers (Pupil Labs), we fit a line
+to offsets measured by round trips; if it only sends (UDP, OSC), to the fastest packets.
 Our clock is ``time.perf_counter``.
 """
 
@@ -14,15 +14,15 @@ import numpy as np
 
 # All chosen.
 BIN_SECONDS = 1.0
-"""Of the samples of so long only the one with the least delay counts."""
+"""Length of the intervals, in each of which only the sample with the least delay counts."""
 BINS = 120
-"""So many of them are kept: over two minutes the drift is taken for constant."""
+"""Number of intervals that are kept: over two minutes the drift is assumed to be constant."""
 DRIFT_AFTER_SECONDS = 10.0
 """Before that, the offset alone is fitted: a slope would follow the jitter of the delays."""
 JUMP_SECONDS = 1.0
-"""A time so far from now is of another clock, or too late to be of use."""
+"""A time that differs by more from now is of another clock, or too late to be of use."""
 JUMP_COUNT = 10
-"""So many such times in a row mean that the clock was set anew."""
+"""Number of such times in a row after which the clock is assumed to have been set anew."""
 
 
 class OneWayClock:
@@ -32,7 +32,7 @@ class OneWayClock:
     a line whose slope is the drift. Of all lines below them we take the one with the least sum of
     distances, an edge of their convex hull (Moon, Skelly & Towsley 1999, Estimation and removal
     of clock skew from network delay measurements). The least delay itself cannot be known from
-    one side; it is taken for zero. Memory is constant: one point for each of the last 120 s.
+    one side, and is assumed to be zero. Memory is constant: one point for each of the last 120 s.
     """
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ _STOP_SECONDS = 0.1  # chosen: at most until a thread sees that it is to end
 
 
 class Message(NamedTuple):
-    """What a packet says of one look, in the units of the sender."""
+    """One gaze sample in a packet, in the units of the sender."""
 
     x: float
     y: float
@@ -35,7 +35,7 @@ Parse = Callable[[bytes, float], Iterator[Message]]
 
 
 class DatagramSource:
-    """Listens on a UDP port. Raises InputError if the port cannot be had."""
+    """Listens on a UDP port. Raises InputError if the port cannot be opened."""
 
     def __init__(
         self, name: str, host: str, port: int, parse: Parse, to_norm: Axes, min_confidence: float
@@ -105,8 +105,8 @@ def parse_json(packet: bytes, min_confidence: float) -> Iterator[Message]:
 def parse_osc(packet: bytes, min_confidence: float) -> Iterator[Message]:
     """Read OSC messages whose address ends in ``/gaze``: x, y[, time[, confidence]].
 
-    Bundles are read too; messages of other addresses are passed over. Raises ValueError for what
-    is no OSC and for other arguments.
+    Bundles are read too; messages with other addresses are ignored. Raises ValueError for data that
+    is not OSC and for other arguments.
     """
     from pythonosc.osc_packet import OscPacket
 

@@ -42,7 +42,7 @@ class Source(Protocol):
 
 
 class LiveCounts(NamedTuple):
-    """How many samples have arrived, and how many of them were of no use."""
+    """How many samples have arrived, and how many of them could not be used."""
 
     received: int = 0
     lost: int = 0  # blinks, low confidence, no eye: they count as received
@@ -64,14 +64,14 @@ class LiveGaze:
         source: ``lsl`` (the first stream of type Gaze) or ``lsl:NAME``; ``pupil`` (found on the
             network) or ``pupil:HOST``; ``udp:PORT`` for JSON and ``osc:PORT`` for Open Sound
             Control, on 127.0.0.1 unless a host is given, as in ``udp:0.0.0.0:5005``.
-        units: of the positions, one of :data:`deepfovea.gaze.UNITS`; what the stream states, else
-            norm, unless given. Not for Pupil Labs.
-        screen_size: (height, width) of the screen or camera whose pixels px are.
+        units: of the positions, one of :data:`deepfovea.gaze.UNITS`; by default what the stream
+            states, else norm. Not for Pupil Labs.
+        screen_size: (height, width) of the screen or camera, in pixels; the unit px needs it.
         offset_seconds: added to the tracker's times; negative for a delay that its times do not
-            hold. A sample is never newer than its arrival.
+            include. A sample is never newer than its arrival.
         min_confidence: a confidence below it makes a sample invalid.
-        calibration: from the tracker's positions to those in the video; None takes the tracker's
-            screen for the video.
+        calibration: from the tracker's positions to those in the video; with None the video is
+            assumed to fill the tracker's screen.
         predict_landing: during a saccade, look where it will land. The guess has an error, see
             :attr:`prediction_error`.
         display: gives the degrees of velocities and errors.
@@ -108,7 +108,7 @@ class LiveGaze:
 
     @property
     def title(self) -> str:
-        """What is followed, in words."""
+        """What is followed, for people."""
         return self._source.title
 
     @property
@@ -135,9 +135,9 @@ class LiveGaze:
             return self._detector.error
 
     def look(self, now: float | None = None) -> GazeEstimate:
-        """Say where to sample a frame: by the samples so far, held, returning or predicted.
+        """Say where to sample a frame: at the newest sample, or held, returning or predicted.
 
-        ``now`` is by ``time.perf_counter``; the present unless given.
+        ``now`` is a time of ``time.perf_counter``; the present by default.
         """
         with self._condition:
             now = time.perf_counter() if now is None else now
@@ -225,7 +225,7 @@ class LiveGaze:
             self._condition.notify_all()
 
     def _place(self, reading: Reading) -> LiveSample | None:
-        """The sample with its time on our clock; None if it comes too late to be the newest."""
+        """The sample with its time on our clock; None if a newer one came before it."""
         newest = self._samples[-1] if self._samples else None
         tracker, received = reading.tracker_seconds, reading.received_seconds
         own = reading.own_seconds
@@ -246,7 +246,7 @@ class LiveGaze:
 
 
 def _track(samples: list[LiveSample]) -> GazeTrack:
-    """The samples as a track; a first one stays no constant, as that of a file of one would."""
+    """The samples as a track; unlike in a file, a single sample is not a constant gaze."""
     if len(samples) == 1:
         samples = [
             samples[0]._replace(valid=False, own_seconds=samples[0].own_seconds - _BEFORE_SECONDS),

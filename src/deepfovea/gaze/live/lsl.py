@@ -26,7 +26,7 @@ _BUFFER_SECONDS = 10  # chosen: of samples that wait while this program is busy
 
 
 class Eyes(NamedTuple):
-    """Which channels of a stream hold the gaze: pairs of x and y, of which those seen are averaged.
+    """The channels of a stream that hold the gaze: pairs of x and y, averaged over the eyes seen.
 
     ``zero_is_lost``: the sender writes 0, 0 for an eye that it does not see.
     """
@@ -182,7 +182,7 @@ class LslSource:
                 stop.wait(_REFUSED_SECONDS)
 
     def _connect(self, found: Any) -> tuple[Any, Eyes, Axes]:
-        # Recovery is ours, so that a stream that returns is read anew.
+        # We recover ourselves, so that a stream that returns is read anew.
         inlet = self._lsl.StreamInlet(
             found, max_buflen=_BUFFER_SECONDS, max_chunklen=1, recover=False
         )

@@ -24,8 +24,8 @@ _BEFORE_NEXT_SECONDS = 2 * CLOCK_SLACK_SECONDS  # a row filled in stays clear of
 class GazeRecording:
     """Collects one row per frame of a video, in memory, and writes them when closed.
 
-    Of several looks at one frame the last counts, as on the screen. Memory is bounded by the
-    number of frames. The folder is made with the file, where it is missing. Raises InputError if
+    If one frame is recorded several times, the last time counts, as on the screen. Memory is
+    bounded by the number of frames. A missing folder is made with the file. Raises InputError if
     the file exists and ``overwrite`` is false, or if the folder cannot be made.
     """
 
@@ -44,7 +44,7 @@ class GazeRecording:
         self._rows[pts_seconds] = look
 
     def close(self) -> None:
-        """Write the file, complete or not at all; nothing where no frame was shown.
+        """Write the file, complete or not at all; no file if no frame was shown.
 
         Raises InputError if it cannot be written.
         """
@@ -54,7 +54,8 @@ class GazeRecording:
         ends = [pts for pts, _ in shown[1:]] + [shown[-1][0] + self._interval]
         lines = [HEADER]
         for (pts, look), end in zip(shown, ends, strict=True):
-            # Frames that were passed over kept the picture, and so the gaze, of the one before.
+            # While a frame was skipped, the screen kept the picture, and so the gaze, of the one
+            # before.
             count = max(1, round((end - pts) / self._interval))
             for k in range(count):
                 time = min(pts + k * self._interval, end - _BEFORE_NEXT_SECONDS) if k else pts

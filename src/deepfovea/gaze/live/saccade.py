@@ -1,8 +1,8 @@
-"""Saccades as they happen, and where they will land.
+"""Detection of saccades while they happen, and prediction of where they will land.
 
-During a saccade the gaze moves so fast that a frame is late wherever it was sampled; sampled at
-the landing point it is right when the eye arrives. The prediction is a guess, and its error is
-counted.
+During a saccade the gaze moves so fast that a frame sampled at the present gaze is always late. A
+frame sampled at the landing point is right when the eye arrives. The prediction is a guess, and its
+error is measured.
 """
 
 from __future__ import annotations
@@ -25,20 +25,21 @@ them so that noise near one does not split a saccade. The values are chosen."""
 
 # Chosen, all of these; docs/live-gaze.md has what they come to.
 VELOCITY_SPAN_SECONDS = 0.012
-"""Over so long a line is fitted for the velocity, since noise grows with the rate."""
+"""Time over which a line is fitted for the velocity: over less, noise would grow with the rate."""
 LONGEST_SACCADE_SECONDS = 0.15
-"""What is longer is no saccade: 40° take 0.11 s (:func:`saccade_seconds`)."""
+"""A longer movement is no saccade: 40° take 0.11 s (:func:`saccade_seconds`)."""
 HISTORY_SECONDS = 0.2
-"""So long samples are kept: for the longest saccade and the fixation before it."""
+"""How long samples are kept: for the longest saccade and the fixation before it."""
 FIXATION_SECONDS = (0.015, 0.040)
 """Before the onset: when the eye rested at the place that it leaves."""
 FEWEST_SAMPLES, MOST_SAMPLES = 3, 16
-"""Of a saccade: from how many on it is predicted, and how many the fit looks at, evenly chosen."""
+"""Samples of a saccade: with how many the prediction begins, and how many the fit uses at most,
+evenly chosen."""
 MIN_NOISE_DEG = 0.03
-"""Of a sample, so that a quiet tracker is not trusted without bound."""
+"""Least noise that is assumed of a sample, so that a quiet tracker is not trusted without bound."""
 _AMPLITUDES_DEG = np.geomspace(0.5, 40.0, 60)
 _BEGINS_SECONDS = np.linspace(-0.004, 0.004, 9)
-"""The grid of the fit: amplitudes, and begins beside the one that fits the newest sample."""
+"""The grid of the fit: amplitudes, and onsets around the one that fits the newest sample."""
 _USUAL_DEG, _USUAL_SPREAD = 4.0, 0.8
 """Prior of the amplitudes: log-normal with this median and this deviation of the logarithm."""
 _PHASES = np.linspace(0.0, 1.0, 501)
@@ -54,12 +55,12 @@ class PredictionError(NamedTuple):
 
 
 class SaccadeDetector:
-    """Tells saccades by velocity, and predicts their landing points by a ballistic fit.
+    """Detects saccades by velocity, and predicts their landing points by a ballistic fit.
 
-    The fit takes the displacement along the saccade for a minimum-jerk movement (Flash & Hogan
-    1985) that lasts 21 ms + 2.2 ms per degree (Carpenter 1988), with its amplitude and begin as
-    unknowns, and takes the mean of what is likely under the noise of the fixation before. Degrees
-    are those at the centre of the display.
+    The fit assumes that the displacement along the saccade is a minimum-jerk movement (Flash &
+    Hogan 1985) that lasts 21 ms + 2.2 ms per degree (Carpenter 1988). Its unknowns are amplitude
+    and onset; the result is their mean, weighted by how likely they are under the noise of the
+    fixation before. Degrees are those at the centre of the display.
 
     Attributes: ``in_saccade``; ``landing``, normalised, None where nothing is predicted.
     """
@@ -153,9 +154,9 @@ class SaccadeDetector:
 
 
 def fit_amplitude(time: Floats, moved: Floats, noise: float) -> float:
-    """Return the amplitude, degrees, to expect of a saccade under way.
+    """Return the expected amplitude, degrees, of a saccade that has begun.
 
-    The mean over a grid of amplitudes and begins, weighted by their likelihood and a wide prior.
+    It is the mean over a grid of amplitudes and onsets, weighted by likelihood and a wide prior.
 
     Args:
         time: [N], s, increasing.

@@ -1,4 +1,4 @@
-"""One look of the eye on its way from the tracker: as received, and on our clock."""
+"""One gaze sample from the tracker: as received, and on our clock."""
 
 from __future__ import annotations
 
