@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 import deepfovea
 from deepfovea import checkpoint
 from deepfovea.cli import main
-from deepfovea.config import PUBLISHED_LOSSES, InputError, TrainConfig
+from deepfovea.config import PUBLISHED_LOSSES, InputError, TrainConfig, to_json
 from deepfovea.generators import PRESETS
 from deepfovea.generators.stream.net import StreamConfig, StreamNet
 from deepfovea.generators.unet.net import UNetConfig
@@ -561,6 +561,33 @@ def test_a_signal_saves_the_step_under_way_and_says_how_to_go_on(
         assert "add --resume to go on" in capsys.readouterr().err
         assert main([*command, f"--run={run}", "--resume"]) == 0
         assert same(contents(run)[0], contents(tmp_path / "straight")[0])
+
+
+def test_before_the_first_step_an_interruption_says_to_begin_again(
+    data, tmp_path, monkeypatch, capsys
+):
+    """Nothing is saved yet, so nobody is sent to --resume; there, the missing checkpoint is named."""
+
+    def decoding(*_, **__):
+        raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    run.mkdir()
+    command = ["train", f"--data={data}", f"--run={run}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "open_sources", decoding)
+        assert main(command) == 130
+    assert "the same command, without --resume, begins again" in capsys.readouterr().err
+    assert main([*command, "--resume"]) == 2
+    assert "leave --resume out to begin" in capsys.readouterr().err
+    last = run / "checkpoints" / "last.safetensors"
+    last.parent.mkdir()
+    last.touch()  # of a run that goes on, with a configuration of its own
+    (run / "config.json").write_text(to_json(TINY), encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "restore_checkpoint", decoding)
+        assert main([*command, "--resume"]) == 130
+    assert f"with --resume goes on from {last}" in capsys.readouterr().err
 
 
 def test_a_second_signal_stops_at_once():

@@ -158,6 +158,7 @@ def _train(options: argparse.Namespace) -> None:
     if "steps" in given:
         given.setdefault("epochs", 0)
     try:
+        from ..training.interrupt import TrainingInterrupted
         from ..training.state import read_config
         from ..training.train import train
     except ModuleNotFoundError as error:
@@ -166,21 +167,37 @@ def _train(options: argparse.Namespace) -> None:
         ) from None
     threading.excepthook = _ignore_failed_tensorboard_write
     file = options.config
-    if options.resume and file is None and options.run.is_dir():
+    last = options.run / "checkpoints" / "last.safetensors"
+    if options.resume and file is None and last.is_file():
         file = options.run / "config.json"
     config = read_config(file) if file else _default_config(given)
     _protect_inputs(options)
-    model = train(
-        options.data,
-        options.run,
-        dataclasses.replace(config, **given),
-        options.resume,
-        options.cache,
-        options.start_from,
-        options.device,
-        options.skip_unreadable,
-        functools.partial(_validate, options) if options.validate else None,
-    )
+    try:
+        model = train(
+            options.data,
+            options.run,
+            dataclasses.replace(config, **given),
+            options.resume,
+            options.cache,
+            options.start_from,
+            options.device,
+            options.skip_unreadable,
+            functools.partial(_validate, options) if options.validate else None,
+        )
+    except TrainingInterrupted:
+        raise
+    except KeyboardInterrupt:  # before the first step, or a second Ctrl-C in one
+        if last.is_file():
+            said = (
+                "interrupted; what was done since the last checkpoint is lost; the same command "
+                f"with --resume goes on from {last}"
+            )
+        else:
+            said = (
+                "interrupted before a step was saved; the same command, without --resume, begins "
+                "again with the videos that are decoded"
+            )
+        raise TrainingInterrupted(said) from None
     if model:  # not in the other processes of this training
         print(f"{model}: trained; 'deepfovea reconstruct --model {model}' uses it")
 
