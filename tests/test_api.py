@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import deepfovea
+from deepfovea import api
 from deepfovea.config import InputError
 from deepfovea.files_to_files import reconstruct_file
 from deepfovea.fovea import downsample
@@ -217,6 +218,29 @@ def test_nonsense_is_refused_in_one_line(model, frame, gaze, complaint):
 def test_nonsense_in_one_call_is_refused_too(model, source, gaze, complaint):
     with pytest.raises(InputError, match=complaint):
         deepfovea.reconstruct(source, model=model, gaze=gaze)
+
+
+@pytest.mark.parametrize(
+    ("kind", "frames"), [("file", 3), ("array", 3), ("list", 3), ("one", 1), ("iterator", None)]
+)
+def test_auto_is_told_how_many_frames_there_are(model, tmp_path, monkeypatch, kind, frames):
+    """So that nothing is compiled for a few of them."""
+    source = {
+        "file": media.write_video(tmp_path / "in.mp4", IMAGES),
+        "array": np.stack(IMAGES),
+        "list": IMAGES,
+        "one": IMAGES[0],
+        "iterator": iter(IMAGES),
+    }[kind]
+    told = []
+
+    def load_engine(name, engine, device, *, frames):
+        told.append((name, engine, str(device), frames))
+        return model
+
+    monkeypatch.setattr(api, "load_engine", load_engine)
+    deepfovea.reconstruct(source, device="cpu")
+    assert told == [("stream", "auto", "cpu", frames)]
 
 
 def test_a_track_may_be_lost():

@@ -295,6 +295,18 @@ def test_frames_flow_while_it_compiles(stream, monkeypatch):
     assert ours.summary() == "PyTorch 4, OpenVINO 2"
 
 
+def test_two_engines_may_compile_at_once(stream):
+    """As two calls of deepfovea.reconstruct do; the exporter itself can do one thing at a time."""
+    pytest.importorskip("openvino")
+    samples, mask = clip(2)
+    engines = [load_engine(stream, "auto", bfloat16=False) for _ in range(2)]
+    for ours in engines:
+        ours(samples, mask)
+    for ours in engines:
+        (future,) = ours._runs.values()
+        future.result(60)
+
+
 def test_what_is_compiled_is_kept_by_weights(stream, six, monkeypatch, tmp_path):
     pytest.importorskip("openvino")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

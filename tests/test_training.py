@@ -566,7 +566,7 @@ def test_a_signal_saves_the_step_under_way_and_says_how_to_go_on(
 def test_before_the_first_step_an_interruption_says_to_begin_again(
     data, tmp_path, monkeypatch, capsys
 ):
-    """Nothing is saved yet, so nobody is sent to --resume; there, the missing checkpoint is named."""
+    """Nothing is saved, so nobody is sent to --resume; who gives it hears of no checkpoint."""
 
     def decoding(*_, **__):
         raise KeyboardInterrupt

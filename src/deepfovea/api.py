@@ -109,7 +109,8 @@ def reconstruct(
         InputError: an input, output or option that cannot be read, written or used.
     """
     if isinstance(model, str | Path):
-        model = load(model, device, engine)
+        frames = _number_of_frames(source, frame_rate)
+        model = load_engine(model, engine, pick_device(str(device)), frames=frames)
     reconstructor = Reconstructor(model, density, seed=seed, blue_noise=blue_noise)
     if jitter not in (None, "none") and not simulate:
         raise InputError(
@@ -159,6 +160,18 @@ def reconstruct(
         parts = list(made)
         return torch.stack(parts) if isinstance(source, Tensor) else np.stack(parts)
     return list(made) if isinstance(source, Sequence) else made
+
+
+def _number_of_frames(source: Any, frame_rate: float | None) -> int | None:
+    """How many frames there are; None where only the end tells."""
+    if isinstance(source, str | Path):
+        with VideoReader(source, frame_rate=frame_rate) as reader:
+            return reader.frame_count
+    if _is_single(source):
+        return 1
+    if isinstance(source, Tensor) and source.ndim == 5:
+        return source.shape[1]
+    return len(source) if hasattr(source, "__len__") else None
 
 
 def _is_single(source: Any) -> bool:

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
@@ -52,6 +53,9 @@ MIN_PSNR = 60.0
 """Of the frames of a clip against those of torch, each with its own state, in dB."""
 TOLERANCE_HALF, MIN_PSNR_HALF = 2e-2, 40.0
 """The same with float16 convolutions."""
+
+_one_export = threading.Lock()
+"""PyTorch's exporter keeps in globals that it is at work; engines compile in their own threads."""
 
 _OTHER_VERSIONS = "take other versions of torch and onnxruntime"
 
@@ -273,22 +277,23 @@ def trace(
     # a pyramid. It lacks one operator.
     content = io.BytesIO()
     exporter: Any = torch.onnx  # its annotations know neither streams nor the registration
-    exporter.register_custom_op_symbolic("aten::expm1", _expm1, OPSETS[0])
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # Python values in the trace: see above
-            exporter.export(
-                step,
-                tuple(inputs),
-                content,
-                dynamo=False,
-                opset_version=opset,
-                input_names=list(step.input_names),
-                output_names=list(step.output_names),
-                dynamic_axes=axes,
-            )
-    finally:
-        exporter.unregister_custom_op_symbolic("aten::expm1", OPSETS[0])
+    with _one_export:
+        exporter.register_custom_op_symbolic("aten::expm1", _expm1, OPSETS[0])
+        try:
+            with warnings.catch_warnings(), torch.no_grad():
+                warnings.simplefilter("ignore")  # Python values in the trace: see above
+                exporter.export(
+                    step,
+                    tuple(inputs),
+                    content,
+                    dynamo=False,
+                    opset_version=opset,
+                    input_names=list(step.input_names),
+                    output_names=list(step.output_names),
+                    dynamic_axes=axes,
+                )
+        finally:
+            exporter.unregister_custom_op_symbolic("aten::expm1", OPSETS[0])
     return content.getvalue()
 
 
