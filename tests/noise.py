@@ -18,6 +18,7 @@ from deepfovea.video import VideoReader
 HEIGHT, WIDTH, COUNT, RATE = 128, 192, 50, 25
 LEFT, RIGHT = (0.2, 0.5), (0.8, 0.5)
 RADIUS = 16  # of the fovea that the tests choose, pixels of the video
+WINDOW = {"width": 1280, "height": 626}  # in which the stage is three times as large as the video
 PATIENCE = 20.0  # seconds
 
 

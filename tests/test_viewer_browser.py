@@ -17,6 +17,7 @@ from noise import (
     RATE,
     RIGHT,
     WIDTH,
+    WINDOW,
     around,
     frame_of_video,
     from_data_url,
@@ -26,7 +27,7 @@ from noise import (
     wait_until,
 )
 from PIL import Image
-from viewing import CHROMIUM, chromium, running_viewer
+from viewing import CHROMIUM, accessibility_faults, chromium, running_viewer
 
 from deepfovea.cli import main
 from deepfovea.config import BEST_SAMPLING
@@ -76,7 +77,7 @@ def opened(browser, address, **options):
 
     It starts paused, as for people who asked their system for less motion.
     """
-    options = {"viewport": {"width": 1000, "height": 587}, "reduced_motion": "reduce"} | options
+    options = {"viewport": WINDOW, "reduced_motion": "reduce"} | options
     page = browser.new_page(**options)
     page.set_default_timeout(1e3 * PATIENCE)
     complaints, hosts = [], set()
@@ -462,6 +463,38 @@ def test_the_inset_keeps_away_from_the_gaze(page):
             for name, at in corners.items()
         }
         assert max(changed, key=changed.get) == corner
+
+
+def test_the_controls_stay_in_the_window(page):
+    for width, height in ((1440, 900), (1280, 720), (1024, 768)):
+        page.set_viewport_size({"width": width, "height": height})
+        for arrangement in ("inset", "wipe", "beside"):
+            page.check(f"input[value={arrangement}]", force=True)
+            controls = page.locator(".watch :is(button, select, input):visible")
+            outside = controls.evaluate_all(
+                """(controls) => controls.filter((e) => {
+                    const { right, bottom } = e.getBoundingClientRect();
+                    return right > innerWidth || bottom + scrollY > innerHeight;
+                }).map((e) => e.id)"""
+            )
+            assert outside == [], (width, height, arrangement)
+    page.set_viewport_size(WINDOW)
+
+
+def test_axe_finds_nothing_and_keys_are_told(browser, address):
+    with opened(browser, address, color_scheme="dark") as page:
+        page.locator("details").evaluate_all("(all) => all.forEach((one) => { one.open = true; })")
+        choose(page, "samples", "wipe")
+        page.select_option("#density", "degrees")
+        page.fill("#outer", "1")
+        told = "Periphery from, °: 1; expected a number from 0.1 to 90, larger than the fovea's 2."
+        assert page.inner_text("#density-note").startswith(told)
+        press(page, "Shift+ArrowLeft")
+        assert page.inner_text("#gaze-spoken") == "Gaze 40 % from the left, 50 % from the top"
+        assert accessibility_faults(page) == ""
+        page.emulate_media(color_scheme="light")
+        page.set_viewport_size({"width": 390, "height": 844})
+        assert accessibility_faults(page) == ""
 
 
 def test_every_control_has_a_name(page):

@@ -95,6 +95,18 @@ def running_viewer(*arguments, temporary=None, threads=1):
     assert code == 0
 
 
+def accessibility_faults(page):
+    """What axe-core finds, as one text; empty if nothing."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    results = Axe().run(page, options={"resultTypes": ["violations"]})
+    return "\n".join(
+        f"{fault['id']}: {node['html']}"
+        for fault in results.response["violations"]
+        for node in fault["nodes"]
+    )
+
+
 @contextlib.contextmanager
 def chromium():
     """Debian's Chromium, driven by Playwright."""

@@ -69,7 +69,7 @@ export class Figures {
         ["sampling", header.sampling_ms], ["network", header.network_ms],
         ["pictures", header.pictures_ms], ["in all", header.server_ms],
       ].filter(([, ms]) => ms !== undefined);
-      text("server", times.map(([name, ms]) => `${name} ${ms.toFixed(0)}`).join(", "));
+      text("server", times.map(([name, ms]) => `${name}\u00a0${ms.toFixed(0)}`).join(", "));
       text("working-size", header.size.join(" × "));
     }
     this.drawPlot(now, latency);

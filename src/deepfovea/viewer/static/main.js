@@ -50,6 +50,10 @@ const stage = new Stage(byId("stage"), {
     recorder.add(header);
   },
   onViews: (views) => backend.send({ views }),
+  onKey([x, y]) {
+    byId("gaze-spoken").textContent =
+      `Gaze ${Math.round(100 * x)} % from the left, ${Math.round(100 * y)} % from the top`;
+  },
 });
 
 function setPlaying(value) {
@@ -70,6 +74,11 @@ function step() {
   backend.send({ step: true });
 }
 
+function expectedOf(input) {
+  const range = `a number from ${input.min} to ${input.max}`;
+  return input.validity.customError ? `${range}, larger than the fovea's ${byId("inner").value}` : range;
+}
+
 function densityChanges() {
   const kind = byId("density").value;
   for (const label of document.querySelectorAll("[data-density]")) {
@@ -77,15 +86,17 @@ function densityChanges() {
   }
   const numbers = { budget: ["percent"], uniform: ["percent"], degrees: ["inner", "outer", "ppd"] };
   byId("outer").setCustomValidity(
-    Number(byId("outer").value) > Number(byId("inner").value) ? "" : "more than the fovea's");
+    Number(byId("outer").value) > Number(byId("inner").value) ? "" : "smaller than the fovea");
   const wrong = (numbers[kind] ?? []).map(byId).find((input) => !input.checkValidity());
-  byId("density-note").hidden = !wrong;
+  for (const id of Object.values(numbers).flat()) byId(id).removeAttribute("aria-invalid");
   if (wrong) {
     const name = wrong.closest("label").firstChild.textContent.trim();
-    byId("density-note").textContent =
-      `${name}: ${wrong.validationMessage || "not a number"} Until then the one before is used.`;
+    byId("density-note").textContent = `${name}: ${wrong.value === "" ? "no number" : wrong.value}; `
+      + `expected ${expectedOf(wrong)}. Until then the one before is used.`;
+    wrong.setAttribute("aria-invalid", "true");
     return null;
   }
+  byId("density-note").textContent = "";
   const even = byId("percent").value === "100" ? "all" : "even";
   for (const input of spreads) input.checked = input.value === (kind === "uniform" ? even : "gaze");
   const text = {
@@ -140,6 +151,7 @@ const backend = new Backend({
   },
   text(message) {
     if (message.error) showStatus(message.error, true);
+    if (message.note) showStatus(message.note);
     if (message.hello) start(message.hello);
     if (message.video) openVideo(message.video);
     if (message.current) showCurrent(message.current);
@@ -151,7 +163,8 @@ const backend = new Backend({
   },
   closed(reason) {
     showNotice(byId("status").classList.contains("alarm") ? byId("status").textContent
-      : `No connection to the server${reason ? `: ${reason}` : ""}. It is tried again while this page is open.`);
+      : `No connection to the server${reason ? `: ${reason}.` : "; does deepfovea view still run?"}`
+        + " It is tried again while this page is open.");
     figures.clear();
   },
 });
@@ -187,7 +200,7 @@ function start(greeting) {
 }
 
 // Show the controls that the backend has something behind.
-function offer({ densities, jitters, sizes, size, camera, local }) {
+function offer({ densities, jitters, sizes, size, backends, camera, local }) {
   const keep = (id, values) => {
     if (!values) return;
     for (const option of [...byId(id).options]) if (!values.includes(option.value)) option.remove();
@@ -198,6 +211,7 @@ function offer({ densities, jitters, sizes, size, camera, local }) {
   byId("camera").hidden = !camera;
   byId("privacy").hidden = !local;
   byId("working-label").hidden = !sizes;
+  byId("backend-label").hidden = !backends;
   if (sizes && !byId("working").options.length) {
     const text = (value) => (value === "auto" ? "automatic" : `${value} pixels`);
     byId("working").replaceChildren(...sizes.map((value) => new Option(text(value), value)));
@@ -251,6 +265,7 @@ function openVideo(opened) {
 function showCurrent(current) {
   byId("model").value = current.model;
   byId("video").value = current.video;
+  if (current.backend) byId("backend").value = current.backend;
   if (!current.tracked) track = null;
   showTrackControls(current.tracked);
 }
@@ -258,7 +273,7 @@ function showCurrent(current) {
 function showStatus(text, alarm = false) {
   byId("status").textContent = text;
   byId("status").classList.toggle("alarm", alarm);
-  byId("dismiss").hidden = !alarm;
+  byId("dismiss").hidden = !text;
 }
 
 function showNotice(text) {
@@ -291,6 +306,7 @@ byId("video").onchange = () => {
 };
 byId("blue-noise").onchange = () => backend.send({ blue_noise: byId("blue-noise").checked });
 byId("working").onchange = () => backend.send({ size: byId("working").value });
+byId("backend").onchange = () => backend.send({ backend: byId("backend").value });
 byId("camera").onclick = () => {
   track = null;
   showTrackControls(false);
@@ -318,7 +334,10 @@ byId("lens").onchange = () => {
   stage.lensAt = null;
   stage.paintSoon();
 };
-byId("dismiss").onclick = () => showStatus("");
+byId("dismiss").onclick = () => {
+  showStatus("");
+  byId("stage").focus({ preventScroll: true }); // the button is gone
+};
 
 byId("save").onclick = () => {
   stage.picture()?.toBlob((blob) => download(blob, "deepfovea.png", "image/png"));
@@ -344,7 +363,7 @@ byId("clip").onclick = () => {
 };
 
 function showClip() {
-  byId("clip").setAttribute("aria-pressed", String(clip !== null));
+  byId("clip").classList.toggle("recording", clip !== null);
   byId("clip").textContent = clip ? "Stop, save clip" : "Record clip";
 }
 
@@ -403,10 +422,10 @@ addEventListener("keydown", (event) => {
     f: toggleFull,
     z: () => byId("lens").click(),
     r: () => byId("reset").click(),
-    1: () => arrange("wipe"),
-    2: () => arrange("beside"),
-    3: () => arrange("alone"),
-    4: () => arrange("inset"),
+    1: () => arrange("inset"),
+    2: () => arrange("wipe"),
+    3: () => arrange("beside"),
+    4: () => arrange("alone"),
     Escape: () => arrangementBefore && !document.fullscreenElement && leaveFull(),
   };
   if (!actions[event.key]) return;
@@ -418,7 +437,7 @@ addEventListener("keydown", (event) => {
 
 byId("record").onclick = () => {
   const recording = recorder.rows !== null;
-  byId("record").setAttribute("aria-pressed", String(!recording));
+  byId("record").classList.toggle("recording", !recording);
   byId("record").textContent = recording ? "Record gaze" : "Stop, save CSV";
   if (!recording) {
     recorder.start();
@@ -447,6 +466,7 @@ byId("track").onchange = async () => {
 byId("untrack").onclick = () => {
   track = null;
   showTrackControls(false);
+  byId("track").focus(); // this button is gone
   backend.send({ track });
 };
 

@@ -7,9 +7,9 @@ const GAP = 4; // between pictures side by side, CSS pixels
 const BESIDE = ["samples", "filled", "reconstruction", "original"];
 const TITLES = { filled: "filled, no network", error: "error × 4" };
 const title = (view) => TITLES[view] ?? view;
-// CSS pixels that header, hint and controls need beside the stage; a narrow page is scrolled.
-const CONTROLS_HEIGHT = 268;
-const LEAST_HEIGHT = 280;
+const MARGIN = 16; // below the controls, CSS pixels
+const LEAST_HEIGHT = 280; // below which the page is scrolled, as a narrow one always is
+const HEIGHT_STEP = 12; // with which the width of 4:3 and 3:2 is whole pixels, too
 const NARROW_SHARE = 0.62;
 const KEY_STEP = 0.02; // of the frame's width
 const KEY_STEP_LARGE = 0.1;
@@ -17,14 +17,16 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], Arrow
 const clamp = (value) => Math.min(1, Math.max(0, value));
 
 export class Stage {
-  // onGaze([x, y] normalised, timestamp ms); onPaint(header, painted ms); onViews([names])
-  constructor(root, { onGaze, onPaint, onViews }) {
+  // onGaze([x, y] normalised, timestamp ms); onPaint(header, painted ms); onViews([names]);
+  // onKey([x, y]): a key has moved the gaze
+  constructor(root, { onGaze, onPaint, onViews, onKey }) {
     this.root = root;
     this.canvas = root.querySelector("#picture");
     this.context = this.canvas.getContext("2d", { alpha: false });
     this.tags = root.querySelector("#tags");
     this.handle = root.querySelector("#handle");
-    Object.assign(this, { onGaze, onPaint, onViews });
+    this.controls = [...document.querySelectorAll(".look")].at(-1); // the last below the stage
+    Object.assign(this, { onGaze, onPaint, onViews, onKey });
     this.arrangement = "inset";
     this.first = "samples";
     this.second = "reconstruction";
@@ -105,16 +107,19 @@ export class Stage {
 
   // How high the stage may be, CSS pixels, so that the controls stay in the window.
   highest() {
-    const narrow = matchMedia("(max-width: 940px)").matches;
-    return narrow ? NARROW_SHARE * window.innerHeight
-      : Math.max(LEAST_HEIGHT, window.innerHeight - CONTROLS_HEIGHT);
+    if (matchMedia("(max-width: 940px)").matches) return NARROW_SHARE * window.innerHeight;
+    const room = this.root.parentElement.getBoundingClientRect();
+    const above = room.top + window.scrollY;
+    const below = this.controls.getBoundingClientRect().bottom - room.bottom;
+    const height = Math.max(LEAST_HEIGHT, window.innerHeight - above - below - MARGIN);
+    return HEIGHT_STEP * Math.floor(height / HEIGHT_STEP);
   }
 
   layout() {
     const [w, h] = this.size;
     let ratio = w / h;
     if (this.arrangement === "beside") ratio *= this.columns() ** 2 / BESIDE.length;
-    this.root.style.setProperty("--ratio", ratio.toFixed(4));
+    this.root.style.setProperty("--ratio", ratio.toFixed(6));
     this.root.style.setProperty("--highest", `${this.highest()}px`);
     const density = window.devicePixelRatio || 1;
     const width = Math.max(1, Math.round(this.root.clientWidth * density));
@@ -311,8 +316,12 @@ export class Stage {
       const ratio = this.size[0] / this.size[1];
       const [x, y] = this.lens ? this.lensAt ?? this.gaze : this.gaze;
       const to = [x + step * arrow[0], y + step * ratio * arrow[1]];
-      if (this.lens) this.moveLens(to);
-      else this.look(to, event.timeStamp);
+      if (this.lens) {
+        this.moveLens(to);
+        return;
+      }
+      this.look(to, event.timeStamp);
+      this.onKey(this.gaze);
     });
 
     const drag = (event) => {
