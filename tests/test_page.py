@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from firefox import FIREFOX, firefox
-from viewing import CHROMIUM, chromium
+from viewing import CHROMIUM, CHROMIUM_ARGUMENTS, chromium
 
 from deepfovea.checkpoint import load, save_model
 from deepfovea.cli import main
@@ -131,6 +131,46 @@ def test_holes_are_filled_as_in_python(tmp_path, jitter):
     np.testing.assert_allclose(received, _fill(samples, mask, jitter).numpy(), atol=1e-5)
 
 
+RUNNER = """
+import { Runner } from "./runner.js";
+const network = (value, fails) => ({
+    frames: 0,
+    reset() { this.frames = 0; },
+    async step() {
+        if (fails?.(this.frames)) throw new Error("out of memory");
+        this.frames += 1;
+        return { values: [value] };
+    },
+});
+const told = [];
+for (const [gpu, backend] of [
+    [network(0.5), "webgpu"], [network(0.6), "webgpu"], [network(0.5, (n) => n === 6), "webgpu"],
+]) {
+    const runner = Object.assign(new Runner(), {
+        gpu, backend, wasm: network(0.5), lost: new Promise(() => {}), compared: 0, note: null });
+    const frames = [];
+    for (let i = 0; i < 8; i++) frames.push((await runner.step()).values[0]);
+    told.push([frames, runner.name, runner.takeNote(), runner.wasm.frames, runner.takeNote()]);
+}
+console.log(JSON.stringify(told));
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason="no node on the path (Debian: apt-get install nodejs)")
+def test_a_gpu_that_differs_or_fails_is_left(tmp_path):
+    for name in ("runner.js", "network.js"):
+        shutil.copy(STATIC / "page" / name, tmp_path)
+    (tmp_path / "package.json").write_text('{"type": "module"}', encoding="utf-8")
+    (tmp_path / "test.js").write_text(RUNNER, encoding="utf-8")
+    answer = subprocess.run([NODE, "test.js"], cwd=tmp_path, check=True, capture_output=True)
+    good, differs, fails = json.loads(answer.stdout)
+    assert good == [[0.5] * 8, "WebGPU", None, 4, None]
+    note = "WebGPU gives frames that differ from WASM's by 0.10. WASM goes on."
+    assert differs == [[0.5] * 8, "WASM", note, 8, None]
+    note = "WebGPU failed (out of memory). WASM goes on."
+    assert fails == [[0.5] * 8, "WASM", note, 2, None]  # WASM begins anew
+
+
 TRACK = """
 import fs from "node:fs";
 import { gazeAt, parseTrack } from "./gaze_track.mjs";
@@ -170,6 +210,7 @@ def test_bad_requests_write_nothing(tmp_path, capsys, monkeypatch):
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "mine.txt").write_text("mine", encoding="utf-8")
+    (taken / "empty.mp4").touch()
     new = ["page", "-o", str(tmp_path / "new")]
     for arguments, words in (
         (["page", "-o", str(taken)], "--overwrite"),
@@ -177,11 +218,13 @@ def test_bad_requests_write_nothing(tmp_path, capsys, monkeypatch):
         ([*new, "--size", "wide"], "expected one of auto, 384"),
         ([*new, "--model", "paper"], "expected a stream network"),
         ([*new, "--model", "stream", "--model", "stream"], "expected different names"),
+        ([*new, "--video", str(taken / "mine.txt")], "expected .mp4 or .webm"),
+        ([*new, "--video", str(taken / "empty.mp4")], "empty.mp4"),
         (new, "cannot be fetched (no route to host)"),
     ):
         assert main(arguments) == 2
         assert words in capsys.readouterr().err
-    assert [file.name for file in taken.iterdir()] == ["mine.txt"]
+    assert sorted(file.name for file in taken.iterdir()) == ["empty.mp4", "mine.txt"]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["taken"]
 
 
@@ -207,8 +250,10 @@ def folder(tmp_path_factory):
         patch.setattr(page_module, "DEMO_SIZE", (HEIGHT, WIDTH))
         patch.setattr(page_module, "DEMO_FRAMES", COUNT)
         (root / "sub").mkdir()
-        page = build_page(root / "sub" / "page", ["stream", str(root / "tiny.safetensors")])
-    assert page.first_visit < 8e6
+        video = media.write_video(root / "100 %.mp4", media.moving(12, 48, 80))
+        models = ["stream", str(root / "tiny.safetensors")]
+        page = build_page(root / "sub" / "page", models, videos=[video])
+    assert page.first_visit < min(8e6, page.first_visit_webgpu)
     return root
 
 
@@ -230,6 +275,20 @@ def context():
         context = browser.new_context(reduced_motion="reduce")
         context.set_default_timeout(PATIENCE_MS)
         yield context
+
+
+@contextlib.contextmanager
+def another_page(context, *arguments):
+    """A page of a Chromium of its own, without service workers."""
+    launch = context.browser.browser_type.launch
+    kept = [word for word in CHROMIUM_ARGUMENTS if word != "--disable-gpu"]  # else no WebGPU
+    browser = launch(executable_path=CHROMIUM, args=[*kept, *arguments])
+    page = browser.new_page(service_workers="block", reduced_motion="reduce")
+    page.set_default_timeout(PATIENCE_MS)
+    try:
+        yield page
+    finally:
+        browser.close()
 
 
 def wait_for_frames(page):
@@ -335,6 +394,10 @@ def test_a_visit(folder, address, context):
     at = page.input_value("#position")
     page.click("#step")
     page.wait_for_function(f"document.querySelector('#position').value !== '{at}'")
+    context.set_offline(False)
+    page.select_option("#video", "100 %.mp4")
+    page.wait_for_function("document.querySelector('#size').textContent.startsWith('80 × 48')")
+    context.set_offline(True)
     page.set_input_files(
         "#upload",
         media.write_video(folder / "own.webm", media.moving(12, 64, 96), codec="libvpx-vp9"),
@@ -351,6 +414,99 @@ def test_a_visit(folder, address, context):
     assert {host for host in hosts if not host.startswith("blob:")} == {
         address.partition("/sub/page/")[0]
     }
+
+
+WEBGPU = """async () => {
+    const { Runner } = await import(new URL("runner.js", document.baseURI));
+    const answer = await fetch(new URL("models/tiny.onnx", document.baseURI));
+    const model = new Uint8Array(await answer.arrayBuffer());
+    const [gpu, wasm] = [
+        await Runner.open(model, { backend: "webgpu", threads: 1 }),
+        await Runner.open(model, { backend: "wasm", threads: 1 }),
+    ];
+    const automatic = await Runner.open(model, { backend: "auto", threads: 1 });
+    const [h, w] = [16, 24];
+    const mask = Float32Array.from({ length: h * w }, (_, i) => Number(i % 3 === 0));
+    const differences = [];
+    const step = async (t) => {
+        const wave = (_, i) => mask[i % (h * w)] * (0.5 + 0.4 * Math.sin((i + t) / 5));
+        const samples = Float32Array.from({ length: 3 * h * w }, wave);
+        const a = await gpu.step(samples, mask, h, w);
+        const b = await wasm.step(samples, mask, h, w);
+        return Math.max(...a.values.map((value, i) => Math.abs(value - b.values[i])));
+    };
+    for (let t = 0; t < 5; t++) differences.push(await step(t));
+    const before = gpu.name;
+    const ort = await import(new URL("runtime/ort.webgpu.min.mjs", document.baseURI));
+    (await ort.env.webgpu.device).destroy();
+    await step(5);
+    return { differences, before, after: gpu.name, note: gpu.note, automatic: automatic.name };
+}"""
+
+
+def test_webgpu_equals_wasm_and_may_be_lost(address, context):
+    """SwiftShader computes what a GPU would. It is no GPU, so that nobody gets it unasked."""
+    gpu = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
+    with another_page(context, *gpu) as page:
+        page.goto(address + "page.json")
+        if not page.evaluate("navigator.gpu?.requestAdapter()"):
+            pytest.skip("this Chromium has no WebGPU by SwiftShader")
+        told = page.evaluate(WEBGPU)
+    assert told["before"] == "WebGPU"
+    assert 0 < max(told["differences"]) < 1e-3
+    assert told["after"] == "WASM"
+    assert told["note"].startswith("WebGPU failed (")
+    assert told["automatic"] == "WASM"
+
+
+def test_the_camera_and_one_thread(address, context):
+    """Chromium's own camera shows a pie on green; without a service worker there are no threads."""
+    camera = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+    with another_page(context, *camera) as page:
+        page.goto(address)
+        wait_for_frames(page)
+        assert page.inner_text("#engine") == "WASM, 1 thread"
+        assert page.inner_text("#status").startswith("The network runs with one thread")
+        page.check("input[value=alone]", force=True)
+        page.select_option("#working", "384")
+        page.click("#camera")
+        page.locator("#title", has_text="camera").wait_for()
+        page.wait_for_function(
+            """() => {
+                const canvas = document.querySelector("#picture");
+                const at = [0.9 * canvas.width, 0.5 * canvas.height, 1, 1];
+                const [red, green, blue] = canvas.getContext("2d").getImageData(...at).data;
+                return green > 100 && red < 0.5 * green && blue < 0.5 * green;
+            }"""
+        )
+
+
+def test_what_cannot_be_shown_is_told(folder, address, context):
+    page = context.new_page()
+    page.add_init_script("WebAssembly.validate = () => false")
+    page.goto(address)
+    page.locator(
+        "#notice", has_text="lacks SIMD in WebAssembly, which the network needs"
+    ).wait_for()
+    page.close()
+    page = context.new_page()
+    page.goto(address)
+    wait_for_frames(page)
+    page.click("#camera")
+    page.locator("#status", has_text="camera: no picture").wait_for()
+    page.click("#dismiss")
+    model = folder / "sub" / "page" / "models" / "tiny.onnx"
+    hidden = model.rename(folder / "tiny.onnx")
+    try:
+        page.select_option("#model", "tiny")
+        page.locator("#status", has_text="stream goes on").wait_for()
+        assert "the host answered 404" in page.inner_text("#status")
+        assert page.input_value("#model") == "stream"
+    finally:
+        hidden.rename(model)
+    page.select_option("#model", "tiny")
+    page.wait_for_function("document.querySelector('#model-name').textContent === 'tiny'")
+    page.close()
 
 
 def test_a_visit_in_firefox(address, tmp_path):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from .options import MODEL_HELP, Subcommands, output_path, protect_inputs
+from ..io.outputs import refuse_overlap
+from .options import MODEL_HELP, Subcommands, local_path, output_path, protect_inputs
 
 
 def add(subcommands: Subcommands) -> None:
@@ -18,6 +19,7 @@ def add(subcommands: Subcommands) -> None:
         examples=(
             "deepfovea page -o page",
             "deepfovea page -o page --model stream --model stream-perceptual",
+            "deepfovea page -o page --video walk.mp4 --video street.webm",
         ),
     )
     parser.add_argument(
@@ -35,6 +37,14 @@ def add(subcommands: Subcommands) -> None:
         help=f"a stream network: {MODEL_HELP}; may be given several times (default: stream)",
     )
     parser.add_argument(
+        "--video",
+        action="append",
+        type=local_path,
+        metavar="FILE",
+        help="an MP4 or WebM that the page offers beside the drawn video; may be given several "
+        "times (default: none)",
+    )
+    parser.add_argument(
         "--size",
         default="auto",
         metavar="PIXELS",
@@ -48,15 +58,22 @@ def add(subcommands: Subcommands) -> None:
 def _page(options: argparse.Namespace) -> None:
     from ..viewer.page import build_page
 
-    models = options.model or ["stream"]
+    models, videos = options.model or ["stream"], options.video or []
+    options.video = None  # protect_inputs knows one of each
     for model in models:
         options.model = model
         protect_inputs(options, options.output)
+    refuse_overlap([options.output], videos)
     page = build_page(
-        options.output, models, size=options.size, overwrite=options.overwrite, log=print
+        options.output,
+        models,
+        videos=videos,
+        size=options.size,
+        overwrite=options.overwrite,
+        log=print,
     )
     print(
         f"{page.folder}: {page.total / 1e6:.1f} MB, of which a first visit fetches "
-        f"{page.first_visit / 1e6:.1f} MB by gzip; "
-        f"python -m http.server --directory {page.folder} serves it"
+        f"{page.first_visit / 1e6:.1f} MB by gzip ({page.first_visit_webgpu / 1e6:.1f} MB with "
+        f"WebGPU); python -m http.server --directory {page.folder} serves it"
     )

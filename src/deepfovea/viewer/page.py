@@ -27,7 +27,7 @@ from ..io import atomic
 from ..io.outputs import ensure_folder
 from ..io.user_cache import user_cache
 from ..runtime.export import export_onnx, round_to_float16, store_as_float16
-from ..video import VideoWriter
+from ..video import VideoReader, VideoWriter
 from .scene import harbour
 
 STATIC = Path(__file__).parent / "static"
@@ -43,6 +43,12 @@ RUNTIME_FILES = (
     "ort-wasm-simd-threaded.mjs",
     "ort-wasm-simd-threaded.wasm",
 )
+WEBGPU_RUNTIME_FILES = (
+    "ort.webgpu.min.mjs",
+    "ort-wasm-simd-threaded.asyncify.mjs",
+    "ort-wasm-simd-threaded.asyncify.wasm",
+)
+"""Instead of those where the browser has a GPU for the page; they hold WASM, too."""
 LICENCES = ("LICENSE", "ThirdPartyNotices.txt")
 """In the Python package of ONNX Runtime; the npm package names its licence (MIT) alone."""
 FETCH_SECONDS = 60.0
@@ -53,22 +59,26 @@ SIZES = (AUTOMATIC, "384", "512", "768", "1024")
 
 DEMO = "harbour.mp4"
 DEMO_SIZE, DEMO_FRAMES, DEMO_RATE, DEMO_CRF = (768, 1024), 200, 25, 24
+PLAYED = (".mp4", ".webm")
 MARKER = "page.json"
 """Of a folder that this module has written."""
 
 
 class Page(NamedTuple):
-    """What was written: its folder, and the bytes of all files and of a first visit by gzip."""
+    """What was written: its folder, and the bytes of all files, and by gzip of a first visit
+    without and with WebGPU."""
 
     folder: Path
     total: int
     first_visit: int
+    first_visit_webgpu: int
 
 
 def build_page(
     folder: Path,
     models: Sequence[str],
     *,
+    videos: Sequence[Path] = (),
     size: str = AUTOMATIC,
     overwrite: bool = False,
     log: Callable[[str], None] = lambda _: None,
@@ -78,14 +88,16 @@ def build_page(
     Args:
         folder: new, or with ``overwrite`` a page written earlier.
         models: names or paths of generators that take one frame at a time; the first is shown.
+        videos: MP4 or WebM files, copied as they are, which the page offers beside the drawn one.
         size: one of :data:`SIZES`, with which the page begins.
         overwrite: replace an earlier page.
         log: told each step.
 
     Raises:
-        InputError: a model or folder that cannot be used; the runtime cannot be fetched.
+        InputError: a model, video or folder that cannot be used; the runtime cannot be fetched.
     """
     _check_target(folder, overwrite)
+    rates = [_frame_rate(video) for video in videos]
     if size not in SIZES:
         raise InputError(f"--size: received {size!r:.100}, expected one of {', '.join(SIZES)}")
     names = [Path(model).stem for model in models]
@@ -125,10 +137,16 @@ def build_page(
             ) as writer:
                 for number, image in enumerate(harbour(*DEMO_SIZE, DEMO_FRAMES)):
                     writer.write(image, number / DEMO_RATE)
+            for number, video in enumerate(videos, 1):
+                shutil.copyfile(video, temporary / "videos" / _address(number, video))
             page: dict[str, Any] = {
                 "models": [{"name": name, "file": f"models/{name}.onnx"} for name in names],
                 "videos": [
-                    {"name": "harbour (drawn)", "file": f"videos/{DEMO}", "rate": DEMO_RATE}
+                    {"name": "harbour (drawn)", "file": f"videos/{DEMO}", "rate": DEMO_RATE},
+                    *(
+                        {"name": v.name, "file": f"videos/{_address(number, v)}", "rate": rate}
+                        for number, (v, rate) in enumerate(zip(videos, rates, strict=True), 1)
+                    ),
                 ],
                 "size": size,
                 "sampling": {
@@ -137,8 +155,11 @@ def build_page(
                 },
             }
             first_visit = _first_visit(temporary, page)
-            page["download_bytes"] = sum(
-                len(gzip.compress((temporary / name).read_bytes(), 6)) for name in first_visit
+            page["download_bytes"] = _compressed_size(temporary, first_visit)
+            page["webgpu_download_bytes"] = (
+                page["download_bytes"]
+                - _compressed_size(temporary, [f"runtime/{name}" for name in RUNTIME_FILES])
+                + _compressed_size(temporary, [f"runtime/{name}" for name in WEBGPU_RUNTIME_FILES])
             )
             (temporary / MARKER).write_text(json.dumps(page), encoding="utf-8")
             _tell_service_worker(temporary, [*first_visit, MARKER])
@@ -152,7 +173,7 @@ def build_page(
             shutil.rmtree(temporary, ignore_errors=True)
             os.close(lock)
     total = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return Page(folder, total, page["download_bytes"])
+    return Page(folder, total, page["download_bytes"], page["webgpu_download_bytes"])
 
 
 def _check_target(folder: Path, overwrite: bool) -> None:
@@ -162,6 +183,22 @@ def _check_target(folder: Path, overwrite: bool) -> None:
         raise InputError(f"{folder}: exists; choose another folder, or --overwrite to replace it")
     if not (folder / MARKER).is_file():
         raise InputError(f"{folder}: holds no page, so it is not replaced; choose another folder")
+
+
+def _frame_rate(video: Path) -> float:
+    """Frames per second of a file that browsers are likely to play."""
+    if video.suffix.lower() not in PLAYED:
+        raise InputError(
+            f"--video: received {video}, expected {' or '.join(PLAYED)}, which browsers play"
+        )
+    with VideoReader(video) as reader:
+        next(iter(reader))
+        return float(reader.frame_rate)
+
+
+def _address(number: int, video: Path) -> str:
+    """The name of a copied video, which may stand in an address."""
+    return f"{number}{video.suffix.lower()}"
 
 
 def _licences() -> dict[str, bytes]:
@@ -210,7 +247,7 @@ def fetch_runtime(log: Callable[[str], None] = lambda _: None) -> dict[str, byte
             pass  # it is fetched again next time
     files = {}
     with tarfile.open(fileobj=BytesIO(content)) as archive:
-        for name in RUNTIME_FILES:
+        for name in (*RUNTIME_FILES, *WEBGPU_RUNTIME_FILES):
             member = archive.extractfile(f"package/dist/{name}")
             assert member is not None  # the hash says so
             files[name] = member.read()
@@ -236,10 +273,15 @@ def _files(folder: Path) -> list[str]:
 
 
 def _first_visit(folder: Path, page: dict[str, Any]) -> list[str]:
-    """All files but the licences and the models and videos after the first."""
+    """All files but licences, the runtime with WebGPU, and models and videos after the first."""
     later = {item["file"] for kind in ("models", "videos") for item in page[kind][1:]}
-    later |= {f"runtime/{name}" for name in LICENCES}
+    later |= {f"runtime/{name}" for name in (*LICENCES, *WEBGPU_RUNTIME_FILES)}
     return [name for name in _files(folder) if name not in later]
+
+
+def _compressed_size(folder: Path, names: Sequence[str]) -> int:
+    """Bytes of some files, each by gzip."""
+    return sum(len(gzip.compress((folder / name).read_bytes(), 6)) for name in names)
 
 
 def _tell_service_worker(folder: Path, first_visit: Sequence[str]) -> None:

@@ -4,6 +4,8 @@
 // done: what is late is left out, nothing is queued.
 
 import { gazeAt, parseTrack } from "./gaze_track.js";
+import { load } from "./load.js";
+import { hasGpu } from "./runner.js";
 import { display, parseDensity } from "./sampling.js";
 import { Source } from "./source.js";
 
@@ -13,6 +15,13 @@ const CAMERA = { id: "camera", name: "camera" };
 const LEAST_RATE = 10; // frames per second, below which the automatic size becomes smaller
 const MEASURED_FRAMES = 4; // after a change of size, before the next
 const LONG_SIDES = [1024, 768, 512, 384]; // of the working frame, pixels
+const SERVICE_WORKER_MS = 5000; // after which the page begins without it
+const BACKENDS = ["auto", "webgpu", "wasm"];
+const BROWSERS = "use Chrome or Edge 91, Firefox 114, Safari 16.4, or a newer one";
+// The smallest module with an instruction of SIMD: () -> v128, i8x16.splat of zero.
+const SIMD_MODULE = new Uint8Array([
+  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11,
+]);
 
 export class Backend {
   // handlers: open(), text(object), frame(header, {view: ImageBitmap}), closed(reason)
@@ -20,7 +29,7 @@ export class Backend {
     this.handlers = handlers;
     this.request = {
       model: null, video: null, gaze: [0.5, 0.5], timestamp: 0, playing: true, speed: 1,
-      density: "published", pixels_per_degree: 25, blue_noise: true, jitter: "none", views: ["reconstruction"], track: null, size: "auto",
+      density: "published", pixels_per_degree: 25, blue_noise: true, jitter: "none", views: ["reconstruction"], track: null, size: "auto", backend: "auto",
     };
     this.actions = { reset: false, seek: null, steps: 0 };
     this.files = new Map(); // of the visitor
@@ -68,7 +77,9 @@ export class Backend {
   }
 
   async run() {
-    this.page = await (await fetch("page.json")).json();
+    const lacking = missing();
+    if (lacking) throw new Error(`This browser lacks ${lacking}, which the network needs: ${BROWSERS}`);
+    this.page = await (await load("page.json")).json();
     const { models, videos, size } = this.page;
     if (await isolate()) return; // the page loads again, with the headers that threads need
     this.threads = self.crossOriginIsolated
@@ -85,8 +96,13 @@ export class Backend {
       camera: Boolean(navigator.mediaDevices?.getUserMedia),
       sizes: ["auto", ...LONG_SIDES],
       size,
-      download_bytes: this.page.download_bytes,
+      backends: navigator.gpu ? BACKENDS : null,
+      download_bytes: await hasGpu("auto") ? this.page.webgpu_download_bytes : this.page.download_bytes,
     } });
+    if (!self.crossOriginIsolated) {
+      this.handlers.text({ note: "The network runs with one thread, which is slower. Threads need a page from https or "
+        + "localhost, and a browser that lets it have a service worker." });
+    }
     for (;;) {
       await this.due();
       await this.render();
@@ -128,7 +144,7 @@ export class Backend {
       const steps = request.playing && !opened ? 1 : actions.steps;
       for (let i = 0; i < steps; i++) if (!(await source.step())) await source.seek(0);
     }
-    const loaded = await this.openModel(request.model);
+    const loaded = await this.openModel(request);
     const [width, height] = this.workingSize(request.size);
     const { seconds, frame } = source;
     const image = await source.take();
@@ -145,7 +161,9 @@ export class Backend {
     const first = message.reset;
     this.resized = false;
     const answer = await this.ask(message, [image]);
-    if (answer.failed) throw new Error(answer.failed);
+    if (answer.failed) {
+      throw new Error(`The network failed (${answer.failed}). Load the page again; a smaller frame needs less memory.`);
+    }
     if (answer.refused) {
       this.handlers.text({ error: `density: ${answer.refused}` });
       this.request.density = this.lastDensity;
@@ -162,11 +180,13 @@ export class Backend {
       frame, seconds, gaze, timestamp,
       inner: even ? 0 : density.inner * unit,
       outer: even ? 0 : density.outer * unit,
-      model: request.model,
-      engine: `WASM, ${this.threads === 1 ? "1 thread" : `${this.threads} threads`}`,
+      model: this.model,
+      engine: answer.header.backend === "WebGPU" ? "WebGPU"
+        : `WASM, ${this.threads === 1 ? "1 thread" : `${this.threads} threads`}`,
       live: null,
     }, answer.pictures);
-    if (!first) this.fitSize(answer.header, request.size);
+    if (answer.header.note) this.handlers.text({ note: answer.header.note });
+    if (!first && !answer.header.comparing) this.fitSize(answer.header, request.size);
   }
 
   // Whether another video was opened. One that cannot be shown leaves the one before.
@@ -174,7 +194,7 @@ export class Backend {
     if (video === this.videoId) return false;
     try {
       const described = this.page.videos.find(({ file }) => file === video);
-      const blob = video === CAMERA.id ? null : this.files.get(video) ?? await load(video);
+      const blob = video === CAMERA.id ? null : this.files.get(video) ?? await (await load(video)).blob();
       const onChange = () => this.wake();
       const source = await Source.open({ blob, rate: described?.rate, onChange });
       this.source?.close();
@@ -194,8 +214,7 @@ export class Backend {
       this.handlers.text({ error: `${this.files.get(video)?.name ?? video}: ${error.message}` });
       this.request.video = this.videoId ?? null;
       if (this.videoId) {
-        this.handlers.text({
-          current: { model: this.request.model, video: this.videoId, tracked: false } });
+        this.showCurrent();
       } else {
         this.videoId = this.request.video; // nothing to go back to: wait for another choice
       }
@@ -213,21 +232,32 @@ export class Backend {
     } catch (error) {
       this.request.track = this.trackText = null;
       this.handlers.text({ error: error.message });
-      this.handlers.text({
-        current: { model: this.request.model, video: this.videoId, tracked: false } });
+      this.showCurrent();
     }
     return this.track;
   }
 
-  async openModel(name) {
-    if (name === this.model) return false;
+  // A request could not be followed: say what goes on.
+  showCurrent() {
+    const { model, backend, video, track } = this.request;
+    this.handlers.text({ current: { model, backend, video, tracked: track !== null } });
+  }
+
+  async openModel({ model: name, backend }) {
+    if (name === this.model && backend === this.backend) return false;
     if (!this.worker) {
       this.worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
     }
     const { file } = this.page.models.find((model) => model.name === name);
-    const answer = await this.ask({ model: file, threads: this.threads });
-    if (answer.failed) throw new Error(`${name}: ${answer.failed}`);
-    this.model = name;
+    const answer = await this.ask({ model: file, threads: this.threads, backend });
+    if (answer.failed) {
+      if (!this.model) throw new Error(`${name}: ${answer.failed}`);
+      this.handlers.text({ error: `${name}: ${answer.failed}. ${this.model} goes on.` });
+      Object.assign(this.request, { model: this.model, backend: this.backend });
+      this.showCurrent();
+      return false;
+    }
+    Object.assign(this, { model: name, backend });
     return true;
   }
 
@@ -269,10 +299,11 @@ export class Backend {
   }
 }
 
-async function load(address) {
-  const answer = await fetch(address);
-  if (!answer.ok) throw new Error(`the host answered ${answer.status}`);
-  return answer.blob();
+// What the browser cannot do, in words; null: nothing.
+function missing() {
+  if (!self.WebAssembly) return "WebAssembly";
+  if (!WebAssembly.validate(SIMD_MODULE)) return "SIMD in WebAssembly";
+  return self.OffscreenCanvas ? null : "OffscreenCanvas";
 }
 
 // Have the service worker serve this page, so that it works offline and may use threads. True where
@@ -284,12 +315,13 @@ async function isolate() {
     await workers.register("service-worker.js");
     if (self.crossOriginIsolated || sessionStorage.getItem("isolated")) return false;
     sessionStorage.setItem("isolated", "tried"); // where it changes nothing, once is enough
-    await workers.ready;
     if (!workers.controller) {
       await new Promise((resolve) => {
         workers.addEventListener("controllerchange", resolve, { once: true });
+        setTimeout(resolve, SERVICE_WORKER_MS); // it may be blocked, or have no room
       });
     }
+    if (!workers.controller) return false;
     location.reload();
     return true;
   } catch {

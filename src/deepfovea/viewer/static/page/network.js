@@ -27,12 +27,13 @@ function pad(planes, h, w, height, width) {
 }
 
 export class Network {
-  // ort: the module of ONNX Runtime; model: its bytes
-  static async open(ort, model) {
+  // ort: the module of ONNX Runtime; model: its bytes; provider: wasm, or webgpu where the module has it
+  static async open(ort, model, provider = "wasm") {
     const network = new Network();
     network.ort = ort;
     network.session = await ort.InferenceSession.create(model, {
-      executionProviders: ["wasm"], graphOptimizationLevel: "all", logSeverityLevel: 3,
+      executionProviders: [provider], graphOptimizationLevel: "all", logSeverityLevel: 3,
+      preferredOutputLocation: provider === "webgpu" ? "gpu-buffer" : "cpu", // the state stays there
     });
     network.reset();
     return network;
@@ -40,7 +41,13 @@ export class Network {
 
   // Forget all earlier frames.
   reset() {
+    for (const tensor of Object.values(this.state ?? {})) tensor.dispose();
     this.state = null;
+  }
+
+  release() {
+    this.reset();
+    return this.session.release();
   }
 
   emptyState(height, width) {
@@ -58,7 +65,7 @@ export class Network {
   // height, width }, of which the part of four times h by w is the picture.
   async step(samples, mask, h, w, jitter = [0, 0]) {
     const [height, width] = [padded(h), padded(w)];
-    if (this.size !== `${height}x${width}`) this.state = null;
+    if (this.size !== `${height}x${width}`) this.reset();
     this.size = `${height}x${width}`;
     const { Tensor } = this.ort;
     const feeds = {
@@ -68,10 +75,11 @@ export class Network {
       ...(this.state ?? this.emptyState(height, width)),
     };
     const outputs = await this.session.run(feeds);
+    this.reset();
     this.state = {};
     for (const [name, tensor] of Object.entries(outputs)) {
       if (name.startsWith("next_")) this.state[`state_${name.slice(5)}`] = tensor;
     }
-    return { values: outputs.frame.data, height: SCALE * height, width: SCALE * width };
+    return { values: await outputs.frame.getData(true), height: SCALE * height, width: SCALE * width };
   }
 }

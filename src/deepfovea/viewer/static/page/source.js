@@ -30,7 +30,7 @@ export class Source {
     } catch (error) {
       source.close();
       if (blob) throw new Error("cannot be decoded by this browser; try MP4 (H.264) or WebM");
-      throw new Error(`no camera (${error.message})`);
+      throw new Error(`no picture (${error.message}); connect one, and allow this page to use it`);
     }
     if (!video.videoWidth) {
       source.close();

@@ -1,31 +1,26 @@
 // The network's own thread: frames of the video come in, samples and reconstruction go out.
 
-import * as ort from "./runtime/ort.wasm.min.mjs";
 import { fillFrame } from "./fill.js";
-import { Network, SCALE } from "./network.js";
+import { load } from "./load.js";
+import { SCALE } from "./network.js";
+import { Runner } from "./runner.js";
 import { applyMask, densityMap, downsample, drawMask, jitterOffset, readRanks } from "./sampling.js";
 
 const FILL_EVERY = 8; // frames; in between nobody asked for it, and it takes time
 const ERROR_GAIN = 4; // as in session.py
 
-let network = null;
+let runner = null;
 let ranks = null;
 let framesSeen = 0; // since the state was forgotten: the number of the frame that is drawn
 const canvas = new OffscreenCanvas(1, 1);
 const context = canvas.getContext("2d", { willReadFrequently: true });
 
-async function load(address) {
-  const answer = await fetch(address);
-  if (!answer.ok) throw new Error(`${address}: the host answered ${answer.status}`);
-  return answer.arrayBuffer();
-}
-
-async function open({ model, threads }) {
-  ort.env.wasm.wasmPaths = new URL("./runtime/", import.meta.url).href;
-  ort.env.wasm.numThreads = threads;
-  ranks ??= readRanks(await load("blue_noise.npy"));
-  network = null;
-  network = await Network.open(ort, new Uint8Array(await load(model)));
+async function open({ model, threads, backend }) {
+  ranks ??= readRanks(await (await load("blue_noise.npy")).arrayBuffer());
+  const bytes = new Uint8Array(await (await load(model)).arrayBuffer());
+  const opened = await Runner.open(bytes, { threads, backend });
+  await runner?.release();
+  runner = opened;
   framesSeen = 0;
 }
 
@@ -73,7 +68,7 @@ async function reconstruct(asked) {
   const original = context.getImageData(0, 0, width, height);
   const [h, w] = [height / SCALE, width / SCALE];
   if (reset) {
-    network.reset();
+    runner.reset();
     framesSeen = 0;
   }
   const gazePx = [gaze[0] * w - 0.5, gaze[1] * h - 0.5];
@@ -82,7 +77,8 @@ async function reconstruct(asked) {
   const mask = drawMask(densityMap(gazePx, h, w, density, display), h, w, drawn);
   const samples = applyMask(downsample(original.data, height, width, jitter), mask);
   const sampledAt = performance.now();
-  const frame = await network.step(samples, mask, h, w, jitter ?? undefined);
+  const { isComparing } = runner; // twice the work, which says nothing of the time of a frame
+  const frame = await runner.step(samples, mask, h, w, jitter ?? undefined);
   framesSeen++;
   const networkAt = performance.now();
   const shown = toImageData(frame.values, height, width, frame.height, frame.width);
@@ -94,6 +90,9 @@ async function reconstruct(asked) {
     psnr: psnr(shown.data, original.data),
     sampling_ms: sampledAt - started,
     network_ms: networkAt - sampledAt,
+    backend: runner.name,
+    note: runner.takeNote(),
+    comparing: isComparing,
   };
   const pixels = { reconstruction: shown, original };
   if (views.includes("filled") || framesSeen % FILL_EVERY === 1) {

@@ -1,0 +1,105 @@
+// Where the network runs: on the GPU by WebGPU, else by WASM. What the GPU computes is compared with
+// WASM on its first frames, and left if it differs, fails, or is slower where nobody asked for it.
+
+import { Network } from "./network.js";
+
+const RUNTIMES = { webgpu: "./runtime/ort.webgpu.min.mjs", wasm: "./runtime/ort.wasm.min.mjs" };
+const COMPARED_FRAMES = 4; // during the first the shaders are compiled; the last is timed
+const TOLERANCE = 1e-3; // between frames, whose values are about 0 to 1
+
+// Whether the page may compute on a GPU. `auto` wants a real one, not a processor that imitates it.
+export async function hasGpu(backend) {
+  if (backend === "wasm" || !navigator.gpu) return false;
+  const adapter = await navigator.gpu.requestAdapter().catch(() => null);
+  return Boolean(adapter) && (backend === "webgpu" || !adapter.info?.isFallbackAdapter);
+}
+
+async function runtime(kind, threads) {
+  const ort = await import(RUNTIMES[kind]);
+  ort.env.wasm.wasmPaths = new URL("./runtime/", import.meta.url).href;
+  ort.env.wasm.numThreads = threads;
+  return ort;
+}
+
+function largestDifference(a, b) {
+  let largest = 0;
+  for (let i = 0; i < a.length; i++) largest = Math.max(largest, Math.abs(a[i] - b[i]));
+  return largest;
+}
+
+export class Runner {
+  // model: its bytes; backend: auto, webgpu or wasm
+  static async open(model, { backend, threads }) {
+    const runner = new Runner();
+    const onGpu = await hasGpu(backend);
+    const ort = await runtime(onGpu ? "webgpu" : "wasm", threads);
+    Object.assign(runner, { backend, gpu: null, compared: 0, note: null });
+    runner.wasm = await Network.open(ort, model);
+    if (onGpu) await runner.openGpu(ort, model);
+    else if (backend === "webgpu") runner.leave("is not offered by this browser");
+    return runner;
+  }
+
+  async openGpu(ort, model) {
+    try {
+      this.gpu = await Network.open(ort, model, "webgpu");
+      const device = await ort.env.webgpu.device;
+      this.lost = device.lost.then(({ message }) => { throw new Error(message || "the GPU was lost"); });
+      this.lost.catch(() => {}); // step() tells it
+    } catch (error) {
+      this.leave(`cannot begin (${error.message})`);
+    }
+  }
+
+  get name() { return this.gpu ? "WebGPU" : "WASM"; }
+
+  get isComparing() { return this.gpu !== null && this.compared < COMPARED_FRAMES; }
+
+  reset() {
+    this.wasm.reset();
+    this.gpu?.reset();
+  }
+
+  async release() {
+    await this.gpu?.release();
+    await this.wasm.release();
+  }
+
+  // As Network.step.
+  async step(...given) {
+    if (!this.gpu) return this.wasm.step(...given);
+    const started = performance.now();
+    let frame;
+    try {
+      frame = await Promise.race([this.gpu.step(...given), this.lost]);
+    } catch (error) {
+      if (!this.isComparing) this.wasm.reset(); // it has not seen the frames before
+      this.leave(`failed (${error.message})`);
+      return this.wasm.step(...given);
+    }
+    if (!this.isComparing) return frame;
+    const halfway = performance.now();
+    const expected = await this.wasm.step(...given);
+    const [ms, wasmMs] = [halfway - started, performance.now() - halfway];
+    this.compared += 1;
+    const difference = largestDifference(frame.values, expected.values);
+    if (!(difference < TOLERANCE)) {
+      this.leave(`gives frames that differ from WASM's by ${difference.toPrecision(2)}`);
+    } else if (!this.isComparing && this.backend === "auto" && ms > wasmMs) {
+      this.leave(`takes ${ms.toFixed(0)} ms a frame and WASM ${wasmMs.toFixed(0)}`);
+    }
+    return this.gpu ? frame : expected;
+  }
+
+  leave(reason) {
+    this.gpu = null;
+    this.note = `WebGPU ${reason}. WASM goes on.`;
+  }
+
+  // What there is to tell, once.
+  takeNote() {
+    const { note } = this;
+    this.note = null;
+    return note;
+  }
+}
