@@ -1,0 +1,94 @@
+"""Speed of the page without a server, in Chromium on the same machine.
+
+python benchmarks/browser.py [--model stream] [--sizes 512,1024] [--seconds 10] [--backend wasm]
+
+Builds the page, serves it here and reads the page's own figures while the drawn video plays: the
+time from a load with a warm cache to the first picture, and for each size (longer side of the frame
+that the network makes) frames per second and the milliseconds of sampling, network and pictures,
+medians.
+"""
+
+import argparse
+import functools
+import http.server
+import json
+import re
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from viewing import chromium  # noqa: E402
+
+from deepfovea.viewer.page import build_page  # noqa: E402
+
+READ_EVERY_MS = 250
+PATIENCE_MS = 300_000
+SHOWN = "document.querySelector('#psnr').textContent !== '–'"
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="stream")
+    parser.add_argument("--sizes", default="512,1024", help="of 384, 512, 768, 1024")
+    parser.add_argument("--seconds", type=float, default=10.0, help="for each size")
+    parser.add_argument("--backend", default="wasm", choices=["auto", "webgpu", "wasm"])
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        build_page(Path(folder, "page"), [options.model])
+        handler = functools.partial(Quiet, directory=folder)
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            address = f"http://127.0.0.1:{server.server_port}/page/"
+            with chromium() as browser:
+                print(json.dumps(measure(browser, address, options), indent=1))
+            server.shutdown()
+
+
+def measure(browser, address, options):
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(address)
+    page.wait_for_function(SHOWN)
+    started = time.perf_counter()
+    page.reload()
+    page.wait_for_function(SHOWN)
+    result = {"first_picture_seconds": time.perf_counter() - started, "sizes": []}
+    if page.locator("#backend").is_visible():
+        page.select_option("#backend", options.backend)
+    for size in options.sizes.split(","):
+        page.select_option("#working", size)
+        page.wait_for_function(
+            f"parseInt(document.querySelector('#working-size').textContent) === {size}"
+        )
+        page.wait_for_timeout(3000)  # the figure of frames per second is that of two seconds
+        rows = []
+        until = time.perf_counter() + options.seconds
+        while time.perf_counter() < until:
+            page.wait_for_timeout(READ_EVERY_MS)
+            rows.append(read(page))
+        median = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+        result["sizes"].append({"frame": page.inner_text("#working-size")} | median)
+    return result | {"engine": page.inner_text("#engine")}
+
+
+def read(page):
+    times = re.findall(r"(\w+)\s(\d+)", page.inner_text("#server"))
+    rate = page.inner_text("#fps")
+    return {"frames_per_second": float(rate) if rate != "–" else 0.0} | {
+        f"{name}_ms": float(ms) for name, ms in times
+    }
+
+
+if __name__ == "__main__":
+    main()
