@@ -42,7 +42,7 @@ def main():
     parser.add_argument("--model", default="stream")
     parser.add_argument("--sizes", default="512,1024", help="of 384, 512, 768, 1024")
     parser.add_argument("--seconds", type=float, default=10.0, help="for each size")
-    parser.add_argument("--backend", default="wasm", choices=["auto", "webgpu", "wasm"])
+    parser.add_argument("--backend", default="wasm", choices=["wasm", "webgpu"])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         build_page(Path(folder, "page"), [options.model])

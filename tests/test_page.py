@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from firefox import FIREFOX, firefox
-from viewing import CHROMIUM, CHROMIUM_ARGUMENTS, chromium
+from viewing import CHROMIUM, chromium
 
 from deepfovea.checkpoint import load, save_model
 from deepfovea.cli import main
@@ -277,20 +277,6 @@ def context():
         yield context
 
 
-@contextlib.contextmanager
-def another_page(context, *arguments):
-    """A page of a Chromium of its own, without service workers."""
-    launch = context.browser.browser_type.launch
-    kept = [word for word in CHROMIUM_ARGUMENTS if word != "--disable-gpu"]  # else no WebGPU
-    browser = launch(executable_path=CHROMIUM, args=[*kept, *arguments])
-    page = browser.new_page(service_workers="block", reduced_motion="reduce")
-    page.set_default_timeout(PATIENCE_MS)
-    try:
-        yield page
-    finally:
-        browser.close()
-
-
 def wait_for_frames(page):
     page.wait_for_function("document.querySelector('#psnr').textContent !== '–'")
 
@@ -414,71 +400,6 @@ def test_a_visit(folder, address, context):
     assert {host for host in hosts if not host.startswith("blob:")} == {
         address.partition("/sub/page/")[0]
     }
-
-
-WEBGPU = """async () => {
-    const { Runner } = await import(new URL("runner.js", document.baseURI));
-    const answer = await fetch(new URL("models/tiny.onnx", document.baseURI));
-    const model = new Uint8Array(await answer.arrayBuffer());
-    const [gpu, wasm] = [
-        await Runner.open(model, { backend: "webgpu", threads: 1 }),
-        await Runner.open(model, { backend: "wasm", threads: 1 }),
-    ];
-    const automatic = await Runner.open(model, { backend: "auto", threads: 1 });
-    const [h, w] = [16, 24];
-    const mask = Float32Array.from({ length: h * w }, (_, i) => Number(i % 3 === 0));
-    const differences = [];
-    const step = async (t) => {
-        const wave = (_, i) => mask[i % (h * w)] * (0.5 + 0.4 * Math.sin((i + t) / 5));
-        const samples = Float32Array.from({ length: 3 * h * w }, wave);
-        const a = await gpu.step(samples, mask, h, w);
-        const b = await wasm.step(samples, mask, h, w);
-        return Math.max(...a.values.map((value, i) => Math.abs(value - b.values[i])));
-    };
-    for (let t = 0; t < 5; t++) differences.push(await step(t));
-    const before = gpu.name;
-    const ort = await import(new URL("runtime/ort.webgpu.min.mjs", document.baseURI));
-    (await ort.env.webgpu.device).destroy();
-    await step(5);
-    return { differences, before, after: gpu.name, note: gpu.note, automatic: automatic.name };
-}"""
-
-
-def test_webgpu_equals_wasm_and_may_be_lost(address, context):
-    """SwiftShader computes what a GPU would. It is no GPU, so that nobody gets it unasked."""
-    gpu = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader")
-    with another_page(context, *gpu) as page:
-        page.goto(address + "page.json")
-        if not page.evaluate("navigator.gpu?.requestAdapter()"):
-            pytest.skip("this Chromium has no WebGPU by SwiftShader")
-        told = page.evaluate(WEBGPU)
-    assert told["before"] == "WebGPU"
-    assert 0 < max(told["differences"]) < 1e-3
-    assert told["after"] == "WASM"
-    assert told["note"].startswith("WebGPU failed (")
-    assert told["automatic"] == "WASM"
-
-
-def test_the_camera_and_one_thread(address, context):
-    """Chromium's own camera shows a pie on green; without a service worker there are no threads."""
-    camera = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
-    with another_page(context, *camera) as page:
-        page.goto(address)
-        wait_for_frames(page)
-        assert page.inner_text("#engine") == "WASM, 1 thread"
-        assert page.inner_text("#status").startswith("The network runs with one thread")
-        page.check("input[value=alone]", force=True)
-        page.select_option("#working", "384")
-        page.click("#camera")
-        page.locator("#title", has_text="camera").wait_for()
-        page.wait_for_function(
-            """() => {
-                const canvas = document.querySelector("#picture");
-                const at = [0.9 * canvas.width, 0.5 * canvas.height, 1, 1];
-                const [red, green, blue] = canvas.getContext("2d").getImageData(...at).data;
-                return green > 100 && red < 0.5 * green && blue < 0.5 * green;
-            }"""
-        )
 
 
 def test_what_cannot_be_shown_is_told(folder, address, context):

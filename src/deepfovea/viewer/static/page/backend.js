@@ -5,7 +5,6 @@
 
 import { gazeAt, parseTrack } from "./gaze_track.js";
 import { load } from "./load.js";
-import { hasGpu } from "./runner.js";
 import { display, parseDensity } from "./sampling.js";
 import { Source } from "./source.js";
 
@@ -16,7 +15,6 @@ const LEAST_RATE = 10; // frames per second, below which the automatic size beco
 const MEASURED_FRAMES = 4; // after a change of size, before the next
 const LONG_SIDES = [1024, 768, 512, 384]; // of the working frame, pixels
 const SERVICE_WORKER_MS = 5000; // after which the page begins without it
-const BACKENDS = ["auto", "webgpu", "wasm"];
 const BROWSERS = "use Chrome or Edge 91, Firefox 114, Safari 16.4, or a newer one";
 // The smallest module with an instruction of SIMD: () -> v128, i8x16.splat of zero.
 const SIMD_MODULE = new Uint8Array([
@@ -29,7 +27,7 @@ export class Backend {
     this.handlers = handlers;
     this.request = {
       model: null, video: null, gaze: [0.5, 0.5], timestamp: 0, playing: true, speed: 1,
-      density: "published", pixels_per_degree: 25, blue_noise: true, jitter: "none", views: ["reconstruction"], track: null, size: "auto", backend: "auto",
+      density: "published", pixels_per_degree: 25, blue_noise: true, jitter: "none", views: ["reconstruction"], track: null, size: "auto", backend: "wasm",
     };
     this.actions = { reset: false, seek: null, steps: 0 };
     this.files = new Map(); // of the visitor
@@ -96,8 +94,8 @@ export class Backend {
       camera: Boolean(navigator.mediaDevices?.getUserMedia),
       sizes: ["auto", ...LONG_SIDES],
       size,
-      backends: navigator.gpu ? BACKENDS : null,
-      download_bytes: await hasGpu("auto") ? this.page.webgpu_download_bytes : this.page.download_bytes,
+      backends: navigator.gpu ? ["wasm", "webgpu"] : null,
+      download_bytes: this.page.download_bytes,
     } });
     if (!self.crossOriginIsolated) {
       this.handlers.text({ note: "The network runs with one thread, which is slower. Threads need a page from https or "

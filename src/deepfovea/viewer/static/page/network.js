@@ -33,7 +33,6 @@ export class Network {
     network.ort = ort;
     network.session = await ort.InferenceSession.create(model, {
       executionProviders: [provider], graphOptimizationLevel: "all", logSeverityLevel: 3,
-      preferredOutputLocation: provider === "webgpu" ? "gpu-buffer" : "cpu", // the state stays there
     });
     network.reset();
     return network;
