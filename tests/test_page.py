@@ -299,7 +299,8 @@ FRAMES = """async ({ height, width, count, gaze, jitter, states }) => {
         const p = s.densityMap(gaze, h, w, s.PUBLISHED);
         const mask = s.drawMask(p, h, w, { frame: t, ranks });
         const frame = await network.step(s.applyMask(low, mask), mask, h, w, offset ?? undefined);
-        all.push(frame.values.slice(), ...states.map((name) => network.state[name].data.slice()));
+        all.push(mask, frame.values.slice());
+        for (const name of states) all.push(network.state[name].data.slice());
     }
     const blob = new Blob(all);
     return new Promise((resolve) => {
@@ -331,7 +332,11 @@ def test_frames_equal_pytorchs(folder, address, context, jitter):
     network = load("stream")
     reconstructor = Reconstructor(network, blue_noise=True)
     state = network.initial_state(torch.zeros(1, 3, HEIGHT // 4, WIDTH // 4))
-    shapes = [(1, 3, HEIGHT, -(-WIDTH // 32) * 32), *(part.shape for part in state)]
+    shapes = [
+        (1, 1, HEIGHT // 4, WIDTH // 4),
+        (1, 3, HEIGHT, -(-WIDTH // 32) * 32),
+        *(part.shape for part in state),
+    ]
     steps = received.view(COUNT, -1).split([math.prod(shape) for shape in shapes], 1)
     for t, image in enumerate(images):
         offset = jitter_sequence(jitter, t, 1)
@@ -340,11 +345,12 @@ def test_frames_equal_pytorchs(folder, address, context, jitter):
         samples, mask = sample(
             low[None, None], torch.tensor([[gaze]]), first_frame=t, blue_noise=True
         )
+        now = [part[t].view(shape) for part, shape in zip(steps, shapes, strict=True)]
+        drawn, shown, *after = now
+        assert torch.equal(drawn, mask[0]), t
         # A step from the page's own state, all of it.
         with torch.inference_mode():
             frame, state = network(samples, mask, state, jitter=told[None])
-        now = [part[t].view(shape) for part, shape in zip(steps, shapes, strict=True)]
-        shown, *after = now
         shown = shown[0, :, :, :WIDTH].clamp(0, 1)
         assert (shown - frame[0, 0].clamp(0, 1)).abs().max() < 1e-3, t
         for name, ours, theirs in zip(StreamState._fields, state, after, strict=True):

@@ -310,16 +310,17 @@ async function isolate() {
   const workers = navigator.serviceWorker; // none without https, nor in some private windows
   if (!workers) return false;
   try {
-    await workers.register("service-worker.js");
-    if (self.crossOriginIsolated || sessionStorage.getItem("isolated")) return false;
-    sessionStorage.setItem("isolated", "tried"); // where it changes nothing, once is enough
-    if (!workers.controller) {
+    const registration = await workers.register("service-worker.js");
+    const first = !workers.controller && !registration.active;
+    if (first) { // what is fetched from here on is to be kept
       await new Promise((resolve) => {
         workers.addEventListener("controllerchange", resolve, { once: true });
         setTimeout(resolve, SERVICE_WORKER_MS); // it may be blocked, or have no room
       });
     }
-    if (!workers.controller) return false;
+    if (self.crossOriginIsolated || sessionStorage.getItem("isolated")) return false;
+    sessionStorage.setItem("isolated", "tried"); // where it changes nothing, once is enough
+    if (first && !workers.controller) return false;
     location.reload();
     return true;
   } catch {

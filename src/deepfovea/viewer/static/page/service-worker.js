@@ -36,7 +36,8 @@ async function answer(request) {
   let response = await cache.match(request, { ignoreSearch: true, ignoreVary: true });
   if (!response) {
     response = await fetch(request);
-    if (response.status === 200) await cache.put(request, response.clone());
+    // Where there is no room, the page works all the same, but not offline.
+    if (response.status === 200) await cache.put(request, response.clone()).catch(() => {});
   }
   const headers = new Headers(response.headers);
   for (const [name, value] of Object.entries(HEADERS)) headers.set(name, value);
