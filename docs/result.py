@@ -72,7 +72,7 @@ def main():
             pictures.append(Image.fromarray(contact_sheet([panels], names, width=WIDTH)))
     first, *others = pictures
     first.save(
-        options.output, save_all=True, append_images=others, duration=80, quality=45, method=6
+        options.output, save_all=True, append_images=others, duration=80, quality=75, method=6
     )
     print(
         f"{100 * np.mean(sampled):.1f} % sampled, jitter {jitter}, fill {np.mean(fill):.2f} dB, "
