@@ -11,7 +11,8 @@ from deepfovea.cli import _parser
 
 HEAD = """# Command line
 
-Every option of every subcommand, as `--help` prints them. `python docs/cli.py` writes this page.
+This page lists every option of every subcommand, as `--help` prints them. `python docs/cli.py`
+writes the page.
 """
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import re
 import shlex
 import subprocess
@@ -506,6 +507,16 @@ def test_the_page_of_the_command_line_is_the_help():
     )
     assert made.returncode == 0, made.stderr
     assert page == made.stdout, "python docs/cli.py writes it anew"
+
+
+def test_a_list_may_be_cut_off_by_its_reader():
+    """As by ``deepfovea train --list-losses | head -1``."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "deepfovea", "train", "--list-losses"]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=60)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 def _help_of(name):

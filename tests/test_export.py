@@ -521,7 +521,7 @@ def test_options_that_cannot_be_used(network, tmp_path, options, message):
 @pytest.mark.parametrize("name", ["motion", "jitter"])
 def test_what_a_network_cannot_be_told(tmp_path, name):
     path = tmp_path / "unet.onnx"
-    with pytest.raises(InputError, match=f"received --{name} for ancestor, which cannot be told"):
+    with pytest.raises(InputError, match=f"received --{name} for ancestor, which cannot use it"):
         export_onnx(RecurrentUNet(ANCESTOR), path, name="ancestor", **{name: True})
     assert not path.exists()
 

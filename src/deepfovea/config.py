@@ -226,7 +226,7 @@ class TrainConfig:
     )
     motion_given: float = option(
         0.0,
-        "share of the batches in which stream is told the motion, as a renderer would",
+        "share of the batches in which stream is given the motion, as by a renderer",
         group=DATA,
         least=0,
         most=1,

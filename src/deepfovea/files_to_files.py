@@ -474,7 +474,7 @@ def _warn_of_losses(output: Path) -> None:
     suffix = output.suffix.lower()
     if suffix not in ALPHA_SUFFIXES:
         _log.warning(
-            "%s: %s has no alpha: what is not sampled is black and cannot be told from black "
+            "%s: %s has no alpha: what is not sampled is black and looks the same as black "
             "samples; a folder, .mkv or .mov keeps it",
             *(output, suffix),
         )

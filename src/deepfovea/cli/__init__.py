@@ -38,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # file names may hold any bytes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    options = _parser().parse_args(arguments)
-    handler: Callable[[argparse.Namespace], int | None] = options.handler
     try:
+        options = _parser().parse_args(arguments)  # which prints --help and the lists
+        handler: Callable[[argparse.Namespace], int | None] = options.handler
         code = handler(options) or 0
         sys.stdout.flush()  # here, where a full disk can still be reported
         return code

@@ -16,7 +16,7 @@ def add(subcommands: Subcommands) -> None:
         help="say whether motion vectors follow the contract",
         description="Warp each frame's predecessor by the motion vectors, and by what they would "
         "be after the usual mistakes; print the error of each and name the one that fits. Exit "
-        "code 0: the contract (docs/renderer.md); 1: not; 2: it cannot be told, or "
+        "code 0: the contract (docs/renderer.md); 1: not; 2: cannot tell, or "
         "bad input. Alpha 0 marks pixels that were not sampled.",
         examples=(
             "deepfovea check-motion frames",

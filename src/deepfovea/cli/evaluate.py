@@ -47,9 +47,9 @@ WRITTEN = ("json", "markdown", "csv", "latex", "plots", "html")
 """Options that name an output."""
 
 METRICS_HELP = (
-    "what to measure besides PSNR, L1 and MSE (default: all but jod, cvvdp and st-lpips, which "
-    "take about as long as the rest together, each); all; psnr for nothing else; --list-metrics "
-    "says what there is"
+    "what to measure besides PSNR, L1 and MSE: names with commas between, all, or psnr for nothing "
+    "else; --list-metrics describes each (default: all but jod, cvvdp and st-lpips, each of which "
+    "takes about as long as all others together)"
 )
 
 
@@ -101,7 +101,7 @@ def add(subcommands: Subcommands) -> None:
             "--protocol",
             default="published",
             metavar="NAME",
-            help="published (as every table of the field's paper) | best (our best sampling) | "
+            help="published (the sampling of the DeepFovea++ paper) | best (our best sampling) | "
             "saccades (a gaze that jumps) | renderer (motion and jitter are given: frames of a "
             "renderer with motion files beside them); other options change it, and tables say so",
         ),

@@ -109,7 +109,7 @@ class PrintAndExit(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         """Print the lines; exit with code 0."""
-        print("\n".join(self.lines()))
+        print("\n".join(self.lines()), flush=True)  # here, where a closed pipe is handled
         parser.exit()
 
 

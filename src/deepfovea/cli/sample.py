@@ -21,10 +21,10 @@ def add(subcommands: Subcommands) -> None:
     """Add this subcommand to the command line."""
     parser = subcommands.add_parser(
         "sample",
-        help="write what the network sees",
-        description="Write what the network sees: the low resolution with most pixels dropped. "
-        "In a folder of PNGs, .webm or .mov alpha 0 marks dropped pixels, which reconstruct reads "
-        "back; elsewhere they are black.",
+        help="write the samples that a generator sees",
+        description="Write the samples that a generator sees: the low resolution with most "
+        "pixels dropped. In a folder of PNGs, .webm or .mov alpha 0 marks dropped pixels, which "
+        "reconstruct reads back; elsewhere they are black.",
         examples=(
             "deepfovea sample video.mp4 -o samples --simulate --gaze 320,180",
             "deepfovea sample low.mp4 -o samples.mp4 --density uniform:20 --noise independent",

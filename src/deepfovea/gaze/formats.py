@@ -101,7 +101,7 @@ _SOURCES = (
     ),
     Source((Eye("B POR X", "B POR Y"),), "px", "us"),
     Source((Eye("L POR X", "L POR Y"), Eye("R POR X", "R POR Y")), "px", "us"),
-    # Gazepoint, fractions of the screen from the top left (Open Gaze API 2.0, 5: Records)
+    # Gazepoint, fractions of the screen from the top left (Open Gaze API 2.0)
     Source((Eye("BPOGX", "BPOGY", ("BPOGV",)),), "norm", "s"),
     Source((Eye("LPOGX", "LPOGY", ("LPOGV",)), Eye("RPOGX", "RPOGY", ("RPOGV",))), "norm", "s"),
     Source((Eye("FPOGX", "FPOGY", ("FPOGV",)),), "norm", "s"),

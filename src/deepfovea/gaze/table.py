@@ -33,7 +33,7 @@ LOST = frozenset((
 """Marks of a value that was not measured: EyeLink writes ".", R NA, Tobii nothing, Windows -1.#IND,
 SPSS #NULL!, SQL \\N, Excel #N/A, Python None and nan, JavaScript null and undefined."""
 
-NO_VALUE = -32768  # EyeLink's MISSING_DATA (EyeLink Programmer's Guide, eye_data.h)
+NO_VALUE = -32768  # EyeLink's MISSING_DATA (EyeLink 1000 User Manual, 4.9)
 NOWHERE = 1e7  # a position beyond it is none: EyeLink's libraries write 1e8 for a missing float
 _MAX_NUMBER = 1e30  # larger numbers count as infinite: sums would overflow
 

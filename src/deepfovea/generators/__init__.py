@@ -1,7 +1,7 @@
 """The networks: samples and mask in, frames out, state as a value.
 
-:class:`Generator` is the one interface; :data:`PRESETS` the one table of what there is. A new
-generator is its own file, a row of the table, and its class in :data:`Network`.
+:class:`Generator` is the interface of all; :data:`PRESETS` is the table of them. A new generator is
+a file of its own, a row of the table, and its class in :data:`Network`.
 
 Legend: B batch, T frames, k = ``frames_per_step``, s = ``scale``, h, w the size received.
 """
@@ -31,18 +31,18 @@ Config = StreamConfig | UNetConfig
 
 
 class Generator(Protocol):
-    """What reconstruction, training and export ask of a network.
+    """What reconstruction, training and export need of a network.
 
     A state is a NamedTuple of tensors whose first axis is the batch; None starts a video. A clip
-    in one call equals the same clip in several that hand the state on.
+    in one call equals the same clip in several calls, each with the state of the one before.
 
     Attributes:
         scale: s, output size over input size.
         frames_per_step: k, how many frames are read and written together.
-        multiple: of what h and w have to be in :meth:`step`; a call pads to it itself.
+        multiple: h and w must be multiples of it in :meth:`step`; a call pads to them itself.
         suits_engines: whether compiled engines run it faster than PyTorch on a CPU, and its wide
-            convolutions bear bfloat16 (docs/speed.md).
-        takes_jitter: whether it can be told jitter, and motion.
+            convolutions may be computed in bfloat16 (docs/speed.md).
+        takes_jitter: whether it takes jitter and motion.
         makes_low_frames: whether :meth:`forward_with_aux` returns low-resolution frames.
     """
 
@@ -75,7 +75,7 @@ class Generator(Protocol):
             frames [B, T, 3, s·h, s·w], about [0, 1], not clamped; and the state.
 
         Raises:
-            InputError: T is 0 or no multiple of k; motion or jitter given to a network that
+            InputError: T is 0 or not a multiple of k; motion or jitter is given to a network that
                 cannot use it.
         """
         ...
@@ -120,9 +120,9 @@ class Generator(Protocol):
         """As a call, with the auxiliary outputs that training judges.
 
         Returns:
-            frames; the motion that was found [B, T, 2, h, w], None where none is sought; the
-            low-resolution frames [B, T, 3, h, w] that were made on the way, None where there are
-            none; and the state.
+            frames; the motion that was found [B, T, 2, h, w], None if the network searches for
+            none; the low-resolution frames [B, T, 3, h, w] that were made on the way, None if
+            there are none; and the state.
         """
         ...
 
@@ -131,8 +131,8 @@ class Generator(Protocol):
 class Preset:
     """One row of the table.
 
-    network: the class; config: its numbers; weights: the file of bundled weights, None: to be
-    trained; summary: what it is, one line for people; source: where it is from.
+    network: the class; config: its configuration; weights: the file of bundled weights, None if it
+    has to be trained; summary: what it is, in one line for people; source: where it is published.
     """
 
     network: type[Network]

@@ -269,6 +269,6 @@ def load_frozen(
 
 
 def _kind_of_file(path: Path) -> str:
-    """For the end of a message: what a file of weights is, where it can be told."""
+    """For the end of a message: what a file of weights is, if it is known."""
     foreign = identify(path)
     return f"; it is {foreign.what}" if foreign else ""

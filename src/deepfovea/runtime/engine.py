@@ -158,16 +158,16 @@ def _fastest(network: Network, device: str | torch.device, frames: int | None) -
 class Engine:
     """A generator run by one of :data:`BACKENDS`, called like the generator.
 
-    Others than PyTorch compile it for each size of frame when a second step asks for it, and anew
-    where motion or jitter is told; PyTorch computes the first step of a video, so that the first
-    frame waits for nothing, and with ``in_background`` all steps until the compiled one is ready.
-    Which step that is depends on the machine, and so do the frames, as engines differ: in float32
+    Engines other than PyTorch compile it for each size of frame at the second step, and anew with
+    motion or jitter. PyTorch computes the first step of a video, so that the first frame need not
+    wait, and with ``in_background`` all steps until the compiled one is ready. Which step that is
+    depends on the machine, and so do the frames, as engines differ: in float32
     by less than 1e-4 for ``paper``; for ``stream``, which may follow another motion, by more in
     single pixels (docs/speed.md has the figures). A fixed size is the faster one (OpenVINO: a
     fifth). The last :data:`MAX_CACHED_SIZES` sizes are kept.
 
-    ``cuda-graph`` captures PyTorch's step for each size, in float32. Where that fails, as in want
-    of memory, a warning says so and PyTorch goes on without.
+    ``cuda-graph`` captures PyTorch's step for each size, in float32. If that fails, for example for
+    lack of memory, a warning says so and PyTorch continues without a graph.
 
     Attributes:
         network: the generator.

@@ -60,7 +60,7 @@ _one_export = threading.Lock()
 _OTHER_VERSIONS = "take other versions of torch and onnxruntime"
 
 MIN_STORED_AS_FLOAT16 = 64
-"""Values of a tensor: for fewer the Cast is longer than what it spares."""
+"""Least number of values of a tensor: for fewer, the Cast takes more bytes than it saves."""
 
 Size = tuple[int, int]
 Sized = tuple[int, int, int]
@@ -192,8 +192,8 @@ def export_onnx(
         )
     if (motion or jitter) and not network.takes_jitter:
         raise InputError(
-            f"export: received {'--motion' if motion else '--jitter'} for {name}, which cannot be "
-            "told it; expected a stream network, or neither option"
+            f"export: received {'--motion' if motion else '--jitter'} for {name}, which cannot "
+            "use it; expected a stream network, or neither option"
         )
     whole = deepcopy(network).cpu().float().eval().requires_grad_(False)
     step = Step(whole, motion=motion, jitter=jitter)
@@ -374,7 +374,7 @@ def to_half_precision(network: nn.Module) -> None:
 def _keep_state_inputs(model: Any, step: Step) -> None:
     """Give back the inputs of the state that the tracer left out because nothing reads them.
 
-    So every file of a generator has the same state, whatever it is told.
+    So every file of a generator has the same state, whatever its other inputs.
     """
     given = {tensor.name: tensor for tensor in model.graph.input}
     outputs = {tensor.name: tensor for tensor in model.graph.output}
@@ -439,7 +439,7 @@ def _operators(model: Any) -> Iterator[str]:
 def _moving_clip(
     batch: int, height: int, width: int, step: Step, steps: int = CHECKED_STEPS
 ) -> list[list[Tensor]]:
-    """What each step takes beside the state: a texture that moves, three tenths of it sampled."""
+    """The inputs of each step besides the state: a moving texture, three tenths of it sampled."""
     random = torch.Generator().manual_seed(0)
     small = torch.rand(batch, 3, -(-height // 4), -(-width // 4), generator=random)
     texture = F.interpolate(small, scale_factor=4.0, mode="bicubic").clamp(0.0, 1.0)
@@ -468,9 +468,9 @@ def _moving_clip(
 def _check(run: Run, step: Step, sizes: Iterable[Sized], half: bool) -> float:
     """The largest difference of a frame from torch; an InputError if any output is too far off.
 
-    Step by step both are given the reference's state and must agree closely in nearly all values.
-    Running freely, each with its own state, rounding adds up as the processor has it: there the
-    frames of the clip must agree as a picture does, by PSNR.
+    Step by step, both get the state of the reference and must agree closely in nearly all values.
+    Then each continues with its own state. Rounding adds up differently on each processor, so there
+    the frames of the clip must agree by PSNR.
     """
     tolerance = TOLERANCE_HALF if half else TOLERANCE
     psnr = MIN_PSNR_HALF if half else MIN_PSNR

@@ -26,7 +26,7 @@ MIN_SIDE = 32
 
 
 class Position(NamedTuple):
-    """How far the data are used up: clips of all processes, and chunks of the clip under way."""
+    """How far the data are used: clips of all processes, and chunks of the present clip."""
 
     clip: int = 0
     chunk: int = 0
@@ -56,7 +56,7 @@ class Chunk(NamedTuple):
     samples [B, T, 3, h, w], what is known; jitter [B, T, 2], None where the grid always rests;
     motion [B, T, 2, h, w] with motion_trust [B, T, 1, h, w], see
     :class:`deepfovea.training.dataset.TrainingClip`, None where no motion is known; motion_given:
-    whether the generator is told it;
+    whether the generator receives it;
     previous_low [B, 3, h, w], the low-resolution frame before the chunk, None at the start of a
     clip; is_clip_start [B], on the CPU, True where the recurrent state begins anew;
     valid_region, see :class:`Region`; next_position: the position once this chunk is done.

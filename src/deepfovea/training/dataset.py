@@ -94,8 +94,8 @@ class ClipDataset(Dataset[TrainingClip]):
         photos: still pictures, as files or uint8 [H, W, 3], that :func:`.animate.animate` moves,
             whose motion is known.
         photo_share: the share of clips that are made of them.
-        jittered: whether the sampling grid may be shifted; a network that cannot be told how far
-            has to learn from one that rests.
+        jittered: whether the sampling grid may be shifted; a network that does not take the
+            shift has to learn from a grid at rest.
     """
 
     def __init__(

@@ -29,7 +29,7 @@ SOUND_RATE, SOUND_BITS_PER_SECOND = 48000, 192_000
 """Samples and bits per second of sound that is converted. Chosen; Opus knows no 44100."""
 PRE_ROLL_SECONDS, OPUS_PRE_ROLL_SECONDS = 0.1, 0.02
 """Sound kept from before the first frame, to set a decoder going: several frames of AAC, of 1024
-samples each, and one frame of Opus, usually of 20 ms (RFC 6716). Chosen."""
+samples each, and one frame of Opus, by default of 20 ms (opusenc). Chosen."""
 
 _log = logging.getLogger(__name__)
 

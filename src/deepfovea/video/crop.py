@@ -1,7 +1,7 @@
-"""The crop that a container asks for, which FFmpeg's libraries know but PyAV does not tell.
+"""The crop that a container asks for, which FFmpeg's libraries know but PyAV does not expose.
 
-Sources: Matroska element specification (RFC 9559, PixelCropTop and its like); ISO/IEC 14496-12,
-12.1.4 (clean aperture). The crop inside H.264 and HEVC streams is the decoder's affair.
+Sources: Matroska (RFC 9559, 5.1.4.1.28, PixelCropTop and its like); ISO/IEC 14496-12, clean
+aperture. The decoder applies the crop inside H.264 and HEVC streams.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _TOP, _BOTTOM, _LEFT, _RIGHT = 0x54BB, 0x54AA, 0x54CC, 0x54DD
 _VIDEO_TYPE = 1  # of a track (RFC 9559, 5.1.4.1.3)
 _MAX_PART_BYTES = 2**28  # of a part that is read whole; chosen: real ones are far smaller
 _SAMPLE_ENTRY_BYTES, _SIZE_OFFSET = 78, 24
-"""Of a VisualSampleEntry without its header: its fields, behind which its boxes begin, and those
-before its width and height (ISO/IEC 14496-12, 12.1.3)."""
+"""Bytes of the fields of a VisualSampleEntry without its header, after which its boxes begin, and
+of the fields before its width and height (ISO/IEC 14496-12)."""
 
 
 class Crop(NamedTuple):
@@ -77,7 +77,7 @@ def _of_matroska(file: BinaryIO) -> Iterator[Crop]:
 
 
 def _elements(file: BinaryIO, size: int | None) -> Iterator[tuple[int, int | None]]:
-    """Identifiers and sizes of the elements from here on; the reader is left at their data."""
+    """Identifiers and sizes of the elements from here on; the file is then at their data."""
     end = None if size is None else file.tell() + size
     while end is None or file.tell() < end:
         name = _number(file, keep_marker=True)
@@ -91,7 +91,7 @@ def _elements(file: BinaryIO, size: int | None) -> Iterator[tuple[int, int | Non
 
 
 def _number(file: BinaryIO, keep_marker: bool) -> int | None:
-    """EBML's number of variable length; None for an unknown size or the end (RFC 8794, 4)."""
+    """EBML's variable-size integer (RFC 8794, 4); None for an unknown size or the end."""
     first = file.read(1)
     if not first or first[0] == 0:
         return None

@@ -39,7 +39,7 @@ class ViewerRequest:
     """Of the video's (high-resolution) pixels; used where the density is in degrees."""
     blue_noise: bool = BEST_SAMPLING.noise == "blue"
     jitter: str = BEST_SAMPLING.jitter
-    """One of ``JITTERS``; for networks that can be told it."""
+    """One of ``JITTERS``; for generators that take jitter."""
     live: bool = True
     """Follow the server's eye tracker, where it has one, instead of the pointer."""
     views: frozenset[str] = frozenset(VIEWS[:3])

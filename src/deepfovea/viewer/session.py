@@ -436,7 +436,7 @@ def _fill(samples: Tensor, mask: Tensor, jitter: tuple[float, float] | None) -> 
 
 
 def _grid_offset(request: ViewerRequest, reconstructor: Reconstructor) -> Tensor | None:
-    """The shift [2] of the sampling grid of the next frame; None: the network cannot be told."""
+    """The shift [2] of the sampling grid of the next frame; None: the generator takes none."""
     if not reconstructor.engine.network.takes_jitter:
         return None
     offsets = jitter_sequence(request.jitter, reconstructor.frames_seen, 1)

@@ -17,11 +17,12 @@ from ...resample import avg_pool_8, bilinear_sample, pixel_grid, upsample_biline
 from .motion import RIGIDITY, TOLERANCE, gauss_newton, gradient
 
 IMPROVEMENT_RATIO = 1.08
-"""How many times better than a candidate the motion that was found must explain the samples, to
-be kept: a ratio of mean differences. 8 %, as experiment 39 of docs/research/log.md chose."""
+"""The motion that was found is kept if it explains the samples this many times better than a
+candidate: a ratio of mean differences. Experiment 39 of docs/research/log.md chose 8 %."""
 ACCEPT_MARGIN = 0.04
-"""By which part of the least mean difference so far a candidate must be better to be taken wholly;
-below, in part, so that rounding decides nothing. No experiment varies it."""
+"""A candidate that is better by this part of the least mean difference so far is taken wholly; one
+that is better by less is taken in part, so that rounding decides nothing. No experiment varies
+it."""
 NOISE_FLOOR = 0.002
 """Mean difference of colours in [0, 1] below which one motion explains the samples as well as
 another: half of a level of 8 bits. No experiment varies it."""
@@ -48,15 +49,15 @@ def select_flow(
     prev_flow: Tensor,
     offset: Tensor | None = None,
 ) -> Tensor:
-    """The flow, replaced around where another one explains the samples better.
+    """The flow, replaced wherever another candidate explains the samples around better.
 
-    One after the other: no motion, the mean flow of the frame (a camera that turns), the flow of
-    the frame before, the flow of those in a wide and in a narrow neighbourhood that gain most by
-    moving, and a step of Lucas–Kanade. No motion, mean and neighbours need only be about as good as
-    what was found: what few samples show is noisy, and each resampling along a wrong flow blurs
-    what is carried.
+    The candidates are compared one after the other: no motion, the mean flow of the frame (a camera
+    that turns), the flow of the frame before, the flow of the cells in a wide and in a narrow
+    neighbourhood that gain most by moving, and a step of Lucas–Kanade. No motion, mean and
+    neighbours need only be about as good as the flow that was found: few samples give a noisy
+    comparison, and each resampling along a wrong flow blurs what is carried.
 
-    The gradient is that of what was taken as it was taken: which one, and the step, are constants.
+    The gradient treats the choice of the candidate, and the step, as constants.
 
     Args:
         flow: [B, 2, h, w], low-resolution pixels; h and w multiples of 8.
@@ -105,7 +106,7 @@ def select_flow(
     for candidate in candidates:
         other = candidate(flow, least)
         cost = error_of(other)
-        # Between them without a jump, lest rounding decides.
+        # The transition is gradual, so that rounding cannot decide.
         better = ((least - cost) / (ACCEPT_MARGIN * (least + NOISE_FLOOR))).clamp(0.0, 1.0)
         flow = flow + upsample_bilinear(better, 8) * (other - flow)
         least = torch.minimum(least, cost)

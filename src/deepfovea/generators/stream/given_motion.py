@@ -1,8 +1,8 @@
 """Motion vectors of a renderer: where they hold, and what they uncover.
 
-A renderer's vectors are exact for the surface that is seen, but say nothing of what was in front of
-it one frame ago; and vectors of a wrong sign or unit look like any others. Both are told from the
-vectors and the samples alone.
+A renderer's vectors are exact for the surface that is seen, but do not say what was in front of it
+one frame ago. Vectors of a wrong sign or unit look like any others. Both are found from the vectors
+and the samples alone.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from ...resample import bilinear_sample, pixel_grid
 from .flow_candidates import NOISE_FLOOR, sample_error
 
 KEEP_RATIO, DISCARD_RATIO = 1.15, 1.6
-"""How many times worse than the motion that was found given vectors may explain the samples: up to
-the first they are taken wholly, from the second not at all. Chosen with benchmarks/renderer.py, as
-all of this file: wrong vectors cost at most 0.5 dB, right ones are taken."""
+"""How many times worse than the motion that was found the given vectors explain the samples: up to
+the first value they are used wholly, from the second on not at all. All constants of this file were
+chosen with benchmarks/renderer.py: wrong vectors cost at most 0.5 dB, right ones are used."""
 ERROR_WINDOW = 5
 """Cells (8×8 low-resolution pixels) on a side of the square in which the two are compared."""
 TRUST_EXPONENT = 0.2
-"""Power of the learned trust where given vectors fit. It was learned for motion that is estimated:
-where that is exact, a difference from the samples is aliasing more often than a fault."""
+"""Power of the learned trust where given vectors fit. The trust was learned with estimated motion.
+With exact motion, a difference from the samples is more often aliasing than an error."""
 SAME_MOTION = 0.5
 """Low-resolution pixels per frame by which motions must differ to be those of two surfaces."""
 HIDDEN_RATIO = 2.0
-"""How many times better the surface in front must go on as before than the pixel itself does."""
+"""How many times better the surface in front must continue its motion than the pixel itself."""
 REWEIGHTINGS = 2
 """Times that pixels are weighted anew by how well the common change of motion fits them."""
 
@@ -69,9 +69,9 @@ def fit_of_given(
 def newly_seen(flow: Tensor, prev_flow: Tensor) -> Tensor:
     """1 where what is seen now was behind another surface, or outside the frame, one frame ago.
 
-    The flow leads a hidden pixel to a place q where another surface was in front. That one has
-    moved on as before, by prev_flow(q), or has changed its speed as most of the frame has: then it
-    is found near q − prev_flow(q), and moves so; the pixel itself does not.
+    The flow leads a hidden pixel to a place q where another surface was in front. This surface has
+    continued its motion prev_flow(q), or has changed its speed as most of the frame has. So it is
+    now near q − prev_flow(q) and moves accordingly, while the hidden pixel itself does not.
 
     Args:
         flow: [B, 2, h, w] from this frame back to the one before, low-resolution pixels.

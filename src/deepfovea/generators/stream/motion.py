@@ -1,9 +1,9 @@
 """Where each pixel was one frame ago, from sparse samples: Lucas–Kanade with learned corrections.
 
 From 1/8 over 1/4 to 1/2 of the low resolution, each level takes a few steps of a closed-form
-matcher and then adds what some convolutions make of its evidence. The corrections start at zero,
-so an untrained network is a Lucas–Kanade tracker: sub-pixel motion from the first step of
-training on, at the cost of a few products per pixel.
+matcher and then adds a correction that some convolutions compute from its evidence. The corrections
+start at zero, so the untrained estimator is a Lucas–Kanade tracker: it has sub-pixel motion from
+the first step of training on, at the cost of a few products per pixel.
 
 Legend: B batch, h, w the size of a level; flows in pixels of their level, (x, y), from the
 present frame back to the reference.
@@ -28,8 +28,8 @@ STEPS = (3, 2, 1)
 TOLERANCE = 0.03
 """Colour difference in [0, 1] at which a pixel counts half in a match."""
 RIGIDITY = 3e-4
-"""With which training starts, in the unit of squared gradients (colour per pixel)². Experiment 40
-tried four times as much of what was learned: worse."""
+"""Initial value of the learned rigidity, in the unit of squared gradients (colour per pixel)².
+Experiment 40 tried four times the learned value, which was worse."""
 TENT_RADIUS = 7
 """Half width, in pixels of a level, of the tent that weighs a match."""
 FILLED_WEIGHT = 0.2
@@ -37,7 +37,7 @@ FILLED_WEIGHT = 0.2
 MAX_STEP = 2.0
 """Pixels of a level, per axis, of one step of the matcher."""
 MAX_SPEED = 8.0
-"""Pixels of a level up to which the corrections are told the speed."""
+"""Pixels of a level at which the speed is clamped before the corrections receive it."""
 MIN_SQUARED_SPEED = 1e-6
 """Added to squared speeds, (pixels of a level)², so that the root has a gradient at 0."""
 PRIOR_TENT_RADIUS = 3
@@ -103,7 +103,8 @@ class MotionEstimator(nn.Module):
         quarter = downsample_2x(half)
         eighth = downsample_2x(quarter)
         target, reference, known, confidence, prior = inputs(eighth, 8)
-        # The motion of the frame before is taken up where it explains this one better than rest.
+        # The motion of the frame before is the first guess where it explains this frame better than
+        # rest does.
         error_at_rest = _tent_mean(
             (reference - target).abs().mean(1, keepdim=True), 1, PRIOR_TENT_RADIUS
         )
@@ -167,7 +168,7 @@ class PyramidLevel(nn.Module):
         prior: Tensor,  # [B,2,h,w]
         coarser: Tensor | None,  # [B,C,h,w]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Flow by matching [B,2,h,w], what was learned to add [B,N,h,w], features [B,C,h,w]."""
+        """Flow by matching [B,2,h,w], learned corrections [B,N,h,w], features [B,C,h,w]."""
         weight = FILLED_WEIGHT + (1.0 - FILLED_WEIGHT) * known
         speed = speed_of(flow)
         for _ in range(self.steps):
@@ -253,7 +254,7 @@ def gradient(image: Tensor) -> tuple[Tensor, Tensor]:
 
 def _tent_mean(x: Tensor, channels: int, radius: int) -> Tensor:
     """Mean weighed by a tent of 2·radius − 1 pixels per side, zeros beyond the border."""
-    # The channels are said, not asked of x, so that a trace of this knows the kernel.
+    # The channels are an argument and not read from x, so that a trace knows the kernel.
     tent = [(radius - abs(i)) / radius**2 for i in range(1 - radius, radius)]
     row = torch.tensor(tent, device=x.device, dtype=x.dtype).expand(channels, 1, 1, len(tent))
     x = F.conv2d(x, row, padding=(0, radius - 1), groups=channels)

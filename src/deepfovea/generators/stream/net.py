@@ -1,4 +1,4 @@
-"""Our own generator: one frame in, one frame out, told where it was sampled.
+"""Our own generator: one frame in, one frame out; it knows which pixels were sampled.
 
     samples, mask ──┬── scene change: how much brighter it has become; after a cut nothing is kept
                     ├── motion: match the filled frame against the canvas, coarse to fine
@@ -15,8 +15,7 @@
 The canvas is an explicit memory of samples at *twice* the low resolution. The low resolution is
 close to point samples (bilinear ÷4 without antialiasing takes the middle 2×2 of each 4×4 pixels),
 so samples that motion carries between its pixels show what a single low-resolution frame never
-holds. An untrained network already is such an accumulator of samples: all learned corrections
-start at zero.
+holds. All learned corrections start at zero, so the untrained network already accumulates samples.
 """
 
 from __future__ import annotations
@@ -215,8 +214,8 @@ class StreamNet(nn.Module):
         """One frame: samples [B,3,h,w], mask [B,1,h,w], motion [B,2,h,w], jitter [B,2].
 
         h and w are multiples of 8. Everything that is carried lies on the output grid, and the
-        frame is painted there: in every phase of the jitter alike, so that what rests does not
-        shimmer. What is compared with the samples is read where they were taken.
+        frame is made there, in the same way for every phase of the jitter, so that scenes at rest
+        do not shimmer. The canvas is compared with the samples at the places where they were taken.
         """
         if state is None:
             state = self.initial_state(samples)
@@ -241,7 +240,7 @@ class StreamNet(nn.Module):
             fit = fit_of_given(motion, flow, samples, mask, gain * reference, offset)
             flow = flow + upsample_bilinear(fit, 8) * (motion - flow)
             hidden = newly_seen(flow, state.flow)  # [B,1,h,w]
-        # The motion learns from its own loss alone, which keeps long clips stable.
+        # The motion is trained by its own losses alone, which keeps long clips stable.
         warp_flow = flow.detach()
         canvas_flow = _from_samples(2.0 * upsample_bilinear(warp_flow, 2), jitter)  # [B,2,2h,2w]
         hidden_flow = 0.5 * downsample_2x(warp_flow)  # [B,2,h/2,w/2]
@@ -274,13 +273,13 @@ class StreamNet(nn.Module):
             near = (1.0 - beside).prod(1, keepdim=True)
         known = color * confidence * (1.0 - near * new)
         known = known + (1.0 - (1.0 - near) * confidence) * new_color
-        # The network hears of a sample only in so far as it tells something new: where all rests
+        # The U-Net sees how much each sample adds, not where samples fall: where everything rests
         # and is known, the frame must not depend on which cells happen to be sampled.
         gained = new * (1.0 - confidence * _detail_kept(canvas_flow))  # [B,1,2h,2w]
         confidence = torch.maximum(confidence, new)
 
         canvas = torch.cat([known, confidence], 1)
-        # Holes are filled as seen from the samples, where most of what is known lies.
+        # Holes are filled on the grid of the samples, where most of the known cells are.
         total = 4.0 * downsample_2x(_to_samples(canvas, jitter))
         total, weight = torch.split(total, [3, 1], 1)
         holes = pull_push(total / weight.clamp(min=MIN_CONFIDENCE), weight.clamp(max=1.0))
@@ -390,7 +389,7 @@ def _canvas_cells(frame: Tensor) -> Tensor:
 
 
 class Gate(nn.Module):
-    """How far what was carried still holds: 1 where it agrees with the new samples around."""
+    """How far what was carried is still valid: 1 where it agrees with the new samples around."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -420,7 +419,7 @@ class Gate(nn.Module):
         Returns:
             Trust in [0, 1] and the root-mean-square error around, [B, 1, h/2, w/2] each.
         """
-        # Where nothing certain was carried, a difference is no evidence against anything.
+        # Where nothing certain was carried, a difference says nothing about what was carried.
         weight = mask * known
         square = (color - samples).square().mean(1, keepdim=True) * weight
         gray = samples.mean(1, keepdim=True) * mask
@@ -458,12 +457,12 @@ def _box_mean(x: Tensor, window: int) -> Tensor:
 
 
 class Blend(nn.Module):
-    """Fresh samples and what was carried, made into one picture on the canvas.
+    """Blends fresh samples and carried cells into one picture on the canvas.
 
-    A cell that was sampled just now is sharper than its neighbours, which were carried or filled:
-    left as they are, the samples stand out as dots. Each cell is moved towards two smoothed
-    versions of the canvas, how far is learned from what is around it; then a learned residual.
-    An untrained one changes nothing.
+    A cell that was sampled just now is sharper than its neighbours, which were carried or filled.
+    Without blending, the samples would stand out as dots. Each cell is moved towards two smoothed
+    versions of the canvas, by amounts learned from its surroundings, and a learned residual is
+    added. Before training nothing is changed.
     """
 
     def __init__(self, channels: int) -> None:

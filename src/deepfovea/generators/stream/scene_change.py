@@ -1,7 +1,8 @@
-"""How a frame goes on from the one before, from its samples alone.
+"""Changes of brightness and cuts, found from the samples of a frame alone.
 
-Lamps flicker, cameras adjust, films fade: all that was carried disagrees with the new samples at
-once, and is still of use. After a cut it has to be discarded, even where it happens to agree.
+When lamps flicker, cameras adjust or films fade, everything that was carried disagrees with the new
+samples at once, and is still useful. After a cut it has to be discarded, even where it happens to
+agree.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ MIN_MEAN = 1e-6
 
 
 def exposure_gain(samples: Tensor, mask: Tensor, reference: Tensor) -> Tensor:
-    """The factor that the colours of the reference need now, one per channel for all of a frame.
+    """The factor from the colours of the reference to those of this frame, one per channel.
 
     A ratio of means over the samples, which is repeated with each sample weighted by how well it
     is explained (reweighted least absolute deviations, as in Black and Anandan 1996). Where less
@@ -59,11 +60,11 @@ def exposure_gain(samples: Tensor, mask: Tensor, reference: Tensor) -> Tensor:
 
 
 def scene_continuity(samples: Tensor, mask: Tensor, color: Tensor, confidence: Tensor) -> Tensor:
-    """1 where a frame goes on with the scene of the one before, 0 after a cut; between in doubt.
+    """1 if a frame continues the scene of the one before, 0 after a cut, between if in doubt.
 
     After a cut, what was carried explains the samples about as badly as one plain colour would.
-    Both are compared with means of 8×8 pixels, so that noise, and motion missed by a pixel, are no
-    evidence of a cut.
+    Both are compared by means of 8×8 pixels, so that noise, and motion wrong by a pixel, do not
+    look like a cut.
 
     Args:
         samples: [B, 3, h, w] in [0, 1], 0 where not sampled; h, w at least 8.
