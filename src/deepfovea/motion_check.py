@@ -1,4 +1,4 @@
-"""Which convention do given motion vectors follow? Found by warping the frame before.
+"""Find the convention that given motion vectors follow, by warping the frame before.
 
 The contract is that of :mod:`deepfovea.motion`. Each reading of the vectors, the contract and the
 usual mistakes, fetches this frame from the one before; the reading with the smallest difference is

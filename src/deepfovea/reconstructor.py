@@ -1,4 +1,4 @@
-"""The product as one loop, frame by frame: gaze -> fovea -> generator -> frame."""
+"""Reconstruction frame by frame: gaze -> fovea -> generator -> frame."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 
 
 Model = Network | Engine
-"""What can be reconstructed with."""
+"""A generator, or an engine that runs one."""
 
 Gaze = tuple[float, float]
 """(x, y) in low-resolution pixels."""
@@ -238,7 +238,7 @@ class Reconstructor:
         return [YuvFrame(YUV420(luma[0, t], chroma[0, t]), mask[0, t]) for t in times]
 
     def _check(self, given: Input) -> None:
-        """Refuse what would be nonsense further on.
+        """Refuse input that a generator could not use.
 
         Raises:
             InputError: see :meth:`__call__`.

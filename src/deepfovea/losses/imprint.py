@@ -1,7 +1,7 @@
 """Mask imprint: whether the pixels that were sampled just now stand out from their neighbours.
 
-The mask knows nothing of the picture, so in a natural video fine detail is the same at pixels that
-happen to be sampled and at those that are not. A reconstruction that lays fresh samples over a
+The mask does not depend on the picture, so in a natural video fine detail is the same at pixels
+that happen to be sampled and at those that are not. A reconstruction that lays fresh samples over a
 smooth filling shows them as dots.
 
 Legend: B batch, T time, h, w low resolution, H, W high resolution.

@@ -1,7 +1,7 @@
 """Perceptual loss: the distance between the features of a network trained on ImageNet.
 
-It is not LPIPS: LPIPS weights the channels by human judgements, here all count alike. Its value
-means something only beside the name of the backbone, which every log and table gives.
+It is not LPIPS: LPIPS weights the channels by human judgements, and here all weigh the same. Its
+value can be compared only for the same backbone, which every log and table names.
 """
 
 from __future__ import annotations

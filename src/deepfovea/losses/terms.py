@@ -55,7 +55,7 @@ AdversarialLoss = Literal["logistic", "wasserstein"]
 
 
 class Output(NamedTuple):
-    """What a generator made of some frames.
+    """The output of a generator for some frames.
 
     frames [B, T, 3, H, W], about [0, 1]; motion [B, T, 2, h, w]: from each frame back to the one
     before, low-resolution pixels, where the network finds one; low [B, T, 3, h, w]: low-resolution
@@ -68,7 +68,7 @@ class Output(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What it should have made.
+    """The target of a generator.
 
     frames [B, T, 3, H, W] in [0, 1]; low [B, T, 3, h, w], the same reduced; before [B, 3, h, w],
     the low-resolution frame before the first, None where there is none; motion [B, T, 2, h, w],

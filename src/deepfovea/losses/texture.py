@@ -1,6 +1,6 @@
-"""Distance of textures: what peripheral vision keeps of a picture, whatever its pixels are.
+"""Distance of textures: it compares the statistics that peripheral vision sees, not pixels.
 
-Away from the gaze we see the statistics of a neighbourhood rather than what is where in it:
+Away from the gaze we see the statistics of a neighbourhood rather than where each detail is:
 pictures that share them look the same (Freeman and Simoncelli 2011, "Metamers of the ventral
 stream"), and Walton et al. 2021 ("Beyond Blur") render the periphery by them. The statistics here
 are local autocorrelations of band-pass responses, the core of the texture model of Portilla and
@@ -56,7 +56,8 @@ def autocorrelations(frames: Tensor) -> list[Tensor]:
 def texture_distance(output: Tensor, target: Tensor) -> Tensor:
     """How far local textures are apart, in the unit of contrasts: a scalar, 0 for equal ones.
 
-    Those of the frames, and of what changes from frame to frame, lest texture boils or sticks.
+    It compares the textures of the frames, and of the differences from frame to frame, so that
+    texture neither boils nor sticks to the screen.
 
     Args:
         output: [B, T, C, H, W], about [0, 1].

@@ -1,4 +1,4 @@
-"""What a metric is, and what it may know of the frames that it judges.
+"""The class of metrics, and of what they may use besides the prediction.
 
 The table of all metrics is :data:`deepfovea.metrics.METRICS`.
 

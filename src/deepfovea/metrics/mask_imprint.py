@@ -1,6 +1,6 @@
 """Mask imprint: whether the pixels that were sampled just now stand out from the others.
 
-The mask knows nothing of the picture, so the original has as much fine detail where it happens
+The mask does not depend on the picture, so the original has as much fine detail where it happens
 to be sampled as where it is not. A reconstruction that lays fresh samples over a smooth filling
 shows them as dots.
 

@@ -1,4 +1,4 @@
-"""Numbers that are compared with other people's: each in one function, range and direction."""
+"""PSNR, SSIM, L1 and MSE: one function for each, with its range and direction."""
 
 from __future__ import annotations
 

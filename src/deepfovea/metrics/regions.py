@@ -1,5 +1,5 @@
-"""Where in a frame an error is: in rings around the gaze, on sampled or on dropped pixels, or where
-the eye sees it.
+"""Means of an error over regions of a frame: rings around the gaze, sampled or dropped pixels, or
+weighted by how well the eye sees.
 
 Every pixel has one label, which says its ring and whether its low-resolution pixel was sampled.
 Every region is a union of labels, so one pass over an error map gives its mean in all of them.

@@ -36,7 +36,7 @@ START = Position()
 
 
 class Region(NamedTuple):
-    """What of the high-resolution frames counts, pixels: all of it but the padding."""
+    """The part of the high-resolution frames that is scored, in pixels: all but the padding."""
 
     top: int
     left: int

@@ -136,7 +136,7 @@ class ClipDataset(Dataset[TrainingClip]):
         self.photos = list(photos)
         self.photo_share = photo_share
         self.jittered = jittered
-        # Long videos show more, but their frames are alike.
+        # Long videos show more, but their frames resemble each other.
         weights = np.sqrt([min(len(s.frames), MAX_COUNTED_FRAMES) for s in usable])
         self.video_probability = weights / weights.sum()
 

@@ -12,7 +12,7 @@ from typing import Any
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """A run was told to stop; the message says what is saved and how to go on.
+    """A run was told to stop; the message says what is saved and how to continue.
 
     ``exit_code`` is what shells expect: 130 after Ctrl-C, 143 after SIGTERM.
     """
@@ -80,7 +80,7 @@ class StopSignals:
 
 
 def outlive_signals(_worker: int) -> None:
-    """For processes that read clips: the run that was told to stop needs them to its end.
+    """For processes that read clips: a run that was told to stop needs them until its end.
 
     A terminal sends Ctrl-C, and torchrun or a batch system SIGTERM, to the whole process group.
     """

@@ -1,4 +1,4 @@
-"""What a run leaves to be looked at: rows of metrics, TensorBoard, pictures."""
+"""The log of a run: rows of metrics, TensorBoard, pictures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Log:
 
     Args:
         run: the folder.
-        step: where the run begins or goes on; what an interrupted run wrote after it goes.
+        step: where the run begins or continues; rows of an interrupted run after it are removed.
         names: names of terms that are logged under another name.
 
     Raises:
@@ -67,7 +67,7 @@ class Log:
             self.board.add_text("objective", "\n".join(f"- {note}" for note in notes), 0)
 
     def close(self) -> None:
-        """Write what is still held back, if there is room for it."""
+        """Write the rest, if there is room for it."""
         with suppress(OSError):
             self.board.close()
 

@@ -28,7 +28,7 @@ from .muon import Muon
 _log = logging.getLogger(__name__)
 
 State = Any
-"""What a generator hands from frame to frame: a NamedTuple of tensors."""
+"""The recurrent state of a generator: a NamedTuple of tensors."""
 
 
 @dataclass
@@ -201,9 +201,9 @@ def save_checkpoint(
 def restore_checkpoint(
     path: Path, training: TrainingState, config: TrainConfig, process: int = 0, processes: int = 1
 ) -> None:
-    """Bring a run that :func:`init_run` made to where a checkpoint was written.
+    """Restore a run that :func:`init_run` made from a checkpoint.
 
-    With clips of another size or number than before, the clip under way is left out.
+    With clips of another size or number than before, the clip in progress is dropped.
 
     Raises:
         InputError: no complete checkpoint of such a run.

@@ -52,8 +52,8 @@ def train_step(
         reduce_mean: over all processes; None: there is one.
 
     Returns:
-        The losses and metrics by name, means over all processes; the generator's output; what it
-        should have been.
+        The losses and metrics by name, means over all processes; the generator's output; the
+        target.
 
     Raises:
         InputError: a loss or the gradient is not finite; it is named, and nothing was
@@ -144,7 +144,7 @@ def forward(net: Generator, chunk: Chunk, state: State | None) -> tuple[Output, 
 def crop_to_valid(output: Output, chunk: Chunk, scale: int) -> tuple[Output, Target]:
     """Output and target without the padding, which is never scored.
 
-    A network that does not enlarge (``scale`` 1) is to make the low-resolution frames.
+    The target of a network that does not enlarge (``scale`` 1) is the low-resolution frames.
     """
     region = chunk.valid_region
     reduced = chunk.frames.shape[-1] // chunk.low.shape[-1]
@@ -204,7 +204,7 @@ def output_gradients(
 def backward(output: Output, leaves: Output) -> None:
     """Carry the gradient that the leaves hold through the generator."""
     pairs = zip(_tensors_of(output), _tensors_of(leaves), strict=True)
-    # A motion that was told is no output: nothing can be learned from what a loss says of it.
+    # A motion that was given is not an output, so a loss on it has nothing to train.
     judged = [(x, leaf.grad) for x, leaf in pairs if leaf.grad is not None and x.requires_grad]
     torch.autograd.backward([tensor for tensor, _ in judged], [grad for _, grad in judged])
 

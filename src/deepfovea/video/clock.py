@@ -1,4 +1,4 @@
-"""One clock for a file whose own begins again: joined streams, counters that wrap.
+"""One clock for a file whose own clock begins again: joined streams, counters that wrap.
 
 Times are those of FFmpeg's command line for such files (``-dts_delta_threshold``): where the
 decoding time of a stream jumps, what follows carries an offset that lets it go on.
@@ -24,7 +24,7 @@ _DISCONTINUOUS_FORMATS = ("flv",)  # recorders append to it; FFmpeg leaves such 
 
 
 class Clock:
-    """Offsets that let the times of all streams of one file go on where its clock breaks.
+    """Offsets with which the times of all streams of one file continue where its clock breaks.
 
     Every break begins an epoch with an offset of its own. Around a break the packets of several
     streams lie mixed, so each stream goes from epoch to epoch by itself, but the offset of an

@@ -55,7 +55,7 @@ _METADATA_OPTIONS = {"metadata_errors": "replace"} if int(av.__version__.split("
 
 
 def silence() -> None:
-    """Switch FFmpeg's log off: what goes wrong is an exception anyway.
+    """Switch FFmpeg's log off: errors are exceptions anyway.
 
     Before each file, as older versions of torchvision switch it on when they are imported. Its
     lines would be among our own, and they take Python's lock: an encoder that is given up waits,

@@ -1,4 +1,4 @@
-"""What in a folder is a clip: videos, folders of images, and what merely lies beside them."""
+"""The clips in a folder: videos and folders of images, told from other files beside them."""
 
 from __future__ import annotations
 

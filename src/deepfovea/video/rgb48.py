@@ -1,4 +1,4 @@
-"""Pictures whose 16-bit values are numbers, not colours."""
+"""PNG files whose 16-bit values are numbers, not colours, such as KITTI's motion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a video can be entered: at the last key frame before a time."""
+"""Seeking: decoding begins at the last key frame before a time."""
 
 from __future__ import annotations
 

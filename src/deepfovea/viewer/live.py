@@ -54,7 +54,7 @@ class LiveViewing:
         position: tuple[float, float],
         look: GazeEstimate | None,
     ) -> None:
-        """Note where a frame that was sent had been sampled; ``look`` is None for the pointer."""
+        """Record where a frame that was sent had been sampled; ``look`` is None for the pointer."""
         if self.recording is not None and video == self.recorded_video:
             with self._lock:
                 self.recording.add(

@@ -54,7 +54,7 @@ JPEG_QUALITY = 95  # 4:4:4; 3 ms for 768x1024 where WebP takes 25 and PNG 90
 _log = logging.getLogger(__name__)
 
 Send = Callable[[str | bytes], None]
-"""Hands a message to the client and returns when it is on its way; ConnectionError if gone."""
+"""Sends a message to the client and returns when it is on its way; ConnectionError if gone."""
 
 
 class LoadedModel(NamedTuple):
