@@ -210,6 +210,7 @@ def test_nonsense_is_refused_in_one_line(model, frame, gaze, complaint):
     ("source", "gaze", "complaint"),
     [
         ([], None, "no frames"),
+        (5, None, "received int, expected a path, a frame or several"),
         (np.stack(IMAGES), (1.0, 2.0, 3.0), r"shape \[3\], expected \(x, y\)"),
         (np.stack(IMAGES), (float("nan"), 2.0), "nan or infinite"),
         ([IMAGES[0], IMAGES[1][:16]], None, "in a video of"),
@@ -241,6 +242,15 @@ def test_auto_is_told_how_many_frames_there_are(model, tmp_path, monkeypatch, ki
     monkeypatch.setattr(api, "load_engine", load_engine)
     deepfovea.reconstruct(source, device="cpu")
     assert told == [("stream", "auto", "cpu", frames)]
+
+
+@pytest.mark.parametrize("name", ["stream", "paper"])
+def test_a_network_called_as_a_reconstructor_says_what_is(name):
+    network = deepfovea.load(name, "cpu")
+    with pytest.raises(InputError, match=r"a tensor \[3, 32, 40\], .*deepfovea.Reconstructor"):
+        network(TENSORS[0], GAZE)
+    with pytest.raises(InputError, match="mask: received tuple, expected"):
+        network(TENSORS[0][None, None], GAZE)
 
 
 def test_a_track_may_be_lost():

@@ -139,6 +139,11 @@ def reconstruct(
             return np.stack(list(_frames(triples, reconstructor, simulate)))
 
     single = _is_single(source)
+    if not single and not isinstance(source, Iterable):
+        raise InputError(
+            f"source: received {type(source).__name__}, expected a path, a frame or several: "
+            "NumPy, PIL or torch"
+        )
     stacked = isinstance(source, np.ndarray | Tensor) and not single
     if isinstance(source, Tensor) and source.ndim == 5 and len(source) == 1:
         source = source[0]

@@ -32,6 +32,7 @@ from ...config import InputError
 from ...fill import pull_push
 from ...flow import backward_warp
 from ...resample import bilinear_sample, downsample_2x, pixel_grid, upsample_bilinear
+from ..shapes import refuse_other_shapes
 from .flow_candidates import select_flow
 from .given_motion import TRUST_EXPONENT, fit_of_given, newly_seen
 from .layers import ERROR_GAIN, Residual, act, conv, zero_init
@@ -168,6 +169,7 @@ class StreamNet(nn.Module):
         jitter: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, None, StreamState]:
         """As :meth:`forward`, with the motion [B, T, 2, h, w] that each frame was warped along."""
+        refuse_other_shapes(samples, mask)
         batch, time, _, height, width = samples.shape
         told = {
             "motion": (motion, [batch, time, 2, height, width]),

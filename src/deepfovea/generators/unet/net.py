@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...config import InputError
+from ..shapes import refuse_other_shapes
 from .blocks import (
     RecurrentBlock,
     ResidualBlock,
@@ -303,6 +304,7 @@ class RecurrentUNet(nn.Module):
             frames; None, as no motion is sought; the low-resolution frames [B, T, 3, h, w] with
             ``config.low_resolution_output``, else None; state.
         """
+        refuse_other_shapes(samples, mask)
         _refuse(motion, jitter)
         length, (height, width) = samples.shape[1], samples.shape[-2:]
         if length == 0 or length % self.frames_per_step:
