@@ -3,7 +3,7 @@
 #   docker run --rm -p 127.0.0.1:8765:8765 deepfovea          then open http://localhost:8765
 #   docker run --rm -v "$PWD:/work" deepfovea demo
 #   docker run --rm -v "$PWD:/work" deepfovea reconstruct video.mp4 -o out.mp4 --simulate
-FROM python:3.12-slim
+FROM python:3.11-slim
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 # The versions are those that pyproject.toml allows, the newest when the image is built.
 # hadolint ignore=DL3013

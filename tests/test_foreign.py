@@ -55,6 +55,7 @@ CASES = {
         saved({"pytorch-lightning_version": "2.0", "state_dict": WEIGHTS}),
         "a checkpoint of PyTorch Lightning",
     ),
+    "single": (saved({"a": torch.zeros(2)}), "a PyTorch file with 1 tensor (a)"),
     "plain": (saved(WEIGHTS), "a PyTorch file with 2 tensors (body.0.weight, body.0.bias"),
     "plain 2018": (legacy(WEIGHTS), "a PyTorch file with 2 tensors (body.0.weight"),
     "nested": (saved({"epoch": 1, "loss": 0.5}), "a PyTorch file with the keys epoch, loss"),

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from .config import InputError
+from .wording import counted
 
 
 class Foreign(NamedTuple):
@@ -310,7 +311,7 @@ def name_network(names: Iterable[str]) -> Foreign:
     for prefixes, what, advice in _NETWORKS:
         if all(any(name.startswith(prefix) for name in names) for prefix in prefixes):
             return Foreign(what, advice)
-    return Foreign(f"{len(names)} tensors ({_first(names)})", _NOT_OURS)
+    return Foreign(f"{counted(len(names), 'tensor')} ({_first(names)})", _NOT_OURS)
 
 
 def refuse(path: Path, expected: str, otherwise: str) -> InputError:
@@ -329,4 +330,5 @@ def refuse(path: Path, expected: str, otherwise: str) -> InputError:
 
 
 def _first(names: Iterable[Any]) -> str:
-    return ", ".join(f"{name!s:.60}" for name in list(names)[:3]) + ", …"
+    first, more = list(names)[:3], list(names)[3:]
+    return ", ".join([f"{name!s:.60}" for name in first] + ["…"] * bool(more))
