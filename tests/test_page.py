@@ -26,6 +26,7 @@ from deepfovea.fovea import blue_noise_ranks, downsample, jitter_sequence, sampl
 from deepfovea.gaze import DisplayGeometry, read_track
 from deepfovea.generators.stream.net import StreamConfig, StreamNet, StreamState
 from deepfovea.reconstructor import Reconstructor
+from deepfovea.runtime.export import MAX_BEYOND
 from deepfovea.viewer import page as page_module
 from deepfovea.viewer.page import STATIC, build_page, fetch_runtime
 from deepfovea.viewer.session import _fill
@@ -352,9 +353,12 @@ def test_frames_equal_pytorchs(folder, address, context, jitter):
         with torch.inference_mode():
             frame, state = network(samples, mask, state, jitter=told[None])
         shown = shown[0, :, :, :WIDTH].clamp(0, 1)
-        assert (shown - frame[0, 0].clamp(0, 1)).abs().max() < 1e-3, t
-        for name, ours, theirs in zip(StreamState._fields, state, after, strict=True):
-            assert (ours - theirs).abs().max() < 1e-3 * max(1.0, ours.abs().max()), (t, name)
+        pairs = {"frame": (frame[0, 0].clamp(0, 1), shown)}
+        pairs |= dict(zip(StreamState._fields, zip(state, after, strict=True), strict=True))
+        for name, (ours, theirs) in pairs.items():
+            # As in export: where two motions fit equally well, the processor's rounding chooses.
+            beyond = ((ours - theirs).abs() >= 1e-3 * max(1.0, ours.abs().max())).float().mean()
+            assert beyond <= MAX_BEYOND, (t, name)
         state = StreamState(*after)
         # The clip, each with its own state: in single pixels rounding may choose another motion.
         alone = reconstructor(low, gaze, jitter=tuple(told[0].tolist()))
