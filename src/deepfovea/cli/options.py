@@ -9,7 +9,7 @@ import math
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
@@ -462,18 +462,24 @@ def protect_inputs(options: argparse.Namespace, *outputs: Path | None) -> None:
     A model may be a bundled name as well as a file, and only files are protected. A gaze that is
     not a keyword is a file or a folder, and both are protected.
     """
-    videos = [getattr(options, name, None) for name in ("input", "root", "data", "video", "motion")]
+    videos = [*_values(options, "input", "root", "data", "video", "motion")]
     videos += [folder for _, folder in getattr(options, "method", ())]
     gaze = getattr(options, "gaze", None)
     if gaze and gaze not in GAZE_KEYWORDS:
         videos.append(Path(gaze))
     if photos := getattr(options, "photos", ""):
         videos.append(Path(photos))
-    texts = [getattr(options, name, None) for name in ("model", "start_from")]
-    texts += [*comma_separated(getattr(options, "models", ""))]
-    texts += [getattr(options, name, None) for name in ("flow_weights", "perceptual_weights")]
+    texts = [*_values(options, "model", "start_from", "flow_weights", "perceptual_weights")]
+    texts += comma_separated(getattr(options, "models", ""))
     files = [Path(text) for text in texts if text and _is_file(text)]
     refuse_overlap(filter(None, outputs), [*filter(None, videos), *files])
+
+
+def _values(options: argparse.Namespace, *names: str) -> Iterator[Any]:
+    """The values of options, of those that may be given several times each one."""
+    for name in names:
+        value = getattr(options, name, None)
+        yield from value if isinstance(value, list) else [value]
 
 
 def _is_file(text: str | Path) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from ..io.outputs import refuse_overlap
 from .options import MODEL_HELP, Subcommands, local_path, output_path, protect_inputs
 
 
@@ -58,16 +57,11 @@ def add(subcommands: Subcommands) -> None:
 def _page(options: argparse.Namespace) -> None:
     from ..viewer.page import build_page
 
-    models, videos = options.model or ["stream"], options.video or []
-    options.video = None  # protect_inputs knows one of each
-    for model in models:
-        options.model = model
-        protect_inputs(options, options.output)
-    refuse_overlap([options.output], videos)
+    protect_inputs(options, options.output)
     page = build_page(
         options.output,
-        models,
-        videos=videos,
+        options.model or ["stream"],
+        videos=options.video or (),
         size=options.size,
         overwrite=options.overwrite,
         log=print,
