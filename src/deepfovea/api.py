@@ -108,18 +108,23 @@ def reconstruct(
     Raises:
         InputError: an input, output or option that cannot be read, written or used.
     """
-    if isinstance(model, str | Path):
-        frames = _number_of_frames(source, frame_rate)
-        model = load_engine(model, engine, pick_device(str(device)), frames=frames)
-    reconstructor = Reconstructor(model, density, seed=seed, blue_noise=blue_noise)
     if jitter not in (None, "none") and not simulate:
         raise InputError(
             f"jitter: received {jitter!r:.100} without simulate; it shifts the grid on which a "
             "full resolution is sampled: expected simulate=True with it"
         )
-    jitter = jitter or best_jitter(reconstructor, simulate)
+
+    def prepare(frames: int | None) -> tuple[Reconstructor, str]:
+        """For so many frames, with how the grid is shifted."""
+        loaded = model
+        if isinstance(model, str | Path):
+            loaded = load_engine(model, engine, pick_device(str(device)), frames=frames)
+        reconstructor = Reconstructor(loaded, density, seed=seed, blue_noise=blue_noise)
+        return reconstructor, jitter or best_jitter(reconstructor, simulate)
+
     if isinstance(source, str | Path):
         with VideoReader(source, frame_rate=frame_rate) as reader:
+            reconstructor, grid = prepare(reader.frame_count)
             track = _track(gaze, reader.height, reader.width, float(reader.frame_rate))
             if output is not None:
                 target = Path(output)
@@ -129,12 +134,12 @@ def reconstruct(
                     reconstructor,
                     gaze=track,
                     simulate=simulate,
-                    jitter=jitter,
+                    jitter=grid,
                     frame_rate=frame_rate,
                     overwrite=overwrite,
                 )
                 return target
-            read = read_inputs(reader, reconstructor, track, simulate=simulate, jitter=jitter)
+            read = read_inputs(reader, reconstructor, track, simulate=simulate, jitter=grid)
             triples = ((frame.image, image.shape[-2:], given) for frame, image, given in read)
             return np.stack(list(_frames(triples, reconstructor, simulate)))
 
@@ -144,6 +149,7 @@ def reconstruct(
             f"source: received {type(source).__name__}, expected a path, a frame or several: "
             "NumPy, PIL or torch"
         )
+    reconstructor, grid = prepare(_number_of_frames(source))
     stacked = isinstance(source, np.ndarray | Tensor) and not single
     if isinstance(source, Tensor) and source.ndim == 5 and len(source) == 1:
         source = source[0]
@@ -155,7 +161,7 @@ def reconstruct(
     rate = frame_rate or FRAME_RATE
     times = (number / rate for number in count())
     track = _track(gaze, height, width, rate)
-    inputs = _inputs(chain([first], given), reconstructor, track, simulate, jitter, times)
+    inputs = _inputs(chain([first], given), reconstructor, track, simulate, grid, times)
     made = _frames(inputs, reconstructor, simulate)
     if output is not None:
         return _write(made, Path(output), rate, overwrite)
@@ -167,11 +173,8 @@ def reconstruct(
     return list(made) if isinstance(source, Sequence) else made
 
 
-def _number_of_frames(source: Any, frame_rate: float | None) -> int | None:
-    """How many frames there are; None where only the end tells."""
-    if isinstance(source, str | Path):
-        with VideoReader(source, frame_rate=frame_rate) as reader:
-            return reader.frame_count
+def _number_of_frames(source: Any) -> int | None:
+    """How many frames there are in memory; None where only the end tells."""
     if _is_single(source):
         return 1
     if isinstance(source, Tensor) and source.ndim == 5:
