@@ -9,32 +9,24 @@ medians.
 """
 
 import argparse
-import functools
-import http.server
 import json
 import re
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from viewing import chromium  # noqa: E402
+from viewing import chromium, serving  # noqa: E402
 
 from deepfovea.viewer.page import build_page  # noqa: E402
 
 READ_EVERY_MS = 250
 PATIENCE_MS = 300_000
 SHOWN = "document.querySelector('#psnr').textContent !== '–'"
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
 
 
 def main():
@@ -46,13 +38,8 @@ def main():
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         build_page(Path(folder, "page"), [options.model])
-        handler = functools.partial(Quiet, directory=folder)
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            address = f"http://127.0.0.1:{server.server_port}/page/"
-            with chromium() as browser:
-                print(json.dumps(measure(browser, address, options), indent=1))
-            server.shutdown()
+        with serving(folder) as url, chromium() as browser:
+            print(json.dumps(measure(browser, f"{url}page/", options), indent=1))
 
 
 def measure(browser, address, options):

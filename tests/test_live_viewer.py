@@ -208,7 +208,7 @@ def test_the_options_of_view(plain, folder, tmp_path, capsys, monkeypatch):
         ([video, "--predict-landing"], "--predict-landing: received it without --gaze"),
         ([*words[:3], "--gaze", "320,240"], "expected lsl"),
         ([*words[:-1], video, "--overwrite"], str(video)),
-        ([*words[:-1], record / "gaze.csv"], "gaze.csv"),
+        ([*words[:-1], record / "gaze.csv"], f"{record}: no folder for outputs"),
     ):
         code, _, err = run(capsys, *bad, "--model", model)
         assert (code, err.count("\n")) == (2, 1), err

@@ -2,13 +2,10 @@
 
 import base64
 import contextlib
-import functools
-import http.server
 import json
 import math
 import shutil
 import subprocess
-import threading
 import time
 
 import media
@@ -16,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from firefox import FIREFOX, firefox
-from viewing import CHROMIUM, chromium
+from viewing import CHROMIUM, chromium, serving
 
 from deepfovea.checkpoint import load, save_model
 from deepfovea.cli import main
@@ -232,11 +229,6 @@ def test_bad_requests_write_nothing(tmp_path, capsys, monkeypatch):
 # ---- in a browser ----
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A host's folder with the page in sub/page, of a small demo video, stream and a tiny model."""
@@ -260,11 +252,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(folder):
-    handler = functools.partial(_Quiet, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/sub/page/"
-        server.shutdown()
+    with serving(folder) as url:
+        yield f"{url}sub/page/"
 
 
 @pytest.fixture(scope="module")

@@ -159,7 +159,7 @@ def _train(options: argparse.Namespace) -> None:
         given.setdefault("epochs", 0)
     try:
         from ..training.interrupt import TrainingInterrupted
-        from ..training.state import read_config
+        from ..training.state import last_checkpoint, read_config
         from ..training.train import train
     except ModuleNotFoundError as error:
         raise InputError(
@@ -167,7 +167,7 @@ def _train(options: argparse.Namespace) -> None:
         ) from None
     threading.excepthook = _ignore_failed_tensorboard_write
     file = options.config
-    last = options.run / "checkpoints" / "last.safetensors"
+    last = last_checkpoint(options.run)
     if options.resume and file is None and last.is_file():
         file = options.run / "config.json"
     config = read_config(file) if file else _default_config(given)

@@ -165,6 +165,11 @@ def _parameters(training: TrainingState) -> dict[str, nn.Parameter]:
     return named | {f"loss_modules.{k}": p for k, p in training.loss_modules.named_parameters()}
 
 
+def last_checkpoint(run: Path) -> Path:
+    """Where a run saves its state, to be resumed from."""
+    return run / "checkpoints" / "last.safetensors"
+
+
 def save_checkpoint(
     path: Path, training: TrainingState, config: TrainConfig, global_batch: int, state: Any
 ) -> None:

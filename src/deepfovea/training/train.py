@@ -34,7 +34,15 @@ from .dataset import ClipDataset, find_photos
 from .interrupt import StopSignals, TrainingInterrupted
 from .logging import Log, explained_write_errors
 from .progress import TrainingProgress
-from .state import State, TrainingState, init_run, restore_checkpoint, save_checkpoint, save_ema
+from .state import (
+    State,
+    TrainingState,
+    init_run,
+    last_checkpoint,
+    restore_checkpoint,
+    save_checkpoint,
+    save_ema,
+)
 from .step import learning_rate_factor, train_step
 
 _log = logging.getLogger(__name__)
@@ -79,7 +87,7 @@ def train(
         TrainingInterrupted: after Ctrl-C or SIGTERM, once the step under way is done and saved;
             ``on_epoch`` ends at once.
     """
-    last = run / "checkpoints" / "last.safetensors"
+    last = last_checkpoint(run)
     if last.exists() and not resume:
         raise InputError(
             f"{run}: holds a run already; add --resume to go on with it, or give another folder"
@@ -279,7 +287,7 @@ def _open_run(
 ) -> Log:
     """The folder of a run and its log."""
     with explained_write_errors(run):
-        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+        last_checkpoint(run).parent.mkdir(parents=True, exist_ok=True)
     log = Log(run, training.step, logged_names)
     with explained_write_errors(run), atomic_write(run / "config.json") as file:
         file.write(to_json(config).encode() + b"\n")
