@@ -6,7 +6,7 @@ import torch
 
 import deepfovea
 from deepfovea.fovea import density_map, draw_mask
-from deepfovea.generators.stream.given_motion import fit_of_given, newly_seen
+from deepfovea.generators.stream.given_motion import disoccluded, given_motion_fit
 from deepfovea.metrics.pixel import psnr
 from deepfovea.toy_renderer import ToyRenderer
 
@@ -64,7 +64,7 @@ def test_what_was_hidden_or_outside_is_found():
     found = wrong = there = 0.0
     for t in range(2, COUNT):
         motion, before = (torch.from_numpy(SCENE.motion(k))[None] for k in (t, t - 1))
-        new = newly_seen(motion, before)[0, 0].bool()
+        new = disoccluded(motion, before)[0, 0].bool()
         true = torch.from_numpy(SCENE.disoccluded(t))
         found, there = found + (new & true).sum(), there + true.sum()
         wrong = wrong + (new & ~true).sum()
@@ -75,7 +75,7 @@ def test_what_was_hidden_or_outside_is_found():
 def test_a_camera_that_jerks_uncovers_nothing_but_its_border():
     still, jerk = torch.zeros(1, 2, 24, 32), torch.zeros(1, 2, 24, 32)
     jerk[:, 0] = -3.0
-    new = newly_seen(jerk, still)[0, 0]
+    new = disoccluded(jerk, still)[0, 0]
     assert new[:, :3].all()
     assert not new[:, 3:].any()
 
@@ -84,4 +84,4 @@ def test_vectors_equal_to_what_was_found_fit_wholly(rendered):
     samples, mask, motion, _ = rendered
     reference = torch.rand(1, 3, 2 * HEIGHT, 2 * WIDTH, generator=torch.manual_seed(0))
     one = (motion[:, 1], motion[:, 1], samples[:, 1], mask[:, 1], reference, None)
-    assert (fit_of_given(*one) == 1).all()
+    assert (given_motion_fit(*one) == 1).all()

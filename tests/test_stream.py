@@ -18,7 +18,7 @@ from deepfovea.generators.stream.net import (
     StreamConfig,
     StreamNet,
     StreamState,
-    _between_samples,
+    _interpolate_to_canvas,
 )
 from deepfovea.metrics.pixel import psnr
 from deepfovea.resample import upsample_bicubic
@@ -434,7 +434,7 @@ def selected(flow, target, reference, last=None):
     """From a fifth of the pixels; the picture before on a canvas that knows all of it."""
     mask = draw_mask(torch.full((1, 1, 1, 96, 128), 0.2))[:, 0]
     last = torch.zeros_like(flow) if last is None else last
-    return select_flow(flow, target * mask, mask, _between_samples(reference), last)
+    return select_flow(flow, target * mask, mask, _interpolate_to_canvas(reference), last)
 
 
 def flow_of(*move):

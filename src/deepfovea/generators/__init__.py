@@ -1,9 +1,10 @@
 """The networks: samples and mask in, frames out, state as a value.
 
-:class:`Generator` is the interface of all; :data:`PRESETS` is the table of them. A new generator is
-a file of its own, a row of the table, and its class in :data:`Network`.
+:class:`Generator` is the interface that all of them share; :data:`PRESETS` lists them. To add a
+generator, write it in a file of its own, name its class in :data:`Network`, and add a row to
+:data:`PRESETS`.
 
-Legend: B batch, T frames, k = ``frames_per_step``, s = ``scale``, h, w the size received.
+Legend: B batch, T frames, k = ``frames_per_step``, s = ``scale``, h, w the size of the input.
 """
 
 from __future__ import annotations
@@ -24,25 +25,26 @@ from .unet.net import (
 )
 
 Network = StreamNet | RecurrentUNet
-"""The classes that are generators and PyTorch modules."""
+"""The classes of generators that this package has; each is a PyTorch module, too."""
 
 Config = StreamConfig | UNetConfig
 """Their configurations."""
 
 
 class Generator(Protocol):
-    """What reconstruction, training and export need of a network.
+    """The methods and attributes of a network that reconstruction, training and export use.
 
     A state is a NamedTuple of tensors whose first axis is the batch; None starts a video. A clip
-    in one call equals the same clip in several calls, each with the state of the one before.
+    in one call equals the same clip in several calls, if each call receives the state that the
+    call before returned.
 
     Attributes:
         scale: s, output size over input size.
-        frames_per_step: k, how many frames are read and written together.
-        multiple: h and w must be multiples of it in :meth:`step`; a call pads to them itself.
-        suits_engines: whether compiled engines run it faster than PyTorch on a CPU, and its wide
-            convolutions may be computed in bfloat16 (docs/speed.md).
-        takes_jitter: whether it takes jitter and motion.
+        frames_per_step: k, the number of frames that one step reads and writes together.
+        multiple: h and w must be multiples of it in :meth:`step`; a call pads its input to them.
+        suits_engines: whether a compiled engine runs it faster than PyTorch on a CPU, and may
+            compute its wide convolutions in bfloat16 (docs/speed.md).
+        takes_jitter: whether it accepts jitter and motion.
         makes_low_frames: whether :meth:`forward_with_aux` returns low-resolution frames.
     """
 
@@ -66,13 +68,13 @@ class Generator(Protocol):
         Args:
             samples: [B, T, 3, h, w] in [0, 1], 0 where not sampled; T a multiple of k.
             mask: [B, T, 1, h, w], 1 where sampled.
-            state: what the last call returned.
-            motion: [B, T, 2, h, w], where each pixel was one frame ago (x, y), if that is known
-                from elsewhere; low-resolution pixels.
+            state: the state that the last call returned; None starts a video.
+            motion: [B, T, 2, h, w], the vector (x, y) from each pixel to where it was one frame
+                ago, low-resolution pixels; None if it is not known.
             jitter: [B, T, 2], the offset (x, y) of the sampling grid, low-resolution pixels.
 
         Returns:
-            frames [B, T, 3, s·h, s·w], about [0, 1], not clamped; and the state.
+            The frames [B, T, 3, s·h, s·w], about [0, 1], not clamped; and the next state.
 
         Raises:
             InputError: T is 0 or not a multiple of k; motion or jitter is given to a network that
@@ -88,24 +90,26 @@ class Generator(Protocol):
         motion: Tensor | None = None,
         jitter: Tensor | None = None,
     ) -> tuple[Tensor, Any]:
-        """One step, its k frames side by side in the channels; what is exported.
+        """Reconstruct k frames, which are stacked along the channels. Exports contain this method.
 
         Args:
             samples: [B, 3·k, h, w]; h and w multiples of ``multiple``.
             mask: [B, k, h, w].
-            state: None or as returned.
+            state: the state that the last step returned; None starts a video.
             motion: [B, 2·k, h, w].
             jitter: [B, 2·k].
 
         Returns:
-            frames [B, 3·k, s·h, s·w] and the state.
+            The frames [B, 3·k, s·h, s·w] and the next state.
         """
         ...
 
     def initial_state(self, samples: Tensor) -> Any:
-        """The state before the first step, for samples of the size, type and device of these.
+        """Make the state before the first step.
 
-        samples: [B, C, h, w], of any size: the state is that of the next multiples.
+        Args:
+            samples: [B, C, h, w], which give size, type and device. h and w may be any size; the
+                state is made for the next multiples of ``multiple``.
         """
         ...
 
@@ -117,22 +121,22 @@ class Generator(Protocol):
         motion: Tensor | None = None,
         jitter: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None, Tensor | None, Any]:
-        """As a call, with the auxiliary outputs that training judges.
+        """Do what a call does, and also return the auxiliary outputs that some losses use.
 
         Returns:
-            frames; the motion that was found [B, T, 2, h, w], None if the network searches for
-            none; the low-resolution frames [B, T, 3, h, w] that were made on the way, None if
-            there are none; and the state.
+            The frames; the estimated motion [B, T, 2, h, w], None if the network estimates none;
+            the low-resolution frames [B, T, 3, h, w], None if the network makes none; and the next
+            state.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Preset:
-    """One row of the table.
+    """One generator that users can choose by name.
 
-    network: the class; config: its configuration; weights: the file of bundled weights, None if it
-    has to be trained; summary: what it is, in one line for people; source: where it is published.
+    network: the class; config: its configuration; weights: the file of the bundled weights, None if
+    the package has none; summary: a description in one line; source: who published it.
     """
 
     network: type[Network]
@@ -142,7 +146,7 @@ class Preset:
     source: str = "this project"
 
     def build(self) -> Network:
-        """The untrained network."""
+        """Make the network, untrained."""
         return self.network(self.config)  # type: ignore[arg-type]
 
 
@@ -188,9 +192,9 @@ PRESETS = {
         "Kaplanyan et al. 2019",
     ),
 }
-"""By name: what loading, training, export and ``info`` read."""
+"""All generators by name. Loading, training, export and ``info`` read this table."""
 
 NETWORKS: dict[str, type[Network]] = {
     preset.network.kind: preset.network for preset in PRESETS.values()
 }
-"""By the name that a file of weights gives its kind of network."""
+"""The classes by ``kind``, the name that a file of weights stores."""

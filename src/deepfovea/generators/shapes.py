@@ -1,4 +1,4 @@
-"""What every generator asks of the shapes of its input."""
+"""The check of input shapes that all generators share."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor
 from ..config import InputError
 
 
-def refuse_other_shapes(samples: Tensor, mask: Tensor) -> None:
-    """Let pass samples [B, T, 3, h, w] with a mask [B, T, 1, h, w].
+def check_shapes(samples: Tensor, mask: Tensor) -> None:
+    """Check that samples are [B, T, 3, h, w] and the mask is [B, T, 1, h, w].
 
     Raises:
-        InputError: others, such as one frame, or frame and gaze.
+        InputError: either is something else, such as a single frame.
     """
     for name, given, channels in (("samples", samples, 3), ("mask", mask, 1)):
         if not isinstance(given, Tensor) or given.ndim != 5:

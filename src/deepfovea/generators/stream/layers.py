@@ -1,4 +1,4 @@
-"""The few layers that the parts of ``stream`` share."""
+"""The layers that all parts of ``stream`` use."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ LEAK = 0.1
 """Slope of the activation below 0, as in the code of PWC-Net (Sun et al. 2018). No experiment
 varies it."""
 INITIAL_RESIDUAL = 0.1
-"""Factor of the weights with which the second convolution of a residual block starts, so that the
-block starts near the identity. No experiment varies it."""
+"""The initial weights of the second convolution of a residual block are multiplied by it, so that
+the block starts near the identity. No experiment varies it."""
 ERROR_GAIN = 10.0
-"""Factor of colour differences in [0, 1] before a convolution: usual ones, of a few hundredths,
-become about as large as its other inputs. No experiment varies it."""
+"""Colour differences in [0, 1] are multiplied by it before a convolution: usual differences, of a
+few hundredths, become about as large as the other inputs. No experiment varies it."""
 
 
 def act(x: Tensor) -> Tensor:
-    """The activation everywhere in ``stream``."""
+    """The activation that ``stream`` uses everywhere."""
     return F.leaky_relu(x, LEAK)
 
 
@@ -28,14 +28,14 @@ def conv(in_channels: int, out_channels: int, size: int = 3) -> nn.Conv2d:
 
 
 def zero_init(layer: nn.Conv2d) -> nn.Conv2d:
-    """The layer with all its parameters zero, so that it adds nothing until it has learned."""
+    """Set all parameters of a layer to zero, so that it adds nothing before training."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
 
 
 class Residual(nn.Module):
-    """Two 3×3 convolutions beside the identity."""
+    """Residual block: two 3×3 convolutions, added to the input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

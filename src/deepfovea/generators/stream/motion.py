@@ -1,9 +1,10 @@
-"""Where each pixel was one frame ago, from sparse samples: Lucas–Kanade with learned corrections.
+"""Estimation of motion from sparse samples: Lucas–Kanade with learned corrections.
 
-From 1/8 over 1/4 to 1/2 of the low resolution, each level takes a few steps of a closed-form
-matcher and then adds a correction that some convolutions compute from its evidence. The corrections
-start at zero, so the untrained estimator is a Lucas–Kanade tracker: it has sub-pixel motion from
-the first step of training on, at the cost of a few products per pixel.
+The estimator works from coarse to fine, at 1/8, 1/4 and 1/2 of the low resolution. Each level takes
+a few steps of Lucas–Kanade and then adds a correction, which convolutions compute from the result
+and its errors. The corrections start at zero, so the untrained estimator is a Lucas–Kanade tracker:
+it finds sub-pixel motion from the first step of training on, at the cost of a few products per
+pixel.
 
 Legend: B batch, h, w the size of a level; flows in pixels of their level, (x, y), from the
 present frame back to the reference.
@@ -21,42 +22,43 @@ from ...flow import backward_warp
 from ...resample import downsample_2x, upsample_bilinear
 from .layers import ERROR_GAIN, act, conv, zero_init
 
-# The matcher is that of experiment 13 of docs/research/log.md. Where a constant names no other
-# experiment, none varies it.
+# Experiment 13 of docs/research/log.md introduced the Lucas-Kanade steps with these values. Where a
+# constant names no other experiment, none varies it.
 STEPS = (3, 2, 1)
-"""Steps of the matcher at 1/8, 1/4 and 1/2. Experiment 44 chose the last; it was 2 before."""
+"""Steps of Lucas–Kanade at 1/8, 1/4 and 1/2. Experiment 44 chose the last; it was 2 before."""
 TOLERANCE = 0.03
-"""Colour difference in [0, 1] at which a pixel counts half in a match."""
+"""Colour difference in [0, 1] at which the weight of a pixel has fallen to a half."""
 RIGIDITY = 3e-4
 """Initial value of the learned rigidity, in the unit of squared gradients (colour per pixel)².
 Experiment 40 tried four times the learned value, which was worse."""
 TENT_RADIUS = 7
-"""Half width, in pixels of a level, of the tent that weighs a match."""
+"""Half width, in pixels of a level, of the tent-shaped window of Lucas–Kanade."""
 FILLED_WEIGHT = 0.2
-"""Weight of a pixel that was not sampled but filled, relative to a sampled one."""
+"""Weight of a pixel that was filled instead of sampled, relative to a sampled one."""
 MAX_STEP = 2.0
-"""Pixels of a level, per axis, of one step of the matcher."""
+"""Largest step of Lucas–Kanade per axis, pixels of a level."""
 MAX_SPEED = 8.0
-"""Pixels of a level at which the speed is clamped before the corrections receive it."""
+"""Largest speed that the corrections receive, pixels of a level; beyond, it is clamped."""
 MIN_SQUARED_SPEED = 1e-6
 """Added to squared speeds, (pixels of a level)², so that the root has a gradient at 0."""
 PRIOR_TENT_RADIUS = 3
-"""Half width, in pixels of 1/8, of the tent in which the motion of the frame before is judged."""
+"""Half width, in pixels at 1/8, of the tent over which the motion of the frame before is judged."""
 PRIOR_SLOPE = 200.0
-"""Of the logistic choice between the motion of the frame before and none, per unit of colour
-difference in [0, 1]: a level of 8 bits decides to two thirds."""
+"""Slope of the logistic choice between the motion of the frame before and no motion, per unit of
+colour difference in [0, 1]: one level of 8 bits gives the better one a weight of two thirds."""
 MASK_GAIN = {8: 2.0, 4: 16.0, 2: 4.0}
-"""By the factor of a level: a cell is known by one sample; at 1/8 by half of its samples."""
+"""Factor from the share of sampled pixels in a cell to how far it is known, at 1/8, 1/4 and 1/2: at
+1/4 and 1/2 one sample is enough, at 1/8 half of the cell must be sampled."""
 FLOW_SCALE_RANGE, MAX_FLOW_SCALE = 5.5, 12.0 / 11.0
-"""What the last level must learn to add to turn the factor of the flow from 1 to 0, and the
-largest factor, which half of one adds."""
+"""The last level scales the flow by 1 + c / FLOW_SCALE_RANGE, with a learned correction c, clamped
+to [0, MAX_FLOW_SCALE], which is reached at c = 0.5."""
 
 
 class MotionEstimator(nn.Module):
-    """Backward optical flow between a sparsely sampled frame and what was known before it.
+    """Backward optical flow from a sparsely sampled frame to the frame before it.
 
     Args:
-        channels: of the corrections at 1/8, 1/4 and 1/2 of the low resolution.
+        channels: channels of the corrections at 1/8, 1/4 and 1/2 of the low resolution.
     """
 
     def __init__(self, channels: tuple[int, int, int] = (48, 32, 24)) -> None:
@@ -69,23 +71,27 @@ class MotionEstimator(nn.Module):
     def forward(
         self, frame: Tensor, mask: Tensor, reference: Tensor, confidence: Tensor, prev_flow: Tensor
     ) -> Tensor:
-        """Flow [B, 2, h, w] in low-resolution pixels, exactly zero where nothing moves.
+        """Estimate the flow.
 
         Args:
             frame: [B, 3, h, w], the present frame with its holes filled; h and w multiples of 8.
             mask: [B, 1, h, w], 1 where it was sampled.
-            reference: [B, 3, h, w], the frame before, as well as it is known.
-            confidence: [B, 1, h, w] in [0, 1], how far that is more than a guess.
-            prev_flow: [B, 2, h, w], the flow of the frame before, a first guess.
+            reference: [B, 3, h, w], the best estimate of the frame before.
+            confidence: [B, 1, h, w] in [0, 1], how far ``reference`` was sampled, not guessed.
+            prev_flow: [B, 2, h, w], the flow of the frame before, used as a first guess.
+
+        Returns:
+            [B, 2, h, w] in low-resolution pixels, exactly zero where nothing moves.
         """
         return self.levels(frame, mask, reference, confidence, prev_flow)[-1]
 
     def levels(
         self, frame: Tensor, mask: Tensor, reference: Tensor, confidence: Tensor, prev_flow: Tensor
     ) -> list[Tensor]:
-        """The flow after each level and at last, in low-resolution pixels.
+        """The flow after each of the three levels, and the final one, in low-resolution pixels.
 
-        [B, 2, h/8, w/8], [B, 2, h/4, w/4], [B, 2, h/2, w/2] and [B, 2, h, w].
+        Returns:
+            [B, 2, h/8, w/8], [B, 2, h/4, w/4], [B, 2, h/2, w/2] and [B, 2, h, w].
         """
 
         def inputs(level: Tensor, factor: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -103,17 +109,17 @@ class MotionEstimator(nn.Module):
         quarter = downsample_2x(half)
         eighth = downsample_2x(quarter)
         target, reference, known, confidence, prior = inputs(eighth, 8)
-        # The motion of the frame before is the first guess where it explains this frame better than
-        # rest does.
-        error_at_rest = _tent_mean(
+        # The first guess is the motion of the frame before, where it explains this frame better
+        # than no motion does.
+        zero_flow_error = _tent_mean(
             (reference - target).abs().mean(1, keepdim=True), 1, PRIOR_TENT_RADIUS
         )
-        error_moving = _tent_mean(
+        prior_error = _tent_mean(
             (backward_warp(reference, prior) - target).abs().mean(1, keepdim=True),
             1,
             PRIOR_TENT_RADIUS,
         )
-        flow = prior * torch.sigmoid(PRIOR_SLOPE * (error_at_rest - error_moving))
+        flow = prior * torch.sigmoid(PRIOR_SLOPE * (zero_flow_error - prior_error))
         flow, more, features = self.at_eighth(
             target, reference, known, confidence, flow, prior, None
         )
@@ -127,7 +133,7 @@ class MotionEstimator(nn.Module):
         flow, more, _ = self.at_half(*_finer(inputs(half, 2), flow, features))
         flow = flow + more[:, :2]
         found.append(2.0 * flow)
-        # Bounded on both sides so that it can reach 0: resampling by a tiny flow would blur.
+        # Clamped, so that it can become exactly 0: resampling along a tiny flow would blur.
         moves = (1.0 + more[:, 2:] / FLOW_SCALE_RANGE).clamp(0.0, MAX_FLOW_SCALE)
         return [*found, 2.0 * upsample_bilinear(flow * moves, 2)]
 
@@ -148,7 +154,7 @@ def _finer(
 
 
 class PyramidLevel(nn.Module):
-    """Steps of the matcher, then the learned correction."""
+    """One level: some steps of Lucas–Kanade, then the learned correction."""
 
     def __init__(self, channels: int, coarser: int, outputs: int, steps: int) -> None:
         super().__init__()
@@ -168,7 +174,7 @@ class PyramidLevel(nn.Module):
         prior: Tensor,  # [B,2,h,w]
         coarser: Tensor | None,  # [B,C,h,w]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Flow by matching [B,2,h,w], learned corrections [B,N,h,w], features [B,C,h,w]."""
+        """The flow of Lucas–Kanade [B,2,h,w], corrections [B,N,h,w] and features [B,C,h,w]."""
         weight = FILLED_WEIGHT + (1.0 - FILLED_WEIGHT) * known
         speed = speed_of(flow)
         for _ in range(self.steps):
@@ -176,15 +182,15 @@ class PyramidLevel(nn.Module):
                 target, reference, weight, flow, self.rigidity.exp()
             )
             flow = flow + step
-        moved = backward_warp(torch.cat([reference, confidence], 1), flow)
+        warped = backward_warp(torch.cat([reference, confidence], 1), flow)
         evidence = [
             flow,
             step,
             tensor / (tensor[:, :1] + tensor[:, 2:] + 2.0 * RIGIDITY),
             ERROR_GAIN * error,
-            ERROR_GAIN * (moved[:, :3] - target).abs().mean(1, keepdim=True),
+            ERROR_GAIN * (warped[:, :3] - target).abs().mean(1, keepdim=True),
             known,
-            moved[:, 3:],
+            warped[:, 3:],
             prior - flow,
             speed,
         ]
@@ -197,17 +203,17 @@ class PyramidLevel(nn.Module):
 def lucas_kanade_step(
     target: Tensor, reference: Tensor, weight: Tensor, flow: Tensor, rigidity: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One Gauss–Newton step of the flow, robust and held together by its neighbourhood.
+    """One robust Gauss–Newton step of the flow, pulled towards the flow of its neighbourhood.
 
-    Minimises, over a tent-shaped window, weight · |reference(p + flow + step) − target(p)|² with
-    each pixel's weight falling as its difference grows (Lucas and Kanade 1981; reweighted as in
-    Black and Anandan 1996), plus rigidity · |flow + step − mean flow|², which decides where the
-    texture does not (Bruhn, Weickert and Schnörr 2005).
+    It minimises, over a tent-shaped window, weight · |reference(p + flow + step) − target(p)|²,
+    where a pixel's weight falls as its difference grows (Lucas and Kanade 1981; reweighted as in
+    Black and Anandan 1996), plus rigidity · |flow + step − mean flow|², which decides where there
+    is no texture (Bruhn, Weickert and Schnörr 2005).
 
     Args:
         target: [B, 3, h, w] in [0, 1].
         reference: [B, 3, h, w].
-        weight: [B, 1, h, w] from 0 on.
+        weight: [B, 1, h, w], 0 or more.
         flow: [B, 2, h, w], pixels.
         rigidity: a scalar above 0, in the unit of squared gradients (colour per pixel)².
 
@@ -215,9 +221,9 @@ def lucas_kanade_step(
         The step [B, 2, h, w], at most 2 pixels per axis; the structure tensor (xx, xy, yy)
         [B, 3, h, w]; the mean weighted difference [B, 1, h, w].
     """
-    moved = backward_warp(reference, flow)
-    difference = moved - target
-    dx, dy = gradient(0.5 * (moved + target))
+    warped = backward_warp(reference, flow)
+    difference = warped - target
+    dx, dy = gradient(0.5 * (warped + target))
     size = difference.abs().mean(1, keepdim=True)
     weight = weight * TOLERANCE / (size + TOLERANCE)
 
@@ -241,7 +247,7 @@ def gauss_newton(xx: Tensor, xy: Tensor, yy: Tensor, x: Tensor, y: Tensor) -> Te
 
 
 def speed_of(flow: Tensor) -> Tensor:
-    """Length of the vectors, [B, 2, h, w] to [B, 1, h, w], pixels of a level, at most MAX_SPEED."""
+    """Length of flow vectors, [B, 2, h, w] to [B, 1, h, w], in pixels, clamped to MAX_SPEED."""
     return (flow.square().sum(1, keepdim=True) + MIN_SQUARED_SPEED).sqrt().clamp(max=MAX_SPEED)
 
 
@@ -254,7 +260,7 @@ def gradient(image: Tensor) -> tuple[Tensor, Tensor]:
 
 def _tent_mean(x: Tensor, channels: int, radius: int) -> Tensor:
     """Mean weighed by a tent of 2·radius − 1 pixels per side, zeros beyond the border."""
-    # The channels are an argument and not read from x, so that a trace knows the kernel.
+    # The channels are an argument, not read from x, so that the kernel is constant in a trace.
     tent = [(radius - abs(i)) / radius**2 for i in range(1 - radius, radius)]
     row = torch.tensor(tent, device=x.device, dtype=x.dtype).expand(channels, 1, 1, len(tent))
     x = F.conv2d(x, row, padding=(0, radius - 1), groups=channels)

@@ -1,21 +1,22 @@
 """Our own generator: one frame in, one frame out; it knows which pixels were sampled.
 
-    samples, mask ──┬── scene change: how much brighter it has become; after a cut nothing is kept
-                    ├── motion: match the filled frame against the canvas, coarse to fine
-                    │      └── flow candidates: take others where they explain the samples better
+    samples, mask ──┬── scene change: measure brightness; after a cut discard the canvas
+                    ├── motion: match the filled frame with the canvas, coarse to fine
+                    │      └── flow candidates: use others where they explain the samples better
                     │      │
-    previous state ──┴── warp along the motion ── gate by agreement with the samples
+    previous state ──┴── warp along the motion ── gate: trust what agrees with the samples
                                                           │
-                  the new samples laid over it, holes filled by pull-push
+                  write the new samples into the canvas, fill holes by pull-push
                                                           │
                             small U-Net at half the low resolution ── ×8 pixel shuffle ── frame
                                                           │
                                       canvas, output, hidden state for the next frame
 
-The canvas is an explicit memory of samples at *twice* the low resolution. The low resolution is
-close to point samples (bilinear ÷4 without antialiasing takes the middle 2×2 of each 4×4 pixels),
-so samples that motion carries between its pixels show what a single low-resolution frame never
-holds. All learned corrections start at zero, so the untrained network already accumulates samples.
+The canvas is an explicit memory of samples at *twice* the low resolution. A low-resolution frame is
+close to point samples of the scene (bilinear ÷4 without antialiasing takes the middle 2×2 of each
+4×4 pixels). Motion moves old samples to places between the pixels of the new frame, so the canvas
+gathers detail that no single low-resolution frame has. All learned corrections start at zero, so
+the untrained network already accumulates samples.
 """
 
 from __future__ import annotations
@@ -32,40 +33,46 @@ from ...config import InputError
 from ...fill import pull_push
 from ...flow import backward_warp
 from ...resample import bilinear_sample, downsample_2x, pixel_grid, upsample_bilinear
-from ..shapes import refuse_other_shapes
+from ..shapes import check_shapes
 from .flow_candidates import select_flow
-from .given_motion import TRUST_EXPONENT, fit_of_given, newly_seen
+from .given_motion import TRUST_EXPONENT, disoccluded, given_motion_fit
 from .layers import ERROR_GAIN, Residual, act, conv, zero_init
 from .motion import MotionEstimator, speed_of
 from .scene_change import exposure_gain, scene_continuity
 
 # Where a constant names no experiment of docs/research/log.md, none varies it.
 MIN_CONFIDENCE = 1e-3
-"""Least confidence, 0 to 1, by which a colour times its confidence is divided."""
+"""Lower bound of a confidence in [0, 1] when it divides a colour."""
 INITIAL_TOLERANCE = 0.2
 """Root-mean-square colour difference in [0, 1] at which the trust of an untrained gate has fallen
 to 1 / e. Experiment 3 tried 0.10, 0.15 and 0.25 without learning."""
 NEAR_WINDOW, WIDE_WINDOW = 3, 5
-"""Cells (2×2 low-resolution pixels) on a side of the squares in which the gate judges. Experiment
-3 chose 9 low-resolution pixels, which are about 5 cells."""
+"""Sides, in cells of 2×2 low-resolution pixels, of the squares over which the gate averages errors.
+Experiment 3 chose 9 low-resolution pixels, which are about 5 cells."""
 GATE_CHANNELS = 16
-"""Of the one hidden layer of the gate."""
+"""Channels of the gate's hidden layer."""
 MIN_WEIGHT = 1e-3
-"""Added to the weight of a square, 0 to 1, before it is divided by: no sample, no difference."""
+"""Added to a mean weight in [0, 1] before it divides, so that an error without samples is 0."""
 MIN_VARIANCE, MIN_SQUARED_ERROR = 1e-6, 1e-8
-"""Of colours in [0, 1], squared; so that roots have a gradient at 0."""
+"""Lower bound of variances, and value added to mean squared errors, of colours in [0, 1], so that
+their roots have a gradient at 0."""
 MIN_DOUBT, MAX_DOUBT = 1e-4, 20.0
-"""Squared difference over squared tolerance at which trust, its negative exponential, is 1 or 0 in
-float32 for all purposes; the logarithm of its odds stays finite."""
+"""Range of the squared error divided by the squared tolerance. Trust is the exponential of its
+negative; at the ends it is 1 or 0 in effect, and its logit is still finite."""
 BICUBIC_A = -0.75
-"""The free parameter of cubic convolution (Keys 1981), as PyTorch and OpenCV choose it."""
+"""The free parameter of cubic convolution (Keys 1981), with the value of PyTorch and OpenCV."""
 
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """The numbers of :class:`StreamNet`: channels at 1/2, 1/4 and 1/8 of the low resolution, of
-    the hidden state, of the head at the low resolution, of the motion at 1/8, 1/4 and 1/2, and of
-    the blending on the canvas (0: none)."""
+    """The numbers of :class:`StreamNet`.
+
+    ``channels``, ``deep_channels`` and ``deepest_channels`` are those of the U-Net at 1/2, 1/4 and
+    1/8 of the low resolution; ``hidden_channels`` those of the hidden state; ``head_channels``
+    those of the last layer but one, at the low resolution; ``motion_channels`` those of the motion
+    estimator at 1/8, 1/4 and 1/2; ``blend_channels`` those of the blending on the canvas, 0 for
+    none.
+    """
 
     channels: int = 48
     deep_channels: int = 64
@@ -84,15 +91,15 @@ class StreamConfig:
 
 
 class StreamState(NamedTuple):
-    """What one frame leaves for the next.
+    """What the network remembers from one frame to the next.
 
-    canvas [B,4,2h,2w]: the colour of every sample carried so far times its confidence, and the
-    confidence in [0, 1]; prev_output [B,3,2h,2w]: the last output frame on the canvas;
-    hidden_state [B,C,h/2,w/2]: features; flow [B,2,h,w]: the motion found last, low-resolution
-    pixels, from this frame back to the one before. h and w are rounded up to a multiple of eight.
+    canvas [B,4,2h,2w]: the colour of every cell times its confidence, and the confidence in [0, 1];
+    prev_output [B,3,2h,2w]: the last output frame, at the canvas' resolution; hidden_state
+    [B,C,h/2,w/2]: features; flow [B,2,h,w]: the last motion, from that frame back to the one
+    before, low-resolution pixels. h and w are rounded up to a multiple of eight.
 
-    Cell (i, j) of the canvas is the mean of the output pixels 2i+1, 2i+2 by 2j+1, 2j+2, so that
-    sample (i, j) of the low resolution is exactly its cell (2i, 2j).
+    A *cell* is a pixel of the canvas. Cell (i, j) is the mean of the output pixels 2i+1, 2i+2 by
+    2j+1, 2j+2, so that low-resolution sample (i, j) is exactly cell (2i, 2j).
     """
 
     canvas: Tensor
@@ -102,9 +109,9 @@ class StreamState(NamedTuple):
 
 
 class StreamNet(nn.Module):
-    """Causal reconstruction and super-resolution by four, any resolution.
+    """Reconstruction and super-resolution by four, frame by frame, at any resolution.
 
-    ``frames, state = net(samples, mask, state)``: see :meth:`forward`.
+    Call it as ``frames, state = net(samples, mask, state)``, see :meth:`forward`.
 
     Attributes:
         config: all numbers.
@@ -142,13 +149,13 @@ class StreamNet(nn.Module):
         Args:
             samples: [B, T, 3, h, w] in [0, 1], 0 where not sampled.
             mask: [B, T, 1, h, w], 1 where sampled.
-            state: what the frame before left; None starts a video.
-            motion: [B, T, 2, h, w], where each pixel was one frame ago, in low-resolution pixels
-                (x, y) from here to there: motion vectors of a renderer, used instead of the
-                motion that the network finds wherever they explain the samples about as well.
+            state: the state that the last call returned; None starts a video.
+            motion: [B, T, 2, h, w], motion vectors of a renderer: (x, y) from each pixel to where
+                it was one frame ago, low-resolution pixels. Wherever they explain the samples about
+                as well as the motion that the network estimates, they replace it.
             jitter: [B, T, 2], the offset (x, y) of the sampling grid of each frame in
                 low-resolution pixels, each in [-1, 1]: pixel (i, j) was sampled at column
-                j + x and row i + y. None: the grid rests, as published.
+                j + x and row i + y. None: the grid does not move, as published.
 
         Returns:
             frames [B, T, 3, 4h, 4w] on the output grid, whatever the jitter; about [0, 1], not
@@ -168,14 +175,14 @@ class StreamNet(nn.Module):
         motion: Tensor | None = None,
         jitter: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, None, StreamState]:
-        """As :meth:`forward`, with the motion [B, T, 2, h, w] that each frame was warped along."""
-        refuse_other_shapes(samples, mask)
+        """As :meth:`forward`, and also return the motion [B, T, 2, h, w] that was used."""
+        check_shapes(samples, mask)
         batch, time, _, height, width = samples.shape
-        told = {
+        optional = {
             "motion": (motion, [batch, time, 2, height, width]),
             "jitter": (jitter, [batch, time, 2]),
         }
-        for name, (given, expected) in told.items():
+        for name, (given, expected) in optional.items():
             if given is not None and list(given.shape) != expected:
                 raise InputError(
                     f"{name}: received the shape {list(given.shape)}, expected {expected}"
@@ -195,7 +202,7 @@ class StreamNet(nn.Module):
         return torch.stack(frames, 1), torch.stack(flows, 1), None, state
 
     def initial_state(self, samples: Tensor) -> StreamState:
-        """The state before the first frame, for samples [B, 3, h, w]: empty, nothing trusted."""
+        """The state before the first frame, for samples [B, 3, h, w]: a canvas of confidence 0."""
         batch, (height, width) = len(samples), samples.shape[-2:]
         height, width = height + -height % self.multiple, width + -width % self.multiple
         return StreamState(
@@ -213,18 +220,28 @@ class StreamNet(nn.Module):
         motion: Tensor | None = None,
         jitter: Tensor | None = None,
     ) -> tuple[Tensor, StreamState]:
-        """One frame: samples [B,3,h,w], mask [B,1,h,w], motion [B,2,h,w], jitter [B,2].
+        """Reconstruct one frame.
 
-        h and w are multiples of 8. Everything that is carried lies on the output grid, and the
-        frame is made there, in the same way for every phase of the jitter, so that scenes at rest
-        do not shimmer. The canvas is compared with the samples at the places where they were taken.
+        The state and the frame lie on the output grid, which does not move, and are computed in the
+        same way for every jitter, so that still scenes do not shimmer. Only for comparison with the
+        samples is the canvas read at the places where these were taken.
+
+        Args:
+            samples: [B, 3, h, w]; h and w multiples of 8.
+            mask: [B, 1, h, w].
+            state: see :meth:`forward`.
+            motion: [B, 2, h, w].
+            jitter: [B, 2].
+
+        Returns:
+            The frame [B, 3, 4h, 4w] and the next state.
         """
         if state is None:
             state = self.initial_state(samples)
         offset = None if jitter is None else jitter[:, :, None, None]  # [B,2,1,1]
         known, confidence = torch.split(state.canvas, [3, 1], 1)
         reference = known + (1.0 - confidence) * state.prev_output  # [B,3,2h,2w]
-        at_samples = _at_samples(torch.cat([reference, confidence], 1), offset)  # [B,4,h,w]
+        at_samples = _sample_canvas(torch.cat([reference, confidence], 1), offset)  # [B,4,h,w]
         color_there, confidence_there = torch.split(at_samples, [3, 1], 1)
         gain = exposure_gain(samples, mask, color_there).detach()  # [B,3,1,1]
         flow = self._motion(
@@ -236,23 +253,24 @@ class StreamNet(nn.Module):
             state.flow,
             offset,
         )
-        # Nothing known before, no motion
+        # Without anything to compare with, the motion is 0.
         flow = flow * confidence.amax((2, 3), keepdim=True)
         if motion is not None:
-            fit = fit_of_given(motion, flow, samples, mask, gain * reference, offset)
+            fit = given_motion_fit(motion, flow, samples, mask, gain * reference, offset)
             flow = flow + upsample_bilinear(fit, 8) * (motion - flow)
-            hidden = newly_seen(flow, state.flow)  # [B,1,h,w]
-        # The motion is trained by its own losses alone, which keeps long clips stable.
+            hidden = disoccluded(flow, state.flow)  # [B,1,h,w]
+        # Only its own losses train the motion; this keeps training on long clips stable.
         warp_flow = flow.detach()
-        canvas_flow = _from_samples(2.0 * upsample_bilinear(warp_flow, 2), jitter)  # [B,2,2h,2w]
+        canvas_flow = 2.0 * upsample_bilinear(warp_flow, 2)
+        canvas_flow = _from_sampling_grid(canvas_flow, jitter)  # [B,2,2h,2w]
         hidden_flow = 0.5 * downsample_2x(warp_flow)  # [B,2,h/2,w/2]
         warped = backward_warp(torch.cat([state.canvas, state.prev_output], 1), canvas_flow)
         hidden_state = backward_warp(state.hidden_state, hidden_flow)  # [B,C,h/2,w/2]
         known, confidence, prev_output = torch.split(warped, [3, 1, 3], 1)  # [B,·,2h,2w]
         known, prev_output = gain * known, gain * prev_output
         color = known / confidence.clamp(min=MIN_CONFIDENCE)
-        # Between cells, colours are weighted by what is known of them.
-        at_samples = _at_samples(torch.cat([known, confidence], 1), offset)  # [B,4,h,w]
+        # Interpolation between cells weights their colours by confidence.
+        at_samples = _sample_canvas(torch.cat([known, confidence], 1), offset)  # [B,4,h,w]
         color_there, confidence_there = torch.split(at_samples, [3, 1], 1)
         color_there = color_there / confidence_there.clamp(min=MIN_CONFIDENCE)
         continuity = scene_continuity(samples, mask, color_there, confidence_there).detach()
@@ -260,138 +278,143 @@ class StreamNet(nn.Module):
         prev_output, hidden_state = continuity * prev_output, continuity * hidden_state
 
         if motion is not None:
-            confidence = confidence * (1.0 - _from_samples(upsample_bilinear(hidden, 2), jitter))
+            hidden = _from_sampling_grid(upsample_bilinear(hidden, 2), jitter)  # [B,1,2h,2w]
+            confidence = confidence * (1.0 - hidden)
         trust, error = self.gate(
             samples, mask, color_there, continuity * confidence_there, confidence, warp_flow
         )
         if motion is not None:
             trust = trust ** (1.0 - (1.0 - TRUST_EXPONENT) * upsample_bilinear(fit, 4))
-        confidence = confidence * _from_samples(upsample_bilinear(trust, 4), jitter)
-        new_color, new = torch.split(_on_canvas(torch.cat([samples, mask], 1), jitter), [3, 1], 1)
+        confidence = confidence * _from_sampling_grid(upsample_bilinear(trust, 4), jitter)
+        scattered = _scatter_to_canvas(torch.cat([samples, mask], 1), jitter)
+        new_color, new = torch.split(scattered, [3, 1], 1)  # [B,·,2h,2w]
         near: float | Tensor = 1.0
         if jitter is not None:
-            # A sample beside the middle of its cell replaces only in part what is known there.
-            beside = (2.0 * jitter - _cells(jitter)).abs()[:, :, None, None]  # [B,2,1,1]
+            # A sample that lies off the centre of its cell replaces the cell only in part.
+            beside = (2.0 * jitter - _whole_cells(jitter)).abs()[:, :, None, None]  # [B,2,1,1]
             near = (1.0 - beside).prod(1, keepdim=True)
         known = color * confidence * (1.0 - near * new)
         known = known + (1.0 - (1.0 - near) * confidence) * new_color
-        # The U-Net sees how much each sample adds, not where samples fall: where everything rests
-        # and is known, the frame must not depend on which cells happen to be sampled.
-        gained = new * (1.0 - confidence * _detail_kept(canvas_flow))  # [B,1,2h,2w]
+        # The U-Net receives how much each sample adds, not the mask: where nothing moves and all is
+        # known already, the frame must not depend on which cells happen to be sampled.
+        gained = new * (1.0 - confidence * _noise_power_kept(canvas_flow))  # [B,1,2h,2w]
         confidence = torch.maximum(confidence, new)
 
         canvas = torch.cat([known, confidence], 1)
-        # Holes are filled on the grid of the samples, where most of the known cells are.
-        total = 4.0 * downsample_2x(_to_samples(canvas, jitter))
+        # Holes are filled on the sampling grid, where most of the known cells are.
+        total = 4.0 * downsample_2x(_to_sampling_grid(canvas, jitter))
         total, weight = torch.split(total, [3, 1], 1)
         holes = pull_push(total / weight.clamp(min=MIN_CONFIDENCE), weight.clamp(max=1.0))
-        filled = _from_samples(_between_samples(holes), jitter)
+        filled = _from_sampling_grid(_interpolate_to_canvas(holes), jitter)
         fine = known + (1.0 - confidence) * filled  # [B,3,2h,2w]
         low = downsample_2x(fine)  # [B,3,h,w]
         if self.blend is not None:
             fine = self.blend(fine, confidence, gained, prev_output)
 
-        low_gained = 4.0 * downsample_2x(gained)  # one cell in four is sampled: its own
+        low_gained = 4.0 * downsample_2x(gained)  # a sum, as one cell in four can be sampled
         frame, hidden_state = self.refine(
             fine, confidence, prev_output, low, low_gained, trust, error, hidden_state
         )
-        return frame, StreamState(canvas, _canvas_cells(frame), hidden_state, continuity * flow)
+        prev_output = _downsample_to_canvas(frame)
+        return frame, StreamState(canvas, prev_output, hidden_state, continuity * flow)
 
     def _motion(
         self,
         samples: Tensor,  # [B,3,h,w]
         mask: Tensor,  # [B,1,h,w]
         reference: Tensor,  # [B,3,2h,2w]
-        low: Tensor,  # [B,3,h,w], the same where samples are
+        low: Tensor,  # [B,3,h,w], the reference at the samples
         confidence: Tensor,  # [B,1,h,w]
         prev_flow: Tensor,  # [B,2,h,w]
         offset: Tensor | None,  # [B,2,1,1]
     ) -> Tensor:
-        # A frame without any sample shows no motion: it is compared with the one before itself.
+        # A frame without any sample is replaced by the reference, which gives no motion.
         seen = mask.amax((2, 3), keepdim=True)
         filled = pull_push(samples, mask) + (1.0 - seen) * low
         found = self.motion(filled, mask, low, confidence, prev_flow)
         return select_flow(found, samples, mask, reference, prev_flow, offset)
 
 
-def _at_samples(cells: Tensor, offset: Tensor | None) -> Tensor:
-    """The canvas where low-resolution pixels were sampled: [B,C,2h,2w] -> [B,C,h,w].
+def _sample_canvas(cells: Tensor, offset: Tensor | None) -> Tensor:
+    """Read the canvas where the low-resolution pixels were sampled: [B,C,2h,2w] -> [B,C,h,w].
 
-    ``offset`` [B,2,1,1] is the jitter, low-resolution pixels.
+    ``offset`` [B,2,1,1] is the jitter, low-resolution pixels; None: no jitter.
     """
     if offset is not None:
         height, width = (side // 2 for side in cells.shape[-2:])
         return bilinear_sample(2.0 * (pixel_grid(cells, height, width) + offset), cells)
-    # By whole rows, then by pairs: a slice with steps is slow in most engines.
+    # Reshaped instead of sliced, as slices with steps are slow in most engines.
     batch, channels, _, width = cells.shape
     rows = cells.reshape(batch, channels, -1, 2, width)[:, :, :, 0]
     return rows.reshape(batch, channels, -1, width // 2, 2)[..., 0]
 
 
-def _cells(jitter: Tensor) -> Tensor:
-    """The whole cells of the canvas that lie in a jitter [B,2]."""
+def _whole_cells(jitter: Tensor) -> Tensor:
+    """A jitter [B,2] in cells of the canvas, rounded to whole ones."""
     return torch.round(2.0 * jitter)
 
 
-def _on_canvas(image: Tensor, jitter: Tensor | None = None) -> Tensor:
-    """Low-resolution pixels in the cells nearest to where they were sampled, zero in the others.
+def _scatter_to_canvas(image: Tensor, jitter: Tensor | None = None) -> Tensor:
+    """Put low-resolution pixels into the cells nearest to where they were sampled.
 
-    [B,C,h,w] -> [B,C,2h,2w]; what was sampled beyond the border is left out.
+    [B,C,h,w] -> [B,C,2h,2w], zero in all other cells. Samples beyond the border are left out.
     """
     corner = torch.eye(image.shape[1], device=image.device, dtype=image.dtype)[..., None, None]
     cells = F.conv_transpose2d(image, corner, stride=2, output_padding=1)
     if jitter is None:
         return cells
-    most = 2  # cells: a jitter is at most one low-resolution pixel
-    wide = F.pad(cells, (most,) * 4)
-    return _shift(wide, -_cells(jitter))[..., most:-most, most:-most]
+    margin = 2  # cells: a jitter is at most one low-resolution pixel
+    wide = F.pad(cells, (margin,) * 4)
+    return _shift(wide, -_whole_cells(jitter))[..., margin:-margin, margin:-margin]
 
 
-def _to_samples(cells: Tensor, jitter: Tensor | None) -> Tensor:
-    """The canvas moved so that the samples lie in the cells (2i, 2j); [B,C,2h,2w] each."""
-    return cells if jitter is None else _shift(cells, _cells(jitter))
+def _to_sampling_grid(cells: Tensor, jitter: Tensor | None) -> Tensor:
+    """Shift the canvas so that the samples come to lie in cells (2i, 2j); [B,C,2h,2w] each."""
+    return cells if jitter is None else _shift(cells, _whole_cells(jitter))
 
 
-def _from_samples(cells: Tensor, jitter: Tensor | None) -> Tensor:
-    """The other way: from the cells (2i, 2j) to those in which the samples lie."""
-    return cells if jitter is None else _shift(cells, -_cells(jitter))
+def _from_sampling_grid(cells: Tensor, jitter: Tensor | None) -> Tensor:
+    """The inverse of :func:`_to_sampling_grid`."""
+    return cells if jitter is None else _shift(cells, -_whole_cells(jitter))
 
 
 def _shift(x: Tensor, by: Tensor) -> Tensor:
-    """x [B,C,h,w] at the pixels p + by, the border repeated; by [B,2] whole numbers (x, y)."""
+    """Read x [B,C,h,w] at the pixels p + by, the border repeated; by [B,2] are integers (x, y)."""
     height, width = x.shape[-2:]
     offset = by.long()
     rows = (torch.arange(height, device=x.device) + offset[:, 1:]).clamp(0, height - 1)  # [B,h]
     columns = (torch.arange(width, device=x.device) + offset[:, :1]).clamp(0, width - 1)  # [B,w]
-    if len(x) == 1:  # a copy of whole rows, as when a video is played
+    if len(x) == 1:  # the usual case when a video is played: copy whole rows
         return x.index_select(2, rows[0]).index_select(3, columns[0])
-    # No loop over the batch: on a GPU its launches would cost more than the copies.
+    # Not a loop over the batch: on a GPU, launching its kernels would cost more than the copies.
     x = x.gather(2, rows[:, None, :, None].expand(x.shape))
     return x.gather(3, columns[:, None, None].expand(x.shape))
 
 
-def _between_samples(low: Tensor) -> Tensor:
-    """Low-resolution pixels in their cells, interpolated in the others: [B,C,h,w] to the canvas."""
+def _interpolate_to_canvas(low: Tensor) -> Tensor:
+    """Interpolate low-resolution pixels to the canvas: [B,C,h,w] -> [B,C,2h,2w]; cells (2i, 2j)
+    keep their values."""
     height, width = low.shape[-2:]
     return bilinear_sample(pixel_grid(low, 2 * height, 2 * width) / 2.0, low)
 
 
-def _detail_kept(flow: Tensor) -> Tensor:
-    """How much of the power of white noise a bilinear warp keeps: flow [B,2,h,w] to [B,1,h,w].
+def _noise_power_kept(flow: Tensor) -> Tensor:
+    """The share of the power of white noise that a bilinear warp keeps: [B,2,h,w] -> [B,1,h,w].
 
-    The sum of the four squared weights: 1 by whole pixels, a quarter half-way between them.
+    It is the sum of the four squared weights: 1 for a flow by whole pixels, a quarter half-way
+    between pixels along both axes.
     """
     part = flow - flow.floor()
     return ((1.0 - part).square() + part.square()).prod(1, keepdim=True)
 
 
-def _canvas_cells(frame: Tensor) -> Tensor:
-    """A frame as the canvas would hold it: [B,3,4h,4w] -> [B,3,2h,2w]."""
+def _downsample_to_canvas(frame: Tensor) -> Tensor:
+    """Reduce a frame to the cells of the canvas: [B,3,4h,4w] -> [B,3,2h,2w]."""
     return downsample_2x(frame, shift=1)
 
 
 class Gate(nn.Module):
-    """How far what was carried is still valid: 1 where it agrees with the new samples around."""
+    """Estimates how far the warped canvas can be trusted, by its agreement with the samples."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -408,20 +431,21 @@ class Gate(nn.Module):
         confidence: Tensor,
         flow: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Judge what was carried.
+        """Compare the warped canvas with the samples.
 
         Args:
             samples: [B, 3, h, w].
             mask: [B, 1, h, w].
-            color: [B, 3, h, w], carried to where the samples are.
-            known: [B, 1, h, w], its confidence there.
-            confidence: [B, 1, 2h, 2w] of what was carried, on the canvas.
-            flow: [B, 2, h, w].
+            color: [B, 3, h, w], the warped canvas at the samples.
+            known: [B, 1, h, w], the confidence of ``color``.
+            confidence: [B, 1, 2h, 2w], the confidence of the warped canvas.
+            flow: [B, 2, h, w], low-resolution pixels.
 
         Returns:
-            Trust in [0, 1] and the root-mean-square error around, [B, 1, h/2, w/2] each.
+            The trust in [0, 1], 1 where the canvas agrees with the samples, and the
+            root-mean-square error in the neighbourhood, [B, 1, h/2, w/2] each.
         """
-        # Where nothing certain was carried, a difference says nothing about what was carried.
+        # Errors are weighted by confidence, as a wrong guess is no evidence against the rest.
         weight = mask * known
         square = (color - samples).square().mean(1, keepdim=True) * weight
         gray = samples.mean(1, keepdim=True) * mask
@@ -442,29 +466,29 @@ class Gate(nn.Module):
         ]
         learned = self.conv_out(act(self.conv_in(torch.cat(evidence, 1))))
         doubt = (_root_mean(wide) / self.tolerance.exp()).square().clamp(MIN_DOUBT, MAX_DOUBT)
-        # exp(-doubt) as long as nothing is learned.
+        # Before training, when ``learned`` is 0, this is exp(-doubt).
         return torch.sigmoid(learned - (doubt.exp() - 1.0).log()), _root_mean(near)
 
 
 def _root_mean(sums: Tensor) -> Tensor:
-    """Weighted root mean square of a window; 0 without evidence."""
+    """Weighted root mean square error of a window; about 0 without samples."""
     return (sums[:, :1] / (sums[:, 1:2] + MIN_WEIGHT) + MIN_SQUARED_ERROR).sqrt()
 
 
 def _box_mean(x: Tensor, window: int) -> Tensor:
     """Mean over a square window, zeros beyond the border."""
-    # Padded before: some engines know no pooling that counts its own padding.
+    # Padded separately, as some engines have no pooling that counts its own padding.
     rows = F.avg_pool2d(F.pad(x, (window // 2,) * 4), (window, 1), 1)
     return F.avg_pool2d(rows, (1, window), 1)
 
 
 class Blend(nn.Module):
-    """Blends fresh samples and carried cells into one picture on the canvas.
+    """Blends new samples with the warped and filled cells around them.
 
-    A cell that was sampled just now is sharper than its neighbours, which were carried or filled.
-    Without blending, the samples would stand out as dots. Each cell is moved towards two smoothed
-    versions of the canvas, by amounts learned from its surroundings, and a learned residual is
-    added. Before training nothing is changed.
+    A cell that was sampled in this frame is sharper than its neighbours, which were warped or
+    filled. Without blending, the samples would stand out as dots. Each cell is mixed with two
+    smoothed versions of the canvas, by learned amounts, and a learned residual is added. An
+    untrained Blend changes nothing.
     """
 
     def __init__(self, channels: int) -> None:
@@ -475,14 +499,14 @@ class Blend(nn.Module):
     def forward(
         self, fine: Tensor, confidence: Tensor, gained: Tensor, prev_output: Tensor
     ) -> Tensor:
-        """Blend what lies on the canvas.
+        """Blend the cells of the canvas.
 
         Args:
-            fine: [B, 3, 2h, 2w], samples, what was carried, and what fills the holes.
+            fine: [B, 3, 2h, 2w], the canvas with its holes filled.
             confidence: [B, 1, 2h, 2w] in [0, 1].
-            gained: [B, 1, 2h, 2w], 1 where a cell was sampled in this frame and was not known
-                before, 0 where it was not sampled, or was known as well.
-            prev_output: [B, 3, 2h, 2w], the frame before, carried to here.
+            gained: [B, 1, 2h, 2w], how much this frame's sample adds: 1 where a cell was sampled
+                and not known before, 0 where it was not sampled or was known as well before.
+            prev_output: [B, 3, 2h, 2w], the last output, warped to this frame.
 
         Returns:
             [B, 3, 2h, 2w].
@@ -497,15 +521,15 @@ class Blend(nn.Module):
 
 
 def _smooth(x: Tensor) -> Tensor:
-    """Means weighted 1, 2, 1 along both axes, the border repeated."""
+    """Smooth with the weights 1, 2, 1 along both axes, the border repeated."""
     x = F.pad(x, (1, 1, 1, 1), mode="replicate")
-    for _ in range(2):  # slices: avg_pool2d gives the same bits in four times the time
+    for _ in range(2):  # avg_pool2d gives the same bits, but takes four times as long
         x = 0.25 * (x[..., :-1, :-1] + x[..., :-1, 1:] + x[..., 1:, :-1] + x[..., 1:, 1:])
     return x
 
 
 class Refine(nn.Module):
-    """The learned image model: a small U-Net at half the low resolution."""
+    """The small U-Net, at half the low resolution, that makes the frame from the canvas."""
 
     def __init__(self, config: StreamConfig) -> None:
         super().__init__()
@@ -535,7 +559,7 @@ class Refine(nn.Module):
         error: Tensor,  # [B,1,h/2,w/2]
         hidden_state: Tensor,  # [B,C,h/2,w/2]
     ) -> tuple[Tensor, Tensor]:
-        """Frame [B,3,4h,4w] and the next hidden features [B,C,h/2,w/2]."""
+        """Return the frame [B,3,4h,4w] and the next hidden state [B,C,h/2,w/2]."""
         x = act(
             self.conv_in(
                 torch.cat([fine - 0.5, prev_output - fine, confidence], 1),
@@ -550,21 +574,21 @@ class Refine(nn.Module):
         half = self.block1(act(half + upsample_bilinear(self.up1(act(quarter)), 2)))
         residual = self.to_rgb(act(F.pixel_shuffle(self.to_head(half), 2)))  # [B,48,h,w]
         frame = F.pixel_shuffle(residual + self.upsample(fine), 4)
-        # In mixed precision the convolutions answer in half; the canvas stays in full.
+        # In mixed precision the convolutions return half precision; frames and canvas are float32.
         return frame.to(fine.dtype), torch.tanh(self.to_hidden(half))
 
 
 class SpaceToDepthStem(nn.Module):
-    """Canvas, low resolution and half of it in one 1×1 convolution at half the low resolution.
+    """Brings inputs of three resolutions to half the low resolution by one 1×1 convolution.
 
-    The weights are those of pixel unshuffles by four and by two and a 1×1 convolution of
-    everything; computed as convolutions with strides, nothing has to be put in that order.
+    The inputs would have to be unshuffled (space to depth) by four, two and one before the 1×1
+    convolution. Three convolutions with strides compute the same without moving any data.
 
     Args:
-        fine: channels at twice the low resolution.
-        low: at the low resolution.
-        half: at half of it.
-        after: of the result.
+        fine: channels of the input at twice the low resolution.
+        low: channels of the input at the low resolution.
+        half: channels of the input at half the low resolution.
+        after: channels of the result.
     """
 
     def __init__(self, fine: int, low: int, half: int, after: int) -> None:
@@ -583,18 +607,18 @@ class SpaceToDepthStem(nn.Module):
 
 
 class BicubicUpsample(nn.Module):
-    """The canvas as a frame: bicubic ×2 and the shift by a pixel, as one grouped convolution.
+    """Bicubic ×2 from the canvas to the output grid, as one grouped convolution.
 
-    [B, 3, 2h, 2w] -> [B, 48, h, w]; after a pixel shuffle by four equal to torch's bicubic,
-    shifted to the right and down by one pixel.
+    [B, 3, 2h, 2w] -> [B, 48, h, w]. After a pixel shuffle by four the result equals PyTorch's
+    bicubic upsampling by two, shifted to the right and down by one output pixel.
     """
 
     kernel: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        # One list three times: Tensor.repeat on the device "meta", where checkpoints are built,
-        # would import SymPy, for a second.
+        # A list is repeated instead of a tensor: Tensor.repeat on the device "meta", on which
+        # checkpoints are built, would import SymPy, which takes a second.
         kernel = torch.tensor(3 * _bicubic_kernel()).view(48, 1, 6, 6)
         self.register_buffer("kernel", kernel, persistent=False)
 
@@ -605,10 +629,10 @@ class BicubicUpsample(nn.Module):
 
 
 def _bicubic_kernel() -> list[float]:
-    """The weights of the 6×6 cells around a low-resolution pixel for its 4×4 output pixels.
+    """The weights by which 4×4 output pixels depend on the 6×6 cells around them.
 
-    Cubic convolution (Keys 1981). Cells 2 and 3 are the
-    pixel's own, and its output pixels lie at cells 1.25, 1.75, 2.25 and 2.75.
+    Cubic convolution (Keys 1981). Along each axis, the low-resolution pixel of these output pixels
+    has the cells 2 and 3, and the output pixels lie at cells 1.25, 1.75, 2.25 and 2.75.
     """
 
     def cubic(x: float) -> float:

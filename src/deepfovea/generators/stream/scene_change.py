@@ -1,8 +1,8 @@
 """Changes of brightness and cuts, found from the samples of a frame alone.
 
-When lamps flicker, cameras adjust or films fade, everything that was carried disagrees with the new
-samples at once, and is still useful. After a cut it has to be discarded, even where it happens to
-agree.
+When a lamp flickers, a camera adjusts its exposure or a film fades, the whole canvas disagrees with
+the new samples but is still useful: its brightness has to be adapted. After a cut the canvas has to
+be discarded, even where it happens to agree.
 """
 
 from __future__ import annotations
@@ -13,38 +13,39 @@ from torch import Tensor
 from ...resample import avg_pool_8
 
 TOLERANCE = 0.02
-"""Difference of colours in [0, 1] at which a sample counts half, so that what moves does not
-decide: five levels of 8 bits. No experiment varies it."""
+"""Difference of colours in [0, 1] at which the weight of a sample has fallen to a half, so that
+moving objects count little: five levels of 8 bits. No experiment varies it."""
 REWEIGHTINGS = 2
-"""Times that the samples are weighted anew by how well they are explained. No experiment varies
-it."""
+"""How often the gain is estimated, each time with the samples weighted by how well the last
+estimate explains them. No experiment varies it."""
 UNEXPLAINED, EXPLAINED = 0.25, 0.5
-"""Mean weight of the samples, 0 to 1, up to which the gain is not believed, and from which it is
-wholly. No experiment varies them."""
+"""Mean weight of the samples, 0 to 1: up to the first value the gain is ignored, from the second on
+it is used wholly. No experiment varies them."""
 MAX_GAIN = 2.0
 """Largest ratio of brightness from one frame to the next. No experiment varies it."""
 SAME_SCENE_RATIO, CUT_RATIO = 0.6, 0.75
-"""How far what was carried misses the colours of cells, divided by how far one plain colour does:
-up to the first it is kept wholly, from the second not at all. Experiment 50 of
+"""Error of the canvas at the samples, divided by the error of one uniform colour: up to the first
+value the canvas is kept wholly, from the second on it is discarded. Experiment 50 of
 docs/research/log.md chose both."""
 PRIOR_WEIGHT = 2.0
-"""Added to how far the plain colour misses the samples, a sum of differences in [0, 1] over a
-frame: few samples are no evidence. No experiment varies it."""
+"""Added to the error of the uniform colour, as a sum of differences in [0, 1] over a frame, so that
+few samples alone cannot signal a cut. No experiment varies it."""
 MIN_MEAN = 1e-6
-"""Added to means, so that none that is divided by is 0: a colour that no 8 bits can show."""
+"""Added to means so that none is 0 when it divides: far less than one level of 8 bits."""
 
 
 def exposure_gain(samples: Tensor, mask: Tensor, reference: Tensor) -> Tensor:
-    """The factor from the colours of the reference to those of this frame, one per channel.
+    """Estimate the factor from the reference's colours to this frame's, one per channel.
 
-    A ratio of means over the samples, which is repeated with each sample weighted by how well it
-    is explained (reweighted least absolute deviations, as in Black and Anandan 1996). Where less
-    than a half is explained in the end, it tends to 1: it is another scene.
+    The estimate is a ratio of means over the samples. It is repeated with each sample weighted by
+    how well the gain explains it (reweighted least absolute deviations, as in Black and Anandan
+    1996). If it explains less than half of the samples in the end, the scene is another one, and
+    the gain goes to 1.
 
     Args:
         samples: [B, 3, h, w] in [0, 1], 0 where not sampled.
         mask: [B, 1, h, w], 1 where sampled.
-        reference: [B, 3, h, w], the frame before, as well as it is known.
+        reference: [B, 3, h, w], the best estimate of the frame before.
 
     Returns:
         [B, 3, 1, 1] in [1 / MAX_GAIN, MAX_GAIN]; 1 where nothing was sampled.
@@ -60,20 +61,21 @@ def exposure_gain(samples: Tensor, mask: Tensor, reference: Tensor) -> Tensor:
 
 
 def scene_continuity(samples: Tensor, mask: Tensor, color: Tensor, confidence: Tensor) -> Tensor:
-    """1 if a frame continues the scene of the one before, 0 after a cut, between if in doubt.
+    """Estimate whether a frame continues the scene of the one before.
 
-    After a cut, what was carried explains the samples about as badly as one plain colour would.
-    Both are compared by means of 8×8 pixels, so that noise, and motion wrong by a pixel, do not
-    look like a cut.
+    After a cut, the warped canvas explains the samples about as badly as one uniform colour does.
+    Both errors are taken of means over 8×8 pixels, so that noise, or motion that is wrong by a
+    pixel, does not look like a cut.
 
     Args:
         samples: [B, 3, h, w] in [0, 1], 0 where not sampled; h, w at least 8.
         mask: [B, 1, h, w], 1 where sampled.
-        color: [B, 3, h, w], what was carried to here.
-        confidence: [B, 1, h, w] in [0, 1], of that.
+        color: [B, 3, h, w], the canvas, warped to this frame, at the samples.
+        confidence: [B, 1, h, w] in [0, 1], the confidence of ``color``.
 
     Returns:
-        [B, 1, 1, 1]; 1 where there is no evidence.
+        [B, 1, 1, 1]: 1 for the same scene, 0 after a cut, in between if in doubt; 1 without any
+        evidence.
     """
     known = mask * confidence
     cells = avg_pool_8(torch.cat([samples * known, color * known, known], 1))
@@ -87,6 +89,6 @@ def scene_continuity(samples: Tensor, mask: Tensor, color: Tensor, confidence: T
 
 
 def _mean(x: Tensor) -> Tensor:
-    """[B, C, h, w] -> [B, C, 1, 1], above 0."""
-    # Of one layout of memory, so that sums are the same to the last bit whatever x came from.
+    """Mean over the frame plus a little: [B, C, h, w] -> [B, C, 1, 1], above 0 for x ≥ 0."""
+    # Contiguous, as sums in another memory layout may differ in the last bit.
     return x.contiguous().mean((2, 3), keepdim=True) + MIN_MEAN

@@ -1,1 +1,1 @@
-"""The recurrent U-Nets of the published system."""
+"""The recurrent U-Nets: DeepFovea++ as published, and its ancestor DeepFovea."""

@@ -1,6 +1,6 @@
 """The parts of the recurrent U-Nets.
 
-Legend: B batch, C channels, h, w the size a block receives, K = k·k taps of a kernel.
+Legend: B batch, C channels, h, w the size of a block's input, K = k·k taps of a kernel.
 All activations are ELU, all upsampling is bilinear ×2 (``align_corners=False``).
 Source: Reich, Memmel, Grebe 2020 (DeepFovea++), figure 2, unless a docstring says otherwise.
 """
@@ -24,27 +24,27 @@ def upsample(x: Tensor) -> Tensor:
 
 
 def elu(x: Tensor) -> Tensor:
-    """``F.elu`` up to rounding."""
+    """Compute ``F.elu``, faster on the CPU; the result may differ by rounding."""
     if x.device.type != "cpu" or torch.is_grad_enabled() or torch.onnx.is_in_onnx_export():
         return F.elu(x)
-    # A fifth of the time: the CPU is slow at expm1.
+    # This takes a fifth of the time of F.elu, whose expm1 is slow on the CPU.
     below = x.clamp(max=0.0).exp_().sub_(1.0)
     return torch.maximum(x, below, out=below)
 
 
 def layer_norm(channels: int, size: Sequence[int] = ()) -> nn.Module:
-    """Mean 0 and deviation 1 over C×h×w of each sample, then a gain and a bias.
+    """A layer that normalises each sample over C×h×w, then applies a learned gain and bias.
 
     Args:
         channels: C.
-        size: h and w, for a gain and bias of every value, as in the published code; empty for
-            one of every channel, which leaves the size open.
+        size: h and w, to learn a gain and bias for every value, as the published code does; empty
+            to learn one per channel, which works for any size.
     """
     return nn.LayerNorm([channels, *size]) if size else nn.GroupNorm(1, channels)
 
 
 class ResidualBlock(nn.Module):
-    """Encoder block: two convolutions beside a shortcut, then 2×2 average pooling."""
+    """Encoder block: two convolutions with a shortcut, then 2×2 average pooling."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -60,14 +60,14 @@ class ResidualBlock(nn.Module):
 
 
 class TemporalBlock(nn.Module):
-    """Decoder block: a residual block that also reads what it computed one step before.
+    """Decoder block: a residual block that also reads its own feature of the step before.
 
     Args:
-        running: channels from the level below.
-        skip: channels from the encoder.
+        running: channels of the feature from the level below.
+        skip: channels of the feature from the encoder.
         out_channels: channels of the result and of the recurrent tensor.
         norm: see :func:`layer_norm`.
-        activation: behind it, before the recurrent tensor is kept.
+        activation: applied after ``norm``; its output is the recurrent tensor.
     """
 
     def __init__(
@@ -82,12 +82,12 @@ class TemporalBlock(nn.Module):
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, skip: Tensor, recurrent: Tensor) -> tuple[Tensor, Tensor]:
-        """One step at one level.
+        """Decode one level.
 
         Args:
-            x: [B, running, h, w] from the level below, already at this size.
+            x: [B, running, h, w] from the level below, already upsampled to this size.
             skip: [B, skip, h, w] from the encoder.
-            recurrent: [B, out, h, w] of the last step.
+            recurrent: [B, out, h, w], the recurrent tensor of the step before.
 
         Returns:
             The feature and the next recurrent tensor, both [B, out, h, w].
@@ -113,17 +113,17 @@ class RecurrentBlock(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor, skip: Tensor, recurrent: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`TemporalBlock.forward`; the two returned tensors are one and the same."""
+        """As :meth:`TemporalBlock.forward`, but both returned tensors are the same one."""
         x = elu(self.conv(torch.cat((x, skip), 1)))
         x = self.activation(self.norm(self.recurrent_conv(torch.cat((x, recurrent), 1))))
         return x, x
 
 
 class SuperResolutionBlock(nn.Module):
-    """Two deformable convolutions around a ×2 upsampling, beside a shortcut.
+    """Two deformable convolutions around a ×2 upsampling, with a shortcut.
 
-    The ``final`` block ends with a third deformable convolution, 1×1, without activation (in
-    the paper; the published code left it out).
+    The ``final`` block ends with a third deformable convolution, 1×1, without activation. The paper
+    has it; the published code leaves it out.
     """
 
     def __init__(self, in_channels: int, out_channels: int, final: bool = False) -> None:
@@ -145,8 +145,9 @@ class ModulatedDeformConv(nn.Conv2d):
     """Deformable convolution v2 (Zhu et al. 2019), stride 1, odd kernel.
 
     Every tap of every output pixel reads the input at its own real-valued position (bilinear,
-    zero outside) and weighs it by a number in (0, 1). An ordinary convolution of the same
-    input predicts both; it starts at zero, that is as a plain convolution times ½.
+    zero outside) and multiplies it by a weight in (0, 1). An ordinary convolution of the same
+    input predicts positions and weights. Its parameters start at zero, so that the layer starts as
+    a plain convolution times ½.
     """
 
     bias: Tensor
@@ -162,7 +163,7 @@ class ModulatedDeformConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, h, w] -> [B, O, h, w]."""
-        # Channels last: several times faster with so few of them, and what deform_conv reads.
+        # Channels last is several times faster for so few channels, and deform_conv needs it.
         x = x.contiguous(memory_format=torch.channels_last)
         offset, mask = torch.split(self.offset_and_mask(x), [2 * self.points, self.points], 1)
         return deform_conv(x, offset, self.weight, self.bias, mask.sigmoid())

@@ -3,9 +3,10 @@
 Legend: B batch, C channels in, O channels out, h, w size, K = k·k taps of an odd kernel.
 
 Every tap of every output pixel reads the input at its own real-valued position (bilinear, zero
-outside) and weighs it. ``torchvision.ops.deform_conv2d`` defines the result, but on the CPU it
-runs on one thread. There kernels that Numba compiles do it (extra ``fast``), or without Numba
-``grid_sample``; benchmarks/deform_conv.py compares the three.
+outside) and multiplies it by a weight. ``torchvision.ops.deform_conv2d`` is the reference, but on
+the CPU it runs on one thread. On the CPU this module therefore uses kernels that Numba compiles
+(extra ``fast``), or ``grid_sample`` if Numba is missing; benchmarks/deform_conv.py compares all
+three.
 """
 
 from __future__ import annotations
@@ -21,27 +22,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 STRIP_ELEMENTS = 2**22
-"""How many values inference by ``grid_sample`` holds at a time: the fastest of 4 to 512 MB,
-measured by benchmarks/deform_conv.py."""
+"""How many values inference by ``grid_sample`` holds at a time: the fastest choice between 4 and
+512 MB, measured by benchmarks/deform_conv.py."""
 
 OUTPUTS_AT_ONCE, INPUTS_AT_ONCE = 4, 32
-"""Output channels that the kernels' inner loop is written for, and a multiple of the inputs over
-which compilers vectorise it. Chosen."""
+"""The number of output channels that the inner loop of the kernels computes at once, and the
+multiple to which the inputs are padded so that the compiler vectorises that loop. Our choice."""
 
 MAX_BACKWARD_THREADS = 8
-"""Threads of the backward pass: each sums up a gradient of the input of its own. Chosen, to
-bound the memory."""
+"""Largest number of threads of the backward pass. Each holds its own copy of the input's gradient,
+so that this bounds the memory. Our choice."""
 
 
 def deform_conv(x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
-    """``torchvision.ops.deform_conv2d`` by the fastest way there is.
+    """Compute ``torchvision.ops.deform_conv2d`` by the fastest implementation available.
 
-    Same result and gradients up to rounding: near pixel 1000 any implementation knows a float32
-    coordinate to about 1e-4 pixels. (Exactly on a pixel, where bilinear interpolation has two
-    derivatives by the offset, they may return different ones.)
+    All implementations agree up to rounding, also in their gradients. (Near pixel 1000 a float32
+    coordinate is exact to about 1e-4 pixels. Exactly on a pixel, bilinear interpolation has two
+    derivatives by the offset, and implementations may return different ones.)
 
-    An infinite offset reads nothing. An offset that is NaN makes its pixel NaN, by every way, so
-    that a check for finite values notices it. A batch of 0 gives a batch of 0.
+    A tap with an infinite offset reads zero. A NaN offset makes its output pixel NaN in every
+    implementation, so that a check for finite values notices it. An empty batch is allowed.
 
     Args:
         x: [B, C, h, w].
@@ -74,16 +75,17 @@ def has_numba() -> bool:
 
 
 class DeformConv(torch.autograd.Function):
-    """The kernels of :mod:`.deform_numba`, on as many threads as PyTorch's.
+    """The kernels of :mod:`.deform_numba`, on as many threads as PyTorch uses.
 
-    Nothing that is K times as large as the input is ever held: the backward pass reads again.
+    No tensor that is K times as large as the input is stored: the backward pass reads the input
+    again.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, mask: Tensor
     ) -> Tensor:
-        """As :func:`deform_conv`, float32 or float64 on the CPU."""
+        """As :func:`deform_conv`, for float32 or float64 on the CPU."""
         from .deform_numba import convolve
 
         ctx.save_for_backward(x, offset, weight, mask)
@@ -101,7 +103,7 @@ class DeformConv(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        """That of the result [B, O, h, w] to those of the five arguments."""
+        """From the gradient of the result [B, O, h, w] to the gradients of the five arguments."""
         from .deform_numba import convolve_backward
 
         x, offset, weight, mask = ctx.saved_tensors
@@ -131,19 +133,19 @@ class DeformConv(torch.autograd.Function):
 
 
 def _channels_last(*tensors: Tensor) -> list[Any]:
-    """[B, C, h, w] as arrays [B, h, w, C] whose channels lie side by side."""
+    """Tensors [B, C, h, w] as arrays [B, h, w, C] whose channels are adjacent in memory."""
     moved = [tensor.detach().permute(0, 2, 3, 1) for tensor in tensors]
     return [(t if t.stride(3) == 1 else t.contiguous()).numpy() for t in moved]
 
 
 def _rows(weight: Tensor) -> Tensor:
-    """[O, C, k, k] as [O, K·C], with zeros up to multiples of what the kernels take at once."""
+    """Weights [O, C, k, k] as [O, K·C], padded with zeros to the multiples that kernels take."""
     rows = weight.detach().permute(0, 2, 3, 1).flatten(1)
     return F.pad(rows, (0, -rows.shape[1] % INPUTS_AT_ONCE, 0, -len(rows) % OUTPUTS_AT_ONCE))
 
 
 def _share_among_threads(part: Callable[[int, int, int], None], count: int, threads: int) -> None:
-    """Call ``part(thread, first, last)`` in as many threads, which share ``count`` things."""
+    """Split ``range(count)`` among threads, which each call ``part(thread, first, last)``."""
     edges = [count * number // threads for number in range(threads + 1)]
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(part, range(threads), edges[:-1], edges[1:]))
@@ -152,10 +154,10 @@ def _share_among_threads(part: Callable[[int, int, int], None], count: int, thre
 def deform_conv_by_sampling(
     x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, mask: Tensor
 ) -> Tensor:
-    """:func:`deform_conv` composed from ``grid_sample``: any device and type, and ONNX."""
-    # One sample at a time: the batch over which grid_sample spreads its threads is the taps.
+    """:func:`deform_conv` composed from ``grid_sample``, for any device and type, and for ONNX."""
+    # One item at a time, so that the taps are the batch, over which grid_sample uses its threads.
     items = [_deform_one(*item, weight) for item in zip(x, offset, mask, strict=True)]
-    if not items:  # zero samples, with gradients of zero for all arguments
+    if not items:  # an empty batch, with gradients of zero for all arguments
         return x.new_empty(0, len(weight), *x.shape[2:]) + 0 * sum(
             tensor.sum() for tensor in (x, offset, weight, bias, mask)
         )
@@ -167,7 +169,7 @@ def _deform_one(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> Tens
     x, offset, mask = (tensor.contiguous() for tensor in (x, offset, mask))
     (channels, height, width), (out, _, k, _), taps = x.shape, weight.shape, len(mask)
 
-    # grid_sample counts from -1 to 1, from the first pixel's outer edge to the last one's.
+    # The coordinates of grid_sample go from -1, the outer edge of the first pixel, to 1.
     dtype, device = torch.promote_types(offset.dtype, torch.float32), offset.device
     tap = torch.arange(taps, device=device).view(taps, 1, 1)
     rows = torch.arange(height, dtype=dtype, device=device).view(height, 1)
@@ -176,11 +178,11 @@ def _deform_one(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> Tens
     dy, dx = offset.view(taps, 2, height, width).unbind(1)
     grid_y = torch.add((2 * y + 1) / height - 1, dy, alpha=2 / height)
     grid_x = torch.add((2 * x_ + 1) / width - 1, dx, alpha=2 / width)
-    # Beyond ±2 nothing is left to read; an infinite position must not become NaN.
+    # Beyond ±2 grid_sample reads zeros; an infinite position must not become NaN.
     grid = torch.stack((grid_x, grid_y), -1).clamp(-3.0, 3.0)  # [K, h, w, 2]
 
-    # Sampling acts on each channel alone, so the kernel may mix them before or after it:
-    # whichever leaves fewer to sample.
+    # Sampling treats each channel alone, so the kernel may mix the channels before or after it:
+    # we take the order that leaves fewer channels to sample.
     mix_first = out < channels
     if mix_first:
         kernel = weight.permute(2, 3, 0, 1).reshape(taps * out, channels)
@@ -189,8 +191,8 @@ def _deform_one(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> Tens
         kernel = weight.permute(0, 2, 3, 1).reshape(out, taps * channels)
         source = x.expand(taps, channels, height, width)
 
-    # Training keeps all sampled values anyway, and an exported graph has one size of strip;
-    # inference needs one strip of rows at a time.
+    # Inference takes one strip of rows at a time, to save memory. Training keeps all sampled values
+    # anyway, and an exported graph must not depend on the size.
     strip = max(1, STRIP_ELEMENTS // (taps * source.shape[1] * width))
     if torch.is_grad_enabled() or torch.onnx.is_in_onnx_export():
         parts = [(grid, mask)]

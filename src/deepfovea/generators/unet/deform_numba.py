@@ -1,11 +1,11 @@
-"""The deformable convolution on the CPU, compiled by Numba at the first call.
+"""The deformable convolution on the CPU; Numba compiles it at the first call.
 
 Legend: B batch, C channels in, O channels out, h, w size, K = k·k taps; O' and R are O and K·C
-rounded up to multiples of OUTPUTS_AT_ONCE and INPUTS_AT_ONCE of ``deform``. Arrays are of one
-float type; channels come last, so that a tap reads runs of C numbers.
+rounded up to multiples of OUTPUTS_AT_ONCE and INPUTS_AT_ONCE of ``deform``. All arrays have the
+same float type. Channels come last, so that a tap reads C numbers that are adjacent in memory.
 
-The B·h·w output pixels are numbered. A call takes those from ``first`` to ``last`` and releases
-the interpreter's lock, so that threads can share them.
+The B·h·w output pixels are numbered. A call computes those from ``first`` to ``last`` and releases
+Python's global lock, so that threads can share the work.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-Array = Any  # numpy.ndarray: what is in it, Numba finds out
+Array = Any  # numpy.ndarray; Numba infers the element type
 
-# Sums may be reordered, or they could not be vectorised; NaN and infinity keep their meaning.
+# Sums may be reordered, so that they can be vectorised; NaN and infinity keep their meaning.
 _compiled: Any = njit(nogil=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
 
 
@@ -33,7 +33,7 @@ def convolve(
     bias: Array,  # [O]
     out: Array,  # [B·h·w, O], written
 ) -> None:
-    """The result."""
+    """Compute the output pixels ``first`` to ``last``."""
     row, sums = np.zeros(weight.shape[1], x.dtype), np.zeros(len(weight), x.dtype)
     for pixel in range(first, last):
         _read(pixel, k, x, offset, mask, row)
@@ -59,13 +59,13 @@ def convolve_backward(
     offset: Array,
     mask: Array,
     weight: Array,  # [O', R]
-    gradient: Array,  # [B·h·w, O], that of the result
-    grad_x: Array,  # as x, added to
-    grad_offset: Array,  # as offset, written
-    grad_mask: Array,  # as mask, written
-    grad_weight: Array,  # as weight, added to
+    gradient: Array,  # [B·h·w, O], of the result
+    grad_x: Array,  # the shape of x, added to
+    grad_offset: Array,  # the shape of offset, written
+    grad_mask: Array,  # the shape of mask, written
+    grad_weight: Array,  # the shape of weight, added to
 ) -> None:
-    """The gradients of all that :func:`convolve` takes, but the bias."""
+    """Compute the gradients of all arguments of :func:`convolve` except the bias."""
     row, grad_row = np.zeros(weight.shape[1], x.dtype), np.zeros(weight.shape[1], x.dtype)
     for pixel in range(first, last):
         _read(pixel, k, x, offset, mask, row)
@@ -81,7 +81,7 @@ def convolve_backward(
 
 @_compiled
 def _read(pixel: int, k: int, x: Array, offset: Array, mask: Array, row: Array) -> None:
-    """What the taps of one pixel read, times the mask: row [R]."""
+    """Write what the taps of one pixel read, times the mask, into ``row`` [R]."""
     _, height, width, channels = x.shape
     b, i, j = pixel // (height * width), pixel // width % height, pixel % width
     float_ = x.dtype.type
@@ -109,7 +109,7 @@ def _read_backward(
     grad_offset: Array,
     grad_mask: Array,
 ) -> None:
-    """From the gradient of a row to those of what it was read from."""
+    """From the gradient of a row to the gradients of the input, the offsets and the mask."""
     _, height, width, channels = x.shape
     b, i, j = pixel // (height * width), pixel // width % height, pixel % width
     float_ = x.dtype.type
@@ -134,7 +134,7 @@ def _read_backward(
             grad_left * (up * g00 + down * g10) + grad_right * (up * g01 + down * g11)
         )
         up, down = up * m, down * m
-        # Two of the four pixels may be one and the same, so each has a loop of its own.
+        # Two of the four pixels may be the same one, so each is added in a loop of its own.
         for to, w in (
             (grad_x[b, y0, x0], up * left),
             (grad_x[b, y0, x1], up * right),
@@ -147,10 +147,10 @@ def _read_backward(
 
 @_compiled
 def _bilinear_weights(position: Any, size: int) -> Any:
-    """The two whole numbers around a position, their weights, the derivatives of these.
+    """The two pixels around a position, their weights, and the derivatives of the weights.
 
-    What lies outside of 0 … size - 1 has weight and derivative 0, and another's number. A position
-    that is NaN has weights and derivatives that are NaN.
+    A pixel outside of 0 … size - 1 has weight and derivative 0; the number of a pixel inside stands
+    in for it. A NaN position has NaN weights and derivatives.
     """
     float_ = type(position)
     if not (position > -1 and position < size):

@@ -1,6 +1,6 @@
 """DeepFovea++ as published (2020) and its ancestor DeepFovea (2019): one recurrent U-Net.
 
-Legend: B batch, T time, C channels, h, w the size received, s = ``model.scale``,
+Legend: B batch, T time, C channels, h, w the size of the input, s = ``model.scale``,
 k = ``model.frames_per_step``.
 """
 
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...config import InputError
-from ..shapes import refuse_other_shapes
+from ..shapes import check_shapes
 from .blocks import (
     RecurrentBlock,
     ResidualBlock,
@@ -27,31 +27,34 @@ from .blocks import (
 )
 
 _STRIDES = (16, 8, 4, 2, 1)
-"""Pixels of the received frames per value of the decoder's levels, deepest first."""
+"""The decoder's levels are this many times smaller than the input; deepest first."""
 _MULTIPLE = 2 * _STRIDES[0]
-"""Pixels of which a side must be a multiple: the encoder halves five times."""
+"""Height and width must be multiples of it, pixels: the encoder halves them five times."""
 _MAX_X2_BLOCKS = 4
-"""A bound for files of weights, ×16. Chosen."""
+"""Most ×2 blocks that a configuration may ask for, so that a bad file of weights cannot fill the
+memory. Our choice."""
 
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Every number of a :class:`RecurrentUNet`; ``UNetConfig(**json_object)`` reads it back.
+    """All numbers of a :class:`RecurrentUNet`; ``UNetConfig(**json_object)`` reads it back.
 
-    ``encoder`` and ``decoder`` are the channels of the levels, in the order they are run;
-    ``super_resolution`` those of the ×2 blocks after them, of which the last are the frames.
-    ``residual`` takes the blocks of 2020 (shortcuts, average pooling after every level) instead
-    of those of 2019 (strided convolutions between the levels, no shortcuts).
+    ``encoder`` and ``decoder`` are the channels of the levels, in the order in which they run.
+    ``super_resolution`` are the channels of the ×2 blocks after them; the last block makes the
+    frames. ``residual`` selects the blocks of 2020 (shortcuts, average pooling after every level);
+    otherwise the blocks are those of 2019 (strided convolutions between the levels, no shortcuts).
 
-    ``low_resolution_output`` adds a 1×1 convolution that makes low-resolution frames of what the
-    decoder hands on; upsampled, they are added to the output, see :data:`PAPER_MULTIRESOLUTION`.
+    ``low_resolution_output`` adds a 1×1 convolution that makes low-resolution frames from the
+    decoder's output; they are upsampled and added to the result, see
+    :data:`PAPER_MULTIRESOLUTION`.
 
-    The last five are how the code of 2020 differs from its paper, see :data:`PAPER_RELEASED`:
-    ``recurrent_activation`` follows the normalisation; ``norm_size`` is the one size of frames
-    (h, w) for which the normalisation learns a gain and bias for every value of C×h×w, empty for
-    one per channel and any size; ``final_deform_conv`` adds the third deformable convolution at
-    the end; the first state is noise from N(0, ``first_state_std``²), the same for every video,
-    drawn with ``first_state_seed``, or zeros where the deviation is 0.
+    The code of 2020 differs from its paper in the other five, see :data:`PAPER_RELEASED`.
+    ``recurrent_activation`` follows the normalisation. ``norm_size`` is the one size of frames
+    (h, w) for which the normalisation learns a gain and bias for every value of C×h×w; if it is
+    empty, it learns one per channel, and any size can be given. ``final_deform_conv`` adds the
+    third deformable convolution at the end. The first state is noise from
+    N(0, ``first_state_std``²), drawn with ``first_state_seed`` and the same for every video; it is
+    zero if the deviation is 0.
     """
 
     frames_per_step: int
@@ -68,7 +71,7 @@ class UNetConfig:
     low_resolution_output: bool = False
 
     def __post_init__(self) -> None:
-        # JSON has lists only.
+        # JSON has lists instead of tuples.
         for name in ("encoder", "decoder", "super_resolution", "norm_size"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         levels = (len(self.encoder), len(self.decoder))
@@ -97,8 +100,8 @@ class UNetConfig:
             )
         if self.low_resolution_output and not self.super_resolution:
             raise InputError(
-                "U-Net: received a low-resolution output without x2 blocks, whose output it would "
-                "be; expected at least one block"
+                "U-Net: received a low-resolution output, but no x2 blocks; expected at least one "
+                "block, as without one the output itself has the low resolution"
             )
         if not 0.0 <= self.first_state_std < float("inf") or self.first_state_seed < 0:
             raise InputError(
@@ -130,18 +133,18 @@ PAPER_RELEASED = replace(
 )
 """DeepFovea++ as its authors' code runs it on one GPU: 3.32 M parameters, frames of 192×256.
 
-Their code leaves the paper in four points: the activation behind the normalisation is made but
-not called; the normalisation, made when the first frames arrive, learns a gain and bias for
-every value; the keyword that adds the third deformable convolution is not passed; a video begins
-with noise. On several GPUs it loses the normalisation's parameters, which then are 1 and 0.
+Their code differs from the paper in four points. It makes an activation for after the
+normalisation, but never calls it. The normalisation learns a gain and bias for every value. The
+third deformable convolution is missing, as the keyword that adds it is not passed. A video begins
+with noise. On several GPUs, moreover, the normalisation loses its parameters and uses 1 and 0.
 """
 
 PAPER_MULTIRESOLUTION = replace(PAPER, low_resolution_output=True)
 """The experiment with losses at two resolutions (branch Experimental of the published code).
 
-A plain 1×1 convolution turns what the decoder hands on into six low-resolution frames. Training
-compares them with the truth (L1, features of VGG-19); upsampled by four, they are added to the
-output, so that the super-resolution blocks have to add detail only. See docs/published.md.
+A plain 1×1 convolution turns the decoder's output into six low-resolution frames. Training
+compares them with the truth (L1, features of VGG-19). They are upsampled by four and added to the
+output, so that the super-resolution blocks need to add only detail. See docs/published.md.
 """
 
 DEEPFOVEA_2019 = UNetConfig(
@@ -154,24 +157,25 @@ DEEPFOVEA_2019 = UNetConfig(
 )
 """DeepFovea (Kaplanyan et al. 2019): one frame and its mask at a time, ×1, 3.17 M parameters.
 
-Known, from the README of the released graph and the names and sizes of the released weights:
+What is known, from the README of the released graph and the names and sizes of its weights:
 five encoder blocks of two 3×3 convolutions, the second with stride 2; two 3×3 convolutions at
 the bottom; five decoder blocks of upsampling, a 3×3 convolution and a recurrent 3×3 convolution
 that reads its own last output and is normalised with one gain and bias per channel; these
 channels; ELU; four input channels; a last 1×1 convolution from 32 channels to RGB; 3,174,691
-parameters in all, which is exactly what this preset has.
+parameters in all, which this preset has exactly.
 
-Our reading: what is concatenated is the encoder feature before its stride (this reading gives
-that count), and the fourth input channel is the mask. Our choice, where we know nothing:
+What we infer: the decoder concatenates the encoder features from before the strides (only this
+gives that count), and the fourth input channel is the mask. What we chose, as nothing is known:
 bilinear upsampling; mean and variance over C×H×W, before the activation; zero padding by one
 pixel; no activation at the end.
 """
 
 
 class UNetState(NamedTuple):
-    """What DeepFovea++ remembers, deepest level first: [B, C, H/n, W/n], n = 16, 8, 4, 2.
+    """The recurrent tensors of DeepFovea++, deepest level first: [B, C, H/n, W/n], n = 16, 8, 4, 2.
 
-    H, W are the received size rounded up to a multiple of 32; C the channels of the decoder.
+    H and W are those of the input, rounded up to multiples of 32; C are the channels of the
+    decoder.
     """
 
     r1: Tensor
@@ -181,7 +185,7 @@ class UNetState(NamedTuple):
 
 
 class DeepFoveaState(NamedTuple):
-    """What the ancestor remembers, deepest level first: [B, C, H/n, W/n], n = 16, 8, 4, 2, 1."""
+    """As :class:`UNetState`, for DeepFovea of 2019: [B, C, H/n, W/n], n = 16, 8, 4, 2, 1."""
 
     r1: Tensor
     r2: Tensor
@@ -196,18 +200,18 @@ RecurrentState = UNetState | DeepFoveaState
 class RecurrentUNet(nn.Module):
     """Recurrent U-Net: DeepFovea++ with :data:`PAPER`, its ancestor with :data:`DEEPFOVEA_2019`.
 
-    With :data:`PAPER`, DeepFovea++ follows the paper (figure 2) where the published code leaves
-    it: ELU before the recurrent tensor is kept, and a third deformable convolution at the end;
-    :data:`PAPER_RELEASED` follows the code. Both differ from the two in this: the recurrent
-    state is a value, which carries gradient that the caller detaches or not (published: an
-    attribute, always cut). With PAPER a video starts with zeros, and the normalisation learns
-    one gain and bias per channel, so that any resolution can be given.
+    Where paper and code of DeepFovea++ differ, :data:`PAPER` follows the paper (figure 2): ELU
+    before the recurrent tensor is stored, and a third deformable convolution at the end;
+    :data:`PAPER_RELEASED` follows the code. Unlike in both, the recurrent state here is a value. It
+    carries gradient, which the caller may detach; in the published code it is an attribute and
+    always detached. With PAPER a video starts with zeros, and the normalisation learns one gain and
+    bias per channel, so that the network works at any resolution.
 
     Attributes:
         config: all numbers.
         scale: s, output size over input size (4; ancestor 1).
-        frames_per_step: k, how many frames are read and written together (6; ancestor 1).
-        multiple: of what height and width are inside (32).
+        frames_per_step: k, the number of frames read and written together (6; ancestor 1).
+        multiple: height and width are padded to multiples of it (32).
     """
 
     kind = "unet"
@@ -268,24 +272,25 @@ class RecurrentUNet(nn.Module):
     ) -> tuple[Tensor, RecurrentState]:
         """Reconstruct the next frames of a video.
 
-        A clip in one call equals the same clip in several calls that pass the state on. A size
-        that is not a multiple of 32 is padded with unsampled pixels at the right and bottom,
+        A clip in one call equals the same clip in several calls that pass the state on. Frames
+        whose size is not a multiple of 32 are padded with unsampled pixels at the right and bottom,
         and the output is cropped.
 
         Args:
             samples: [B, T, 3, h, w] in [0, 1], 0 where not sampled.
             mask: [B, T, 1, h, w], 1 where sampled. **DeepFovea++ ignores it**, as published.
-            state: what the last call returned; None starts a video.
-            motion: None: this network cannot use it; nor ``jitter``.
+            state: the state that the last call returned; None starts a video.
+            motion: must be None, as this network cannot use it.
+            jitter: must be None, likewise.
 
         Returns:
-            frames: [B, T, 3, s·h, s·w], meant for [0, 1] but not clamped: training needs the
-                gradient of what overshoots.
-            state: to be passed with the next frames. Carries gradient.
+            frames: [B, T, 3, s·h, s·w], about [0, 1], but not clamped, as training needs the
+                gradient of values beyond.
+            state: to be passed with the next frames. It carries gradient.
 
         Raises:
-            InputError: T is not a multiple of k, motion or jitter was given, or the frames have not
-                the size that ``config.norm_size`` asks for.
+            InputError: T is not a multiple of k, motion or jitter was given, or the frames do not
+                have the size ``config.norm_size``.
         """
         frames, _, _, state = self.forward_with_aux(samples, mask, state, motion, jitter)
         return frames, state
@@ -298,14 +303,14 @@ class RecurrentUNet(nn.Module):
         motion: Tensor | None = None,
         jitter: Tensor | None = None,
     ) -> tuple[Tensor, None, Tensor | None, RecurrentState]:
-        """As :meth:`forward`, with the low-resolution frames, where the network makes them.
+        """As :meth:`forward`, and also return the low-resolution frames.
 
         Returns:
-            frames; None, as no motion is sought; the low-resolution frames [B, T, 3, h, w] with
-            ``config.low_resolution_output``, else None; state.
+            The frames; None, as this network estimates no motion; the low-resolution frames
+            [B, T, 3, h, w] if ``config.low_resolution_output`` is set, else None; and the state.
         """
-        refuse_other_shapes(samples, mask)
-        _refuse(motion, jitter)
+        check_shapes(samples, mask)
+        _refuse_motion_and_jitter(motion, jitter)
         length, (height, width) = samples.shape[1], samples.shape[-2:]
         if length == 0 or length % self.frames_per_step:
             raise InputError(
@@ -329,10 +334,10 @@ class RecurrentUNet(nn.Module):
         return frames, None, low_frames, state
 
     def initial_state(self, samples: Tensor) -> RecurrentState:
-        """The state before the first step, for its samples [B, 3·k, h, w].
+        """Make the state before the first step, for samples [B, 3·k, h, w].
 
-        Zeros, or where ``config.first_state_std`` is not 0 noise: the same in every call and for
-        every video of the batch.
+        It is zero, or noise if ``config.first_state_std`` is not 0. The noise is the same in every
+        call and for every video of the batch.
         """
         batch, (height, width) = len(samples), samples.shape[-2:]
         shapes = [
@@ -360,15 +365,15 @@ class RecurrentUNet(nn.Module):
         motion: Tensor | None = None,
         jitter: Tensor | None = None,
     ) -> tuple[Tensor, RecurrentState]:
-        """One item: [B,3·k,H,W], [B,k,H,W] -> [B,3·k,s·H,s·W]; H, W multiples of 32."""
-        _refuse(motion, jitter)
+        """Reconstruct k frames: [B,3·k,H,W], [B,k,H,W] -> [B,3·k,s·H,s·W]; H, W multiples of 32."""
+        _refuse_motion_and_jitter(motion, jitter)
         frames, _, state = self._step(samples, mask, state)
         return frames, state
 
     def _step(
         self, samples: Tensor, mask: Tensor, state: RecurrentState | None
     ) -> tuple[Tensor, Tensor | None, RecurrentState]:
-        """As :meth:`step`, and the low-resolution frames [B,3·k,H,W], where they are made."""
+        """As :meth:`step`, and also return the low-resolution frames [B,3·k,H,W] or None."""
         height, width = samples.shape[-2:]
         if self.config.norm_size and self.config.norm_size != (height, width):
             sides = "x".join(map(str, self.config.norm_size))
@@ -383,7 +388,8 @@ class RecurrentUNet(nn.Module):
         if self.config.mask_input:
             by_frame = torch.stack(torch.split(samples, 3, 1), 1), mask.unsqueeze(2)
             item = torch.cat(by_frame, 2).flatten(1, 2)
-        # Several times faster on the CPU where channels are few, in the largest layers.
+        # Channels last is several times faster on the CPU in the largest layers, which have few
+        # channels.
         x = item.contiguous(memory_format=torch.channels_last)
         features = []
         for encode in self.encoder:
@@ -409,7 +415,7 @@ class RecurrentUNet(nn.Module):
         return frames, low, type(state)(*recurrent)
 
 
-def _refuse(motion: Tensor | None, jitter: Tensor | None) -> None:
+def _refuse_motion_and_jitter(motion: Tensor | None, jitter: Tensor | None) -> None:
     for name, given in (("motion", motion), ("jitter", jitter)):
         if given is not None:
             raise InputError(
