@@ -111,7 +111,7 @@ def test_another_size_and_another_video(stream, name, monkeypatch):
     compiled, compilations = load_engine(stream, name, bfloat16=False), []
     trace = engine.trace
 
-    def counted(*arguments, **options):
+    def pluralize(*arguments, **options):
         compilations.append(arguments)
         return trace(*arguments, **options)
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from deepfovea.config import InputError
 from deepfovea.flow import dis_flow
 from deepfovea.losses.flow import clip_flow, flow_estimator, flow_loss, occlusion_mask
-from deepfovea.losses.pwcnet import PWCNet, cost_volume, names_of_port
+from deepfovea.losses.pwcnet import PWCNet, cost_volume, port_layer_names
 
 # Name, output channels, input channels, kernel size and, where not 1, stride of every layer of
 # the authors' checkpoint pwc_net.pth.tar. "=" : weight and bias directly under the name,
@@ -316,7 +316,7 @@ netRefiner.netMain.0 dc_conv1.0 | netRefiner.netMain.10 dc_conv6.0 | netRefiner.
 
 @pytest.mark.parametrize("word", ["net", "module"])
 def test_the_file_of_the_port_is_told_apart_and_gives_the_same_flow(tmp_path, pwcnet_file, word):
-    names = names_of_port()
+    names = port_layer_names()
     for pair in PORT.replace("\n", "|").split("|"):
         if pair.strip():
             port, authors = pair.split()

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from deepfovea.fovea import jitter_sequence
-from deepfovea.losses.imprint import fresh_cells, imprint_loss
+from deepfovea.losses.imprint import imprint_loss, sampled_cells
 
 
 def clip(frames=3, size=256, seed=0):
@@ -15,7 +15,7 @@ def clip(frames=3, size=256, seed=0):
 
 def cells_of(jitter=None, share=0.15, frames=3, side=64):
     mask = torch.rand(1, frames, 1, side, side, generator=torch.Generator().manual_seed(1)) < share
-    return fresh_cells(mask.float(), jitter)
+    return sampled_cells(mask.float(), jitter)
 
 
 def with_dots(frames, fresh):
@@ -53,5 +53,5 @@ def test_the_cells_follow_the_grid():
     for t, (x, y) in enumerate((2 * jitter[0]).long().tolist()):
         assert cells[0, t, :, y::2, x::2].sum() == cells[0, t].sum() > 0
     assert torch.equal(
-        fresh_cells(torch.ones(1, 1, 1, 8, 8), None)[..., ::2, ::2], torch.ones(1, 1, 1, 8, 8)
+        sampled_cells(torch.ones(1, 1, 1, 8, 8), None)[..., ::2, ::2], torch.ones(1, 1, 1, 8, 8)
     )

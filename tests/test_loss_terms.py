@@ -429,7 +429,7 @@ def test_the_command_line_lists_the_terms_and_the_metrics(capsys):
 
     for words, names in (
         (["train", "--list-losses"], list(LOSSES)),
-        (["evaluate", "--list-metrics"], [metric.asked_by for metric in METRICS.values()]),
+        (["evaluate", "--list-metrics"], [metric.selector for metric in METRICS.values()]),
     ):
         with pytest.raises(SystemExit) as stopped:
             main(words)

@@ -671,7 +671,7 @@ def test_the_time_left_is_that_of_the_usual_step(monkeypatch):
         left.append(shown.time_left(step))
     assert left[:2] == ["", ""]
     assert left[2:] == ["1 s/step, 60 min left"] * 3
-    texts = [progress.in_words(seconds) for seconds in (5, 100, 5000, 7200, 200000, 5.9e6)]
+    texts = [progress.format_duration(seconds) for seconds in (5, 100, 5000, 7200, 200000, 5.9e6)]
     assert texts == ["5 s", "1.7 min", "83 min", "2.0 h", "2.3 days", "68 days"]
 
 

@@ -1,4 +1,4 @@
-"""Filling holes without learning: pull-push and accumulation along a flow."""
+"""Methods without training that fill the holes between samples: pull-push, and accumulation."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .flow import FlowEstimator, backward_warp
 from .resample import downsample_2x, upsample_bilinear
 
 MIN_WEIGHT = 1e-6
-"""Least weight, 0 to 1, that a colour is divided by in :func:`pull_push`. The weight is that of one
-pixel, which is all that the coarsest level has."""
+"""Lower bound of a weight in [0, 1] when it divides a colour at the coarsest level of
+:func:`pull_push`, which has one pixel."""
 WINDOW, TOLERANCE = 9, 0.15
-"""Pixels, and colour difference in [0, 1], see :func:`accumulate`. Experiment 3 of
+"""Defaults of :func:`accumulate`: pixels, and colour difference in [0, 1]. Experiment 3 of
 docs/research/log.md chose both."""
 MIN_EVIDENCE = 1e-3
-"""Least mean weight of a window that :func:`accumulate` judges by."""
+"""Lower bound of the mean weight of a window, 0 to 1, when it divides an error."""
 
 
 def pull_push(samples: Tensor, weight: Tensor) -> Tensor:
@@ -31,8 +31,8 @@ def pull_push(samples: Tensor, weight: Tensor) -> Tensor:
         weight: [..., 1, h, w] in [0, 1], the confidence of each pixel.
 
     Returns:
-        [..., C, h, w]: ``samples`` where the weight is 1, smooth in the holes; 0 everywhere
-        when nothing has a weight.
+        [..., C, h, w]: equal to ``samples`` where the weight is 1, smooth in the holes; 0
+        everywhere if all weights are 0.
     """
     shape = samples.shape
     channels, height, width = shape[-3:]
@@ -42,8 +42,8 @@ def pull_push(samples: Tensor, weight: Tensor) -> Tensor:
     pyramid = []
     while max(level.shape[-2:]) > 1:
         pyramid.append(level)
-        # For an even side the padding is dropped again. A branch would tie an export to one size.
-        # Sums, not means: a coarse pixel is fully known once it holds one known fine pixel.
+        # Even sides are padded too, and lose the padding again: an exported graph has no branches.
+        # Sums, not means: a coarse pixel is fully known if it contains one known fine pixel.
         level = 4.0 * downsample_2x(F.pad(level, (0, 1, 0, 1)))
         level = level / level[:, -1:].clamp(min=1.0)
     filled = level[:, :-1] / level[:, -1:].clamp(min=MIN_WEIGHT)
@@ -54,10 +54,10 @@ def pull_push(samples: Tensor, weight: Tensor) -> Tensor:
 
 
 class Canvas(NamedTuple):
-    """What the samples so far show.
+    """The picture that the samples so far give.
 
-    color [B,3,h,w] as sampled, filled where nothing was; confidence [B,1,h,w] in [0, 1]: how
-    far it is a sample.
+    color [B,3,h,w]: samples, and filled colours in the holes; confidence [B,1,h,w] in [0, 1]: 1
+    for a sample of this frame, less for older ones, 0 for a hole.
     """
 
     color: Tensor
@@ -73,17 +73,18 @@ def accumulate(
     window: int = WINDOW,
     tolerance: float = TOLERANCE,
 ) -> tuple[Tensor, Canvas]:
-    """Carry samples from frame to frame, along the better of standing still and ``flow``.
+    """Accumulate samples over frames on a canvas, which is warped to each new frame.
 
-    Confidence falls where the new samples disagree with what was carried; the holes that are
-    left are filled by :func:`pull_push`.
+    Each pixel of the canvas either stays or moves along ``flow``, whichever agrees better with the
+    new samples around it. Where even that disagrees, its confidence falls. :func:`pull_push` fills
+    the remaining holes.
 
     Args:
         samples: [B, T, 3, h, w], 0 where not sampled.
         mask: [B, T, 1, h, w].
-        canvas: as returned for the frames before; None starts a video.
-        flow: estimates the motion between two filled frames; None: standing still only.
-        window: side in pixels of the square in which agreement is judged.
+        canvas: the canvas that the last call returned; None starts a video.
+        flow: estimates the motion between two filled frames; None: the canvas never moves.
+        window: side in pixels of the square over which the disagreement is averaged.
         tolerance: root-mean-square disagreement in [0, 1] at which confidence has fallen to
             1 / e.
 
@@ -93,12 +94,12 @@ def accumulate(
     frames = []
     for t in range(samples.shape[1]):
         color, known = samples[:, t], mask[:, t]
-        alone = pull_push(color, known)
+        filled = pull_push(color, known)
         if canvas is None:
-            canvas = Canvas(alone, known)
-            frames.append(alone)
+            canvas = Canvas(filled, known)
+            frames.append(filled)
         else:
-            frame, canvas = _advance(canvas, color, known, alone, flow, window, tolerance)
+            frame, canvas = _advance(canvas, color, known, filled, flow, window, tolerance)
             frames.append(frame)
     if canvas is None or not frames:
         raise ValueError("received no frame, expected at least one")
@@ -109,31 +110,33 @@ def _advance(
     canvas: Canvas,
     color: Tensor,
     known: Tensor,
-    alone: Tensor,
+    filled: Tensor,
     flow: FlowEstimator | None,
     window: int,
     tolerance: float,
 ) -> tuple[Tensor, Canvas]:
+    """The next frame and canvas; ``filled`` is the new frame alone, with its holes filled."""
+
     def local_mean(x: Tensor) -> Tensor:
         return F.avg_pool2d(x, window, 1, window // 2, count_include_pad=False)
 
-    def disagreement(carried: Tensor) -> Tensor:
-        # What the canvas only guesses is not taken as evidence against its samples.
-        weight = known * carried[:, 3:]
-        error = (carried[:, :3] - color).square().mean(1, keepdim=True) * weight
+    def disagreement(canvas: Tensor) -> Tensor:
+        # Errors are weighted by confidence, as a wrong guess is no evidence against the samples.
+        weight = known * canvas[:, 3:]
+        error = (canvas[:, :3] - color).square().mean(1, keepdim=True) * weight
         return local_mean(error) / local_mean(weight).clamp(min=MIN_EVIDENCE)
 
-    carried = torch.cat(canvas, 1)
-    error = disagreement(carried)
+    previous = torch.cat(canvas, 1)
+    error = disagreement(previous)
     if flow is not None:
-        shown = pull_push(canvas.color, canvas.confidence)
-        moved = backward_warp(carried, flow(shown, alone))
-        moved_error = disagreement(moved)
-        moves = moved_error < error
-        carried = torch.where(moves, moved, carried)
-        error = torch.where(moves, moved_error, error)
-    confidence = carried[:, 3:] * torch.exp(-error / tolerance**2)
+        reference = pull_push(canvas.color, canvas.confidence)
+        warped = backward_warp(previous, flow(reference, filled))
+        warped_error = disagreement(warped)
+        moves = warped_error < error
+        previous = torch.where(moves, warped, previous)
+        error = torch.where(moves, warped_error, error)
+    confidence = previous[:, 3:] * torch.exp(-error / tolerance**2)
     confidence = torch.where(known > 0, known, confidence)
-    color = torch.where(known > 0, color, carried[:, :3])
+    color = torch.where(known > 0, color, previous[:, :3])
     frame = pull_push(color, confidence)
     return frame, Canvas(torch.where(confidence > 0, color, frame), confidence)

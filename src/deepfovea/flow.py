@@ -1,4 +1,4 @@
-"""Optical flow: what an estimator is, warping by a flow, and DIS flow from OpenCV."""
+"""Optical flow: the type of estimators, warping by a flow, and the estimator DIS of OpenCV."""
 
 from __future__ import annotations
 
@@ -14,13 +14,19 @@ from .resample import bilinear_sample, pixel_grid
 FlowEstimator = Callable[[Tensor, Tensor], Tensor]
 """(previous [B,3,h,w], current [B,3,h,w]) -> backward flow [B,2,h,w] in pixels (x, y)."""
 
+MIN_DIS_SIDE = 12
+"""Smallest side in pixels of images that OpenCV's DIS accepts."""
+
 
 def backward_warp(image: Tensor, flow: Tensor) -> Tensor:
-    """Fetch for every pixel p the value of ``image`` at p + flow(p), bilinear, border repeated.
+    """Read, for every pixel p, the value of ``image`` at p + flow(p), bilinear, border repeated.
 
     Args:
         image: [B, C, h, w].
         flow: [B, 2, h, w] in pixels, (x, y).
+
+    Returns:
+        [B, C, h, w].
     """
     return bilinear_sample(flow + pixel_grid(flow, *flow.shape[-2:]), image)
 
@@ -44,10 +50,10 @@ def dis_flow(previous: Tensor, current: Tensor) -> Tensor:
         raise InputError(
             "DIS optical flow needs OpenCV, which is missing: pip install 'deepfovea[eval]'"
         ) from None
-    if max(current.shape[-2:]) < 12:  # OpenCV's smallest
+    if max(current.shape[-2:]) < MIN_DIS_SIDE:
         return torch.zeros_like(current[:, :2])
     solver = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    weights = np.array([0.299, 0.587, 0.114], np.float32)
+    weights = np.array([0.299, 0.587, 0.114], np.float32)  # luma of ITU-R BT.601
 
     def gray(image: Tensor) -> np.ndarray:
         pixels = image.detach().permute(1, 2, 0).float().cpu().numpy() @ weights

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from .config import InputError
-from .wording import counted
+from .wording import pluralize
 
 
 class Foreign(NamedTuple):
@@ -311,7 +311,7 @@ def name_network(names: Iterable[str]) -> Foreign:
     for prefixes, what, advice in _NETWORKS:
         if all(any(name.startswith(prefix) for name in names) for prefix in prefixes):
             return Foreign(what, advice)
-    return Foreign(f"{counted(len(names), 'tensor')} ({_first(names)})", _NOT_OURS)
+    return Foreign(f"{pluralize(len(names), 'tensor')} ({_first(names)})", _NOT_OURS)
 
 
 def refuse(path: Path, expected: str, otherwise: str) -> InputError:

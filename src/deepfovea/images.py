@@ -1,4 +1,4 @@
-"""Pictures for people: the gaze marked, panels side by side, contact sheets."""
+"""Pictures to look at: frames with the gaze marked, panels side by side, contact sheets."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from torch import Tensor
 from .config import InputError
 
 PANEL_WIDTH = 640
-"""Pixels of a panel of a comparison at most: three are as wide as Full HD."""
+"""Largest width in pixels of one panel of a comparison: three are as wide as Full HD."""
 
 ROWS = 64
-"""Rows of a picture that are converted at once, to stay in the cache of a processor."""
+"""Rows of a picture that :func:`to_image` converts at once, so that they stay in the processor's
+cache. Our choice."""
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """A photograph as uint8 [H, W, 3], turned as its metadata says.
+    """Read a photograph as uint8 [H, W, 3], rotated as its metadata says.
 
     Raises:
-        InputError: not a picture that can be read.
+        InputError: the file cannot be read as a picture.
     """
     try:
         with Image.open(path) as picture:
@@ -34,9 +35,8 @@ def read_picture(path: Path) -> np.ndarray:
 
 
 def to_image(frame: Tensor) -> np.ndarray:
-    """Float [3, H, W] in [0, 1] to uint8 [H, W, 3], a view of planes [3, H, W]."""
-    # NumPy, as PyTorch's threads would keep processors busy that the generator's thread needs; by
-    # rows that stay in the processor's cache.
+    """Float [3, H, W] in [0, 1] to uint8 [H, W, 3], which is a view of planes [3, H, W]."""
+    # By NumPy, as PyTorch's threads would take processors from the generator.
     planes = frame.cpu().numpy()
     image = np.empty(planes.shape, np.uint8)
     levels = np.empty((len(planes), ROWS, planes.shape[2]), np.float32)
@@ -51,7 +51,7 @@ def to_image(frame: Tensor) -> np.ndarray:
 
 
 def resize_frame(frame: Tensor, height: int, width: int) -> Tensor:
-    """[3, h, w] to another size: averaged when it shrinks, each pixel a square when it grows."""
+    """Resize [3, h, w]: by averaging to a smaller size, by repeating pixels to a larger one."""
     if height < frame.shape[-2]:
         return F.interpolate(frame[None], (height, width), mode="bilinear", antialias=True)[0]
     return F.interpolate(frame[None], (height, width), mode="nearest-exact")[0]
@@ -120,8 +120,8 @@ def contact_sheet(
 
     Args:
         rows: frames [3, H, W], as many in each row as there are columns.
-        columns: what stands above each.
-        width: of one frame on the sheet, pixels.
+        columns: the headings of the columns.
+        width: width of one frame on the sheet, pixels.
     """
     height = round(width * rows[0][0].shape[-2] / rows[0][0].shape[-1])
     gap, title = 6, 30

@@ -20,11 +20,12 @@ def upsample_bilinear(x: Tensor, factor: int) -> Tensor:
 
 
 def downsample_2x(x: Tensor, shift: int = 0) -> Tensor:
-    """Means of 2×2 pixels, [B, C, h, w] to [B, C, h/2, w/2], a last odd row or column left out.
+    """Means of 2×2 pixels: [B, C, h, w] to [B, C, h/2, w/2]; a last odd row or column is dropped.
 
-    With ``shift`` 1, for even sides, of the pixels 2i+1 and 2i+2, the last ones repeated.
+    With ``shift`` 1, which needs even sides, output pixel i is the mean of the input pixels 2i+1
+    and 2i+2 along each axis, and the last input pixels are repeated.
     """
-    # Padding is not counted: the last mean is that of the last pixel alone.
+    # Padding does not count in a mean: the last mean is that of the last pixel alone.
     means = F.avg_pool2d(x, 2, padding=shift, count_include_pad=False)
     return means[..., shift:, shift:]
 
@@ -35,23 +36,32 @@ def avg_pool_8(x: Tensor) -> Tensor:
 
 
 def pixel_grid(like: Tensor, height: int, width: int) -> Tensor:
-    """The place (x, y) of every pixel of an image h×w: [B, 2, h, w], float32, B as in ``like``."""
+    """The coordinates (x, y) of all pixels of an image: [B, 2, h, w], float32, B as ``like``."""
     y = torch.arange(height, device=like.device, dtype=torch.float32)[:, None]
     x = torch.arange(width, device=like.device, dtype=torch.float32)
     return torch.stack([x + 0.0 * y, y + 0.0 * x]).expand(like.shape[0], -1, -1, -1)
 
 
 def sampling_grid(positions: Tensor, height: int, width: int) -> Tensor:
-    """Pixels (x, y) [B, 2, H, W] as ``grid_sample`` takes them: [B, H, W, 2], align_corners off."""
-    # In half precision a position is a sixteenth of a pixel off at 256, and the CPU's sampling
-    # goes wrong in large frames.
+    """Convert pixel positions (x, y) to a grid for ``grid_sample(align_corners=False)``.
+
+    Args:
+        positions: [B, 2, H, W], pixels.
+        height: height of the image that is sampled.
+        width: its width.
+
+    Returns:
+        [B, H, W, 2].
+    """
+    # In float32, as half precision is a sixteenth of a pixel off at pixel 256, and sampling in half
+    # precision on the CPU fails in large frames.
     x, y = torch.split(2.0 * positions.float() + 1.0, 1, 1)
     grid = torch.cat([x / width, y / height], 1) - 1.0
     return grid.permute(0, 2, 3, 1)
 
 
 def bilinear_sample(positions: Tensor, image: Tensor) -> Tensor:
-    """The image [B, C, h, w] at the pixels (x, y) [B, 2, H, W], bilinear, border repeated."""
+    """Read an image [B, C, h, w] at positions (x, y) [B, 2, H, W], bilinear, border repeated."""
     grid = sampling_grid(positions, *image.shape[-2:])
     sampled = F.grid_sample(
         image.float(),

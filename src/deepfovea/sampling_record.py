@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .config import Density, InputError
-from .wording import counted
+from .wording import pluralize
 
 FILE = "sampling.json"
 """Its name in the folder."""
@@ -89,7 +89,7 @@ def read(folder: Path, frames: int, height: int, width: int) -> list[FrameSampli
         ) from None
     if len(listed) != frames or size != (height, width):
         raise InputError(
-            f"{path}: received {counted(len(listed), 'frame')} of {size[1]}x{size[0]}, "
+            f"{path}: received {pluralize(len(listed), 'frame')} of {size[1]}x{size[0]}, "
             f"but the folder holds {frames} pictures of {width}x{height}; expected the file that "
             "was written with them, or none"
         )

@@ -1,13 +1,13 @@
-"""Counts and durations as people write them."""
+"""Counts and durations in messages."""
 
 
-def counted(count: int, noun: str) -> str:
-    """``1 frame``, ``2 frames``."""
+def pluralize(count: int, noun: str) -> str:
+    """A count with its noun: ``1 frame``, ``2 frames``."""
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
-def in_words(seconds: float) -> str:
-    """``50 s``, ``12 min``, ``3.5 h`` or ``68 days``."""
+def format_duration(seconds: float) -> str:
+    """A duration in a unit that suits it: ``50 s``, ``12 min``, ``3.5 h`` or ``68 days``."""
     for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= 1.5 * length:
             count = seconds / length

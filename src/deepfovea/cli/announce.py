@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import PUBLISHED_DENSITY, InputError
-from ..wording import counted
+from ..wording import pluralize
 from .options import one_line
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def announce(
     height, width = reader.height, reader.width
     low = [-(-side // scale) if options.simulate else side for side in (height, width)]
     large = (height, width) if options.simulate else (scale * height, scale * width)
-    frames = "" if total is None else f", {counted(total, 'frame')}"
+    frames = "" if total is None else f", {pluralize(total, 'frame')}"
     line = (
         f"{reader.path}: {width}x{height}{frames}; low resolution {low[1]}x{low[0]} -> "
         f"{output}: {large[1]}x{large[0]}"
@@ -128,7 +128,7 @@ def _estimate(model: Any, height: int, width: int, frames: int, device: Any) -> 
     """Time for so many frames, from two steps of the model on black frames."""
     import torch
 
-    from ..wording import in_words
+    from ..wording import format_duration
 
     group = model.frames_per_step
     samples = torch.zeros(1, group, 3, height, width, device=device)
@@ -138,4 +138,4 @@ def _estimate(model: Any, height: int, width: int, frames: int, device: Any) -> 
             start = time.perf_counter()
             model(samples, samples[:, :, :1], None)[0].cpu()
             seconds = time.perf_counter() - start
-    return in_words(seconds * frames / group)
+    return format_duration(seconds * frames / group)

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Literal
 
-from ..wording import counted
+from ..wording import pluralize
 from .options import (
     DEVICE_HELP,
     MODEL_HELP,
@@ -93,7 +93,7 @@ def _bench(options: argparse.Namespace) -> None:
         "share",
     )
     table = Table(
-        title=f"one frame of {options.size}, {counted(environment['threads'], 'thread')}; "
+        title=f"one frame of {options.size}, {pluralize(environment['threads'], 'thread')}; "
         f"share of the {environment['matmul_gmac_per_second']:.0f} GMAC/s of matrix products"
     )
     for number, column in enumerate(columns):

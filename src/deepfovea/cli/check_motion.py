@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..wording import counted
+from ..wording import pluralize
 from .options import Subcommands, add_motion, local_path
 
 
@@ -56,8 +56,8 @@ def _check_motion(options: argparse.Namespace) -> int:
         frames = [torch.from_numpy(frame.image).float() / 255 for frame in reader]
     if len(frames) != len(images):
         raise InputError(
-            f"{options.input}: received {counted(len(images), 'file')} with "
-            f"{counted(len(frames), 'frame')}; expected one frame in each image"
+            f"{options.input}: received {pluralize(len(images), 'file')} with "
+            f"{pluralize(len(frames), 'frame')}; expected one frame in each image"
         )
     video = torch.stack(frames).permute(0, 3, 1, 2)
     mask = (video[:, 3:] > 0).float() if video.shape[1] == 4 else None

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..config import BEST_SAMPLING, Density
-from ..wording import counted
+from ..wording import pluralize
 from .announce import describe_sampling
 from .options import (
     ProgressBar,
@@ -86,7 +86,7 @@ def _demo(options: argparse.Namespace) -> None:
             on_frame=advance,
         )
     table = Table(
-        title=f"{escape(video.name)}, {counted(demo.summary.frames, 'frame')}: "
+        title=f"{escape(video.name)}, {pluralize(demo.summary.frames, 'frame')}: "
         "PSNR against the original"
     )
     table.add_column("method")

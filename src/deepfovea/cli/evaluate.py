@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import JITTERS, NOISES, InputError
-from ..wording import counted, in_words
+from ..wording import format_duration, pluralize
 from .options import (
     DENSITY_HELP,
     DEVICE_HELP,
@@ -244,7 +244,7 @@ def _metric_lines() -> Iterator[str]:
     from ..metrics import METRICS, Settings
 
     for metric in METRICS.values():
-        yield f"{metric.asked_by}: {metric.heading}, per {metric.scope}: {metric.definition}"
+        yield f"{metric.selector}: {metric.heading}, per {metric.scope}: {metric.definition}"
         missing = metric.unavailable(Settings())
         if missing:
             yield f"    unavailable: {missing}"
@@ -414,7 +414,7 @@ def _run(options: argparse.Namespace, keep: KeptRows | None) -> Result:
 
     def on_progress(done: int, left: int) -> None:
         seconds = (time.monotonic() - start) / done * left
-        about = f"{counted(left, 'clip')} left, about {in_words(seconds)}"
+        about = f"{pluralize(left, 'clip')} left, about {format_duration(seconds)}"
         log(about if left else "all clips are done")
 
     def on_sheet(clip: str, panels: list[Panels]) -> None:

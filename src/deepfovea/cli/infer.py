@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..config import InputError
 from ..io.outputs import refuse_overlap
-from ..wording import counted
+from ..wording import pluralize
 from .announce import announce, quality
 from .options import (
     SKIP_HELP,
@@ -122,7 +122,7 @@ def _infer(options: argparse.Namespace) -> None:
                 on_frame=advance,
             )
         print(
-            f"{output}: {counted(summary.frames, 'frame')} by {made.engine.summary()}"
+            f"{output}: {pluralize(summary.frames, 'frame')} by {made.engine.summary()}"
             f"{quality(summary)}"
         )
         done += 1

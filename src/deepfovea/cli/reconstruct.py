@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..wording import counted
+from ..wording import pluralize
 from .announce import (
     announce,
     describe_sampling,
@@ -105,7 +105,7 @@ def _reconstruct(options: argparse.Namespace) -> None:
         )
     sampling = f" ({describe_sampling(options.noise, jitter)})" if sampled_here else ""
     print(
-        f"{output}: {counted(summary.frames, 'frame')}, {100 * summary.sampled:.1f} % of the "
+        f"{output}: {pluralize(summary.frames, 'frame')}, {100 * summary.sampled:.1f} % of the "
         f"low-resolution pixels sampled{sampling}, {summary.frames_per_second:.1f} frames/s by "
         f"{reconstructor.engine.summary()}{quality(summary)}"
     )

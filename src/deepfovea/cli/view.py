@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..config import BEST_SAMPLING, InputError, Sampling
-from ..wording import counted
+from ..wording import pluralize
 from .options import (
     Subcommands,
     add_device,
@@ -311,9 +311,9 @@ def _report(live: LiveViewing) -> None:
     """Say what came of the tracker."""
     counts, error = live.gaze.counts, live.gaze.prediction_error
     print(
-        f"gaze: {counted(counts.received, 'sample')}, {counts.lost} of them lost; "
-        f"{counted(counts.malformed, 'malformed packet')}, "
-        f"{counted(counts.out_of_order, 'sample')} too late"
+        f"gaze: {pluralize(counts.received, 'sample')}, {counts.lost} of them lost; "
+        f"{pluralize(counts.malformed, 'malformed packet')}, "
+        f"{pluralize(counts.out_of_order, 'sample')} too late"
     )
     if error.saccades:
         print(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..config import InputError
-from ..wording import counted
+from ..wording import pluralize
 from .report import shown_metrics
 from .result import COLUMNS, Result
 from .statistics import CONFIDENCE, difference, sentence
@@ -50,7 +50,7 @@ def compare(one: Result, two: Result, names: tuple[str, str] = ("A", "B")) -> st
     shown = [name for name in shown_metrics(one) if name in shown_metrics(two)]
     parts = [
         f"{names[1]} (B) less {names[0]} (A), paired over "
-        f"{counted(len(clips), 'clip')}, {CONFIDENCE:.0%} intervals."
+        f"{pluralize(len(clips), 'clip')}, {CONFIDENCE:.0%} intervals."
     ]
     for first, second in methods:
         title = f"`{first}`" if first == second else f"`{first}` (A) and `{second}` (B)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from ..wording import counted
+from ..wording import pluralize
 from .report import describe_bold, describe_protocol, is_best, shown_metrics
 from .result import COLUMNS, Result
 from .statistics import CONFIDENCE, intervals
@@ -43,7 +43,7 @@ def to_latex(result: Result) -> str:
             cells.append(text + ends)
         lines.append(" & ".join(cells) + r" \\")
     clips = len(result.clips)
-    caption = f"Means over {counted(clips, 'clip')}"
+    caption = f"Means over {pluralize(clips, 'clip')}"
     if clips > 1:
         caption += f" and their {CONFIDENCE:.0%} bootstrap intervals"
     if words := describe_protocol(result.protocol):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..config import SCALE
 from ..metrics.regions import upsample_nearest
-from ..wording import counted
+from ..wording import pluralize
 from .contact_sheets import Panels
 from .report import all_shortfalls, describe_bold, describe_protocol, is_best, shown_metrics
 from .result import COLUMNS, Result
@@ -69,7 +69,9 @@ def to_html(result: Result, charts: Sequence[str], folder: Path) -> str:
             frames[clip] = there
     protocol = result.protocol
     title = f"Evaluation of {protocol.get('data', 'clips')}"
-    summary = f"{counted(len(result.methods), 'method')} on {counted(len(result.clips), 'clip')}"
+    summary = (
+        f"{pluralize(len(result.methods), 'method')} on {pluralize(len(result.clips), 'clip')}"
+    )
     if words := describe_protocol(protocol):
         summary += f"; {words}"
     lost = all_shortfalls(result)

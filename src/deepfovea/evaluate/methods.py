@@ -23,7 +23,7 @@ from ..flow import dis_flow
 from ..resample import upsample_bicubic
 from ..runtime.engine import Engine
 from ..video import VIDEO_SUFFIXES, VideoReader
-from ..wording import counted
+from ..wording import pluralize
 from .clips import ReferenceClip
 from .inpaint import biharmonic_frames, griddata_frames, navier_stokes_frames, telea_frames
 from .low_rank import low_rank_frames
@@ -202,7 +202,7 @@ class FramesFrom:
                 yield torch.from_numpy(pixels).permute(2, 0, 1).float() / 255.0
         if count < len(clip.frames):
             raise InputError(
-                f"{path}: received {counted(count, 'frame')}, expected "
+                f"{path}: received {pluralize(count, 'frame')}, expected "
                 f"{len(clip.frames)}, those of the clip"
             )
 

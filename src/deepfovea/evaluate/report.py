@@ -9,7 +9,7 @@ from typing import Any
 
 from ..config import InputError
 from ..metrics import METRICS
-from ..wording import counted
+from ..wording import pluralize
 from .methods import SEES_ALL
 from .result import COLUMNS, Cost, Result, Row
 from .statistics import CONFIDENCE, Interval, difference, intervals, pairs
@@ -141,7 +141,7 @@ def to_summary(result: Result) -> str:
 def _overview(result: Result) -> list[str]:
     means = result.means()
     return [
-        f"{_protocol_line(result)}Means over {counted(len(result.clips), 'clip')}. "
+        f"{_protocol_line(result)}Means over {pluralize(len(result.clips), 'clip')}. "
         f"{describe_bold(result)}",
         _by_method(means, [name for name in OVERVIEW if _present(means, name)]),
     ]
@@ -186,7 +186,7 @@ def shortfalls(result: Result, model: str) -> list[str]:
             text += f" in the mean {'; '.join(behind)}"
         if clips:
             text += f"{'; and' if behind else ''} in PSNR on {len(clips)} of "
-            text += counted(len(result.clips), "clip")
+            text += pluralize(len(result.clips), "clip")
             text += f" ({'; '.join(clips)})" if len(clips) < len(result.clips) else ""
         lines.append(text + ".")
     return lines
@@ -362,7 +362,9 @@ def _device_and_engines(result: Result) -> str:
     threads = next(iter(result.cost.values())).threads
     engines = result.protocol.get("engine") or {}  # older results have none: PyTorch
     by = "; ".join(f"{name} in {engine}" for name, engine in engines.items() if name in result.cost)
-    return f"{result.protocol['device']}, {counted(threads, 'thread')}" + (f" ({by})" if by else "")
+    return f"{result.protocol['device']}, {pluralize(threads, 'thread')}" + (
+        f" ({by})" if by else ""
+    )
 
 
 def _cost_table(result: Result) -> str:

@@ -19,11 +19,11 @@ from ..config import (
 from ..gaze import DisplayGeometry
 from ..metrics import METRICS, Metric
 
-METRIC_GROUPS = (*dict.fromkeys(metric.asked_by for metric in METRICS.values()), "cost")
+METRIC_GROUPS = (*dict.fromkeys(metric.selector for metric in METRICS.values()), "cost")
 """What can be asked for. ``psnr``, with L1 and MSE, is always there."""
 
 DEFAULT_METRICS = (
-    *dict.fromkeys(metric.asked_by for metric in METRICS.values() if metric.default),
+    *dict.fromkeys(metric.selector for metric in METRICS.values() if metric.default),
     "cost",
 )
 """All but those that take about as long as everything else together."""

@@ -21,7 +21,7 @@ from ..gaze import GazeTrack, center
 from ..metrics import METRICS, Metric, Settings
 from ..runtime.engine import load_engine
 from ..video import find_videos
-from ..wording import counted
+from ..wording import pluralize
 from . import profile
 from .clips import ReferenceClip, Unreadable, read_all
 from .contact_sheets import Panels
@@ -124,7 +124,9 @@ def evaluate(
             rows += scored
             notes += [(name, line) for line in lines]
         if kept:
-            log(f"{len(kept)} of {counted(len(mine), 'clip')} kept from a run that was interrupted")
+            log(
+                f"{len(kept)} of {pluralize(len(mine), 'clip')} kept from a run that was interrupted"
+            )
         mine = [(video, name) for video, name in mine if name not in kept]
     for done, clip in enumerate(read_all(mine, protocol.frames, workers), 1):
         if isinstance(clip, Unreadable):
@@ -215,7 +217,7 @@ def _metrics(protocol: Protocol, settings: Settings) -> tuple[list[Metric], list
                 f"--metrics: received {name!r}, expected some of {_choices()}"
                 f"{did_you_mean(name, METRIC_GROUPS)}"
             )
-    asked = [m for m in METRICS.values() if m.asked_by in ("psnr", *protocol.metrics)]
+    asked = [m for m in METRICS.values() if m.selector in ("psnr", *protocol.metrics)]
     missing = {metric.name: metric.unavailable(settings) for metric in asked}
     reasons: dict[str, list[str]] = {}
     for metric in asked:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..config import InputError
-from ..wording import counted
+from ..wording import pluralize
 from .table import TIME_UNITS, Column, Table, read_table
 from .track import Floats, refusal
 
@@ -258,7 +258,7 @@ def _by_world_timestamps(
         if has_frames:
             return None
         video.warnings.append(
-            f"{path.name} beside it has {counted(count, 'frame')}, the video "
+            f"{path.name} beside it has {pluralize(count, 'frame')}, the video "
             f"{video.frame_count}; the first frames are taken to be the same"
         )
     rate = float((count - 1) / (frame_time[-1] - frame_time[0]))

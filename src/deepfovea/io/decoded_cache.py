@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from ..config import InputError
-from ..wording import counted
+from ..wording import pluralize
 from .atomic import atomic_write
 
 _log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def open_sources(root: Path, cache: Path, *, skip_unreadable: bool = False) -> l
     ]
     if not sources:
         raise InputError(
-            f"{root}: none of {counted(len(videos), 'video')} can be read; expected one at least"
+            f"{root}: none of {pluralize(len(videos), 'video')} can be read; expected one at least"
         )
     return sources
 

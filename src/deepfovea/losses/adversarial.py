@@ -1,10 +1,10 @@
-"""The two discriminators, which see a whole video, and the adversarial terms.
+"""The two discriminators, which judge a whole video, and the adversarial losses.
 
-Source: Reich, Memmel, Grebe 2020 (DeepFovea++), with the defects of the published code mended:
-axes are never reshaped into one another, the spectrum is one of three dimensions, and any
-batch size, length and frame size will do.
+Source: Reich, Memmel, Grebe 2020 (DeepFovea++), without three defects of the published code: axes
+are never mixed by a reshape, the spectrum is three-dimensional, and any batch size, length and
+frame size is allowed.
 
-Legend: B batch, T time, C channels, H, W the size received, C' channels inside.
+Legend: B batch, T time, C channels, H, W the size of the input, C' channels inside.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ DISCRIMINATOR_CHANNELS = (64, 256, 256, 128, 1)
 """The published channels of the five residual blocks, the same in both discriminators."""
 
 STRIDE = 128
-"""Pixels of a frame, in either direction, for one value at the end: 4 × 2⁵."""
+"""Downsampling factor from the frames to the patch logits: 4 × 2⁵."""
 
 
 class VideoDiscriminator(nn.Module):
-    """3-D discriminator: are the patches of this video real, and do they move like real ones?
+    """3-D discriminator, which judges whether the patches of a video look and move like real ones.
 
-    Every learned layer is spectrally normalised (Miyato et al. 2018), as in the paper. The
-    learned reduction is one convolution for every frame (published: one over the channels of
-    all six frames at once, which fixed the length).
+    Every learned layer is spectrally normalised (Miyato et al. 2018), as in the paper. The learned
+    downsampling convolves each frame alone; in the published code it convolves the channels of all
+    six frames at once, which fixes the length.
 
-    In training mode each call takes one step of the power iteration behind the normalisation,
-    so two calls differ slightly; in evaluation mode they are equal.
+    In training mode each call makes one step of the power iteration for the normalisation, so two
+    calls differ slightly; in evaluation mode they are equal.
     """
 
     def __init__(self, channels: Sequence[int] = DISCRIMINATOR_CHANNELS) -> None:
@@ -45,15 +45,15 @@ class VideoDiscriminator(nn.Module):
         """Logits of the patches, positive for real.
 
         Args:
-            frames: [B, T, 3, H, W] in [0, 1], any T, H and W. Frames whose size is no multiple
-                of 128 are continued at the right and bottom by their last pixels.
+            frames: [B, T, 3, H, W] in [0, 1], any T, H and W. Frames whose size is not a multiple
+                of 128 are padded at the right and bottom by repeating their last pixels.
 
         Returns:
             [B, ⌈H/128⌉, ⌈W/128⌉], unbounded, the mean over time (and over the last block's
             channels, of which the published network has one).
 
         Raises:
-            InputError: not of that shape (a ValueError).
+            InputError: the shape is another one (a ValueError).
         """
         _check(frames)
         right, bottom = _padding(frames)
@@ -64,17 +64,17 @@ class VideoDiscriminator(nn.Module):
 
 
 class SpectrumDiscriminator(nn.Module):
-    """3-D FFT discriminator: does this video have the spectrum of a real one?
+    """3-D FFT discriminator, which judges whether a video has the spectrum of a real one.
 
-    It sees ``asinh(255·spectrum)``, see :func:`spectrum`: the inverse hyperbolic sine is the
-    identity near 0 and a logarithm with sign far from it, and 255 makes the unit that of noise
-    of one 8-bit grey level. In 128×128 crops of real videos the median coefficient is about
-    0.01 and the mean near 100. A small network (channels 16, 32, 32, 16, 1) without the factor
-    gave all such crops the same logit within 1e-3 and learned nothing in 120 steps; with it, it
-    told crops with 3 % of noise from clean ones without an error.
+    Its input is ``asinh(255·spectrum)``, see :func:`spectrum`. The inverse hyperbolic sine is the
+    identity near 0 and a signed logarithm far from it; with the factor 255, noise of one 8-bit grey
+    level has the size 1. In 128×128 crops of real videos the median coefficient is about 0.01 and
+    the mean near 100. Without the factor, a small network (channels 16, 32, 32, 16, 1) gave all
+    such crops the same logit within 1e-3 and learned nothing in 120 steps; with it, the network
+    separated crops with 3 % of noise from clean ones without an error.
 
-    Otherwise it is built as :class:`VideoDiscriminator`, and ends, as published, with average
-    pooling to 16×16 and a linear layer.
+    The rest is built like :class:`VideoDiscriminator` and ends, as published, with average pooling
+    to 16×16 and a linear layer.
     """
 
     def __init__(self, channels: Sequence[int] = DISCRIMINATOR_CHANNELS) -> None:
@@ -86,15 +86,15 @@ class SpectrumDiscriminator(nn.Module):
         """One logit for each video, positive for real.
 
         Args:
-            frames: [B, T, 3, H, W] in [0, 1], any T, H and W; the *spectrum* is continued with
-                zeros (frequencies that the video has not) to multiples of 128. With T = 1
-                there is one temporal frequency only, the mean.
+            frames: [B, T, 3, H, W] in [0, 1], any T, H and W. The *spectrum* is padded with zeros
+                to multiples of 128, as if the video had no such frequencies. With T = 1 there is
+                only one temporal frequency, the mean.
 
         Returns:
             [B], unbounded.
 
         Raises:
-            InputError: not of that shape (a ValueError).
+            InputError: the shape is another one (a ValueError).
         """
         _check(frames)
         waves = (255 * spectrum(frames)).asinh()
@@ -108,9 +108,9 @@ class SpectrumDiscriminator(nn.Module):
 def spectrum(frames: Tensor) -> Tensor:
     """The discrete Fourier transform of a video over time, height and width.
 
-    It is orthonormal (the energy of the whole spectrum is that of the video) and has no window.
-    Time and height are shifted so that frequency 0 is at index T // 2 and H // 2; of the width
-    only frequencies from 0 up are kept, as the others are complex conjugates of these. Index
+    It is orthonormal (the energy of the whole spectrum is that of the video) and uses no window.
+    Time and height are shifted so that frequency 0 has index T // 2 and H // 2. Along the width
+    only frequencies from 0 on are kept, as the others are their complex conjugates. Index
     (T // 2 + i, H // 2 + j, k) is the wave with i cycles in T frames, j in H and k in W pixels.
 
     Args:
@@ -126,7 +126,7 @@ def spectrum(frames: Tensor) -> Tensor:
 
 
 class _Tower(nn.Module):
-    """Input reduced 4 times, learned and bilinear side by side, then the residual blocks."""
+    """Two downsamplings of the input by 4, learned and bilinear, concatenated; then the blocks."""
 
     def __init__(self, in_channels: int, channels: Sequence[int]) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class _Tower(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two 3-D convolutions beside a shortcut, then 2×2 average pooling of the frames."""
+    """Two 3-D convolutions with a shortcut, then 2×2 average pooling of the frames."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ def _check(frames: Tensor) -> None:
 
 
 def _padding(x: Tensor) -> tuple[int, int]:
-    """What is missing at the right and at the bottom to the next multiple of the stride."""
+    """How many pixels to add at the right and at the bottom, up to a multiple of the stride."""
     return -x.shape[-1] % STRIDE, -x.shape[-2] % STRIDE
 
 
@@ -188,7 +188,7 @@ def logistic_generator_loss(fake: Tensor) -> Tensor:
 def wasserstein_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     """Mean of fake − mean of real, unbounded (Arjovsky et al. 2017).
 
-    The spectral normalisation stands in for the limit on the slope that the theory asks for.
+    The theory asks for a limit on the slope of the discriminator; spectral normalisation sets it.
     """
     return fake.mean() - real.mean()
 
@@ -199,14 +199,15 @@ def wasserstein_generator_loss(fake: Tensor) -> Tensor:
 
 
 def r1_penalty(logits: Tensor, frames: Tensor) -> Tensor:
-    """Squared slope of the discriminator at real videos (R1, Mescheder et al. 2018).
+    """Squared gradient of the discriminator at real videos (R1, Mescheder et al. 2018).
 
-    The mean over the batch of ‖∂D/∂frames‖², where D is the mean of a video's logits. The
-    paper's term is γ/2 times this. It has a graph of its own, to train the discriminator with.
+    It is the mean over the batch of ‖∂D/∂frames‖², where D is the mean of a video's logits. The
+    paper's term is γ/2 times this. The result has a graph, so that the discriminator can be trained
+    with it.
 
     Args:
-        logits: [B, ...], what a discriminator made of ``frames``, the graph still there.
-        frames: [B, T, 3, H, W] of real videos, with ``requires_grad``.
+        logits: [B, ...], the output of a discriminator for ``frames``, with its graph.
+        frames: [B, T, 3, H, W], real videos, with ``requires_grad``.
 
     Returns:
         A scalar ≥ 0.

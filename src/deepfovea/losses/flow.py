@@ -1,10 +1,10 @@
-"""Optical flow: three estimators, the occlusion mask and the loss on motion.
+"""Optical flow: the estimators, the occlusion mask and the flow loss.
 
-Direction, everywhere in this file: the flow of ``estimator(source, target)`` says for every pixel
-p of ``target`` where ``source`` shows the same thing: at p + flow(p). It is what
-:func:`deepfovea.flow.backward_warp` needs to lay ``source`` over ``target``, in pixels, (x, y).
-:data:`deepfovea.flow.FlowEstimator` calls them ``previous`` and ``current``; here the source is
-mostly the *next* frame.
+The direction is the same everywhere in this file: for every pixel p of ``target``, the flow of
+``estimator(source, target)`` says that ``source`` shows the same point at p + flow(p), in pixels,
+(x, y). With it, :func:`deepfovea.flow.backward_warp` aligns ``source`` with ``target``.
+:data:`deepfovea.flow.FlowEstimator` calls the two ``previous`` and ``current``; here the source is
+usually the *next* frame.
 """
 
 from __future__ import annotations
@@ -19,28 +19,29 @@ from torch import Tensor
 from ..config import InputError, expected_one_of
 from ..flow import FlowEstimator, backward_warp, dis_flow
 from .perceptual import download_weights, load_frozen
-from .pwcnet import PWCNet, lands_inside, name_as_authors
+from .pwcnet import PWCNet, is_inside, to_authors_name
 
 FLOW_WEIGHTS_OPTION = "--flow-weights"
 OCCLUSION_SHARE, OCCLUSION_OFFSET = 0.01, 0.5
-"""Squared forward-backward error, as a share of the squared lengths of both flows and in pixels²,
-from which a pixel is occluded: α1 and α2 of UnFlow (Meister, Hur and Roth 2018)."""
+"""A pixel counts as occluded if its squared forward-backward error exceeds this share of the
+squared lengths of both flows plus this offset in pixels²: α1 and α2 of UnFlow (Meister, Hur and
+Roth 2018)."""
 
 
 def flow_loss(prediction: Tensor, flow: Tensor, occlusion: Tensor) -> Tensor:
-    """L1 between each frame and the next one warped back onto it, where it is not occluded.
+    """L1 between each frame and the next one warped back onto it, without occluded pixels.
 
-    The gradient reaches both frames of a pair; the flow is taken as given. No pair crosses the
-    border between two clips.
+    The gradient reaches both frames of a pair; the flow is a constant. Pairs are of frames of the
+    same clip.
 
     Args:
         prediction: [B, T, C, H, W], T >= 2.
-        flow: [B, T-1, 2, H, W] pixels, from :func:`clip_flow` of the frames aimed at.
-        occlusion: [B, T-1, 1, H, W], True or 1 where a pixel is left out.
+        flow: [B, T-1, 2, H, W] pixels, by :func:`clip_flow` from the true frames.
+        occlusion: [B, T-1, 1, H, W], True or 1 where a pixel is occluded.
 
     Returns:
-        The mean over the visible pixels and channels of each clip (0 when nothing is visible),
-        then over the clips: a scalar.
+        A scalar: the mean over the visible pixels and channels of each clip (0 if none is
+        visible), then over the clips.
 
     Raises:
         InputError: the clip has fewer than two frames.
@@ -49,22 +50,22 @@ def flow_loss(prediction: Tensor, flow: Tensor, occlusion: Tensor) -> Tensor:
     frame, next_frame = _consecutive_pairs(prediction)
     visible = occlusion.flatten(0, 1) == 0
     error = (frame - backward_warp(next_frame, flow.flatten(0, 1))).abs() * visible
-    # Clip by clip, so that a batch has the mean of the losses of its parts.
+    # Clip by clip, so that the loss of a batch is the mean of the losses of its parts.
     total, count = (x.reshape(len(prediction), -1).sum(1) for x in (error, visible))
     mean: Tensor = (total / (count * frame.shape[1]).clamp(min=1)).mean()
     return mean
 
 
 def clip_flow(frames: Tensor, estimator: FlowEstimator) -> tuple[Tensor, Tensor]:
-    """The motion of clips, as :func:`flow_loss` takes it; always in float32, without gradient.
+    """Estimate the motion in clips for :func:`flow_loss`, in float32 and without gradient.
 
     Args:
         frames: [B, T, 3, H, W] in [0, 1], T >= 2.
         estimator: see :func:`flow_estimator`.
 
     Returns:
-        flow [B, T-1, 2, H, W], from each frame to the next, and occlusion [B, T-1, 1, H, W],
-        True where the next frame does not show a pixel.
+        The flow [B, T-1, 2, H, W], from each frame to the next, and the occlusion
+        [B, T-1, 1, H, W], True where a pixel is not visible in the next frame.
 
     Raises:
         InputError: the clip has fewer than two frames.
@@ -79,23 +80,23 @@ def clip_flow(frames: Tensor, estimator: FlowEstimator) -> tuple[Tensor, Tensor]
 
 
 def _consecutive_pairs(clips: Tensor) -> tuple[Tensor, Tensor]:
-    """[B, T, ...] -> every frame but the last and its successor, [B (T-1), ...] each."""
+    """[B, T, ...] -> all frames but the last, and the frames after them, [B (T-1), ...] each."""
     if clips.shape[1] < 2:
         raise InputError(f"flow: received a clip of {clips.shape[1]} frame, expected at least 2")
     return clips[:, :-1].flatten(0, 1), clips[:, 1:].flatten(0, 1)
 
 
 def occlusion_mask(forward: Tensor, backward: Tensor) -> Tensor:
-    """Pixels of a frame that the next frame does not show, by forward-backward consistency.
+    """Find the pixels that are not visible in the next frame, by forward-backward consistency.
 
-    A pixel is occluded where going there and back misses it:
-    |f + b|² > 0.01 (|f|² + |b|²) + 0.5, with b the backward flow at p + f(p) (Sundaram, Brox and
-    Keutzer 2010; the thresholds as in UnFlow, Meister, Hur and Roth 2018), or where p + f(p)
-    lies outside the frame.
+    A pixel p counts as occluded if following the forward flow f and then the backward flow b does
+    not lead back to it, |f + b|² > 0.01 (|f|² + |b|²) + 0.5 with b taken at p + f(p) (Sundaram,
+    Brox and Keutzer 2010; thresholds of UnFlow, Meister, Hur and Roth 2018), or if p + f(p) lies
+    outside the frame.
 
     Args:
-        forward: [B, 2, H, W] pixels, of ``estimator(next, frame)``.
-        backward: [B, 2, H, W] pixels, of ``estimator(frame, next)``.
+        forward: [B, 2, H, W] pixels, the result of ``estimator(next, frame)``.
+        backward: [B, 2, H, W] pixels, the result of ``estimator(frame, next)``.
 
     Returns:
         [B, 1, H, W], True where occluded.
@@ -109,19 +110,19 @@ def occlusion_mask(forward: Tensor, backward: Tensor) -> Tensor:
         squared(forward + back)
         > OCCLUSION_SHARE * (squared(forward) + squared(back)) + OCCLUSION_OFFSET
     )
-    return inconsistent | ~lands_inside(forward)
+    return inconsistent | ~is_inside(forward)
 
 
 def raft(weights: Path | None = None, *, large: bool = False) -> FlowEstimator:
-    """RAFT (Teed and Deng 2020) of torchvision, any image size.
+    """RAFT (Teed and Deng 2020) from torchvision, for images of any size.
 
     Args:
-        weights: a state dict file as torchvision stores it; None takes torchvision's own from
-            its cache, downloaded when missing.
-        large: the large network instead of the small one.
+        weights: a state dict file as torchvision stores it; None takes torchvision's weights from
+            its cache, and downloads them if they are missing.
+        large: use the large network instead of the small one.
 
     Raises:
-        InputError: the file is missing and cannot be downloaded, or holds something else.
+        InputError: the file is missing and cannot be downloaded, or does not fit the network.
     """
     from torchvision.models import optical_flow
 
@@ -145,7 +146,7 @@ def raft(weights: Path | None = None, *, large: bool = False) -> FlowEstimator:
         def padded(image: Tensor) -> Tensor:
             return F.pad(2.0 * image.float() - 1.0, (0, right, 0, bottom), mode="replicate")
 
-        # One pair at a time: all pairs of positions are correlated, 0.6 GB at 768×1024.
+        # One pair at a time: RAFT correlates all pairs of positions, 0.6 GB at 768×1024.
         pairs = zip(target[:, None], source[:, None], strict=True)
         flows = [network(padded(t), padded(s))[-1] for t, s in pairs]
         return torch.cat(flows)[..., :height, :width]
@@ -154,18 +155,19 @@ def raft(weights: Path | None = None, *, large: bool = False) -> FlowEstimator:
 
 
 def pwcnet(weights: Path | None = None) -> FlowEstimator:
-    """:class:`PWCNet` with the weights of its authors, any image size.
+    """:class:`PWCNet` with the weights of its authors, for images of any size.
 
-    Images are resized to multiples of 64 and handed over as BGR in [0, 1], as the authors do.
+    As in the authors' code, images are resized to multiples of 64 and given as BGR in [0, 1].
 
     Args:
         weights: ``pwc_net.pth.tar`` of github.com/NVlabs/PWC-Net, folder PyTorch, or a file of
-            github.com/sniklaus/pytorch-pwc (``network-default.pytorch``), which are told apart by
-            their names. Their licence is CC BY-NC-SA 4.0 (no commercial use), so they are not part
-            of this package. Other ports, which may want RGB or another scale, are refused.
+            github.com/sniklaus/pytorch-pwc (``network-default.pytorch``); the names of the
+            parameters tell which. The weights are not part of this package, as their licence is CC
+            BY-NC-SA 4.0 (no commercial use). Files of other ports, which may need RGB or another
+            scale, are refused.
 
     Raises:
-        InputError: no file was given, or it is missing or holds something else.
+        InputError: no file was given, or it is missing or does not fit the network.
     """
     if weights is None:
         raise InputError(
@@ -174,7 +176,7 @@ def pwcnet(weights: Path | None = None) -> FlowEstimator:
             f"{FLOW_WEIGHTS_OPTION}"
         )
     network = load_frozen(
-        PWCNet(), weights, FLOW_WEIGHTS_OPTION, unused=("deconv2.",), rename=name_as_authors
+        PWCNet(), weights, FLOW_WEIGHTS_OPTION, unused=("deconv2.",), rename=to_authors_name
     )
 
     @torch.no_grad()
@@ -213,13 +215,13 @@ FLOW_ESTIMATORS: dict[str, Callable[[Path | None], FlowEstimator]] = {
 
 
 def flow_estimator(name: str = "dis", weights: Path | None = None) -> FlowEstimator:
-    """The flow estimator of that name, one of :data:`FLOW_ESTIMATORS`.
+    """Make a flow estimator by its name in :data:`FLOW_ESTIMATORS`.
 
     ``dis`` (OpenCV) needs no weights and runs on the CPU; ``raft``, ``raft-large`` and
-    ``pwcnet`` run where the frames are.
+    ``pwcnet`` run on the device of the frames.
 
     Raises:
-        InputError: unknown name, or what the estimator itself raises.
+        InputError: the name is unknown, or the estimator raises it.
     """
     if name not in FLOW_ESTIMATORS:
         raise InputError(

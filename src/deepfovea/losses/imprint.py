@@ -1,8 +1,8 @@
-"""Mask imprint: whether the pixels that were sampled just now stand out from their neighbours.
+"""Mask imprint: whether the pixels that were sampled in a frame stand out from their neighbours.
 
-The mask does not depend on the picture, so in a natural video fine detail is the same at pixels
-that happen to be sampled and at those that are not. A reconstruction that lays fresh samples over a
-smooth filling shows them as dots.
+The mask does not depend on the picture, so in a natural video the sampled pixels have as much fine
+detail as the others. A reconstruction that puts new samples on a smooth background shows them as
+dots.
 
 Legend: B batch, T time, h, w low resolution, H, W high resolution.
 """
@@ -14,20 +14,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 WINDOW = 32
-"""Side, in cells of half the high resolution, of the squares in which the loss compares."""
+"""Side, in cells (pixels of half the high resolution), of the squares in which the loss compares.
+Our choice, as the others of this file; no experiment of docs/research/log.md varies them."""
 CONTRAST_EPS = 0.01
-"""Mean Laplacian in [0, 1] below which a difference is not seen."""
-FRESH_RANGE = (0.005, 0.15)
-"""Share of fresh cells in a square between which it counts. In the fovea a quarter of the cells is
-fresh, and the rest was so a moment ago; with hardly any, the mean is noise."""
+"""Added to the mean Laplacian, in [0, 1], that divides a difference, so that differences in flat
+regions, which nobody sees, count little."""
+SAMPLED_SHARE_RANGE = (0.005, 0.15)
+"""A square counts if its share of sampled cells lies in this range. In the fovea a quarter of the
+cells is sampled, and the rest was sampled just before; with hardly any, the mean is noise."""
 MIN_SHARE = 1e-6
-"""Added to the share of cells that a mean is divided by, so that it is never 0."""
+"""Added to the share of cells that divides a mean, so that it is never 0."""
 
 
-def fresh_cells(mask: Tensor, jitter: Tensor | None) -> Tensor:
-    """The cells of half the high resolution that were sampled: [B,T,1,h,w] to [B,T,1,2h,2w].
+def sampled_cells(mask: Tensor, jitter: Tensor | None) -> Tensor:
+    """The cells that were sampled, 1, and all others, 0: mask [B,T,1,h,w] to [B,T,1,2h,2w].
 
-    jitter: [B, T, 2], low-resolution pixels; a sample is in the cell nearest to its place.
+    jitter: [B, T, 2], low-resolution pixels; a sample belongs to the cell nearest to it.
     """
     batch, time, _, height, width = mask.shape
     cells = mask.new_zeros(batch, time, 1, 2 * height, 2 * width)
@@ -54,16 +56,16 @@ def detail(frames: Tensor) -> Tensor:
     return (around - 4.0 * cells).abs().view(*frames.shape[:2], 1, *cells.shape[-2:])
 
 
-def imprint_loss(output: Tensor, target: Tensor, fresh: Tensor) -> Tensor:
-    """How much more detail fresh cells have than the others around, beyond what the truth has.
+def imprint_loss(output: Tensor, target: Tensor, sampled: Tensor) -> Tensor:
+    """How much more detail the sampled cells have than the others around, compared with the truth.
 
     Args:
         output: [B, T, 3, H, W], about [0, 1].
         target: the same shape.
-        fresh: [B, T, 1, H/2, W/2], see :func:`fresh_cells`.
+        sampled: [B, T, 1, H/2, W/2], see :func:`sampled_cells`.
 
     Returns:
-        A scalar; 0 where nothing stands out.
+        A scalar; 0 if the difference is that of the truth everywhere.
     """
 
     def pooled(x: Tensor) -> Tensor:
@@ -71,16 +73,16 @@ def imprint_loss(output: Tensor, target: Tensor, fresh: Tensor) -> Tensor:
         return F.avg_pool2d(x.flatten(0, 1), size, max(size // 2, 1))
 
     made, true = detail(output), detail(target)
-    new = pooled(fresh)
+    new = pooled(sampled)
     old = 1.0 - new
 
-    def fresh_over_old(x: Tensor) -> Tensor:
-        of_old = pooled(x * (1.0 - fresh)) / (old + MIN_SHARE)
-        return pooled(x * fresh) / (new + MIN_SHARE) - of_old
+    def sampled_minus_other(x: Tensor) -> Tensor:
+        of_others = pooled(x * (1.0 - sampled)) / (old + MIN_SHARE)
+        return pooled(x * sampled) / (new + MIN_SHARE) - of_others
 
-    excess = fresh_over_old(made)
-    wanted = fresh_over_old(true)
-    weight = ((new > FRESH_RANGE[0]) & (new < FRESH_RANGE[1])).to(new)
+    excess = sampled_minus_other(made)
+    wanted = sampled_minus_other(true)
+    weight = ((new > SAMPLED_SHARE_RANGE[0]) & (new < SAMPLED_SHARE_RANGE[1])).to(new)
     distance = (excess - wanted).abs() / (pooled(true) + CONTRAST_EPS)
     of_clip = (len(output), -1)
     sums = (weight * distance).reshape(of_clip).sum(1) / (weight.reshape(of_clip).sum(1) + 1.0)

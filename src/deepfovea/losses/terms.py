@@ -1,11 +1,11 @@
 """The objective: a weighted sum of named terms, each a function of output and target.
 
-:data:`LOSSES` is the table of them. To add one, write a function of output, target and context in
-a file beside this one and name it there; see ``docs/extending.md``.
+:data:`LOSSES` lists them. To add one, write a function of output, target and context in a file
+beside this one and name it there; see ``docs/extending.md``.
 
 Source: Reich, Memmel, Grebe 2020 (DeepFovea++), L = 5·L_sv + L_LPIPS + 2·L_flow + 0.01·L_adv +
-0.01·L_adv,fft; the others are ours. Every term is a mean over the clips of a batch, so that
-several processes, each with a part of the batch, need only average.
+0.01·L_adv,fft; the other terms are ours. Every term is a mean over the clips of a batch, so that
+several processes, which share a batch, only need to average theirs.
 
 Legend: B batch, T time, H, W high resolution, h, w low resolution.
 """
@@ -40,16 +40,17 @@ from .robust import AdaptiveRobustLoss
 from .texture import texture_distance
 
 CHARBONNIER_EPS = 1e-6
-"""Squared colour difference in [0, 1] below which the loss is quadratic: a thousandth. No
-experiment of docs/research/log.md varies it."""
+"""Added to squared colour differences: the loss is quadratic for differences below its root, a
+thousandth of [0, 1]. No experiment of docs/research/log.md varies it."""
 ENDPOINT_EPS, MAX_ENDPOINT_ERROR = 1e-3, 20.0
-"""Low-resolution pixels² and pixels: the error is quadratic near 0, and counts no more beyond. No
-experiment varies them."""
-REST_LIMIT = 3 / 255
-"""Change of a colour from frame to frame, of [0, 1], below which a pixel rests: a little more than
-the noise of a camera. No experiment varies it."""
+"""Added to squared endpoint errors, low-resolution pixels², so that the loss is quadratic near 0;
+and the endpoint error, low-resolution pixels, at which the loss is clamped. No experiment varies
+them."""
+STILL_LIMIT = 3 / 255
+"""A pixel counts as still if its colours, in [0, 1], change by less from frame to frame: a little
+more than the noise of a camera. No experiment varies it."""
 MIN_CROP = 32
-"""Side in pixels of the smallest crop, which all the losses can judge."""
+"""Side in pixels of the smallest crop: no loss needs more."""
 
 AdversarialLoss = Literal["logistic", "wasserstein"]
 
@@ -57,9 +58,9 @@ AdversarialLoss = Literal["logistic", "wasserstein"]
 class Output(NamedTuple):
     """The output of a generator for some frames.
 
-    frames [B, T, 3, H, W], about [0, 1]; motion [B, T, 2, h, w]: from each frame back to the one
-    before, low-resolution pixels, where the network finds one; low [B, T, 3, h, w]: low-resolution
-    frames, where the network makes them on the way.
+    frames [B, T, 3, H, W], about [0, 1]; motion [B, T, 2, h, w]: the estimated motion from each
+    frame back to the one before, low-resolution pixels, None if the network estimates none; low
+    [B, T, 3, h, w]: the low-resolution frames, None if the network makes none.
     """
 
     frames: Tensor
@@ -68,13 +69,13 @@ class Output(NamedTuple):
 
 
 class Target(NamedTuple):
-    """The target of a generator.
+    """What a generator should have returned for some frames.
 
-    frames [B, T, 3, H, W] in [0, 1]; low [B, T, 3, h, w], the same reduced; before [B, 3, h, w],
-    the low-resolution frame before the first, None where there is none; motion [B, T, 2, h, w],
-    from each frame back to the one before, low-resolution pixels, and motion_trust [B, T, 1, h, w]
-    in [0, 1], how far that is believed; fresh [B, T, 1, H/2, W/2], the cells that were sampled, see
-    :func:`.imprint.fresh_cells`.
+    frames [B, T, 3, H, W] in [0, 1]: the true frames; low [B, T, 3, h, w]: the true frames at the
+    low resolution; before [B, 3, h, w]: the low-resolution frame before the first, None if there is
+    none; motion [B, T, 2, h, w]: the true motion from each frame back to the one before,
+    low-resolution pixels; motion_trust [B, T, 1, h, w] in [0, 1]: how reliable that motion is;
+    sampled [B, T, 1, H/2, W/2]: the cells that were sampled, see :func:`.imprint.sampled_cells`.
     """
 
     frames: Tensor
@@ -82,16 +83,16 @@ class Target(NamedTuple):
     before: Tensor | None = None
     motion: Tensor | None = None
     motion_trust: Tensor | None = None
-    fresh: Tensor | None = None
+    sampled: Tensor | None = None
 
 
 class LossContext(NamedTuple):
     """What a term may use besides output and target.
 
-    modules: what :func:`make_loss_modules` made; perceptual: the loss with its backbone, None if
-    no term needs it; flow: the estimator of the true flow, likewise; adversarial: the kind of the
-    generator's adversarial loss; shift: of what the losses of perception and texture and the
-    discriminators see, see :func:`random_crop`.
+    modules: the modules from :func:`make_loss_modules`; perceptual: the loss with its backbone,
+    None if no term needs it; flow: the estimator of the true flow, None if no term needs it;
+    adversarial: the kind of adversarial loss; shift: the argument of :func:`random_crop` for the
+    inputs of the discriminators and of the terms perceptual and texture.
     """
 
     modules: nn.ModuleDict
@@ -102,7 +103,7 @@ class LossContext(NamedTuple):
 
 
 Term = Callable[[Output, Target], Tensor]
-"""One term of the objective with its context: a scalar to be minimised."""
+"""One term of the objective, with its context bound: returns the scalar to minimise."""
 
 
 @dataclass(frozen=True)
@@ -110,20 +111,20 @@ class Loss:
     """One entry of :data:`LOSSES`."""
 
     weight: float
-    """Unless ``--losses NAME=WEIGHT`` says another."""
+    """The default weight; ``--losses NAME=WEIGHT`` overrides it."""
     definition: str
     function: Callable[[Output, Target, LossContext], Tensor]
     """Returns a scalar, the mean over the clips of a batch."""
     module: Callable[[Sequence[int]], nn.Module] | None = None
-    """Makes what learns beside the generator, from the channels of the discriminators."""
+    """Makes the module that is trained beside the generator, given the discriminators' channels."""
     discriminator: bool = False
-    """Whether that is a discriminator, which has an optimiser of its own."""
+    """Whether that module is a discriminator, which has an optimiser of its own."""
     needs: tuple[Literal["perceptual", "flow", "low"], ...] = ()
-    """What of the context has to be loaded; low: low-resolution frames, which few networks make."""
+    """What it needs: parts of the context, or low-resolution frames (low) from the network."""
 
 
 def loss_weights(losses: Iterable[str]) -> dict[str, float]:
-    """The chosen terms and their weights.
+    """Read the chosen terms and their weights.
 
     Args:
         losses: NAME or NAME=WEIGHT, see :attr:`deepfovea.config.TrainConfig.losses`.
@@ -150,14 +151,14 @@ def loss_weights(losses: Iterable[str]) -> dict[str, float]:
 def make_loss_modules(
     names: Iterable[str], channels: Sequence[int] = DISCRIMINATOR_CHANNELS
 ) -> nn.ModuleDict:
-    """The modules that learn beside the generator, by the name of their term.
+    """Make the modules that are trained beside the generator, by the name of their term.
 
-    The parameters of adaptive losses belong to the generator's optimiser, a discriminator
-    (:data:`DISCRIMINATORS`) to one of its own.
+    The generator's optimiser also trains the parameters of adaptive losses; each discriminator
+    (:data:`DISCRIMINATORS`) has an optimiser of its own.
 
     Args:
-        names: of the chosen terms; those that learn nothing are passed over.
-        channels: of the residual blocks of the discriminators.
+        names: names of the chosen terms; those without a module are ignored.
+        channels: channels of the discriminators' residual blocks.
     """
     modules = nn.ModuleDict()
     for name in names:
@@ -176,7 +177,7 @@ def make_terms(
     adversarial: AdversarialLoss = "logistic",
     shift: int = 0,
 ) -> dict[str, Term]:
-    """The terms of those names; the other arguments are those of :class:`LossContext`."""
+    """Make the terms of these names; the other arguments are those of :class:`LossContext`."""
     context = LossContext(loss_modules, perceptual, flow, adversarial, shift)
 
     def with_context(function: Callable[[Output, Target, LossContext], Tensor]) -> Term:
@@ -186,7 +187,7 @@ def make_terms(
 
 
 def charbonnier(difference: Tensor) -> Tensor:
-    """Mean of sqrt(d² + 1e-6): L1 with a rounded tip."""
+    """Mean of sqrt(d² + 1e-6), a smooth L1 (the Charbonnier loss)."""
     return (difference.square() + CHARBONNIER_EPS).sqrt().mean()
 
 
@@ -215,54 +216,54 @@ def _flow(output: Output, target: Target, context: LossContext) -> Tensor:
 
 
 def _motion(output: Output, target: Target, context: LossContext) -> Tensor:
-    """How well the motion warps the last true low-resolution frame into this one.
+    """Photometric loss: warp the last true low-resolution frame along the motion, and compare.
 
-    It guides the motion where the image loss cannot yet see it.
+    Only this loss and ``endpoint`` train the motion, see :meth:`.StreamNet.step`.
     """
     motion, low = _require_motion(output, "motion"), target.low
-    if target.before is None:  # nothing to compare the first frame with
+    if target.before is None:  # the first frame has nothing to be compared with
         previous, low, motion = low[:, :-1], low[:, 1:], motion[:, 1:]
     else:
         previous = torch.cat([target.before.unsqueeze(1), low[:, :-1]], 1)
     if not low.shape[1]:
-        return motion.sum()  # a lone first frame: 0, with a gradient of 0
+        return motion.sum()  # over nothing: 0, with a gradient of 0
     warped = backward_warp(previous.flatten(0, 1), motion.flatten(0, 1))
     return charbonnier(warped - low.flatten(0, 1))
 
 
 def _endpoint(output: Output, target: Target, context: LossContext) -> Tensor:
-    """Endpoint error of the motion, low-resolution pixels, where the true one is trusted.
+    """Endpoint error of the motion, low-resolution pixels, weighted by trust in the true motion.
 
-    It tells the motion where to go from far away, where the photometric loss has no gradient.
+    Its gradient is right also where the motion is far off and the photometric loss has none.
     """
     motion = _require_motion(output, "endpoint")
     if target.motion is None or target.motion_trust is None:
         raise InputError(
-            "--losses endpoint: the items of the paper bring no motion; "
-            "expected --preprocessing modern"
+            "--losses endpoint: the published items have no motion; expected --preprocessing modern"
         )
     distance = ((motion - target.motion).square().sum(2, keepdim=True) + ENDPOINT_EPS).sqrt()
     return (target.motion_trust * distance).clamp(max=MAX_ENDPOINT_ERROR).mean()
 
 
 def _imprint(output: Output, target: Target, context: LossContext) -> Tensor:
-    if target.fresh is None or target.fresh.shape[-1] * 2 != output.frames.shape[-1]:
+    if target.sampled is None or target.sampled.shape[-1] * 2 != output.frames.shape[-1]:
         raise InputError("--losses imprint: this network does not enlarge by four; leave it out")
-    return imprint_loss(output.frames, target.frames, target.fresh)
+    return imprint_loss(output.frames, target.frames, target.sampled)
 
 
 def _temporal(output: Output, target: Target, context: LossContext) -> Tensor:
-    """How the output changes from frame to frame where the truth rests; a lone frame has 0.
+    """Change of the output from frame to frame, compared with the truth, where the truth is still.
 
-    The temporal loss of Chaitanya et al. 2017, "Interactive reconstruction of Monte Carlo image
-    sequences using a recurrent denoising autoencoder", section 4.3, but at rest alone: of what
-    moves, it compares errors that have little to do with each other.
+    This is the temporal loss of Chaitanya et al. 2017, "Interactive reconstruction of Monte Carlo
+    image sequences using a recurrent denoising autoencoder", restricted to still pixels: where
+    things move, the errors of consecutive frames have little to do with each other. It is 0 for a
+    single frame.
     """
     if output.frames.shape[1] < 2:
         return output.frames.sum() * 0.0
     made, true = output.frames.diff(dim=1), target.frames.diff(dim=1)
-    rests = (true.abs().amax(2, keepdim=True) < REST_LIMIT).float()
-    return (rests * ((made - true).square() + CHARBONNIER_EPS).sqrt()).mean()
+    still = (true.abs().amax(2, keepdim=True) < STILL_LIMIT).float()
+    return (still * ((made - true).square() + CHARBONNIER_EPS).sqrt()).mean()
 
 
 def _require_motion(output: Output, term: str) -> Tensor:
@@ -289,7 +290,7 @@ def _require_low(output: Output, term: str) -> Tensor:
 
 
 def no_low_frames(term: str) -> str:
-    """What is wrong with a term of :data:`LOW_RESOLUTION_TERMS` for other networks."""
+    """The message about a term of :data:`LOW_RESOLUTION_TERMS` for networks without such frames."""
     return (
         f"--losses {term}: this network makes no low-resolution frames; "
         "expected --model paper-multiresolution"
@@ -297,7 +298,10 @@ def no_low_frames(term: str) -> str:
 
 
 def random_crop(shift: int, *clips: Tensor) -> tuple[Tensor, ...]:
-    """The same random part of clips [..., H, W]: smaller by ``shift`` pixels, MIN_CROP or more."""
+    """Cut the same random part from clips [..., H, W], smaller by ``shift`` pixels.
+
+    A side is not made smaller than MIN_CROP pixels.
+    """
 
     def part(side: int) -> slice:
         length = max(side - shift, min(side, MIN_CROP))
@@ -305,14 +309,14 @@ def random_crop(shift: int, *clips: Tensor) -> tuple[Tensor, ...]:
         return slice(start, start + length)
 
     rows, columns = (part(side) for side in clips[0].shape[-2:])
-    # In memory of their own, so that sums are the same to the last bit wherever a clip lay.
+    # Contiguous, as sums in another memory layout may differ in the last bit.
     return tuple(clip[..., rows, columns].contiguous() for clip in clips)
 
 
 def _adversarial(output: Output, context: LossContext, name: str) -> Tensor:
     kind = context.adversarial
     loss = logistic_generator_loss if kind == "logistic" else wasserstein_generator_loss
-    # In evaluation mode the spectral normalisation stays as the discriminator learned it.
+    # In evaluation mode, so that the call does not update the spectral normalisation.
     return loss(context.modules[name].eval()(*random_crop(context.shift, output.frames)))
 
 
@@ -374,20 +378,20 @@ LOSSES: dict[str, Loss] = {
         needs=("perceptual", "low"),
     ),
 }
-"""Every term by its name, with its default weight.
+"""All terms by name, with their default weights.
 
 Those from ``supervised`` to ``adversarial-fft`` are the published objective with its weights
-(Reich, Memmel, Grebe 2020); ``charbonnier``, ``motion`` and ``endpoint`` train ``stream``, with
-``texture`` for the eye, ``imprint`` against dots and ``temporal`` against flicker;
+(Reich, Memmel, Grebe 2020). ``charbonnier``, ``motion`` and ``endpoint`` train ``stream``, with
+``texture`` for a natural look, ``imprint`` against dots and ``temporal`` against flicker.
 ``low-resolution`` and ``low-perceptual`` are an experiment that its authors dropped
 (docs/published.md).
 """
 
 DISCRIMINATORS = {name: loss.module for name, loss in LOSSES.items() if loss.discriminator}
-"""The terms that a discriminator judges, and what makes it."""
+"""The adversarial terms, each with the function that makes its discriminator."""
 
 LOW_RESOLUTION_TERMS = tuple(name for name, loss in LOSSES.items() if "low" in loss.needs)
-"""The terms that judge low-resolution frames."""
+"""The terms that need low-resolution frames from the network."""
 
 
 def discriminator_loss(
@@ -398,19 +402,19 @@ def discriminator_loss(
     r1: float = 0.0,
     shift: int = 0,
 ) -> Tensor:
-    """What a discriminator minimises, with one step of its power iteration.
+    """The loss of a discriminator. Computing it makes one step of the power iteration.
 
     Args:
         discriminator: one of :data:`DISCRIMINATORS`.
-        real: [B, T, 3, H, W], the truth.
-        fake: the same shape, without a graph.
-        kind: of the adversarial loss.
+        real: [B, T, 3, H, W], the true frames.
+        fake: the same shape, the generator's frames without a graph.
+        kind: the kind of adversarial loss.
         r1: γ of the penalty γ/2·‖∂D/∂real‖².
-        shift: of what it sees, see :func:`random_crop`.
+        shift: see :func:`random_crop`, which cuts both.
     """
     real, fake = random_crop(shift, real, fake)
     real = real.detach().requires_grad_(r1 > 0)
-    # Both in one call: judged by the very same weights, normalised once.
+    # Both in one call, so that the same normalised weights judge them.
     logits = discriminator.train()(torch.cat([real, fake]))
     of_real, of_fake = logits.split([len(real), len(fake)])
     loss = logistic_discriminator_loss if kind == "logistic" else wasserstein_discriminator_loss
@@ -419,10 +423,10 @@ def discriminator_loss(
 
 
 def check_finite(values: Mapping[str, float], step: int) -> None:
-    """Stop where a value is not finite.
+    """Check that all values are finite.
 
     Raises:
-        InputError: names what is not finite, and at which step.
+        InputError: names the value that is not, and the step.
     """
     for name, value in values.items():
         if not math.isfinite(value):
@@ -433,10 +437,10 @@ def check_finite(values: Mapping[str, float], step: int) -> None:
 
 
 def deviations_from_published(names: Iterable[str], perceptual: str, flow: str) -> list[str]:
-    """What of the published objective a run does without, in words for its log and tables.
+    """In what a run differs from the published objective, as sentences for its log and tables.
 
     Args:
-        names: of the terms; nothing is said of runs that have none of the published ones.
+        names: names of the terms; the result is empty if none of them is a published one.
         perceptual: name of the backbone.
         flow: name of the flow estimator.
     """

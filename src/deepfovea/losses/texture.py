@@ -1,11 +1,12 @@
-"""Distance of textures: it compares the statistics that peripheral vision sees, not pixels.
+"""Distance of textures: it compares local statistics of pictures instead of their pixels.
 
-Away from the gaze we see the statistics of a neighbourhood rather than where each detail is:
-pictures that share them look the same (Freeman and Simoncelli 2011, "Metamers of the ventral
-stream"), and Walton et al. 2021 ("Beyond Blur") render the periphery by them. The statistics here
-are local autocorrelations of band-pass responses, the core of the texture model of Portilla and
-Simoncelli 2000. At a lag of zero they are contrasts: blur lowers them. At others they tell the
-pattern: a lattice, the cheapest way to contrast, has those of no natural texture.
+In the periphery the eye sees the statistics of a neighbourhood rather than the place of each
+detail: pictures with equal statistics look the same (Freeman and Simoncelli 2011, "Metamers of the
+ventral stream"), and Walton et al. 2021 ("Beyond Blur") render the periphery from them. The
+statistics here are local autocorrelations of band-pass responses, the core of the texture model of
+Portilla and Simoncelli 2000. At lag zero they are contrasts, which blur lowers. At other lags they
+describe the pattern: a network could gain contrast by painting a lattice, but its autocorrelations
+differ from those of natural texture.
 
 Legend: N frames, C channels, H, W size, K lags, h, w windows.
 """
@@ -19,11 +20,13 @@ from torch import Tensor
 from ..resample import downsample_2x, upsample_bilinear
 
 LAGS = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (0, 4), (4, 0))
-"""Distances (rows, columns) in pixels of a level."""
+"""Lags (rows, columns) in pixels of a level. Our choice, as the others of this file; no experiment
+of docs/research/log.md varies them."""
 LEVELS = 3
-"""Bands: of the full, half and quarter resolution."""
+"""Number of bands: at the full, half and quarter resolution."""
 WINDOW = 16
-"""Side in pixels of a level of the squares whose statistics are compared; every half of it one."""
+"""Side, in pixels of a level, of the squares whose statistics are compared; they overlap by
+half."""
 CONTRAST_EPS = 0.01
 """Contrast in [0, 1] that is added to the denominator, so that flat regions count little."""
 
@@ -32,8 +35,8 @@ def autocorrelations(frames: Tensor) -> list[Tensor]:
     """Local means of products of band-pass responses, level by level.
 
     Args:
-        frames: [N, C, H, W], any values; of the mean of the channels. Sides of less than 80 have
-            fewer than three levels.
+        frames: [N, C, H, W], any values; the mean of the channels is used. Frames with a side of
+            less than 80 pixels have fewer than three levels.
 
     Returns:
         [N, K, h, w] for each level, K in the order of :data:`LAGS`; the first is a variance.
@@ -54,14 +57,17 @@ def autocorrelations(frames: Tensor) -> list[Tensor]:
 
 
 def texture_distance(output: Tensor, target: Tensor) -> Tensor:
-    """How far local textures are apart, in the unit of contrasts: a scalar, 0 for equal ones.
+    """The mean difference of local textures.
 
-    It compares the textures of the frames, and of the differences from frame to frame, so that
-    texture neither boils nor sticks to the screen.
+    It compares the textures of the frames and those of the differences between consecutive frames,
+    so that texture neither flickers nor sticks to the screen.
 
     Args:
         output: [B, T, C, H, W], about [0, 1].
         target: the same shape.
+
+    Returns:
+        A scalar in the unit of contrasts, 0 for equal frames.
     """
     pairs = [(output.flatten(0, 1), target.flatten(0, 1))]
     if output.shape[1] > 1:

@@ -49,7 +49,7 @@ def acuity_mean(values: Tensor, reference: Reference) -> float:
         values: [H, W], or smaller by a margin that is the same on all sides.
         reference: whose first frame the map belongs to.
     """
-    weights = reference.once(acuity_weights)
+    weights = reference.cached(acuity_weights)
     margin = (weights.shape[-1] - values.shape[-1]) // 2
     height, width = values.shape
     weights = weights[margin : margin + height, margin : margin + width].double()

@@ -75,7 +75,7 @@ class Reference:
         """The gaze [T, 2] in pixels of the true frames, H × W."""
         return (self.gaze_px + 0.5) * self.scale - 0.5
 
-    def once(self, function: Callable[[Reference], Value]) -> Value:
+    def cached(self, function: Callable[[Reference], Value]) -> Value:
         """``function(self)``, computed once for all the methods that are compared.
 
         For what depends on the true frames alone: their optical flow, their edges.
@@ -125,7 +125,7 @@ class Metric:
     """What is to be quoted with every value, beyond the definition."""
 
     @property
-    def asked_by(self) -> str:
+    def selector(self) -> str:
         """The word of ``--metrics`` that asks for it."""
         return self.group or self.name
 

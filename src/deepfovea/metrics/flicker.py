@@ -40,7 +40,7 @@ def flicker(prediction: Tensor, reference: Reference) -> float:
         flickers, less for what is steadier than the original's noise; nan where hardly a pixel
         rests.
     """
-    still = reference.once(still_pixels)
+    still = reference.cached(still_pixels)
     if still.double().mean() < MIN_SHARE:
         return math.nan
     changes = [

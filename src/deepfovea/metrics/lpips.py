@@ -135,17 +135,17 @@ def _true_features(reference: Reference) -> list[list[Tensor]]:
 
 def _lpips(prediction: Tensor, reference: Reference) -> dict[str, float]:
     """LPIPS of one frame [1, 3, H, W], in regions too: 0 for equal frames, lower is better."""
-    (true_features,) = reference.once(_true_features)
+    (true_features,) = reference.cached(_true_features)
     return distance_by_region(_distances(_features(prediction[0]), true_features), reference)
 
 
 def _true_change(reference: Reference) -> float:
-    return _total(_distances(*reference.once(_true_features)))
+    return _total(_distances(*reference.cached(_true_features)))
 
 
 def _t_lpips(prediction: Tensor, reference: Reference) -> float:
     change = _total(_distances(*map(_features, prediction)))
-    return t_lpips(change, reference.once(_true_change))
+    return t_lpips(change, reference.cached(_true_change))
 
 
 LPIPS = Metric(

@@ -120,7 +120,7 @@ def raggedness(prediction: Tensor, reference: Reference) -> float:
         one, less the straight line that fits it best; pixels, 0 for the original. nan where there
         are no clear edges. Edges that the result has lost are left out.
     """
-    points, normals, true_positions, true_contrasts = reference.once(_true_edges)
+    points, normals, true_positions, true_contrasts = reference.cached(_true_edges)
     positions, contrasts = edge_positions(prediction.clamp(0.0, 1.0), points, normals)
     followed = (true_contrasts.amin(1) >= MIN_CONTRAST) & (contrasts.amin(1) >= MIN_CONTRAST / 2.0)
     distance = (positions - true_positions)[followed].double()

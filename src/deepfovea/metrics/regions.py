@@ -55,7 +55,7 @@ def region_labels(reference: Reference) -> Tensor:
 def map_means(values: Tensor, reference: Reference) -> dict[str, float]:
     """The mean of a map of the first frame over each region, and ``foveated``: over the frame,
     weighted by the eye's acuity, see :func:`deepfovea.metrics.acuity.acuity_weights`."""
-    regions = region_means(values, reference.once(region_labels))
+    regions = region_means(values, reference.cached(region_labels))
     return {**regions, "foveated": acuity_mean(values, reference)}
 
 

@@ -124,7 +124,7 @@ def _true_features(reference: Reference) -> list[Tensor]:
 
 def st_lpips(prediction: Tensor, reference: Reference) -> dict[str, float]:
     """ST-LPIPS of one frame [1, 3, H, W], in regions too: 0 for equal frames, lower is better."""
-    true_features = reference.once(_true_features)
+    true_features = reference.cached(_true_features)
     layers = layer_distances(features(prediction), true_features, load_st_lpips().heads)
     return distance_by_region(layers, reference)
 

@@ -147,7 +147,7 @@ def _true_flow(reference: Reference) -> tuple[Tensor, Tensor]:
 
 def _e_warp(prediction: Tensor, reference: Reference) -> float:
     earlier, later = prediction
-    return e_warp(earlier, later, *reference.once(_true_flow))
+    return e_warp(earlier, later, *reference.cached(_true_flow))
 
 
 def _true_e_warp(reference: Reference) -> float:
@@ -159,7 +159,7 @@ def _true_farneback(reference: Reference) -> np.ndarray:
 
 
 def _t_of(prediction: Tensor, reference: Reference) -> float:
-    return t_of(farneback_flow(*prediction), reference.once(_true_farneback))
+    return t_of(farneback_flow(*prediction), reference.cached(_true_farneback))
 
 
 E_WARP = Metric(
@@ -180,7 +180,7 @@ E_WARP_ORIGINAL = Metric(
     digits=5,
     definition="that of the true frames",
     scope="pair",
-    function=lambda prediction, reference: reference.once(_true_e_warp),
+    function=lambda prediction, reference: reference.cached(_true_e_warp),
     group="temporal",
     table="none",
     unavailable=_unavailable,

@@ -21,7 +21,7 @@ from ..config import SCALE, InputError
 from ..fovea import density_map, draw_mask
 from ..gaze import random_point
 from ..io.decoded_cache import Source
-from ..wording import counted
+from ..wording import pluralize
 
 FRAMES = 6
 """Frames of an item (Reich, Memmel and Grebe 2020)."""
@@ -89,7 +89,7 @@ class PublishedItems(Dataset[PublishedItem]):
         self.sources = [source for source in sources if has_an_item(source)]
         if not self.sources:
             raise InputError(
-                f"none of {counted(len(sources), 'video')} has {FRAMES} frames, which are "
+                f"none of {pluralize(len(sources), 'video')} has {FRAMES} frames, which are "
                 "one item; give longer videos"
             )
         self.seed = seed

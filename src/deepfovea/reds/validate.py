@@ -20,7 +20,7 @@ from ..io.decoded_cache import Source
 from ..metrics.pixel import psnr, ssim
 from ..metrics.published import published_psnr, published_ssim
 from ..video import find_videos, read_clip
-from ..wording import counted
+from ..wording import pluralize
 from .items import FRAMES, OVERLAP, SIZE, PublishedItems, has_an_item
 from .splits import split_folder
 
@@ -238,5 +238,5 @@ def to_markdown(rows: Sequence[Row], title: str) -> str:
         lines.append(f"| {name} | {cells} |")
     frames = sum(row.frames for row in rows)
     return "\n".join(
-        [*lines, "", f"{counted(len(rows), 'video')}, {counted(frames, 'frame')}. {NOTE}"]
+        [*lines, "", f"{pluralize(len(rows), 'video')}, {pluralize(frames, 'frame')}. {NOTE}"]
     )

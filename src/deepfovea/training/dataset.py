@@ -21,7 +21,7 @@ from ..config import JITTERS, PUBLISHED_DENSITY, SCALE, Density, InputError
 from ..flow import FlowEstimator, backward_warp
 from ..fovea import HALTON_LENGTH, density_map, downsample, draw_mask, jitter_sequence
 from ..io.decoded_cache import Source
-from ..wording import counted
+from ..wording import pluralize
 from .animate import animate
 
 TRUSTED_DIFFERENCE = 0.1
@@ -122,7 +122,7 @@ class ClipDataset(Dataset[TrainingClip]):
                 )
         if not usable and not photos:
             raise InputError(
-                f"none of {counted(len(sources), 'video')} has {counted(frames, 'frame')} of at "
+                f"none of {pluralize(len(sources), 'video')} has {pluralize(frames, 'frame')} of at "
                 f"least {crop // 2}x{crop // 2} pixels; lower --clip or --crop"
             )
         if crop < 32 or crop % 32:

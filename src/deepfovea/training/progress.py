@@ -12,7 +12,7 @@ from statistics import median
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..wording import in_words
+from ..wording import format_duration
 
 LINE_SECONDS = 30.0
 """Between lines where no terminal shows a bar."""
@@ -80,4 +80,4 @@ class TrainingProgress:
         if len(self.step_seconds) < 2:
             return ""
         seconds = median(self.step_seconds)
-        return f"{seconds:.2g} s/step, {in_words((self.steps - step) * seconds)} left"
+        return f"{seconds:.2g} s/step, {format_duration((self.steps - step) * seconds)} left"

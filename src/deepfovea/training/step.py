@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..config import TrainConfig
 from ..generators import Generator
-from ..losses.imprint import fresh_cells
+from ..losses.imprint import sampled_cells
 from ..losses.terms import (
     DISCRIMINATORS,
     Output,
@@ -159,7 +159,7 @@ def crop_to_valid(output: Output, chunk: Chunk, scale: int) -> tuple[Output, Tar
         before=None if chunk.previous_low is None else cut(chunk.previous_low),
         motion=None if chunk.motion is None else cut(chunk.motion),
         motion_trust=None if chunk.motion_trust is None else cut(chunk.motion_trust),
-        fresh=cut(fresh_cells(chunk.mask, chunk.jitter)),
+        sampled=cut(sampled_cells(chunk.mask, chunk.jitter)),
     )
     aux = (None if tensor is None else cut(tensor) for tensor in (output.motion, output.low))
     return Output(cut(output.frames), *aux), target

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import av
 
-from ..wording import counted
+from ..wording import pluralize
 from .clock import demux_video, may_break
 from .container import fraction, open_media, reason_of, refuse, video_stream
 from .crop import NO_CROP, Crop, container_crop
@@ -144,7 +144,7 @@ def _decode_packets(path: Path, stream: Any, packets: Iterator[Any]) -> Iterator
             expected = "an undamaged file; repair it, or fetch or make it again"
             refuse(path, f"no frame that can be decoded{reason}", expected)
         last = "" if seconds is None else f", the last at {seconds:.3f} s"
-        received = f"{counted(count, 'frame')}{last}, then an error{reason}"
+        received = f"{pluralize(count, 'frame')}{last}, then an error{reason}"
         refuse(path, received, "an undamaged video; repair, re-encode or trim it")
 
 
