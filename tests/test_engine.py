@@ -111,11 +111,11 @@ def test_another_size_and_another_video(stream, name, monkeypatch):
     compiled, compilations = load_engine(stream, name, bfloat16=False), []
     trace = engine.trace
 
-    def pluralize(*arguments, **options):
+    def counting_trace(*arguments, **options):
         compilations.append(arguments)
         return trace(*arguments, **options)
 
-    monkeypatch.setattr(engine, "trace", counted)
+    monkeypatch.setattr(engine, "trace", counting_trace)
     for size in ((20, 30), (9, 41), (20, 30), (8, 8), (9, 41)):
         samples, mask = clip(3, *size)
         with torch.inference_mode():

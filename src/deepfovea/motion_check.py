@@ -98,21 +98,21 @@ def check_motion(
 
     # Compared where a reading says that something moves, and where the frames are known densely.
     moves = torch.stack([(r - at_rest).abs().amax(1, keepdim=True) for r in readings.values()])
-    counted = known & (mask > 0) & (moves.amax(0) > REST)
+    valid = known & (mask > 0) & (moves.amax(0) > REST)
     near = torch.nn.functional.avg_pool2d(
         mask, NEIGHBOURHOOD, 1, NEIGHBOURHOOD // 2, count_include_pad=False
     )
-    dense = counted & (near > KNOWN_DENSELY) & (near.roll(1, 0) > KNOWN_DENSELY)
-    counted = dense if dense[1:last].float().mean() > ENOUGH_DENSE else counted
-    if not counted[1:last].any():
+    dense = valid & (near > KNOWN_DENSELY) & (near.roll(1, 0) > KNOWN_DENSELY)
+    valid = dense if dense[1:last].float().mean() > ENOUGH_DENSE else valid
+    if not valid[1:last].any():
         everywhere = known & (mask > 0)
         rest = _error(filled, at_rest, everywhere, last)
         if rest > 10 * FLAT:  # noise alone may make frames differ a little
             why = "the vectors say that nothing moves, but the frames differ"
             return MotionCheck({}, rest, "no motion", why)
         return MotionCheck({}, rest, None, "cannot tell: nothing moves; give frames of a motion")
-    errors = {name: _error(filled, r, counted, last) for name, r in readings.items()}
-    rest = _error(filled, at_rest, counted, last)
+    errors = {name: _error(filled, r, valid, last) for name, r in readings.items()}
+    rest = _error(filled, at_rest, valid, last)
     return MotionCheck(errors, rest, *_verdict(errors, rest))
 
 
@@ -133,13 +133,13 @@ def _readings(field: Tensor, scale: int) -> dict[str, Tensor]:
     }
 
 
-def _error(frames: Tensor, field: Tensor, counted: Tensor, last: int) -> float:
-    """Mean over pairs of frames of the trimmed mean difference along a field, where counted."""
+def _error(frames: Tensor, field: Tensor, valid: Tensor, last: int) -> float:
+    """Mean over pairs of frames of the trimmed mean difference along a field, where valid."""
     errors = []
     for t in range(1, last):
-        if counted[t].any():
+        if valid[t].any():
             moved = backward_warp(frames[t - 1 : t], field[t : t + 1])
-            difference = (moved[0] - frames[t]).abs().mean(0)[counted[t, 0]].sort().values
+            difference = (moved[0] - frames[t]).abs().mean(0)[valid[t, 0]].sort().values
             errors.append(difference[: max(1, round(KEPT_SHARE * len(difference)))].mean())
     return float(torch.stack(errors).mean()) if errors else 0.0
 

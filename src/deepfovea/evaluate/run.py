@@ -124,9 +124,8 @@ def evaluate(
             rows += scored
             notes += [(name, line) for line in lines]
         if kept:
-            log(
-                f"{len(kept)} of {pluralize(len(mine), 'clip')} kept from a run that was interrupted"
-            )
+            clips = pluralize(len(mine), "clip")
+            log(f"{len(kept)} of {clips} kept from a run that was interrupted")
         mine = [(video, name) for video, name in mine if name not in kept]
     for done, clip in enumerate(read_all(mine, protocol.frames, workers), 1):
         if isinstance(clip, Unreadable):

@@ -35,7 +35,7 @@ step gives the error that :func:`log_partition` states."""
 
 
 def general_robust_loss(x: Tensor, alpha: float | Tensor, c: float | Tensor) -> Tensor:
-    """The general robust loss ρ(x, α, c) of every residual (equation 13 of the paper).
+    """The general robust loss ρ(x, α, c) of every residual.
 
     ``|α−2|/α · ((s/|α−2| + 1)^(α/2) − 1)``, and its limit for those α where this is undefined:
 
@@ -164,7 +164,7 @@ def _power_series(x: Tensor, coefficients: Sequence[float]) -> Tensor:
 
 
 def log_partition(alpha: Tensor) -> Tensor:
-    """log Z(α), with Z(α) = ∫ exp(−ρ(x, α, 1)) dx over all real x (equation 17).
+    """log Z(α) of the density, with Z(α) = ∫ exp(−ρ(x, α, 1)) dx over all real x.
 
     Z(0) = √2·π, Z(1) = 2e·K₁(1), Z(2) = √(2π). The result is differentiable.
 

@@ -1,4 +1,4 @@
-"""What evaluation measures: one table of metrics, each an object that says what it is.
+"""The metrics of an evaluation; each is an object with its name, direction, unit and function.
 
 To add one, write its function and its :class:`Metric` in a file beside this one and name it in
 :data:`METRICS`; see ``docs/extending.md``.
@@ -40,6 +40,6 @@ METRICS: dict[str, Metric] = {
         SSIM_PUBLISHED,
     )
 }
-"""Every metric by its name, in the order of the tables."""
+"""All metrics by name, in the order of the tables."""
 
 __all__ = ["ITEM_FRAMES", "METRICS", "Metric", "Reference", "Scope", "Settings"]

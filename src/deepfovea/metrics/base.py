@@ -1,4 +1,4 @@
-"""The class of metrics, and of what they may use besides the prediction.
+"""The classes :class:`Metric` and :class:`Reference`, which is what metrics compare with.
 
 The table of all metrics is :data:`deepfovea.metrics.METRICS`.
 
@@ -21,8 +21,8 @@ from ..config import Density
 Value = TypeVar("Value")
 
 Scope = Literal["frame", "pair", "item", "clip"]
-"""What a metric sees at once: every frame; every frame but the first with the one before it;
-groups of :data:`ITEM_FRAMES` frames, the last of which may be shorter; the whole clip."""
+"""The frames that a metric receives at once: one frame; a pair of consecutive frames; an item of
+:data:`ITEM_FRAMES` frames, of which the last may be shorter; the whole clip."""
 
 ITEM_FRAMES = 6
 """Frames of an item of the published protocol (Reich, Memmel and Grebe 2020)."""
@@ -30,7 +30,7 @@ ITEM_FRAMES = 6
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user chose for the metrics that leave a choice.
+    """The user's choices for metrics that have options.
 
     ``flow`` and ``flow_weights`` are arguments of :func:`deepfovea.losses.flow.flow_estimator`;
     ``fov_deg`` is the horizontal angle that the frames fill; ``device`` is for FovVideoVDP, as
@@ -45,13 +45,13 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """The true frames of one scope, and what is known of them.
+    """The true frames of one scope, and how they were sampled.
 
-    ``frames`` [T, 3, H, W], sRGB in [0, 1], of the scope ``clip`` uint8; ``mask`` [T, 1, h, w],
-    1 where sampled; ``gaze_px`` [T, 2] low-resolution pixels; ``eccentricity`` [T, h, w], the
-    distance from the gaze in the unit of the radii of ``density``; ``frame_number`` of the first
-    of these frames, from 0; ``jitter`` [T, 2], the offset (x, y) of the sampling grid in
-    low-resolution pixels, None where it rests.
+    ``frames`` [T, 3, H, W], sRGB in [0, 1], but uint8 for the scope ``clip``; ``mask``
+    [T, 1, h, w], 1 where sampled; ``gaze_px`` [T, 2] in low-resolution pixels; ``eccentricity``
+    [T, h, w], the distance from the gaze in the unit of the radii of ``density``; ``frame_number``
+    of the first of these frames in the clip, from 0; ``jitter`` [T, 2], the offset (x, y) of the
+    sampling grid in low-resolution pixels, None without jitter.
     """
 
     frames: Tensor
@@ -76,9 +76,9 @@ class Reference:
         return (self.gaze_px + 0.5) * self.scale - 0.5
 
     def cached(self, function: Callable[[Reference], Value]) -> Value:
-        """``function(self)``, computed once for all the methods that are compared.
+        """Return ``function(self)``, computed once and then kept for all methods that are compared.
 
-        For what depends on the true frames alone: their optical flow, their edges.
+        Use it for what depends on the true frames alone, such as their optical flow.
         """
         if function not in self._memo:
             self._memo[function] = function(self)
@@ -88,55 +88,56 @@ class Reference:
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: what it is called, what it means, and how it is computed.
+    """One metric: its name, its meaning, and the function that computes it.
 
-    ``function(prediction, reference)`` returns a number, nan where there is nothing to judge;
-    where ``by_region`` is set, the numbers of :func:`deepfovea.metrics.regions.map_means`. The
-    prediction is [T, 3, H, W], T that of the scope, and as the method left it: it may be beyond
-    [0, 1]. Of the scope ``clip`` it is uint8, as it would be shown. The value of a clip is the
-    mean of the numbers.
+    ``function(prediction, reference)`` returns a number, nan if there is nothing to judge. If
+    ``by_region`` is set, it returns the dictionary of :func:`deepfovea.metrics.regions.map_means`.
+    The prediction is [T, 3, H, W], where T depends on the scope, and may be outside [0, 1]. For the
+    scope ``clip`` it is uint8, as a screen would show it. The value of a clip is the mean of the
+    numbers.
     """
 
     name: str
-    """In the JSON of an evaluation."""
+    """The name in the JSON of an evaluation."""
     label: str
-    """In tables."""
+    """The name in tables."""
     better: Literal["higher", "lower"]
     digits: int
-    """Decimals in tables; the JSON has four more."""
+    """Number of decimals in tables; the JSON has four more."""
     definition: str
-    """What is measured, by whose definition, in one line."""
+    """What it measures, and by whose definition, in one line."""
     scope: Scope
     function: Callable[[Tensor, Reference], Any]
     unit: str = ""
     group: str = ""
-    """The word of ``evaluate --metrics`` that asks for it; several metrics may share one. Empty:
-    the name. Those of ``psnr`` are always computed."""
+    """The word of ``evaluate --metrics`` that selects it; several metrics may share one. Empty: its
+    name. The group ``psnr`` is always computed."""
     by_region: bool = False
+    """Whether ``function`` returns a mean for each region."""
     min_side: int = 1
     """Frames with a smaller side, in pixels, are not judged."""
     default: bool = True
     """Whether an evaluation computes it if ``--metrics`` is not given."""
     table: Literal["overview", "published", "none"] = "overview"
-    """The table that shows it; the published definitions are comparable with nothing else."""
+    """The table that shows it; values by the published definitions have a table of their own."""
     unavailable: Callable[[Settings], str | None] = lambda settings: None
-    """None, or what is missing and which ``pip install`` mends it."""
+    """Returns None, or a message that says what is missing and how to install it."""
     details: Callable[[Settings], str | None] = lambda settings: None
-    """What is to be quoted with every value, beyond the definition."""
+    """Returns what must be quoted with every value beside the definition, or None."""
 
     @property
     def selector(self) -> str:
-        """The word of ``--metrics`` that asks for it."""
+        """The word of ``--metrics`` that selects it."""
         return self.group or self.name
 
     @property
     def heading(self) -> str:
-        """As it stands above a column, with the direction in which it improves."""
+        """The heading of its column, with an arrow for the direction that is better."""
         arrow = "↑" if self.better == "higher" else "↓"
         return f"{self.label} {arrow}" + (f", {self.unit}" if self.unit else "")
 
     def rounded(self, value: float) -> float | None:
-        """The value as it is kept: four digits more than tables show; None for nan."""
+        """The value as results store it: four digits more than tables show; None for nan."""
         return round(value, self.digits + 4) if math.isfinite(value) else None
 
 
@@ -146,7 +147,7 @@ def needs(
     extra: str,
     import_it: Callable[[str], object] = import_module,
 ) -> Callable[[Settings], str | None]:
-    """A value of :attr:`Metric.unavailable`: these modules, which an extra installs."""
+    """Make the attribute :attr:`Metric.unavailable` of a metric that needs these modules."""
 
     def unavailable(settings: Settings) -> str | None:
         try:

@@ -1,4 +1,4 @@
-"""ColorVideoVDP through its authors' package cvvdp, which knows no gaze."""
+"""ColorVideoVDP by its authors' package cvvdp; it does not use the gaze."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ _unavailable = needs("pycvvdp", package="cvvdp", extra="cvvdp", import_it=import
 def load_cvvdp(
     height: int, width: int, fov_deg: float | None = None, device: str | torch.device = "cpu"
 ) -> Predictor:
-    """Video quality in colour, in just-objectionable differences: 10 is equal, lower is worse.
+    """Load the predictor of video quality in colour, in JOD: 10 is equal, lower is worse.
 
-    Mantiuk, Hanji, Ashraf, Asano and Chapiro 2024, "ColorVideoVDP: A visual difference predictor
-    for image, video and display distortions". It judges every place as if the eye looked there, so
-    that it counts a loss in the periphery that FovVideoVDP does not.
+    Source: Mantiuk, Hanji, Ashraf, Asano and Chapiro 2024, "ColorVideoVDP: A visual difference
+    predictor for image, video and display distortions". JOD are just-objectionable differences. It
+    judges every place as if the eye looked there, so unlike FovVideoVDP it penalises losses in the
+    periphery that the eye would not see.
 
     Args:
-        height: as of :func:`deepfovea.metrics.vdp.load_predictor`.
+        height: see :func:`deepfovea.metrics.vdp.load_predictor`.
         width: likewise.
         fov_deg: likewise.
         device: likewise.
@@ -57,7 +58,7 @@ CVVDP = Metric(
     unit="JOD",
     scope="clip",
     function=cvvdp_jod,
-    default=False,  # half a minute of a processor for 24 frames of 852x480
+    default=False,  # it takes half a minute on one processor for 24 frames of 852x480
     unavailable=_unavailable,
     details=describe(load_cvvdp),
 )

@@ -1,4 +1,4 @@
-"""Distance of the features of EfficientNet-Lite0, whose weights come with a package."""
+"""Distance between features of EfficientNet-Lite0, whose weights a package brings along."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from ..losses.perceptual import PerceptualLoss, load_backbone
 from .base import Metric, Reference, needs
 
 MIN_SIDE = 64
-"""Side in pixels: half of it the network can still halve five times."""
+"""Smallest side in pixels: twice the 32 pixels that the network's five halvings need. Our
+choice."""
 
 
 @lru_cache(maxsize=1)
@@ -19,7 +20,7 @@ def _distance() -> PerceptualLoss:
 
 
 def feature_distance(prediction: Tensor, reference: Reference) -> float:
-    """Mean absolute difference of the features of one frame [1, 3, H, W], from 0 on."""
+    """Mean absolute difference between the features of one frame [1, 3, H, W], 0 or more."""
     return float(_distance()(prediction.clamp(0.0, 1.0), reference.frames))
 
 

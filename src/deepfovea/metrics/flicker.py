@@ -1,4 +1,4 @@
-"""Flicker: whether what rests in the original changes from frame to frame in the result."""
+"""Flicker: how much still parts of the original change from frame to frame in the result."""
 
 from __future__ import annotations
 
@@ -9,36 +9,37 @@ from torch import Tensor
 
 from .base import Metric, Reference
 
-# Chosen, all of these; tests/test_artifact_metrics.py has what they tell apart.
+# All of these are our choice; tests/test_artifact_metrics.py shows what they distinguish.
 STILL_DIFFERENCE = 3.0 / 255.0
-"""A pixel rests where no channel of the pixels around it changes by more: a few grey levels, which
-are noise and compression."""
+"""A pixel is still if no channel around it changes by more than this: a few grey levels, the size
+of noise and compression."""
 NEIGHBOURHOOD = 9
 """Side in pixels of the square around a pixel in which nothing may change."""
 NOISE_FLOOR = 1.0 / 255.0
-"""Added to both changes, one grey level: changes below are not seen, and the ratio stays finite."""
+"""Added to both changes, one grey level: smaller changes are invisible, and the ratio stays
+finite."""
 MIN_SHARE = 0.01
-"""Of a frame that must rest; less is not judged."""
+"""Least share of still pixels; a pair of frames with fewer is not judged."""
 
 
 def still_pixels(reference: Reference) -> Tensor:
-    """Where the original rests between two frames: bool [H, W]."""
+    """Which pixels of the original are still between two frames: bool [H, W]."""
     change = reference.frames.diff(dim=0).abs().amax(1, keepdim=True)
     around = F.max_pool2d(change, NEIGHBOURHOOD, 1, NEIGHBOURHOOD // 2)
     return around[0, 0] <= STILL_DIFFERENCE
 
 
 def flicker(prediction: Tensor, reference: Reference) -> float:
-    """Mean absolute change over the pixels that rest, relative to that of the original.
+    """Mean absolute change of the still pixels, divided by their change in the original.
 
     Args:
         prediction: [2, 3, H, W], two consecutive frames; clamped to [0, 1] first.
         reference: the true ones.
 
     Returns:
-        (change + 1/255) / (change of the original + 1/255): 1 for the original, more for what
-        flickers, less for what is steadier than the original's noise; nan where hardly a pixel
-        rests.
+        (change + 1/255) / (change of the original + 1/255): 1 for the original, more for a video
+        that flickers, less for one that is steadier than the noise of the original; nan if there
+        are hardly any still pixels.
     """
     still = reference.cached(still_pixels)
     if still.double().mean() < MIN_SHARE:

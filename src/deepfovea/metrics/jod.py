@@ -1,4 +1,4 @@
-"""FovVideoVDP through the optional package pyfvvdp, whose licence is CC BY-NC 4.0."""
+"""FovVideoVDP by the optional package pyfvvdp, whose licence is CC BY-NC 4.0."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ _unavailable = needs(
 def load_jod(
     height: int, width: int, fov_deg: float | None = None, device: str | torch.device = "cpu"
 ) -> Predictor:
-    """Foveated video quality in just-objectionable differences: 10 is equal, lower is worse.
+    """Load the predictor of foveated video quality in JOD: 10 is equal, lower is worse.
 
-    One JOD less is worse for 75 % of observers; very bad video may fall below 0. Mantiuk et al.
-    2021, "FovVideoVDP: a visible difference predictor for wide field-of-view video". It follows
-    the gaze from frame to frame; the first 250 ms look back at the first frame repeated.
+    Source: Mantiuk et al. 2021, "FovVideoVDP: a visible difference predictor for wide
+    field-of-view video". JOD are just-objectionable differences: 75 % of observers prefer a video
+    with one JOD more. Very bad video may fall below 0. The predictor follows the gaze from frame to
+    frame; for the first 250 ms it assumes that the first frame was there before.
 
     Args:
-        height: as of :func:`deepfovea.metrics.vdp.load_predictor`.
+        height: see :func:`deepfovea.metrics.vdp.load_predictor`.
         width: likewise.
         fov_deg: likewise.
         device: likewise.

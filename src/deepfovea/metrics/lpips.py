@@ -1,4 +1,5 @@
-"""LPIPS through its authors' package, if that and its backbone are here; nothing is downloaded."""
+"""LPIPS by its authors' package, if it and the weights of its backbone are installed; nothing is
+downloaded."""
 
 from __future__ import annotations
 
@@ -19,24 +20,24 @@ from .regions import map_means
 from .temporal import t_lpips
 
 MIN_SIDE = 31
-"""Side in pixels below which the last layer of AlexNet has no position left."""
+"""Smallest side in pixels: for smaller frames the last layer of AlexNet has no values."""
 
 
 def layer_distances(
     first: Sequence[Tensor], second: Sequence[Tensor], heads: Sequence[Tensor]
 ) -> list[Tensor]:
-    """Where the features of two frames differ, layer by layer.
+    """Maps of the differences between the features of two frames, one per layer.
 
-    Zhang et al. 2018, equation 1 before its means over the frame: the weighted square of the
-    difference of features of unit length.
+    They are those of Zhang et al. 2018, equation 1, before its means over the frame: the weighted
+    squares of the differences of normalised features.
 
     Args:
-        first: [1, C, h, w] of each layer.
-        second: likewise.
-        heads: [1, C, 1, 1], the weights of the channels of each layer.
+        first: the features of one frame: for each layer [1, C, h, w].
+        second: the features of the other frame.
+        heads: the weights of the channels: for each layer [1, C, 1, 1].
 
     Returns:
-        [1, 1, h, w] of each layer.
+        For each layer [1, 1, h, w].
     """
     return [
         F.conv2d((F.normalize(x, dim=1) - F.normalize(y, dim=1)).square(), head)
@@ -45,11 +46,11 @@ def layer_distances(
 
 
 def distance_by_region(layers: Sequence[Tensor], reference: Reference) -> dict[str, float]:
-    """The means over regions of what :func:`layer_distances` found, summed over the layers.
+    """The means of the maps of :func:`layer_distances` over regions, summed over the layers.
 
-    That of the frame is its authors': the mean of every layer at its own size. For the regions and
-    for ``foveated`` the layers are enlarged to the frame (bilinear). A feature sees some hundred
-    pixels around its place: regions as fine as ``sampled`` and ``dropped`` say little.
+    The value of the frame is that of the authors: the mean of every layer at its own size. For the
+    regions and for ``foveated`` the maps are enlarged to the frame (bilinear). A feature depends on
+    hundreds of pixels around it, so fine regions such as ``sampled`` and ``dropped`` say little.
     """
     size = reference.frames.shape[-2:]
     enlarged = [F.interpolate(layer, size, mode="bilinear")[0, 0] for layer in layers]
@@ -57,9 +58,9 @@ def distance_by_region(layers: Sequence[Tensor], reference: Reference) -> dict[s
 
 
 def load_lpips() -> Any:
-    """The package's network, LPIPS 0.1 on AlexNet, with torchvision's weights, on the CPU.
+    """Load the package's network, LPIPS 0.1 on AlexNet, with torchvision's weights, on the CPU.
 
-    Zhang, Isola, Efros, Shechtman and Wang 2018, "The unreasonable effectiveness of deep
+    Source: Zhang, Isola, Efros, Shechtman and Wang 2018, "The unreasonable effectiveness of deep
     features as a perceptual metric".
 
     Raises:
@@ -73,11 +74,11 @@ def load_lpips() -> Any:
     from torchvision.models import alexnet
 
     path = _weights()[1]
-    with torch.device("meta"):  # nothing is allocated; the loaded tensors take the places
+    with torch.device("meta"):  # without memory; the loaded tensors replace the parameters
         backbone = alexnet(weights=None)
     features = load_frozen(backbone, path, str(path)).features
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # lpips 0.1.4 speaks to torchvision in an older manner
+        warnings.simplefilter("ignore")  # lpips 0.1.4 uses deprecated arguments of torchvision
         network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
     for part in network.net.children():
         for number in list(part._modules):
@@ -86,7 +87,7 @@ def load_lpips() -> Any:
 
 
 def _weights() -> tuple[str, Path]:
-    """Where AlexNet's weights come from, and where torch keeps them."""
+    """The address of AlexNet's weights, and their path in PyTorch's cache."""
     from torchvision.models import AlexNet_Weights
 
     url = AlexNet_Weights.DEFAULT.url
@@ -114,7 +115,7 @@ def _loaded(weights: Path) -> Any:
 
 @torch.inference_mode()
 def _features(frame: Tensor) -> list[Tensor]:
-    """Of one frame [3, H, W], layer by layer."""
+    """The features of one frame [3, H, W], one tensor per layer."""
     network = _loaded(_weights()[1])
     shifted = network.scaling_layer(2.0 * frame[None].clamp(0.0, 1.0) - 1.0)
     return list(network.net(shifted))
@@ -134,7 +135,7 @@ def _true_features(reference: Reference) -> list[list[Tensor]]:
 
 
 def _lpips(prediction: Tensor, reference: Reference) -> dict[str, float]:
-    """LPIPS of one frame [1, 3, H, W], in regions too: 0 for equal frames, lower is better."""
+    """LPIPS of one frame [1, 3, H, W] and of its regions: 0 for equal frames, lower is better."""
     (true_features,) = reference.cached(_true_features)
     return distance_by_region(_distances(_features(prediction[0]), true_features), reference)
 

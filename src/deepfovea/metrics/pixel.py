@@ -1,4 +1,4 @@
-"""PSNR, SSIM, L1 and MSE: one function for each, with its range and direction."""
+"""PSNR, SSIM, L1 and MSE."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from .base import Metric, Reference
 from .regions import map_means
 
 MIN_MSE = 1e-10
-"""Mean squared errors below it count as it: 100 dB. Chosen, far below a level of 8 bits."""
+"""Lower bound of the mean squared error, which gives 100 dB. Our choice, far below a level of 8
+bits."""
 
 
 def absolute_error(prediction: Tensor, truth: Tensor) -> Tensor:
-    """What :func:`l1` averages: [..., C, H, W] -> [..., H, W], the mean over the channels."""
+    """The map that :func:`l1` averages, [..., C, H, W] -> [..., H, W]: means over the channels."""
     return (prediction.clamp(0.0, 1.0) - truth).abs().mean(-3)
 
 
 def squared_error(prediction: Tensor, truth: Tensor) -> Tensor:
-    """What :func:`mse` averages: [..., C, H, W] -> [..., H, W], the mean over the channels."""
+    """The map that :func:`mse` averages, [..., C, H, W] -> [..., H, W]: means over the channels."""
     return (prediction.clamp(0.0, 1.0) - truth).square().mean(-3)
 
 
 def l1(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Mean absolute error per frame, 0 to 1, lower is better; arguments as of :func:`psnr`."""
+    """Mean absolute error per frame, 0 to 1, lower is better; arguments as for :func:`psnr`."""
     return absolute_error(prediction, truth).mean((-2, -1))
 
 
 def mse(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Mean squared error per frame, 0 to 1, lower is better; arguments as of :func:`psnr`."""
+    """Mean squared error per frame, 0 to 1, lower is better; arguments as for :func:`psnr`."""
     return squared_error(prediction, truth).mean((-2, -1))
 
 
@@ -39,11 +40,11 @@ def psnr(prediction: Tensor, truth: Tensor) -> Tensor:
     """Peak signal-to-noise ratio per frame, dB, higher is better; RGB, peak 1.0.
 
     Args:
-        prediction: [..., C, H, W]; clamped to [0, 1] first, as it would be shown.
+        prediction: [..., C, H, W]; clamped to [0, 1] first, as a screen would show it.
         truth: [..., C, H, W] in [0, 1].
 
     Returns:
-        [...]; at most 100, which stands for equal frames too, so that means stay finite.
+        [...]; at most 100, also for equal frames, so that means stay finite.
     """
     return psnr_from_mse(mse(prediction, truth))
 
@@ -62,14 +63,14 @@ def ssim(prediction: Tensor, truth: Tensor) -> Tensor:
     the channels. Differentiable.
 
     Args:
-        prediction: [..., C, H, W]; clamped to [0, 1] first, as it would be shown.
+        prediction: [..., C, H, W]; clamped to [0, 1] first, as a screen would show it.
         truth: [..., C, H, W] in [0, 1].
 
     Returns:
         [...]; 1 for equal frames.
 
     Raises:
-        InputError: frames smaller than the window.
+        InputError: the frames are smaller than the window.
     """
     return ssim_map(prediction, truth).mean((-3, -2, -1))
 
@@ -97,7 +98,7 @@ def ssim_map(prediction: Tensor, truth: Tensor) -> Tensor:
 
 
 def _local_mean(image: Tensor) -> Tensor:
-    # Sums of shifted images, a tenth of the time of a convolution of one channel on the CPU.
+    # Sums of shifted images take a tenth of the time of a convolution of one channel on the CPU.
     gauss = [
         math.exp(-((k - SSIM_WINDOW // 2) ** 2) / (2.0 * SSIM_SIGMA**2)) for k in range(SSIM_WINDOW)
     ]
@@ -122,7 +123,7 @@ def _mse(prediction: Tensor, reference: Reference) -> dict[str, float]:
 
 
 def _psnr(prediction: Tensor, reference: Reference) -> dict[str, float]:
-    # One value after the other, as the last digits of a vector's logarithm may differ.
+    # One value at a time, as the logarithm of a vector may differ in its last digits.
     return {
         region: float(psnr_from_mse(torch.tensor(error).double()))
         for region, error in _mse(prediction, reference).items()

@@ -1,6 +1,6 @@
-"""PSNR and SSIM as Reich, Memmel and Grebe (2020) computed them: only for their own table.
+"""PSNR and SSIM as Reich, Memmel and Grebe (2020) computed them, for comparison with their table.
 
-Neither is what its name says, and neither may stand beside figures that were measured correctly
+Neither is what its name says. Do not print them beside correctly measured figures
 (:mod:`deepfovea.metrics.pixel`) without saying so.
 """
 
@@ -11,17 +11,18 @@ from torch import Tensor
 from .base import Metric, Reference
 
 PSNR_EPS = 1e-8
-"""Added to the mean squared error, as their code does."""
+"""Added to the mean squared error, as in their code."""
 
 
 def published_psnr(prediction: Tensor, truth: Tensor) -> Tensor:
     """10 log10(m² / (MSE + 1e-8)), dB, where m is the largest value **of the prediction**.
 
-    So overshoot raises it. Correct is the peak of the signal, 1.0: :func:`.metrics.psnr`.
+    Values above 1 in the prediction therefore raise it. The correct peak is that of the signal,
+    1.0: :func:`deepfovea.metrics.pixel.psnr`.
 
     Args:
         prediction: any shape; nothing is clamped.
-        truth: of the same shape.
+        truth: the same shape.
 
     Returns:
         One value for all elements together: frames, channels and padding.
@@ -33,15 +34,15 @@ def published_psnr(prediction: Tensor, truth: Tensor) -> Tensor:
 def published_ssim(prediction: Tensor, truth: Tensor) -> Tensor:
     """2 μx μy · 2 σxy / ((μx² + μy²) (σx² + σy²)) with moments over all elements at once.
 
-    Without windows and without the constants C1 and C2; the covariance σxy is divided by the
-    number N of elements, the variances by N − 1. Correct is :func:`.metrics.ssim`.
+    It has no windows and no constants C1 and C2; the covariance σxy is divided by the number N of
+    elements, the variances by N − 1. The correct one is :func:`deepfovea.metrics.pixel.ssim`.
 
     Args:
         prediction: any shape; nothing is clamped.
-        truth: of the same shape.
+        truth: the same shape.
 
     Returns:
-        One value; nan where both are black.
+        One value; nan if both are black.
     """
     mean_x, mean_y = prediction.mean(), truth.mean()
     covariance = ((prediction - mean_x) * (truth - mean_y)).mean()

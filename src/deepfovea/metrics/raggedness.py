@@ -1,12 +1,12 @@
-"""Raggedness: staircases along edges that are smooth in the original.
+"""Raggedness: measures staircases along edges that are smooth in the original.
 
-Where the original has a clear, nearly straight edge, its direction is that of the structure tensor
-(Bigün and Granlund 1987; Förstner and Gülch 1987). The edge is then located, to a fraction of a
-pixel, along normals a pixel apart, in the original and in the result. How much the distance of
-the two locations varies along the edge is the raggedness: blur, which is the same on both sides,
-and a shift of the whole edge do not count; steps do.
+The structure tensor (Bigün and Granlund 1987; Förstner and Gülch 1987) finds the clear, nearly
+straight edges of the original and their directions. Along normals a pixel apart, the position of
+the edge is then measured to a fraction of a pixel, in the original and in the result. Raggedness is
+how much the difference of the two positions varies along the edge. Steps raise it; blur, which is
+the same on both sides of an edge, and a shift of the whole edge do not.
 
-Legend: T frames; H, W high resolution; N edge points; L places along an edge; D along a normal.
+Legend: T frames; H, W high resolution; N edge points; L positions along an edge; D along a normal.
 """
 
 from __future__ import annotations
@@ -20,32 +20,34 @@ from torch import Tensor
 from ..resample import bilinear_sample
 from .base import Metric, Reference
 
-# Chosen, all of these, on edges drawn with known steps (tests/test_artifact_metrics.py).
+# All are our choice, made on edges drawn with known steps (tests/test_artifact_metrics.py).
 HALF_LENGTH = 12
-"""Pixels along the edge to either side: nearly flat edges have steps of many pixels."""
+"""An edge is followed for so many pixels to either side of a point: nearly horizontal edges have
+steps many pixels apart."""
 HALF_WIDTH = 6.0
-"""Pixels along the normal to either side: a blurred step of four pixels fits in."""
+"""Half length of a normal, pixels: it covers a blurred step of four pixels."""
 STEP = 0.5
-"""Pixels between two values along a normal."""
+"""Distance of the values along a normal, pixels."""
 GRADIENT_SIGMA, TENSOR_SIGMA = 1.0, 3.0
-"""Of the Gaussians of the gradient and of the structure tensor, pixels."""
+"""Standard deviations, pixels, of the Gaussians for the gradient and for the structure tensor."""
 MIN_COHERENCE = 0.95
-"""((λ1 − λ2) / (λ1 + λ2)) of the structure tensor, 1 for a straight edge, from which an edge is
-followed."""
+"""Least coherence (λ1 − λ2) / (λ1 + λ2) of the structure tensor at an edge point; 1 is a straight
+edge."""
 MIN_CONTRAST = 0.1
-"""Difference in [0, 1] across an edge from which it is followed; half of it in the result."""
+"""Least difference in [0, 1] across an edge of the original; half of it for the same edge in the
+result."""
 MAX_POINTS = 500
-"""Edge points of a frame that are looked at, evenly spread over all."""
+"""Largest number of edge points of a frame; they are spread evenly over all that were found."""
 MIN_TRACE = 1e-12
-"""Least trace of a structure tensor, (1 / pixel)², so that flat places divide by no zero."""
+"""Lower bound of the trace of a structure tensor, (1 / pixel)², when it divides."""
 
 
 def edge_points(reference: Reference) -> tuple[Tensor, Tensor]:
-    """Places on clear edges of the original.
+    """Find points on clear edges of the original.
 
     Returns:
-        points [N, 2] (x, y) pixels, N at most :data:`MAX_POINTS`, and unit normals [N, 2], which
-        point to the brighter side.
+        The points [N, 2] (x, y) in pixels, N at most :data:`MAX_POINTS`, and their unit normals
+        [N, 2], which point to the brighter side.
     """
     gray = _gray(reference.frames)
     smooth = _blur(gray, GRADIENT_SIGMA)
@@ -56,7 +58,7 @@ def edge_points(reference: Reference) -> tuple[Tensor, Tensor]:
     total = (xx + yy).clamp(min=MIN_TRACE)
     coherence = ((xx - yy).square() + 4.0 * xy.square()).sqrt() / total
     strength = (dx * dx + dy * dy).sqrt()
-    # On the ridge of the gradient: nowhere beside it, along x or y, is it stronger.
+    # On the ridge of the gradient: neither neighbour along x, or along y, has a stronger gradient.
     ridge = (strength == F.max_pool2d(strength, (1, 3), 1, (0, 1))) | (
         strength == F.max_pool2d(strength, (3, 1), 1, (1, 0))
     )
@@ -77,10 +79,11 @@ def edge_points(reference: Reference) -> tuple[Tensor, Tensor]:
 
 
 def edge_positions(frame: Tensor, points: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
-    """Where an edge is, along normals a pixel apart.
+    """Measure the position of edges along normals a pixel apart.
 
-    The position is the centroid of the derivative along the normal, which for a step between two
-    levels is its place, however it is blurred (the moments of Tabatabai and Mitchell 1984).
+    The position is the centroid of the derivative along the normal. For a step between two levels
+    this is the position of the step, even if it is blurred (the moments of Tabatabai and Mitchell
+    1984).
 
     Args:
         frame: [1, 3, H, W].
@@ -88,8 +91,8 @@ def edge_positions(frame: Tensor, points: Tensor, normals: Tensor) -> tuple[Tens
         normals: [N, 2].
 
     Returns:
-        positions [N, L], pixels from the point in the direction of the normal, and contrasts
-        [N, L], the difference between both ends of the normals.
+        The positions [N, L], pixels from the edge in the direction of the normal, and the contrasts
+        [N, L], the differences between both ends of the normals.
     """
     along = torch.arange(-HALF_LENGTH, HALF_LENGTH + 1.0)
     across = torch.arange(-HALF_WIDTH, HALF_WIDTH + STEP / 2, STEP)
@@ -109,16 +112,16 @@ def edge_positions(frame: Tensor, points: Tensor, normals: Tensor) -> tuple[Tens
 
 
 def raggedness(prediction: Tensor, reference: Reference) -> float:
-    """How much edges waver against the original, the mean over its clear edges.
+    """How much edges waver around those of the original, as the mean over its clear edges.
 
     Args:
         prediction: [1, 3, H, W]; clamped to [0, 1] first.
         reference: the true frame.
 
     Returns:
-        Root mean square, along 25 pixels of an edge, of the distance of the edge from the true
-        one, less the straight line that fits it best; pixels, 0 for the original. nan where there
-        are no clear edges. Edges that the result has lost are left out.
+        The root mean square, along 25 pixels of an edge, of its distance from the true edge after
+        the best straight line is subtracted; pixels, 0 for the original. It is nan if there are no
+        clear edges. Edges that the result has lost do not count.
     """
     points, normals, true_positions, true_contrasts = reference.cached(_true_edges)
     positions, contrasts = edge_positions(prediction.clamp(0.0, 1.0), points, normals)
@@ -142,7 +145,7 @@ def _gray(frames: Tensor) -> Tensor:
 
 
 def _blur(image: Tensor, sigma: float) -> Tensor:
-    """Gaussian of three sigmas to either side, the border repeated: [1, 1, H, W]."""
+    """Blur [1, 1, H, W] by a Gaussian, cut off at three sigmas, the border repeated."""
     radius = math.ceil(3.0 * sigma)
     kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1.0) / sigma).square())
     kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)

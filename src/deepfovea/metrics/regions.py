@@ -1,11 +1,11 @@
-"""Means of an error over regions of a frame: rings around the gaze, sampled or dropped pixels, or
-weighted by how well the eye sees.
+"""Means of an error map over regions of a frame: rings around the gaze, and sampled or dropped
+pixels; and the mean weighted by the eye's acuity.
 
-Every pixel has one label, which says its ring and whether its low-resolution pixel was sampled.
-Every region is a union of labels, so one pass over an error map gives its mean in all of them.
+Every pixel has one label, which encodes its ring and whether its low-resolution pixel was sampled.
+Every region is a union of labels, so one pass over an error map gives the means of all regions.
 
-Legend: h, w low resolution; H, W high resolution, H = scale · h. A low-resolution pixel stands
-for a block of scale × scale pixels.
+Legend: h, w low resolution; H, W high resolution, H = scale · h. A low-resolution pixel covers a
+block of scale × scale pixels.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def label_map(distance: Tensor, mask: Tensor, density: Density, scale: int) -> T
     """The label of every high-resolution pixel.
 
     Args:
-        distance: [h, w] from the gaze, as of :func:`deepfovea.fovea.eccentricity_map`.
+        distance: [h, w], the distance from the gaze by :func:`deepfovea.fovea.eccentricity_map`.
         mask: [h, w], 1 where sampled.
-        density: fovea up to its inner radius, periphery from its outer radius on, blend
-            between.
+        density: its inner radius ends the fovea, its outer radius begins the periphery; the blend
+            is between them.
         scale: H / h.
 
     Returns:
@@ -53,14 +53,14 @@ def region_labels(reference: Reference) -> Tensor:
 
 
 def map_means(values: Tensor, reference: Reference) -> dict[str, float]:
-    """The mean of a map of the first frame over each region, and ``foveated``: over the frame,
-    weighted by the eye's acuity, see :func:`deepfovea.metrics.acuity.acuity_weights`."""
+    """The means of a map of the first frame over the regions, and as ``foveated`` its mean weighted
+    by the eye's acuity, see :func:`deepfovea.metrics.acuity.acuity_weights`."""
     regions = region_means(values, reference.cached(region_labels))
     return {**regions, "foveated": acuity_mean(values, reference)}
 
 
 def upsample_nearest(values: Tensor, scale: int) -> Tensor:
-    """[h, w] -> [scale · h, scale · w], each pixel a square."""
+    """Repeat each pixel scale × scale times: [h, w] -> [scale · h, scale · w]."""
     return values.repeat_interleave(scale, -2).repeat_interleave(scale, -1)
 
 
@@ -68,12 +68,12 @@ def region_means(values: Tensor, labels: Tensor) -> dict[str, float]:
     """The mean of a map over each region.
 
     Args:
-        values: [H, W], or smaller by a margin that is the same on all sides (windows that lie
-            inside the frame, as of SSIM, count where their centre is).
+        values: [H, W], or smaller by the same margin on all sides, as a map of SSIM is, whose
+            windows lie inside the frame.
         labels: [H, W], see :func:`label_map`.
 
     Returns:
-        By the names of :data:`REGIONS`; nan where a region is empty. Summed in float64.
+        The means by the names of :data:`REGIONS`, computed in float64; nan for an empty region.
     """
     margin = (labels.shape[-1] - values.shape[-1]) // 2
     height, width = values.shape

@@ -1,7 +1,7 @@
-"""ST-LPIPS with the weights of its authors' package, so that nothing has to be downloaded.
+"""ST-LPIPS with the weights from its authors' package, so that nothing has to be downloaded.
 
-The package's own code needs IPython and torchsummary for nothing that is used here, and its blur
-layers are not free for commercial use; the network is written out below instead.
+The network is implemented here, as the package's own code imports IPython and torchsummary without
+need, and the licence of its blur layers excludes commercial use.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from .lpips import distance_by_region, layer_distances
 
 PACKAGE = "stlpips_pytorch"
 MIN_SIDE = 32
-"""Side in pixels below which the last layers see little but the border. Chosen."""
+"""Smallest side in pixels: in smaller frames the last layers see mainly the border. Our choice."""
 BINOMIAL = (0.25, 0.5, 0.25)
-"""Row and column of the blur: the filter of three values of Zhang 2019, "Making convolutional
+"""The blur along each axis: the filter of three values in Zhang 2019, "Making convolutional
 networks shift-invariant again"."""
 
 
 class BlurDownsample(nn.Module):
-    """Binomial 3×3 blur, every second pixel, the border reflected by two (Zhang 2019)."""
+    """Binomial 3×3 blur, then every second pixel; the border is reflected (Zhang 2019)."""
 
     filt: Tensor
 
@@ -42,10 +42,10 @@ class BlurDownsample(nn.Module):
 
 
 class ShiftTolerantLpips(nn.Module):
-    """AlexNet without strides in its convolutions, blurred before every reduction, and its heads.
+    """AlexNet with blur before every downsampling instead of strides, and the heads of ST-LPIPS.
 
-    Ghildyal and Liu 2022, "Shift-tolerant perceptual similarity metric", the variant of its section
-    4 on AlexNet. The names of the parts are those of its file of weights.
+    Source: Ghildyal and Liu 2022, "Shift-tolerant perceptual similarity metric", the variant on
+    AlexNet. The names of the layers are those in its file of weights.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class ShiftTolerantLpips(nn.Module):
 
     @property
     def heads(self) -> list[Tensor]:
-        """[1, C, 1, 1] of each layer."""
+        """The weights of the channels of each layer, [1, C, 1, 1]."""
         return [self.get_parameter(f"lin{number}.weight") for number in range(len(self.net))]
 
     def forward(self, frame: Tensor) -> list[Tensor]:
@@ -86,7 +86,7 @@ class ShiftTolerantLpips(nn.Module):
 
 
 def _slice(first: int, *parts: nn.Module) -> nn.Sequential:
-    """Parts by their number in the whole network."""
+    """Layers in sequence, named by their numbers in the whole network."""
     named = nn.Sequential()
     for number, part in enumerate(parts, first):
         named.add_module(str(number), part)
@@ -95,10 +95,10 @@ def _slice(first: int, *parts: nn.Module) -> nn.Sequential:
 
 @lru_cache(maxsize=1)
 def load_st_lpips() -> ShiftTolerantLpips:
-    """The network with the weights of the package, on the CPU.
+    """Load the network with the weights of the package, on the CPU.
 
     Raises:
-        InputError: the file holds something else.
+        InputError: the file does not fit the network.
     """
     spec = find_spec(PACKAGE)
     assert spec is not None and spec.origin is not None  # see _unavailable
@@ -114,7 +114,7 @@ def _our_name(key: str) -> str:
 
 @torch.inference_mode()
 def features(frames: Tensor) -> list[Tensor]:
-    """Of one frame [1, 3, H, W], which is clamped to [0, 1]."""
+    """The features of one frame [1, 3, H, W], which is clamped to [0, 1]."""
     return load_st_lpips()(frames.clamp(0.0, 1.0))  # type: ignore[no-any-return]
 
 
@@ -123,7 +123,7 @@ def _true_features(reference: Reference) -> list[Tensor]:
 
 
 def st_lpips(prediction: Tensor, reference: Reference) -> dict[str, float]:
-    """ST-LPIPS of one frame [1, 3, H, W], in regions too: 0 for equal frames, lower is better."""
+    """ST-LPIPS of one frame [1, 3, H, W] and its regions: 0 for equal frames, lower is better."""
     true_features = reference.cached(_true_features)
     layers = layer_distances(features(prediction), true_features, load_st_lpips().heads)
     return distance_by_region(layers, reference)
@@ -146,6 +146,6 @@ ST_LPIPS = Metric(
     group="st-lpips",
     by_region=True,
     min_side=MIN_SIDE,
-    default=False,  # its first layer looks at every pixel: longer than all the others
+    default=False,  # its first layer has no stride, so it takes longer than all other metrics
     unavailable=_unavailable,
 )

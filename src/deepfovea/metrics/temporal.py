@@ -1,7 +1,7 @@
-"""How a video moves: errors between consecutive frames, which no single frame shows.
+"""Temporal metrics: errors between consecutive frames, which no single frame shows.
 
-Each function judges one pair of frames, the earlier one first; a clip's value is the mean over
-its pairs. Frames are [3, H, W], sRGB in [0, 1].
+Each function compares one pair of consecutive frames, the earlier one first; the value of a clip is
+the mean over its pairs. Frames are [3, H, W], sRGB in [0, 1].
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from .base import Metric, Reference, Settings, needs
 
 
 def true_flow(earlier: Tensor, later: Tensor, estimator: FlowEstimator) -> tuple[Tensor, Tensor]:
-    """What :func:`e_warp` needs of the true frames.
+    """Estimate the flow between two true frames, and the occlusion, for :func:`e_warp`.
 
     Returns:
-        flow [2, H, W] in pixels, from the earlier frame to the later one, and occlusion
-        [1, H, W], True where the later frame does not show a pixel (forward-backward
-        consistency and the border, :func:`deepfovea.losses.flow.occlusion_mask`).
+        The flow [2, H, W] in pixels, from the earlier frame to the later one, and the occlusion
+        [1, H, W], True where a pixel is not visible in the later frame
+        (:func:`deepfovea.losses.flow.occlusion_mask`).
     """
     clip = earlier.new_empty((1, 2, *earlier.shape))
     clip[0, 0], clip[0, 1] = earlier, later
@@ -35,18 +35,19 @@ def true_flow(earlier: Tensor, later: Tensor, estimator: FlowEstimator) -> tuple
 def e_warp(earlier: Tensor, later: Tensor, flow: Tensor, occlusion: Tensor) -> float:
     """Warping error E_warp, 0 to 1, lower is steadier; blur lowers it too.
 
-    The mean squared difference, over the visible pixels and the channels, between the earlier
+    It is the mean squared difference, over the visible pixels and the channels, between the earlier
     frame and the later one warped back onto it along the *true* motion (Lai, Huang, Wang,
-    Shechtman, Yumer and Yang 2018, "Learning blind video temporal consistency", equation 5, as
-    in their evaluate_WarpError.py).
+    Shechtman, Yumer and Yang 2018, "Learning blind video temporal consistency", as in their
+    evaluate_WarpError.py).
 
     Args:
-        earlier: of the video that is judged; clamped to [0, 1] first.
+        earlier: a frame of the video that is judged; clamped to [0, 1] first.
         later: the frame after it.
-        flow: of the true frames, as ``occlusion``, from :func:`true_flow`.
+        flow: the flow of the true frames, from :func:`true_flow`.
+        occlusion: likewise.
 
     Returns:
-        0 where nothing is visible, as theirs.
+        The error; 0 if no pixel is visible, as in their code.
     """
     warped = backward_warp(later[None].clamp(0.0, 1.0), flow[None])[0]
     visible = ~occlusion
@@ -63,13 +64,14 @@ FARNEBACK: dict[str, Any] = {
     "poly_sigma": 1.2,  # pixels
     "flags": 0,
 }
-"""OpenCV's arguments in TecoGAN's metrics.py."""
+"""The arguments for OpenCV in TecoGAN's metrics.py."""
 CROP_MARGIN, CROP_MULTIPLE = 8, 32
-"""Pixels: what TecoGAN's crop_8x8 leaves out at least, and what it leaves a multiple of."""
+"""TecoGAN's crop_8x8 cuts off at least this margin in pixels, so that the rest is a multiple of the
+second number."""
 
 
 def farneback_flow(earlier: Tensor, later: Tensor) -> np.ndarray:
-    """The flow that :func:`t_of` compares: Farnebäck 2003, TecoGAN's settings, on 8-bit grey.
+    """The flow for :func:`t_of`: Farnebäck 2003 with TecoGAN's settings, on 8-bit grey frames.
 
     Returns:
         [H, W, 2] in pixels, from the earlier frame to the later one.
@@ -94,36 +96,36 @@ def farneback_flow(earlier: Tensor, later: Tensor) -> np.ndarray:
 
 
 def t_of(flow: np.ndarray, true_flow: np.ndarray) -> float:
-    """tOF, pixels, from 0 on, lower is better: how far motion is from the true motion.
+    """tOF, pixels, 0 or more, lower is better: how far the motion differs from the true motion.
 
-    The mean length of the difference of two flows (Chu, Xie, Mayer, Leal-Taixé and Thuerey
+    It is the mean length of the difference of two flows (Chu, Xie, Mayer, Leal-Taixé and Thuerey
     2020, "Learning temporal coherence via self-supervision for GAN-based video generation",
     as in TecoGAN's metrics.py, which leaves out a border of 8 to 24 pixels).
 
     Args:
-        flow: [H, W, 2] of :func:`farneback_flow`, of the video that is judged.
-        true_flow: of the true frames.
+        flow: [H, W, 2] from :func:`farneback_flow`, of the video that is judged.
+        true_flow: likewise, of the true frames.
     """
     middle = tuple(map(_inner, flow.shape[:2]))
     return float(np.linalg.norm(flow[middle] - true_flow[middle], axis=-1).mean())
 
 
 def _inner(side: int) -> slice:
-    """The middle of a side, the largest multiple of 32 that leaves 8 pixels at each end."""
+    """The middle part of a side: the largest multiple of 32 that leaves 8 pixels at each end."""
     kept = (side - 2 * CROP_MARGIN) // CROP_MULTIPLE * CROP_MULTIPLE
     start = (side - kept) // 2
     return slice(start, start + kept) if kept > 0 else slice(None)
 
 
 def t_lpips(distance: float, true_distance: float) -> float:
-    """tLPIPS (tLP), from 0 on, lower is better: change between frames against the true change.
+    """tLPIPS (tLP), 0 or more, lower is better: the change between frames against the true change.
 
-    100 · |LPIPS(out_t-1, out_t) - LPIPS(truth_t-1, truth_t)| (Chu et al. 2020, as
+    It is 100 · |LPIPS(out_t-1, out_t) - LPIPS(truth_t-1, truth_t)| (Chu et al. 2020, see
     :func:`t_of`).
 
     Args:
         distance: LPIPS between two consecutive frames of the video that is judged.
-        true_distance: between the true ones.
+        true_distance: LPIPS between the same true frames.
     """
     return 100.0 * abs(distance - true_distance)
 

@@ -1,4 +1,4 @@
-"""What FovVideoVDP and ColorVideoVDP share: their display, and how their packages are called."""
+"""The display that FovVideoVDP and ColorVideoVDP assume, and how to call their packages."""
 
 from __future__ import annotations
 
@@ -17,29 +17,31 @@ from torch import Tensor
 from .base import Settings
 
 DISPLAY = "standard_hmd"
-"""Of the displays that both packages describe: 1440 × 1600 pixels, 110° along the diagonal, 100
-cd/m². Its luminance is always taken, its size where no field of view is given."""
+"""A display that both packages describe: 1440 × 1600 pixels, 110° along the diagonal, 100 cd/m².
+Its luminance is always used; its size only if no field of view is given."""
 DESCRIBED_SIZE = (192, 256)
-"""Height and width for which a predictor is made to be described; the text depends on none."""
+"""Height and width of the predictor whose description is quoted; the description is the same for
+all sizes."""
 
 _BARE_NAMES = ("interp", "third_party", "third_party.cpuinfo")
-"""Modules that both packages import from their own folder as if they were at the top."""
+"""Modules in the folders of both packages, which these import as top-level modules."""
 
 
 class Predictor(NamedTuple):
-    """A visual difference predictor that is ready to judge, and its own description of itself."""
+    """A visual difference predictor for one size of frames, and its description of itself."""
 
     judge: Callable[[Tensor, Tensor, Tensor | None, float], float]
     """(video uint8 [T,3,H,W], truth uint8 [T,3,H,W], gaze_px [T,2] of H × W, frames/s) -> JOD."""
     info: str
-    """To be quoted with every figure."""
+    """Its settings, which its authors ask to quote with every figure."""
 
 
 def import_predictor(name: str) -> ModuleType:
-    """Import ``pyfvvdp`` or ``pycvvdp``, whichever was imported before.
+    """Import ``pyfvvdp`` or ``pycvvdp`` so that both can be used in one process.
 
-    Each puts its folder on Python's path and takes :data:`_BARE_NAMES` from there. The second one
-    would get those of the first, and fail. Raises ImportError if the package is missing.
+    Each of them puts its folder on Python's path and imports :data:`_BARE_NAMES` from there. The
+    second one would get the modules of the first, and fail. Raises ImportError if the package is
+    missing.
     """
     if sys.modules.get(name) is not None:
         return sys.modules[name]
@@ -71,12 +73,12 @@ def load_predictor(
 
     Args:
         make: the package's class of predictors.
-        make_geometry: its class of display geometries.
-        height: of the frames, pixels.
-        width: likewise.
-        fov_deg: horizontal angle that the frames fill, on a display with square pixels. None: the
-            frames are the middle of :data:`DISPLAY`.
-        device: where it runs.
+        make_geometry: the package's class of display geometries.
+        height: height of the frames, pixels.
+        width: their width, pixels.
+        fov_deg: horizontal angle that the frames fill, degrees, on a display with square pixels.
+            None: the frames are in the middle of :data:`DISPLAY`.
+        device: the device that computes.
         settings: further arguments of ``make``.
     """
     geometry = None if fov_deg is None else make_geometry((width, height), fov_horizontal=fov_deg)
@@ -84,7 +86,7 @@ def load_predictor(
         DISPLAY, display_geometry=geometry, quiet=True, device=torch.device(device), **settings
     )
     info = str(predictor.get_info_string()).strip('"')
-    if fov_deg is not None:  # it goes on to name the display whose geometry was replaced
+    if fov_deg is not None:  # the text still names the display whose geometry was replaced
         info = info.replace(f"({DISPLAY})", f"({DISPLAY} at {fov_deg:g}° across)")
 
     @torch.inference_mode()
@@ -101,10 +103,10 @@ def load_predictor(
 
 
 def describe(load: Callable[..., Predictor]) -> Callable[[Settings], str]:
-    """A value of :attr:`Metric.details`.
+    """Make the attribute :attr:`Metric.details` of a predictor.
 
-    Where a field of view is given, the pixels per degree are left out: each size of frames has
-    others.
+    If a field of view is given, the pixels per degree are left out of the text, as they differ with
+    the size of the frames.
     """
 
     def details(settings: Settings) -> str:

@@ -122,8 +122,9 @@ class ClipDataset(Dataset[TrainingClip]):
                 )
         if not usable and not photos:
             raise InputError(
-                f"none of {pluralize(len(sources), 'video')} has {pluralize(frames, 'frame')} of at "
-                f"least {crop // 2}x{crop // 2} pixels; lower --clip or --crop"
+                f"none of {pluralize(len(sources), 'video')} has "
+                f"{pluralize(frames, 'frame')} of at least {crop // 2}x{crop // 2} pixels; "
+                "lower --clip or --crop"
             )
         if crop < 32 or crop % 32:
             raise InputError(f"--crop: received {crop}, expected a positive multiple of 32")

@@ -2,7 +2,7 @@
 
 Legend: B batch, C channels, h, w the size of a block's input, K = k·k taps of a kernel.
 All activations are ELU, all upsampling is bilinear ×2 (``align_corners=False``).
-Source: Reich, Memmel, Grebe 2020 (DeepFovea++), figure 2, unless a docstring says otherwise.
+Source: Reich, Memmel, Grebe 2020 (DeepFovea++), unless a docstring says otherwise.
 """
 
 from __future__ import annotations

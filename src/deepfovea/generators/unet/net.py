@@ -200,8 +200,8 @@ RecurrentState = UNetState | DeepFoveaState
 class RecurrentUNet(nn.Module):
     """Recurrent U-Net: DeepFovea++ with :data:`PAPER`, its ancestor with :data:`DEEPFOVEA_2019`.
 
-    Where paper and code of DeepFovea++ differ, :data:`PAPER` follows the paper (figure 2): ELU
-    before the recurrent tensor is stored, and a third deformable convolution at the end;
+    Where paper and code of DeepFovea++ differ, :data:`PAPER` follows the paper: ELU before the
+    recurrent tensor is stored, and a third deformable convolution at the end;
     :data:`PAPER_RELEASED` follows the code. Unlike in both, the recurrent state here is a value. It
     carries gradient, which the caller may detach; in the published code it is an attribute and
     always detached. With PAPER a video starts with zeros, and the normalisation learns one gain and
