@@ -1,9 +1,9 @@
 """Motion vectors of a renderer, read from files: .flo, .npy, KITTI's 16-bit PNG and OpenEXR.
 
-Inside the package motion is [2, h, w], low-resolution pixels, (x, y) from a pixel of this frame to
+Inside the package motion is [2, h, w], low-resolution pixels: (x, y) from a pixel of this frame to
 where the same point of the scene was one frame ago, x right, y down, without the jitter of the
-sampling grid. Files may use other units and signs; they are converted here. NaN marks a pixel whose
-motion is not known.
+sampling grid. Files may use other units and signs; this module converts them. NaN marks a pixel
+whose motion is not known.
 
 Legend: h, w the low resolution; H, W the size of the file.
 """
@@ -24,23 +24,23 @@ from .fill import pull_push
 from .video import read_rgb48
 
 MOTION_SUFFIXES = (".flo", ".npy", ".png", ".exr")
-BESIDE = (".flo", ".npy", ".exr")
-"""Those that may lie among the images; a PNG there is an image."""
+SUFFIXES_AMONG_IMAGES = (".flo", ".npy", ".exr")
+"""Suffixes of motion files that may lie in the folder of the images; a PNG there is an image."""
 
 FLO_TAG = 202021.25
 """The first four bytes of a .flo file as a float (Baker et al. 2011, the Middlebury benchmark)."""
 FLO_UNKNOWN = 1e9
 """Larger absolute values mean "unknown" in a .flo file (same source)."""
 KITTI_STEP, KITTI_ZERO = 64.0, 32768.0
-"""KITTI's PNG holds 64 · pixels + 2^15 (Geiger et al. 2012, the development kit's readme)."""
+"""KITTI's PNG stores 64 · pixels + 2^15 (Geiger et al. 2012, the readme of the development kit)."""
 
 EXR_PAIRS = (("u", "v"), ("x", "y"), ("r", "g"))
-"""Last parts of the names of an EXR file's channels, first fit first."""
+"""How the names of an EXR file's channels of x and y may end, in the order of preference."""
 
 
 class MotionFiles(NamedTuple):
-    """Where the motion of a folder of images lies, and how it was written, see
-    :func:`read_motion`; folder None: nowhere."""
+    """The folder with the motion of a folder of images, None for no motion, and the arguments for
+    :func:`read_motion`."""
 
     folder: Path | None
     unit: str = "px"
@@ -56,26 +56,26 @@ def read_motion(
     channels: tuple[str, str] | None = None,
     jitter: tuple[float, float] = (0.0, 0.0),
 ) -> Tensor:
-    """The motion of one frame.
+    """Read the motion of one frame.
 
     Args:
         path: a .flo, .npy ([2, H, W] or [H, W, 2]), .png (KITTI, 16 bits) or .exr file.
-        size: (h, w), the low resolution; H and W are the same multiple of it. None: (H, W).
-        unit: one of :data:`deepfovea.config.MOTION_UNITS`, of the values in the file.
-        from_previous: the file's vectors point from where a point was to where it is now; they
-            are negated. They must be stored at the pixel of this frame all the same.
-        channels: names of an EXR file's channels of x and y; None: the only pair that ends in
-            u, v or x, y or r, g.
-        jitter: (x, y) of this frame's sampling grid, low-resolution pixels: of a larger file the
-            vectors are taken where the samples were.
+        size: (h, w), the low resolution; H and W must be the same multiple of it. None: (H, W).
+        unit: unit of the values in the file, one of :data:`deepfovea.config.MOTION_UNITS`.
+        from_previous: the vectors of the file point from where a point was to where it is now;
+            they are negated. They must be stored at the pixels of this frame all the same.
+        channels: names of an EXR file's channels of x and y; None: the only pair whose names end
+            in u, v or x, y or r, g.
+        jitter: (x, y) of this frame's sampling grid, low-resolution pixels. From a file that is
+            larger than ``size``, the vectors at the positions of the samples are taken.
 
     Returns:
-        [2, h, w] float32 in low-resolution pixels. A larger file is not interpolated, so that no
-        vector mixes both sides of an edge: each pixel takes the one vector nearest to it. NaN
-        where the file says that the motion is unknown, or holds no finite value.
+        [2, h, w] float32 in low-resolution pixels. A larger file is not interpolated, as that
+        would mix vectors of both sides of an edge: each pixel takes the vector nearest to it. NaN
+        where the file says that the motion is unknown, or has a value that is not finite.
 
     Raises:
-        InputError: no such file, not in its format, or of another size.
+        InputError: the file is missing, or has another format or size.
     """
     path = Path(path)
     if unit not in MOTION_UNITS:
@@ -112,26 +112,28 @@ def read_motion(
 
 
 def fill_motion(motion: Tensor) -> Tensor:
-    """Motion [..., 2, h, w] without NaN: unknown vectors continue those around them.
+    """Replace NaN in motion [..., 2, h, w] by values from the vectors around, as generators need.
 
-    Generators take finite motion only. Where nothing is known it is 0.
+    If no vector is known, the motion is 0.
     """
     known = (~motion.isnan().any(-3, keepdim=True)).to(motion.dtype)
     return pull_push(motion.nan_to_num(0.0) * known, known)
 
 
 def lies_beside(images: Sequence[Path]) -> bool:
-    """Whether an image has a file of motion in its own folder."""
-    return any(image.with_suffix(suffix).is_file() for image in images for suffix in BESIDE)
+    """Whether any of the images has a file of motion in the same folder."""
+    return any(
+        image.with_suffix(suffix).is_file() for image in images for suffix in SUFFIXES_AMONG_IMAGES
+    )
 
 
 def find_motion(images: Sequence[Path], folder: Path) -> list[Path | None]:
-    """The file of motion for each image: that of the same name in a folder, without its suffix.
+    """Find the file of motion for each image: it has the name of the image, but for the suffix.
 
-    The first image may have none, as nothing was before it.
+    The first image may have none, as there is no frame before it.
 
     Raises:
-        InputError: an image without motion, or with two files of it.
+        InputError: another image has no file of motion, or an image has two.
     """
     found: list[Path | None] = []
     for number, image in enumerate(images):
@@ -167,7 +169,7 @@ def _to_size(
         )
     if factor == 1:
         return field
-    # Pixel i covers factor·i to factor·(i + 1); its sample was taken at the middle, plus jitter.
+    # Pixel i covers factor·i to factor·(i + 1); its sample was taken at the centre, plus jitter.
     rows, columns = (
         np.floor(factor * (np.arange(side) + 0.5 + offset)).astype(int).clip(0, factor * side - 1)
         for side, offset in zip(size, reversed(jitter), strict=True)
@@ -221,7 +223,7 @@ def _read_exr(path: Path, names: tuple[str, str] | None) -> np.ndarray:
         raise InputError(
             f"{path}: EXR files need OpenEXR, which is missing: pip install 'deepfovea[exr]'"
         ) from None
-    path.open("rb").close()  # a missing file in the words of the system
+    path.open("rb").close()  # if the file is missing, raises the usual OSError
     try:
         with OpenEXR.File(str(path), separate_channels=True) as file:
             found = {name: channel.pixels for name, channel in file.channels().items()}

@@ -1,8 +1,9 @@
 """A tiny renderer with exact motion vectors: a textured background, two sprites, a moving camera.
 
-It stands in for a real renderer in tests and examples and shows what one has to give. NumPy only.
+Tests and examples use it instead of a real renderer; it shows what a renderer has to provide. It
+needs NumPy only.
 
-Legend: h, w the low resolution, in whose pixels all positions are (x right, y down, origin at the
+Legend: h, w the low resolution; all positions are in its pixels (x right, y down, origin at the
 centre of the top-left pixel); t the number of a frame; [..., 2] a position (x, y).
 """
 
@@ -17,25 +18,28 @@ SCALE = 4
 SUBSAMPLES = 3
 """Points of the scene per output pixel, along each axis."""
 CELLS = 64
-"""Side of the grid of random colours of a texture."""
+"""Side of the grid of random colours that makes a texture; it repeats."""
 OCTAVES = ((4.0, 0.5), (1.3, 0.3), (0.6, 0.2))
-"""Of each texture: size of a cell in low-resolution pixels, share of the colour."""
+"""The octaves of each texture: the size of a grid cell in low-resolution pixels, and the share of
+the colour."""
 CONTRAST, TINT = 1.6, 0.2
-"""Of the textures: factor of the difference from grey, and what tells the sprites apart."""
+"""Contrast of the textures (factor of the difference from grey), and the strength of the tints that
+tell the sprites apart."""
 
-# How the scene moves; chosen so that all kinds of motion occur in a small frame.
+# The motion of the scene, chosen so that all kinds of motion occur in a small frame.
 CAMERA = (-1.0, 0.45)
-"""Of the background, low-resolution pixels per frame at speed 1."""
+"""Velocity of the background (x, y), low-resolution pixels per frame at speed 1."""
 SHAKE_PX, SHAKE_RATES = 1.5, (1.3, 1.9)
-"""Of the camera: amplitude at speed 1, and radians per frame along x and y. So its speed changes
-from frame to frame, and a motion of another frame does not fit."""
+"""Shake of the camera: amplitude in low-resolution pixels at speed 1, and radians per frame along x
+and y. It changes the velocity from frame to frame, so that the motion of another frame does not
+fit."""
 ORBIT, ORBIT_RATE, ORBIT_APART = 0.3, 0.25, 2.5
-"""Of the sprites: radius as a share of the shorter side, radians per frame at speed 1, and radians
-between the two."""
+"""Orbit of the sprites: radius as a share of the shorter side, radians per frame at speed 1, and
+radians between the two."""
 SPIN_RATE = 0.06
-"""Of the square, radians per frame at speed 1."""
+"""Rotation of the square, radians per frame at speed 1."""
 SPRITE_RADII = 7
-"""Radii of the disc, and halves of a side of the square, in the shorter side."""
+"""The shorter side divided by the radius of the disc, or by half a side of the square."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,9 @@ class ToyRenderer:
     Args:
         height: h.
         width: w.
-        speed: of the camera, low-resolution pixels per frame in the mean; it also sets that of
-            the sprites. 0: nothing ever moves.
-        seed: of the textures.
+        speed: mean speed of the camera, low-resolution pixels per frame; the sprites' speeds are
+            proportional to it. 0: nothing ever moves.
+        seed: decides the textures.
     """
 
     height: int = 48
@@ -56,7 +60,7 @@ class ToyRenderer:
     seed: int = 0
 
     def truth(self, t: int) -> np.ndarray:
-        """The output frame [3, 4h, 4w] in [0, 1]: each pixel the mean of its area."""
+        """The output frame [3, 4h, 4w] in [0, 1]; each pixel is the mean of its area."""
         x, y = (np.arange(SCALE * side) for side in (self.width, self.height))
         middle = np.stack(np.meshgrid(x, y), -1)
         places = (middle + 0.5) / SCALE - 0.5
@@ -65,10 +69,10 @@ class ToyRenderer:
     def samples(
         self, t: int, mask: np.ndarray | None = None, jitter: tuple[float, float] = (0.0, 0.0)
     ) -> np.ndarray:
-        """Low-resolution samples [4, h, w], RGBA in [0, 1]; alpha 1 where the mask [h, w] is not 0.
+        """Low-resolution samples [4, h, w], RGBA in [0, 1]; alpha is 1 where ``mask`` is not 0.
 
-        Each is the mean of an area of 2 × 2 output pixels around its pixel's centre plus the
-        jitter, as the published low resolution has it. Only these places are rendered.
+        As in the published low resolution, a sample is the mean of an area of 2 × 2 output pixels,
+        here around the pixel's centre plus the jitter. Only the sampled pixels are rendered.
         """
         known = np.ones((self.height, self.width)) if mask is None else np.asarray(mask)
         rows, columns = np.nonzero(known)
@@ -81,7 +85,7 @@ class ToyRenderer:
     def motion(
         self, t: int, jitter: tuple[float, float] = (0.0, 0.0), scale: int = 1
     ) -> np.ndarray:
-        """Motion [2, scale · h, scale · w] in low-resolution pixels, at the samples' places."""
+        """Motion [2, scale · h, scale · w] in low-resolution pixels, at the samples' positions."""
         places, nearest = self._at_pixels(t, jitter, scale)
         previous = self._previous(places, nearest, t)
         motion: np.ndarray = (previous - places).transpose(2, 0, 1).astype(np.float32)
@@ -90,7 +94,7 @@ class ToyRenderer:
     def disoccluded(
         self, t: int, jitter: tuple[float, float] = (0.0, 0.0), scale: int = 1
     ) -> np.ndarray:
-        """Bool [scale · h, scale · w]: what is seen there was hidden or outside one frame ago."""
+        """Bool [scale · h, scale · w], True where the point was hidden or outside one frame ago."""
         places, nearest = self._at_pixels(t, jitter, scale)
         previous = self._previous(places, nearest, t)
         size = np.array([self.width, self.height])
@@ -106,7 +110,7 @@ class ToyRenderer:
         return places, self._nearest(places, t)
 
     def _pose(self, layer: int, t: int) -> tuple[np.ndarray, float]:
-        """Centre [2] and angle of a layer on the screen: 0 background, 1 disc, 2 square."""
+        """Centre [2] and angle of a layer on the screen; 0 is the background, 1 disc, 2 square."""
         middle = np.array([self.width - 1, self.height - 1]) / 2
         phase = self.speed * t
         camera = np.array([along * phase for along in CAMERA])
@@ -120,20 +124,20 @@ class ToyRenderer:
         return middle + place, SPIN_RATE * phase * (layer - 1)
 
     def _local(self, places: np.ndarray, layer: int, t: int) -> np.ndarray:
-        """Places on the screen in a layer's own coordinates."""
+        """Convert positions on the screen to a layer's own coordinates."""
         centre, angle = self._pose(layer, t)
         local: np.ndarray = (places - centre) @ _rotation(-angle).T
         return local
 
     def _nearest(self, places: np.ndarray, t: int) -> np.ndarray:
-        """The layer that is seen at each place."""
+        """The layer that is visible at each position."""
         radius = min(self.height, self.width) / SPRITE_RADII
         disc = (self._local(places, 1, t) ** 2).sum(-1) < radius**2
         square = (np.abs(self._local(places, 2, t)) < radius).all(-1)
         return np.where(square, 2, np.where(disc, 1, 0))
 
     def _previous(self, places: np.ndarray, nearest: np.ndarray, t: int) -> np.ndarray:
-        """Where the points that are seen at the places were one frame ago."""
+        """Where the points that are visible at the positions were one frame ago."""
         previous = np.empty_like(places)
         for layer in range(3):
             here = nearest == layer
@@ -166,7 +170,7 @@ class ToyRenderer:
         return CONTRAST * (color - 0.5) + 0.5
 
     def _mean_color(self, places: np.ndarray, count: int, side: float, t: int) -> np.ndarray:
-        """Means over squares around the places [..., 2], colour first: float32 [3, ...]."""
+        """Means of the colour over squares around positions [..., 2]: float32 [3, ...]."""
         offsets = side * ((np.arange(count) + 0.5) / count - 0.5)
         total = np.zeros((*places.shape[:-1], 3))
         for y in offsets:

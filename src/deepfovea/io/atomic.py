@@ -1,8 +1,8 @@
 """Atomic writes: an output file or folder is complete or absent, however the program ends.
 
-An output is written to a locked temporary beside its target, named ``.deepfovea-`` and eight
-hexadecimal digits. The system releases the lock when a program is killed, so the next write into
-the same folder recognises stale temporaries and removes them.
+An output is first written to a temporary file or folder beside its target, named ``.deepfovea-``
+and eight hexadecimal digits, and locked. If the program is killed, the system releases the lock; so
+the next write into the same folder can tell stale temporaries and removes them.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from typing import BinaryIO
 
 try:
     import fcntl
-except ImportError:  # Windows: no locks, and stale temporaries stay
+except ImportError:  # Windows has no such locks, so stale temporaries stay there
     fcntl = None  # type: ignore[assignment]
 
 _TEMPORARY_NAME = re.compile(r"\.deepfovea-[0-9a-f]{8}(\.(?!old$)\w*)?")
-# Of Linux: renameat2(2)
+# Constants of Linux's renameat2(2)
 _AT_FDCWD, _NOREPLACE, _EXCHANGE = -100, 1, 2
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which replaces ``path`` when the block ends without an error.
+    """Open a file for writing that replaces ``path`` if the block ends without an error.
 
-    Until then an earlier file stays as it is. A symbolic link stays, and its target is replaced.
+    Until then an existing file stays as it is. If ``path`` is a symbolic link, its target is
+    replaced.
 
     Raises:
         OSError: the file cannot be written.
@@ -52,7 +53,10 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def create_temporary(target: Path, *, folder: bool = False) -> tuple[Path, int]:
-    """An empty hidden file, or folder, beside ``target``, and its lock (to be closed).
+    """Make an empty hidden file or folder beside ``target`` and lock it.
+
+    Returns:
+        Its path, and the lock: a file descriptor that the caller has to close.
 
     Raises:
         OSError: it cannot be created.
@@ -65,7 +69,7 @@ def create_temporary(target: Path, *, folder: bool = False) -> tuple[Path, int]:
         else:
             path.touch(exist_ok=False)
         lock = os.open(path if fcntl is not None else os.devnull, os.O_RDONLY)
-        # Another program may have removed it as stale before it was locked.
+        # Before it was locked, another program may have removed it as stale.
         if _try_lock(lock) and path.exists():
             return path, lock
         os.close(lock)
@@ -77,7 +81,7 @@ def temporary_path(target: Path) -> Path:
 
 
 def publish(temporary: Path, target: Path, *, overwrite: bool) -> None:
-    """Rename a complete file or folder to ``target`` in one step; what it replaces is removed.
+    """Rename a complete file or folder to ``target`` in one step, and remove what was there.
 
     Raises:
         FileExistsError: ``target`` exists and ``overwrite`` is false.
@@ -92,7 +96,7 @@ def publish(temporary: Path, target: Path, *, overwrite: bool) -> None:
         temporary.replace(target)
     elif _renameat2(temporary, target, _EXCHANGE):
         shutil.rmtree(temporary, ignore_errors=True)
-    else:  # not Linux: two steps; a name with .old is never removed as stale
+    else:  # not Linux, so in two steps; names with .old are never removed as stale
         old = temporary.with_suffix(".old")
         target.rename(old)
         try:
@@ -104,9 +108,9 @@ def publish(temporary: Path, target: Path, *, overwrite: bool) -> None:
 
 
 def exclusive_lock(folder: Path) -> BinaryIO | None:
-    """A lock on a folder, held until the file is closed; None if another program holds it.
+    """Lock a folder until the returned file is closed; None if another program has locked it.
 
-    Child processes do not inherit it, so a child that outlives its parent does not block others.
+    Child processes do not inherit the lock, so a child that outlives its parent blocks nobody.
 
     Raises:
         OSError: the folder cannot be written.
@@ -115,7 +119,7 @@ def exclusive_lock(folder: Path) -> BinaryIO | None:
     if fcntl is not None:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:  # else a file system without locks
+        except OSError as error:  # other errors: a file system without locks
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 file.close()
                 return None
@@ -133,7 +137,7 @@ def _try_lock(handle: int) -> bool:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove the temporaries that killed programs have left in a folder."""
+    """Remove the temporary files and folders that killed programs have left in a folder."""
     if fcntl is None:
         return
     with contextlib.suppress(OSError):
@@ -152,7 +156,7 @@ def remove_stale(folder: Path) -> None:
 
 
 def _renameat2(source: Path, target: Path, flags: int) -> bool:
-    """Call renameat2; False if it fails or the system or file system does not have it."""
+    """Call renameat2; False if it fails, or the system or the file system does not support it."""
     try:
         call = ctypes.CDLL(None).renameat2
     except (AttributeError, OSError, TypeError):

@@ -1,4 +1,4 @@
-"""Folders of videos decoded once, so that training reads at random at no cost."""
+"""Videos decoded once into arrays, so that training can read any frame at almost no cost."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ class Source:
 
 
 def open_sources(root: Path, cache: Path, *, skip_unreadable: bool = False) -> list[Source]:
-    """Decode every video once into a memory-mapped array; later calls only open these.
+    """Decode every video once into a memory-mapped array; later calls only open the arrays.
 
-    Random access into a compressed video costs far more than a training step can hide; the
-    arrays cost disk (1.2 MB per 854×480 frame) and next to no time.
+    Random access into a compressed video takes too long for training. The arrays take disk space
+    (1.2 MB per 854×480 frame) and hardly any time.
 
     Args:
         root: any folder that holds videos and folders of images, at any depth; for a data set
-            with splits see :func:`split_folder`.
-        cache: where the arrays lie; it is made if it is missing.
+            with splits see :func:`deepfovea.reds.splits.split_folder`.
+        cache: the folder of the arrays; it is made if it is missing.
         skip_unreadable: leave out frames, or whole videos, that cannot be read, and images of
             another size than the first of their folder; a warning names each.
 
     Raises:
-        InputError: no videos; without ``skip_unreadable`` also the first frame that cannot be
-            read or has another size; a cache that cannot be written.
+        InputError: there are no videos; the cache cannot be written; or, without
+            ``skip_unreadable``, a frame cannot be read or has another size.
     """
     from rich.progress import track
 
@@ -50,7 +50,7 @@ def open_sources(root: Path, cache: Path, *, skip_unreadable: bool = False) -> l
     videos = find_videos(root)
 
     def cached(name: str) -> Path | None:
-        # Parts have another name, so that they are never taken for the whole.
+        # Incomplete videos have another name, so that they are never used as complete ones.
         kinds = (".npy", "-part.npy") if skip_unreadable else (".npy",)
         return next((f for kind in kinds if (f := cache / f"{name}{kind}").exists()), None)
 
@@ -84,7 +84,7 @@ def open_sources(root: Path, cache: Path, *, skip_unreadable: bool = False) -> l
 
 
 def _fingerprint(video: Path) -> str:
-    # The names and sizes of all files: an edited folder is decoded anew.
+    # From names, sizes and times of all files, so that an edited video is decoded again.
     files = sorted(video.iterdir()) if video.is_dir() else [video]
     stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.exists()]
     return hashlib.sha256(repr((os.path.realpath(video), stats)).encode()).hexdigest()[:24]
@@ -97,7 +97,7 @@ def _decode(video: Path, file: Path, skip_unreadable: bool = False) -> None:
     with VideoReader(video, skip_unreadable=skip_unreadable) as reader, atomic_write(file) as out:
 
         def write_header() -> None:
-            # Of the same length for every count: NumPy leaves room for a first axis that grows.
+            # The header has the same length for every count, as NumPy leaves room for growth.
             shape = (count, reader.height, reader.width, 3)
             described = {"descr": "|u1", "fortran_order": False, "shape": shape}
             npy.write_array_header_1_0(out, described)

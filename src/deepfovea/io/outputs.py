@@ -1,4 +1,4 @@
-"""Where outputs may go: never onto or into what is read; into folders that are made for them."""
+"""Checks before outputs are written: they must not replace inputs; and folders made for them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..config import InputError
 
 
 def refuse_overlap(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Refuse outputs that would replace, or land inside, what is read.
+    """Refuse outputs that would replace an input or lie inside one.
 
-    An output must not be an input (the same file by whatever name: a link, a hard link, another
-    spelling), lie inside a folder that is an input, or be a folder that holds an input; nor may
-    two outputs be the same. Inputs that do not exist are passed over.
+    An output must not be an input (also not by a link, a hard link or another spelling of its
+    path), lie inside a folder that is an input, or be a folder that contains an input; and two
+    outputs must not be the same. Inputs that do not exist are ignored.
 
     Raises:
-        InputError: names both paths. Nothing has been touched.
+        InputError: there is such an overlap; the message names both paths. Nothing was changed.
     """
     outputs = list(outputs)
     sources = [path for path in inputs if os.path.lexists(path)]
@@ -36,7 +36,7 @@ def refuse_overlap(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
 
 
 def _overlap(output: Path, source: Path) -> str:
-    """How they overlap, in words; empty if they do not."""
+    """The verb that says how the output overlaps the input; empty if it does not."""
     target, origin = Path(os.path.realpath(output)), Path(os.path.realpath(source))
     if _same(target, origin):
         return "is"
@@ -44,9 +44,9 @@ def _overlap(output: Path, source: Path) -> str:
         return "lies inside"
     if any(_same(parent, target) for parent in origin.parents):
         return "holds"
-    with contextlib.suppress(OSError):  # no folder, or one that its reader will complain about
+    with contextlib.suppress(OSError):  # not a folder, or its reader will report the error
         for entry in os.scandir(origin):
-            # An image of the folder may be a link to what would be replaced.
+            # An image in the folder may be a link to the file that would be replaced.
             image = Path(os.path.realpath(entry.path)) if entry.is_symlink() else Path(entry.path)
             if entry.is_symlink() and target in (image, *image.parents):
                 return "is linked from"
@@ -56,20 +56,20 @@ def _overlap(output: Path, source: Path) -> str:
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Whether two real paths are one file: by name, or by what the file system says."""
+    """Whether two real paths are the same file, by their names or by the file system."""
     if one == other:
         return True
     try:
         return one.samefile(other)
-    except OSError:  # one of them is not there
+    except OSError:  # one of them does not exist
         return False
 
 
 def refuse_unusable_folder(folder: Path) -> None:
-    """Say at the start that :func:`ensure_folder` will fail at the end.
+    """Check before a long run that :func:`ensure_folder` will succeed after it.
 
     Raises:
-        InputError: the folder, or the next one above it that exists, cannot be written into.
+        InputError: the folder, or the nearest existing one above it, cannot be written.
     """
     nearest = next(
         path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()
@@ -81,12 +81,12 @@ def refuse_unusable_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def ensure_folder(folder: Path) -> Iterator[None]:
-    """A folder for outputs, made with its parents where it is missing.
+    """Make a folder for outputs, and its parents, where they are missing.
 
-    What was made is removed again if the block fails and left it empty.
+    If the block fails, the folders that were made are removed again, unless something is in them.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: the folder cannot be made.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:

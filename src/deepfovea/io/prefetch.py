@@ -1,4 +1,4 @@
-"""Stages that overlap: each computes ahead of the next, in a thread of its own."""
+"""Iterators that compute their items ahead in a thread, so that stages of a pipeline overlap."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Result = TypeVar("Result")
 
 
 def few_processors() -> bool:
-    """Whether one more thread would take a processor from a network that keeps all busy."""
+    """Whether there are so few processors that another thread would slow the network down."""
     return (os.cpu_count() or 1) <= 2
 
 
 def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, None]:
-    """The same items in the same order, computed in another thread, at most ``depth`` ahead.
+    """Yield the same items in the same order, but compute up to ``depth`` ahead in a thread.
 
-    An error of ``items``, KeyboardInterrupt included, is raised here at its place in the order.
-    Closing waits for the item that is being computed, ends the thread and closes ``items``.
+    An error of ``items``, KeyboardInterrupt included, is raised in place of its item. Closing waits
+    for the item that is being computed, ends the thread and closes ``items``.
     """
     iterator, end = iter(items), object()
     thread = ThreadPoolExecutor(1)
@@ -41,17 +41,17 @@ def prefetch(items: Iterable[Item], depth: int = 2) -> Generator[Item, None, Non
 def prefetch_map(
     function: Callable[[Item], Result], items: Iterable[Item], depth: int = 2
 ) -> Generator[Result, None, None]:
-    """``function(item)`` of each item in order, in another thread, at most ``depth`` ahead.
+    """Yield ``function(item)`` of each item in order, computed up to ``depth`` ahead in a thread.
 
-    The items are taken in the thread of the caller, while the function is busy in the other one.
-    An error of either is raised here at its place in the order. Closing waits for the result
-    that is being computed and ends the thread.
+    The caller's thread takes the items, while the function runs in the other thread. An error of
+    either is raised in place of its result. Closing waits for the result that is being computed and
+    ends the thread.
     """
     failed = False
 
     def apply(item: Item) -> Result:
         nonlocal failed
-        if failed:  # the items that still wait are not computed
+        if failed:  # do not compute the items after an error
             raise CancelledError
         try:
             return function(item)

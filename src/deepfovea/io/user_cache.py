@@ -1,4 +1,4 @@
-"""Where the package keeps, for this user, what it can make or fetch again."""
+"""The user's cache, for files that the package can make or download again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def user_cache(name: str) -> Path:
-    """A folder of the user's cache, which need not exist yet."""
+    """The path of a folder in the user's cache; it may not exist yet."""
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
     elif sys.platform == "darwin":

@@ -1,8 +1,8 @@
-"""The published preprocessing: videos cut into overlapping items of six frames.
+"""The published preprocessing: videos are cut into overlapping items of six frames.
 
-Reich, Memmel, Grebe 2020, data set REDS: 720 × 1280 frames, reduced by four, sampled around one
-random gaze point per video, cropped at the sides and padded above and below. Legend: H, W the
-frames of a video; h = H / 4, w = W / 4.
+Reich, Memmel and Grebe 2020 take the data set REDS. Its frames of 720 × 1280 pixels are downsampled
+by four, sampled around one random gaze point per video, cropped at the sides and padded above and
+below. Legend: H, W the size of a video; h = H / 4, w = W / 4.
 """
 
 from __future__ import annotations
@@ -24,24 +24,26 @@ from ..io.decoded_cache import Source
 from ..wording import pluralize
 
 FRAMES = 6
-"""Frames of an item (Reich, Memmel and Grebe 2020)."""
+"""Number of frames of an item. This and the next two are as published (Reich, Memmel and Grebe
+2020)."""
 
 OVERLAP = 2
-"""Frames that an item shares with the next one."""
+"""Number of frames that an item shares with the next one."""
 
 SIZE = (768, 1024)
-"""Height and width of the published frames in pixels."""
+"""Height and width of the frames of an item, pixels."""
 
 _log = logging.getLogger(__name__)
 
 
 class PublishedItem(TypedDict):
-    """One item; every value is stacked to a batch [B, …] by PyTorch's default collation.
+    """One item. PyTorch's default collation stacks every value to a batch [B, …].
 
-    frames: uint8 [6, 3, 768, 1024], black in the padding. :func:`deepfovea.fovea.downsample` makes
-        of them the published low resolution: reducing and cropping may be exchanged.
+    frames: uint8 [6, 3, 768, 1024], black in the padding. :func:`deepfovea.fovea.downsample` turns
+        them into the published low resolution, as the order of downsampling and cropping does not
+        matter.
     mask: uint8 [6, 1, 192, 256], 1 where sampled, 0 in the padding.
-    valid_region: int64 [4], top, left, height and width in ``frames`` of what is not padding.
+    valid_region: int64 [4], top, left, height and width of the part of ``frames`` without padding.
     is_clip_start: bool, whether the item is the first of its video.
     """
 
@@ -52,32 +54,32 @@ class PublishedItem(TypedDict):
 
 
 class PublishedItems(Dataset[PublishedItem]):
-    """Videos as the published system sees them; an item is a pure function of index and seed.
+    """Videos as items of the published preprocessing; an item depends only on index and seed.
 
-    Items are numbered video by video, in order; each begins four frames after the one before
-    (six frames, of which two overlap), and frames that fill no item are left out. An index
-    from ``len(self)`` on belongs to a later epoch: the same frames, gaze and masks drawn anew.
+    Items are numbered video by video. Each begins four frames after the one before, as two of its
+    six frames overlap; frames at the end that do not fill an item are left out. An index from
+    ``len(self)`` on belongs to a later epoch: the frames are the same, but gaze and masks are drawn
+    anew.
 
-    The gaze is one point per video and epoch, uniform in [50, w − 50] × [50, h − 50]; masks are
-    drawn anew for every frame of every item, on the whole reduced frame, before the crop. They
-    depend on the name of the video, not on the other videos beside it.
+    The gaze is one point per video and epoch, uniform in [50, w − 50] × [50, h − 50]. Masks are
+    drawn anew for every frame of every item, on the whole low-resolution frame before the crop.
+    Both depend on the name of the video, but not on which other videos there are.
 
-    Other sizes than 720 × 1280 are fitted likewise, about the centre and in steps of four
-    pixels: what is larger is cropped, what is smaller is padded with black. (Where H or W is
-    no multiple of four, its last rows or columns are left out first. Of a side below 180 low-
-    resolution pixels, the gaze keeps less distance to the border: see
-    :func:`deepfovea.gaze.random_point`.)
+    Videos of other sizes than 720 × 1280 are cropped or padded with black to fit, about the centre
+    and in steps of four pixels. (If H or W is not a multiple of four, its last rows or columns are
+    left out first. If a side has less than 180 low-resolution pixels, the gaze may come closer to
+    the border: see :func:`deepfovea.gaze.random_point`.)
 
     Args:
         sources: the videos; those with fewer than six frames are left out, with a warning.
-        seed: with the index it decides everything.
+        seed: decides, together with the index, all random choices.
         size: height and width of ``frames``, multiples of four.
 
     Attributes:
         items_per_video: for :func:`deepfovea.training.sampler.stateful_batches`.
 
     Raises:
-        InputError: no video of at least six frames and 4 × 4 pixels, or an unusable size.
+        InputError: no video has six frames and 4 × 4 pixels, or the size is not usable.
     """
 
     def __init__(self, sources: list[Source], seed: int, size: tuple[int, int] = SIZE) -> None:
@@ -126,7 +128,7 @@ class PublishedItems(Dataset[PublishedItem]):
 
 
 def has_an_item(source: Source) -> bool:
-    """Whether a video has six frames of 4 × 4 pixels; if not, a warning says so."""
+    """Whether a video has at least six frames of 4 × 4 pixels; if not, log a warning."""
     count, height, width = source.frames.shape[:3]
     if count >= FRAMES and min(height, width) >= SCALE:
         return True
@@ -138,7 +140,7 @@ def has_an_item(source: Source) -> bool:
 
 
 def item_count(frames: int) -> int:
-    """How many items a video of so many frames is cut into."""
+    """The number of items of a video with so many frames."""
     return max(0, (frames - OVERLAP) // (FRAMES - OVERLAP))
 
 
@@ -150,13 +152,13 @@ def crop_or_pad(
     Args:
         frames: [..., H, W].
         size: the new height and width, multiples of ``step``.
-        step: borders fall on multiples of it, so that ``crop_or_pad`` at full resolution with a
-            step of four equals ``crop_or_pad`` of the low-resolution frames; the rows and columns
-            by which H and W exceed a multiple are left out.
+        step: the borders are at multiples of it, so that a step of four at full resolution gives
+            the same part as a step of one at the low resolution. Rows and columns beyond the last
+            multiple are left out.
 
     Returns:
-        frames: [..., *size], 0 where padded.
-        (top, left, height, width) of what is not padding.
+        The frames [..., *size], 0 where padded, and (top, left, height, width) of the part without
+        padding.
     """
     offsets, lengths = [], []
     for axis, new in zip((-2, -1), size, strict=True):

@@ -10,18 +10,18 @@ SPLITS = ("train", "val", "test")
 
 
 def split_folder(root: Path, split: str) -> Path:
-    """The folder of one split of a data set.
+    """Find the folder of one split of a data set.
 
-    As REDS has them, ``train/train_sharp``, ``val/val_sharp`` and ``test/test_sharp``, or
-    without the outer folder, ``train_sharp`` and so on; or ``train``, ``val`` and ``test`` where
-    two of these are there. Any other folder has no splits and is returned as it is.
+    The names may be those of REDS, ``train/train_sharp``, ``val/val_sharp`` and
+    ``test/test_sharp``, or the same without the outer folder, or ``train``, ``val`` and ``test`` if
+    at least two of these exist. A folder with other names has no splits and is returned itself.
 
     Args:
-        root: the data set.
+        root: folder of the data set.
         split: one of :data:`SPLITS`.
 
     Raises:
-        InputError: there are other splits, but not this one.
+        InputError: the data set has other splits, but not this one.
     """
     if split not in SPLITS:
         raise ValueError(f"received the split {split!r}, expected one of {SPLITS}")

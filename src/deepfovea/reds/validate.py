@@ -1,4 +1,4 @@
-"""The published table (L1, L2, PSNR, SSIM), measured as published and measured correctly."""
+"""The published table (L1, L2, PSNR, SSIM), computed as published and computed correctly."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .items import FRAMES, OVERLAP, SIZE, PublishedItems, has_an_item
 from .splits import split_folder
 
 REDS_FRAMES = 100
-"""Frames of every sequence of REDS (Nah et al. 2019)."""
+"""Number of frames of every video of REDS (Nah et al. 2019)."""
 
 NOTE = (
     "As published: the peak of PSNR is the largest value of the prediction, SSIM is one global "
@@ -37,13 +37,13 @@ NOTE = (
 _log = logging.getLogger(__name__)
 
 OnItem = Callable[[str, Tensor, Tensor, Tensor], None]
-"""Is given a video's name, and of six frames samples [6, 3, h, w], prediction and label
-[6, 3, H, W]."""
+"""A function that receives a video's name, and the samples [6, 3, h, w], prediction and label
+[6, 3, H, W] of one item."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """l1 mean absolute and l2 mean squared error, psnr in dB, ssim up to 1."""
+    """l1: mean absolute error; l2: mean squared error; psnr: in dB; ssim: at most 1."""
 
     l1: float
     l2: float
@@ -53,9 +53,9 @@ class Scores:
 
 @dataclass(frozen=True)
 class Row:
-    """One video: ``published`` is the mean over its items, ``correct`` that over its frames.
+    """The scores of one video: ``published`` are means over its items, ``correct`` over its frames.
 
-    ``sampled`` is the share of its low-resolution pixels, without padding, that were known.
+    ``sampled`` is the share of its low-resolution pixels, without padding, that were sampled.
     """
 
     video: str
@@ -85,21 +85,22 @@ def validate(
     after one item is the state before the next.
 
     Args:
-        data: a data set with splits, REDS for one, or any folder of videos.
-        network: on the device where it is to run.
+        data: a data set with splits, such as REDS, or any folder of videos.
+        network: the generator, on the device where it is to run.
         split: see :func:`deepfovea.reds.splits.split_folder`.
-        state: what a video's first item begins with: ``reset``, a new state; ``carry``, that of
-            the video before; ``item``, a new one before every item, as the published code does on
-            several GPUs.
-        frames: of every video, from its first on.
-        size: of an item at high resolution, height and width.
-        seed: of gaze and masks.
+        state: the state before a video's first item: ``reset``, a new one; ``carry``, the last
+            one of the video before; ``item``, a new one, also before every other item, which the
+            published code does on several GPUs.
+        frames: number of frames of every video, from its first on.
+        size: height and width of an item at high resolution.
+        seed: decides gaze and masks.
         skip_unreadable: see :func:`deepfovea.io.decoded_cache.open_sources`.
         on_row: called after every video.
         on_first_item: called with the first item of every video, see :data:`OnItem`.
 
     Raises:
-        InputError: nothing to score, unreadable frames, or a generator that does not fit.
+        InputError: there is nothing to score, a frame cannot be read, or the generator does not
+            fit the items.
     """
     if network.scale != SCALE or FRAMES % network.frames_per_step:
         raise InputError(
@@ -142,9 +143,9 @@ def score_video(
     every_item: bool = False,
     on_first_item: OnItem | None = None,
 ) -> tuple[Row, Any]:
-    """The items of one video, in order, through a generator; the last state comes back too.
+    """Score a generator on the items of one video, and return the row and the last state.
 
-    With ``every_item``, each of them begins with a new state.
+    With ``every_item``, each item begins with a new state.
     """
     device = next(network.parameters()).device
     published: list[Tensor] = []  # [4] per item
@@ -200,13 +201,13 @@ def score_video(
 
 
 def mean_scores(scores: Sequence[Scores]) -> Scores:
-    """Mean of each; over videos of one length, as those of REDS, that over their items."""
+    """The mean of each score over videos; for videos of one length also the mean over all items."""
     columns = zip(*map(astuple, scores), strict=True)
     return Scores(*(sum(column) / len(scores) for column in columns))
 
 
 def to_json(rows: Sequence[Row], protocol: dict[str, Any]) -> str:
-    """Means, rows and what is needed to repeat them; null for what is no finite number."""
+    """Means, rows and the protocol as JSON; values that are not finite become null."""
     table = {
         "protocol": protocol,
         "note": NOTE,
@@ -228,7 +229,7 @@ def _finite(value: Any) -> Any:
 
 
 def to_markdown(rows: Sequence[Row], title: str) -> str:
-    """The published table twice, and what the difference is."""
+    """The table with the scores as published and the correct ones, and a note on the difference."""
     lines = [f"| {title} | L1 ↓ | L2 ↓ | PSNR ↑, dB | SSIM ↑ |", "|---|---:|---:|---:|---:|"]
     for name, scores in (
         ("as published, **not comparable**", mean_scores([r.published for r in rows])),

@@ -1,7 +1,7 @@
-"""Clips from photographs: a camera moves over a still, an object over the scene; motion is exact.
+"""Training clips from photographs: a camera moves over a photograph, and an object in front of it.
 
-Videos show real motion that nobody knows; stills that are moved show motion that is known to the
-last bit, also where it is fast, and detail that no video compression has touched.
+The true motion in videos is not known. In these clips it is known exactly, also where it is fast,
+and their detail has not suffered from video compression.
 
 Legend: T frames, S side of the square crop, s = S / scale side at low resolution.
 """
@@ -15,46 +15,47 @@ from numpy.typing import NDArray
 
 from ..config import InputError
 
-# Our choice throughout; no experiment of docs/research/log.md varies it.
+# All of these are our choice; no experiment of docs/research/log.md varies them.
 STILL_SHARE = 0.15
-"""Share of clips in which a layer rests: a fixed camera is the most common one."""
+"""Share of layers that do not move at all, as many cameras are fixed."""
 SPEED_PX = (0.1, 14.0)
-"""Speeds of translation, high-resolution pixels per frame, drawn log-uniformly: from a
+"""Range of the speeds of translation, high-resolution pixels per frame, drawn log-uniformly: from a
 camera that hardly moves to one that crosses a crop of 256 in 18 frames."""
 TURN_RAD = 0.006
-"""Standard deviation of the turn per frame: a third of a degree."""
+"""Standard deviation of the rotation per frame, radians: a third of a degree."""
 ZOOM = 0.004
 """Standard deviation of the logarithm of the change of scale per frame."""
 SMOOTHNESS = 0.9
-"""Share of a frame's velocity that the next one keeps."""
+"""Share of a frame's velocity that the next frame keeps."""
 TURNING_SHARE = 0.5
-"""Share of layers that move which also turn and zoom."""
+"""Share of the moving layers that also rotate and zoom."""
 PICTURE_SCALES = (0.5, 1.0)
-"""Range of the factors by which pictures are reduced."""
+"""Range of the factors by which photographs are made smaller."""
 MIDDLE = (0.3, 0.7)
-"""Range, in sides of a picture, of the place that a clip or an object is cut from."""
+"""Range, as shares of a photograph's sides, of the centre of a clip or an object."""
 INITIAL_TURN_RAD = 0.1
-"""Standard deviation of the angle of the camera in its first frame: six degrees."""
+"""Standard deviation of the camera's angle in its first frame, radians: six degrees."""
 OBJECT_SHARE = 0.6
 """Share of clips with an object in front."""
 OBJECT_RADII = (0.1, 0.35)
-"""Range of the mean radius of objects, in sides of the crop."""
+"""Range of the mean radius of objects, as shares of the crop's side."""
 OBJECT_PLACE = 0.4
-"""How far from the middle of the crop, in sides and per axis, an object may be halfway."""
+"""Largest distance of an object from the centre of the crop in the middle frame, per axis, as a
+share of the crop's side."""
 OUTLINE_WAVES, OUTLINE_AMPLITUDE = 5, 0.25
-"""Waves around the outline of an object, and the standard deviation of the amplitude of the first,
-in mean radii; that of wave k is a k-th."""
+"""Number of waves that form the outline of an object, and the standard deviation of the amplitude
+of the first wave, as a share of the mean radius; for wave k it is divided by k."""
 
 Affine = NDArray[np.float64]
-"""3 × 3, from pixels (x, y, 1) of a frame to those of a picture."""
+"""A 3 × 3 matrix from pixels (x, y, 1) of a frame to pixels of a photograph."""
 
 
 @dataclass(frozen=True)
 class AnimatedClip:
-    """frames uint8 [T,S,S,3]; motion float32 [T,2,s,s].
+    """The frames, uint8 [T,S,S,3], and their motion, float32 [T,2,s,s].
 
     The motion leads from each low-resolution pixel to where it was one frame ago, (x, y) in
-    low-resolution pixels; that of the first frame is what it would have been.
+    low-resolution pixels. The first frame has motion too, as if a frame had been before it.
     """
 
     frames: NDArray[np.uint8]
@@ -69,14 +70,14 @@ def animate(
     rng: np.random.Generator,
     scale: int = 4,
 ) -> AnimatedClip:
-    """Move a camera over one photograph, and in most clips a piece of another across it.
+    """Move a camera over one photograph, and in most clips a piece of another in front of it.
 
     Args:
         background: [H, W, 3], any size.
-        foreground: [H', W', 3], of which a rounded piece is cut.
+        foreground: [H', W', 3], from which a rounded piece is cut.
         frames: T.
         side: S, pixels, a multiple of the scale.
-        rng: decides everything.
+        rng: decides all random choices.
         scale: S / s.
 
     Raises:
@@ -89,7 +90,7 @@ def animate(
             "clips from photographs need OpenCV, which is missing: pip install 'deepfovea[train]'"
         ) from None
 
-    def look(picture: NDArray[np.uint8], to_picture: Affine, border: int) -> NDArray[np.uint8]:
+    def view(picture: NDArray[np.uint8], to_picture: Affine, border: int) -> NDArray[np.uint8]:
         flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
         seen: NDArray[np.uint8] = cv2.warpAffine(
             picture, to_picture[:2], (side, side), flags=flags, borderMode=border
@@ -97,7 +98,7 @@ def animate(
         return seen
 
     def shrunk(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        # Smaller than life hides the camera's own blur; never smaller than the crop.
+        # Making it smaller hides the blur of its camera; it stays at least as large as the crop.
         least = side / min(picture.shape[:2])
         factor = max(float(rng.uniform(*PICTURE_SCALES)), min(least, 1.0))
         smaller: NDArray[np.uint8] = cv2.resize(
@@ -118,24 +119,24 @@ def animate(
     motion = np.empty((frames, 2, side // scale, side // scale), np.float32)
     for t in range(frames):
         for picture, to_picture, outline in layers:
-            now, before = to_picture[t + 1], to_picture[t]
-            seen = look(picture, now, cv2.BORDER_REFLECT_101)
-            moved = _motion(now, before, side, scale)
+            current, previous = to_picture[t + 1], to_picture[t]
+            seen = view(picture, current, cv2.BORDER_REFLECT_101)
+            layer_motion = _motion(current, previous, side, scale)
             if outline is None:
-                made[t], motion[t] = seen, moved
+                made[t], motion[t] = seen, layer_motion
                 continue
-            opacity = look(outline, now, cv2.BORDER_CONSTANT)
+            opacity = view(outline, current, cv2.BORDER_CONSTANT)
             share = opacity[..., None].astype(np.float32) / 255.0
             made[t] = (share * seen + (1.0 - share) * made[t] + 0.5).astype(np.uint8)
-            # Low-resolution pixels are the means of the middle of their blocks.
+            # A low-resolution pixel is the mean of the pixels in the middle of its block.
             half = scale // 2
             covered = opacity[half::scale, half::scale] >= 128
-            motion[t] = np.where(covered, moved, motion[t])
+            motion[t] = np.where(covered, layer_motion, motion[t])
     return AnimatedClip(made, motion)
 
 
 def _walk(frames: int, deviation: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Sums of velocities that change smoothly: [T], 0 at first."""
+    """Positions of a point whose velocity changes smoothly and at random: [T], from 0 on."""
     velocity, place = rng.normal(0.0, deviation), np.zeros(frames)
     for t in range(1, frames):
         kick = rng.normal(0.0, deviation)
@@ -145,7 +146,7 @@ def _walk(frames: int, deviation: float, rng: np.random.Generator) -> NDArray[np
 
 
 def _motion_of_camera(frames: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """x, y (pixels), angle (radians) and logarithm of scale: [T, 4]."""
+    """The camera's x, y (pixels), angle (radians) and logarithm of scale: [T, 4]."""
     if rng.random() < STILL_SHARE:
         return np.zeros((frames, 4))
     speed = np.exp(rng.uniform(*np.log(SPEED_PX)))
@@ -159,7 +160,7 @@ def _motion_of_camera(frames: int, rng: np.random.Generator) -> NDArray[np.float
 
 
 def _affine(x: float, y: float, angle: float, scale: float, side: int) -> Affine:
-    """From a frame, turned and scaled about its middle, to the picture around pixel (x, y)."""
+    """The map from a frame, rotated and scaled about its centre, to a photograph at (x, y)."""
     cos, sin, middle = scale * np.cos(angle), scale * np.sin(angle), (side - 1) / 2.0
     turn = np.array([[cos, -sin, x], [sin, cos, y], [0.0, 0.0, 1.0]])
     to_middle = np.array([[1.0, 0.0, -middle], [0.0, 1.0, -middle], [0.0, 0.0, 1.0]])
@@ -179,7 +180,7 @@ def _path(
 
 
 def _blob(height: int, width: int, side: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """The outline of an object in a picture: 255 inside, soft over two pixels, 0 outside."""
+    """The opacity of an object in a photograph: 255 inside, 0 outside, soft over two pixels."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     middle = rng.uniform(*MIDDLE, 2) * (width, height)
     x, y = x - middle[0], y - middle[1]
@@ -204,7 +205,7 @@ def _object_path(
     rows, columns = np.nonzero(shape)
     if not len(rows):
         rows, columns = np.array([0]), np.array([0])
-    # In the middle of the clip the object is somewhere in the frame.
+    # In the middle frame the object is certainly inside the crop.
     place = rng.uniform(-OBJECT_PLACE, OBJECT_PLACE, 2) * side
     moves = _motion_of_camera(frames, rng)
     moves = moves - moves[frames // 2]
@@ -220,9 +221,9 @@ def _object_path(
     ]
 
 
-def _motion(now: Affine, before: Affine, side: int, scale: int) -> NDArray[np.float32]:
+def _motion(current: Affine, previous: Affine, side: int, scale: int) -> NDArray[np.float32]:
     """Low-resolution motion [2, s, s] from a frame to the one before."""
-    back = np.linalg.inv(before) @ now
+    back = np.linalg.inv(previous) @ current
     places = scale * np.arange(side // scale) + (scale - 1) / 2.0
     x, y = np.meshgrid(places, places)
     moved = np.tensordot(back[:2], np.stack([x, y, np.ones_like(x)]), 1)

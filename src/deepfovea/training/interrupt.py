@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run after the step under way, so that it can be saved."""
+"""Ctrl-C and SIGTERM end a training run after its current step, so that it can be saved."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """A run was told to stop; the message says what is saved and how to continue.
+    """A signal stopped a run; the message says what is saved and how to continue.
 
-    ``exit_code`` is what shells expect: 130 after Ctrl-C, 143 after SIGTERM.
+    ``exit_code`` is the one that shells expect: 130 after Ctrl-C, 143 after SIGTERM.
     """
 
     def __init__(self, message: str, exit_code: int = 130) -> None:
@@ -27,12 +27,12 @@ class _CutShort(KeyboardInterrupt):
 
 
 class StopSignals:
-    """While this is entered, the first Ctrl-C or SIGTERM sets ``received``; a second one aborts.
+    """A context in which the first Ctrl-C or SIGTERM sets ``received``, and a second one aborts.
 
-    A step that fails after a signal was received raises :class:`TrainingInterrupted`: another
-    process of this training may have ended already, and the two can no longer talk.
+    A step that fails after a signal raises :class:`TrainingInterrupted`: it may have failed because
+    another process of this training has ended already and does not answer any more.
 
-    Outside of the main thread, where Python takes no signals, nothing changes.
+    In other threads than the main one, where Python handles no signals, it does nothing.
     """
 
     def __init__(self) -> None:
@@ -52,13 +52,13 @@ class StopSignals:
         self.received = number
         now = b"now" if self._cuts_short else b"after this step"
         said = b"stopping %s to save it; once more stops at once and saves nothing\n" % now
-        os.write(2, said)  # not print, which may be under way
+        os.write(2, said)  # not print, which the signal may have interrupted
         if self._cuts_short:
             raise _CutShort
 
     @contextmanager
     def cuts_short(self) -> Iterator[None]:
-        """A block that the first signal ends at once; what comes behind it saves the run."""
+        """A block that the first signal ends at once; the code after the block saves the run."""
         try:
             self._cuts_short = True
             yield
@@ -80,9 +80,10 @@ class StopSignals:
 
 
 def outlive_signals(_worker: int) -> None:
-    """For processes that read clips: a run that was told to stop needs them until its end.
+    """Make a process that reads clips ignore signals, as a run that stops needs it until the end.
 
-    A terminal sends Ctrl-C, and torchrun or a batch system SIGTERM, to the whole process group.
+    A terminal sends Ctrl-C, and torchrun or a batch system sends SIGTERM, to all processes of a
+    group.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "setpgrp"):

@@ -1,4 +1,4 @@
-"""Muon: steps of matrices by orthogonalised momentum, steps of all else by Adam."""
+"""The optimiser Muon: orthogonalised momentum for matrices, Adam for all other parameters."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ import torch
 from torch import Tensor, nn
 
 MOMENTUM = 0.95
-"""Share of the old momentum in the new one, of Jordan et al. 2024."""
+"""Share of the old momentum in the new one (Jordan et al. 2024)."""
 STEP_SIZE = 0.2
-"""Root mean square of the entries of a step, as Adam's steps have: Liu et al. 2025, equation 4."""
+"""Root mean square of the entries of a step, which is that of Adam's steps (Liu et al. 2025)."""
 ITERATIONS, COEFFICIENTS = 5, (3.4445, -4.7750, 2.0315)
-"""Newton–Schulz iterations and the coefficients of x, x³ and x⁵ in one, of Jordan et al. 2024."""
+"""Number of Newton–Schulz iterations, and the coefficients of x, x³ and x⁵ (Jordan et al. 2024)."""
 EPS = 1e-7
-"""Added to the norm that is divided by, as theirs."""
+"""Added to the norm that divides a matrix (Jordan et al. 2024)."""
 
 
 class Muon(torch.optim.Adam):
-    """Muon (Jordan et al. 2024) for convolution kernels, Adam for the rest, one learning rate.
+    """Muon (Jordan et al. 2024) for convolution kernels and Adam for the rest, with one learning
+    rate.
 
-    A kernel [O, I, k, k] is a matrix of O rows. Its step is the momentum with all singular
-    values brought to about 1, scaled to the size that Adam's steps have: 0.2 · √max(rows, columns)
-    (Liu et al. 2025, "Muon is scalable for LLM training", equation 4).
+    A kernel [O, I, k, k] is treated as a matrix of O rows. Its step is the momentum with all
+    singular values brought to about 1, times 0.2 · √max(rows, columns), which gives it the size of
+    Adam's steps (Liu et al. 2025, "Muon is scalable for LLM training").
 
     Args:
-        matrices: kernels.
+        matrices: the kernels.
         rest: all other parameters.
         lr: learning rate of both.
-        betas: of Adam.
+        betas: betas of Adam.
     """
 
     def __init__(
@@ -47,29 +48,32 @@ class Muon(torch.optim.Adam):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """One step; the gradients of the kernels are gone after it."""
+        """Make one step. It deletes the gradients of the kernels."""
         for group in self.param_groups:
             for parameter in group["params"] if group.get("orthogonal") else ():
                 gradient = parameter.grad
                 if gradient is None:
                     continue
                 momentum = self.state[parameter]["exp_avg"].lerp_(gradient, 1.0 - MOMENTUM)
-                direction = gradient.lerp(momentum, MOMENTUM).flatten(1)  # Nesterov's look ahead
+                direction = gradient.lerp(momentum, MOMENTUM).flatten(1)  # Nesterov momentum
                 size = STEP_SIZE * max(direction.shape) ** 0.5
                 direction = orthogonalized(direction).view_as(parameter)
                 parameter.add_(direction, alpha=-group["lr"] * size)
-                parameter.grad = None  # which Adam passes over
+                parameter.grad = None  # so that Adam skips it
         return super().step(closure)
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """A matrix with the same singular vectors and singular values near 1 (0.7 to 1.2).
+    """Bring the singular values of a matrix near 1 (0.7 to 1.2) and keep its singular vectors.
 
     Five Newton–Schulz iterations with the coefficients of Jordan et al. 2024, which trade
     exactness for speed.
 
     Args:
-        matrix: [m, n]; zero stays zero.
+        matrix: [m, n]; a zero matrix stays zero.
+
+    Returns:
+        [m, n].
     """
     flat = matrix.shape[0] <= matrix.shape[1]
     x: Tensor = matrix if flat else matrix.T

@@ -1,4 +1,4 @@
-"""How far a run is: a bar in a terminal, lines at intervals elsewhere."""
+"""The progress of a training run: a bar in a terminal, lines at intervals elsewhere."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from ..wording import format_duration
 
 LINE_SECONDS = 30.0
-"""Between lines where no terminal shows a bar."""
+"""Seconds between two lines, if there is no terminal for a bar. Our choice."""
 
 TIMED_STEPS = 100
-"""Latest steps of which the median tells the time left; the very first, which compiles and fills
-caches, is left out."""
+"""Number of latest steps whose median gives the time left; the very first step, which compiles and
+fills caches, does not count. Our choice."""
 
 
 class TrainingProgress:
     """Shows steps, losses and the time left on stderr.
 
     Args:
-        title: of the run.
-        steps: of the whole run.
-        step: those that are done.
+        title: title of the run.
+        steps: number of steps of the whole run.
+        step: number of steps that are done already.
         visible: False in all processes but the main one.
     """
 
@@ -60,7 +60,7 @@ class TrainingProgress:
         self._bar.stop()
 
     def update(self, step: int, losses: Mapping[str, float]) -> None:
-        """After every step: ``losses`` by name, the first of which the bar shows."""
+        """Call it after every step with the losses by name; the bar shows the first one."""
         now = time.monotonic()
         if self._last_step is not None:
             self.step_seconds.append(now - self._last_step)
@@ -69,14 +69,14 @@ class TrainingProgress:
         first = next(iter(losses.values()))
         self._bar.update(self._task, completed=step, loss=f"{first:.4f}", left=left)
         due = now - self._last_line >= LINE_SECONDS or step == self.steps
-        due |= bool(left) and not self._told_left  # how long it takes is said as soon as known
+        due |= bool(left) and not self._told_left  # print the time left as soon as it is known
         if self.visible and not self.in_terminal and due:
             self._last_line, self._told_left = now, bool(left)
             shown = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
             print(f"step {step}/{self.steps}  {shown}  {left}", file=sys.stderr, flush=True)
 
     def time_left(self, step: int) -> str:
-        """In words, by the median of the latest steps; empty before two are timed."""
+        """The time left, in words, by the median of the latest steps; empty before two of them."""
         if len(self.step_seconds) < 2:
             return ""
         seconds = median(self.step_seconds)

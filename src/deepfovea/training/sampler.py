@@ -1,6 +1,6 @@
-"""Ordered batches: item k + 1 of a video follows item k in the same place of the batch.
+"""Batches in which item k + 1 of a video follows item k at the same index of the batch.
 
-So the recurrent state of one batch continues in the next.
+So the recurrent state after one batch is the state before the next.
 """
 
 from __future__ import annotations
@@ -21,22 +21,21 @@ def stateful_batches(
 ) -> Iterator[list[int]]:
     """Yield the indices of batch after batch, without end.
 
-    The videos of epoch 0 in a random order, then those of epoch 1 in another, and so on; each place
-    plays one video from its first item to its last and then takes the next video that no place
-    has. So every batch is full, every item comes exactly once per epoch, and places may be in
-    different epochs. Whether a place begins a new video is said by the item itself
-    (:class:`deepfovea.reds.items.PublishedItem`, ``is_clip_start``).
+    All videos form a queue: those of epoch 0 in a random order, then those of epoch 1 in another
+    order, and so on. Each slot of the batch goes through one video from its first item to its last
+    and then takes the next video from the queue. So every batch is full, every item comes exactly
+    once per epoch, and slots may be in different epochs. The item itself says whether it begins a
+    video (:class:`deepfovea.reds.items.PublishedItem`, ``is_clip_start``).
 
     Args:
         items_per_video: how many items each video has; they are numbered video by video, and
             item i of epoch e has the index ``i + e * sum(items_per_video)``.
-        batch_size: items of one batch of this process.
-        seed: with the epoch it decides the order of the videos.
-        start: number of the first batch that is wanted; what comes after it does not depend on
-            where one starts.
-        process: number of this process, which has the places ``process * batch_size`` and following
-            of a batch of ``processes * batch_size``.
-        processes: how many share one batch.
+        batch_size: items per batch of this process.
+        seed: decides, together with the epoch, the order of the videos.
+        start: number of the first batch to yield; batch n is the same for every start.
+        process: number of this process. It has the slots from ``process * batch_size`` on in a
+            batch of ``processes * batch_size``.
+        processes: number of processes that share one batch.
 
     Yields:
         ``batch_size`` indices, as a PyTorch ``batch_sampler`` does.
@@ -47,15 +46,15 @@ def stateful_batches(
             f"video {list(items_per_video)[:8]}; expected at least one of each"
         )
     videos = _videos(items_per_video, seed)
-    playing: list[Iterator[int]] = [iter(())] * (batch_size * processes)
+    slots: list[Iterator[int]] = [iter(())] * (batch_size * processes)
     number = 0
     while True:
         batch = []
-        for place, items in enumerate(playing):
+        for slot, items in enumerate(slots):
             index = next(items, None)
             if index is None:
-                playing[place] = iter(next(videos))
-                index = next(playing[place])
+                slots[slot] = iter(next(videos))
+                index = next(slots[slot])
             batch.append(index)
         if number >= start:
             yield batch[process * batch_size : (process + 1) * batch_size]
