@@ -49,7 +49,7 @@ def add(subcommands: Subcommands) -> None:
         type=positive,
         default=1,
         metavar="N",
-        help="how often all is timed; the fastest round counts",
+        help="how often everything is timed; the fastest round counts",
     )
     parser.add_argument(
         "--device", default="auto", help=f"device that torch runs on: {DEVICE_HELP}"

@@ -1,7 +1,7 @@
-"""How long a frame takes: models × engines -> rows -> table.
+"""Measures how long a frame takes, for each model in each engine.
 
-Each row is measured in a process of its own, so that its memory is its own and nothing that an
-earlier one left, threads or caches, helps or harms.
+Each row is measured in a process of its own, so that threads, caches and memory of earlier
+measurements do not influence it.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from .engine import load_engine
 from .fresh_process import call_in_fresh_process, peak_memory_mib
 
 WARM_UP = 3
-"""Steps that are not counted; engines compile in the second."""
+"""Number of first steps that are not timed; engines compile in the second one."""
 
 
 @dataclass(frozen=True)
 class Row:
     """One model in one engine; all times and costs are per frame.
 
-    height, width: the low resolution; threads: of the CPU; ms_p50, ms_p95: median and 95th
-    percentile, milliseconds; frames_per_second: from the mean; peak_mib: largest resident memory
-    of the process, PyTorch included, or on CUDA what PyTorch allocated there; gmac: 1e9
-    multiply-adds; params: parameters; matmul_share: of :func:`matmul_rate`, what the network
-    reaches (on the CPU).
+    height, width: the low resolution; threads: number of CPU threads; ms_p50, ms_p95: median and
+    95th percentile of the time, milliseconds; frames_per_second: from the mean time; peak_mib: peak
+    of the process's resident memory, PyTorch included, or on CUDA of PyTorch's allocations there;
+    gmac: multiply-adds in 1e9; params: number of parameters; matmul_share: the rate of
+    multiply-adds as a share of :func:`matmul_rate`, None if not on the CPU.
     """
 
     model: str
@@ -66,24 +66,24 @@ def bench(
     """Measure models in engines.
 
     Args:
-        models: names or files; the weights of a known network that is not shipped are drawn.
-        engines: of :data:`deepfovea.runtime.engine.ENGINES`.
-        size: h, w of the low resolution.
-        frames: how many are timed, rounded up to full steps, five at least.
-        rounds: measure all in turn so many times and keep for each the one of the least median,
-            as other programs, and other machines on the same host, can only add to it.
-        device: of PyTorch.
-        on_row: called as each row is there, in each round.
+        models: names or files; a preset without bundled weights gets random ones.
+        engines: some of :data:`deepfovea.runtime.engine.ENGINES`.
+        size: (h, w), the low resolution.
+        frames: number of frames that are timed, rounded up to full steps, at least five.
+        rounds: how often everything is measured. The round with the lowest median counts, as other
+            programs on the machine can only make it slower.
+        device: device of PyTorch.
+        on_row: called after each measurement.
 
     Returns:
-        The rows, and what they were measured on.
+        The rows, and a description of the machine.
 
     Raises:
-        InputError: an unknown or missing model or engine.
+        InputError: a model or engine is unknown or missing.
     """
     if not (models and engines):
         raise InputError("bench: received no model or no engine, expected one of each at least")
-    for model in models:  # before the first takes its time
+    for model in models:  # find mistakes before anything is measured
         for engine in engines:
             load_engine(_network(model), engine, device)
     threads = torch.get_num_threads()
@@ -112,7 +112,7 @@ def bench(
 
 
 def matmul_rate(side: int = 1536, repeats: int = 8) -> float:
-    """Multiply-adds per second of the best of several float32 matrix products on the CPU."""
+    """Multiply-adds per second of the fastest of some float32 matrix products on the CPU."""
     a, b = torch.rand(side, side), torch.rand(side, side)
     best = float("inf")
     for _ in range(repeats):
@@ -123,7 +123,7 @@ def matmul_rate(side: int = 1536, repeats: int = 8) -> float:
 
 
 def to_json(rows: Sequence[Row], environment: dict[str, Any]) -> str:
-    """The rows, and what they were measured on."""
+    """The rows and the description of the machine as JSON."""
     return json.dumps({**environment, "rows": [asdict(row) for row in rows]}, indent=2)
 
 
@@ -136,7 +136,7 @@ def _network(model: str) -> Network:
 def measure(
     model: str, engine: str, size: tuple[int, int], frames: int, device: str
 ) -> dict[str, Any]:
-    """One row, as a dictionary, measured in this process."""
+    """Measure one row in this process, and return it as a dictionary."""
     network = _network(model)
     gmac = multiply_adds(network, *size) / 1e9
     params = sum(parameter.numel() for parameter in network.parameters())

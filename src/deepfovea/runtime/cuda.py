@@ -1,7 +1,7 @@
-"""One step of a generator as a CUDA graph: launched once, instead of kernel by kernel.
+"""One step of a generator as a CUDA graph, which is launched at once instead of kernel by kernel.
 
-A small network has hundreds of short kernels, and a large GPU waits for the launch of each. A graph
-holds them all for one size of frames; replaying it costs one launch.
+A small network has hundreds of short kernels, and a large GPU waits for the launch of each. A CUDA
+graph contains all of them for one size of frames; replaying it costs one launch.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from torch import Tensor
 from ..config import InputError
 
 WARM_UP = 3
-"""Steps before a capture, in which cuDNN chooses its algorithms and tables are filled."""
+"""Number of steps before a capture, in which cuDNN chooses its algorithms and caches are filled, as
+PyTorch's documentation of CUDA graphs asks for."""
 
 Run = Callable[[], tuple[Tensor, ...]]
 Capture = Callable[[Run], tuple[Callable[[], object], tuple[Tensor, ...]]]
-"""From a function without arguments to its replay and the tensors that each replay fills."""
+"""A function that captures ``Run`` and returns its replay and the tensors that a replay fills."""
 
 
 def capture_graph(run: Run) -> tuple[Callable[[], object], tuple[Tensor, ...]]:
-    """Capture what a function launches on the current CUDA device."""
+    """Capture the kernels that a function launches on the current CUDA device."""
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -34,24 +35,25 @@ def capture_graph(run: Run) -> tuple[Callable[[], object], tuple[Tensor, ...]]:
             run()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    # Other threads, which read and sample the next frames, may use the device meanwhile.
+    # Meanwhile other threads may use the device, to read and sample the next frames.
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         outputs = run()
     return graph.replay, outputs
 
 
 class CapturedGenerator:
-    """A generator whose step is captured once for each size and batch.
+    """A generator whose step is captured once for each frame size and batch size.
 
-    ``frames, state = captured(samples, mask, state, motion, jitter)``, as with the generator
-    itself. Values go in and out by copies, so a state may be kept, used twice or thrown away.
+    Call it as the generator itself: ``frames, state = captured(samples, mask, state, motion,
+    jitter)``. Inputs and outputs are copied, so a state may be kept or used twice.
 
     Args:
         network: a generator on a CUDA device; it is copied, not changed.
-        dtype: of the convolutions; float32 leaves out autocast. States and frames are float32.
-        channels_last: memory layout of the weights.
-        sizes_kept: graphs that are kept; the one unused for longest is dropped for a new one.
-        capture: how a step is captured; a test without a GPU gives another.
+        dtype: type of the convolutions; with float32 there is no autocast. States and frames are
+            float32.
+        channels_last: whether the weights have this memory layout.
+        sizes_kept: largest number of graphs; the least recently used one is dropped for a new one.
+        capture: the function that captures a step; tests without a GPU replace it.
     """
 
     def __init__(
@@ -87,15 +89,16 @@ class CapturedGenerator:
         Args:
             samples: [B, T, 3, h, w].
             mask: [B, T, 1, h, w].
-            state: what the call before returned; None starts a video.
-            motion: [B, T, 2, h, w] and ``jitter`` [B, T, 2], where the generator takes them; each
-                is captured anew with them and without.
+            state: the state that the last call returned; None starts a video.
+            motion: [B, T, 2, h, w], if the generator takes it. There are separate graphs with and
+                without it.
+            jitter: [B, T, 2], likewise.
 
         Returns:
-            Frames [B, T, 3, s·h, s·w], float32, and the state.
+            The frames [B, T, 3, s·h, s·w], float32, and the state.
 
         Raises:
-            InputError: T does not fit, or the state is of another batch or size.
+            InputError: T does not fit, or the state belongs to another batch or frame size.
         """
         group = self.frames_per_step
         if samples.shape[1] < 1 or samples.shape[1] % group:
@@ -124,7 +127,7 @@ class CapturedGenerator:
 
 
 class _Graph:
-    """The static tensors of one size, and the replay that goes from inputs to outputs."""
+    """The static input and output tensors of one size, and the replay that connects them."""
 
     def __init__(self, owner: CapturedGenerator, inputs: dict[str, Tensor]) -> None:
         self.inputs = {name: tensor.clone() for name, tensor in inputs.items()}
@@ -133,7 +136,7 @@ class _Graph:
         def compute(state: Any) -> tuple[Tensor, Any]:
             device, half = samples.device.type, owner.dtype != torch.float32
             dtype = owner.dtype if half else torch.bfloat16
-            # A cache of casted weights would be freed while the graph still reads it.
+            # Without a cache, as its cast weights would be freed while the graph still reads them.
             with torch.autocast(device, dtype, enabled=half, cache_enabled=False):
                 frames, after = owner.network(**self.inputs, state=state)
             return frames, after
@@ -151,7 +154,7 @@ class _Graph:
             self.replay, self.outputs = owner._capture(run)
 
     def _on_device(self) -> AbstractContextManager[object]:
-        """Streams are those of the current device, which need not be that of the tensors."""
+        """Make the tensors' device the current one, as streams belong to the current device."""
         device = self.inputs["samples"].device
         return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 

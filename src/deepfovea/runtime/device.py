@@ -1,4 +1,4 @@
-"""The device that computes."""
+"""Choice of the device that computes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ..config import InputError
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` (CUDA, else MPS, else the CPU) or a device that is there.
+    """The device of this name; ``auto`` takes CUDA, else MPS, else the CPU.
 
     Raises:
-        InputError: no such device here.
+        InputError: this machine has no such device.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -23,7 +23,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        # The first sentence: what follows is advice, with addresses that a cut would break.
+        # Only the first sentence, as the rest is long advice with links.
         reason = re.split(r"\.\s|\n", str(error).strip())[0].rstrip(".")[:120]
         raise InputError(
             f"--device: received {name!r}, which is not usable here ({reason}); "

@@ -3,7 +3,7 @@
 engine = load_engine("stream", "auto")
 frames, state = engine(samples, mask, state)  # as with the generator itself
 
-A new engine is a row of :data:`BACKENDS`.
+To add an engine, add a row to :data:`BACKENDS`.
 """
 
 from __future__ import annotations
@@ -34,25 +34,27 @@ from .onnx import Run, onnx_session
 from .openvino import compile_openvino
 
 MAX_CACHED_SIZES = 4
-"""Sizes of frames that an engine keeps compiled; the pages of a viewer share one. One counts again
-for each of RGB and YUV, with motion and without, with jitter and without, that was asked for."""
+"""Largest number of compiled steps that an engine keeps; all pages of a viewer share one engine.
+There is one for each size of frames, each again for RGB and YUV, with and without motion, and with
+and without jitter, as far as they were needed. Our choice."""
 
 _log = logging.getLogger(__name__)
 
 MIN_FRAMES_TO_COMPILE = 150
-"""Frames from which on ``auto`` compiles, where their number is known. 24 frames of 180x120 took
-PyTorch 3.9 s and OpenVINO 8.6 s. It gains some 30 ms a frame at that size, by the 65 ms at
-256x192 of docs/speed.md, and so the 4.7 s over 160 frames."""
+"""For fewer frames, if their number is known, ``auto`` does not compile. 24 frames of 180x120 took
+PyTorch 3.9 s and OpenVINO 8.6 s. By docs/speed.md OpenVINO gains 65 ms per frame at 256x192, so
+about 30 ms at that size, and makes up for the 4.7 s after 160 frames."""
 
 
 @dataclass(frozen=True)
 class Backend:
-    """What runs a step.
+    """A way to run a step of a generator.
 
-    title: as its makers write it; packages: what it needs, PyTorch's exporter included; extra: of
-    this package that brings them; compile: ONNX, names of inputs and outputs, and the options
-    ``bfloat16`` and ``cache`` -> what runs it, on the CPU; None: the network itself runs, on any
-    device; captures: the network's step is captured as a graph, on CUDA.
+    title: its name as its makers write it; packages: the packages that it needs, including those
+    for PyTorch's exporter; extra: the extra of this package that installs them; compile: a function
+    from the ONNX graph, the names of inputs and outputs, and the options ``bfloat16`` and ``cache``
+    to a compiled step on the CPU, None if the network itself runs, on any device; captures: whether
+    the network's step is captured as a CUDA graph.
     """
 
     title: str
@@ -63,7 +65,7 @@ class Backend:
 
     @property
     def device(self) -> str:
-        """The type of the devices that it runs on; empty for any."""
+        """The type of device that it runs on; empty for any."""
         return "cuda" if self.captures else "" if self.compile is None else "cpu"
 
     def missing(self) -> str:
@@ -79,7 +81,7 @@ def _compile_onnxruntime(
     bfloat16: bool,
     cache: Path | None,
 ) -> Run:
-    return onnx_session(content, input_names, output_names)  # has neither
+    return onnx_session(content, input_names, output_names)  # which has neither option
 
 
 BACKENDS = {
@@ -88,8 +90,8 @@ BACKENDS = {
     "onnxruntime": Backend("ONNX Runtime", ("onnx", "onnxruntime"), "export", _compile_onnxruntime),
     "openvino": Backend("OpenVINO", ("onnx", "openvino"), "openvino", compile_openvino),
 }
-"""By name, slowest first on each device for generators that suit engines (docs/speed.md; CUDA
-graphs were not measured)."""
+"""All backends by name. For generators that suit engines, those of a device are in the order of
+their speed, the slowest first (docs/speed.md; CUDA graphs were not measured)."""
 
 ENGINES = ("auto", *BACKENDS)
 
@@ -103,25 +105,26 @@ def load_engine(
     frames: int | None = None,
     in_background: bool = True,
 ) -> Engine:
-    """A trained generator, ready to use, run by the engine that was asked for.
+    """Load a trained generator and the engine that runs it.
 
     Args:
         model: as for :func:`deepfovea.load`, or a generator.
         engine: one of :data:`ENGINES`. ``auto`` takes the fastest that is installed: on a CPU,
             for a generator that suits engines, OpenVINO, then ONNX Runtime; on CUDA a captured
             graph; else PyTorch.
-        device: of PyTorch, and of CUDA graphs; the others run on the CPU.
-        bfloat16: whether OpenVINO may compute wide convolutions in bfloat16, as it then does on
-            processors that have it (AMX, AVX-512 BF16) for generators that bear it: a sixth less
-            time, PSNR the same to 0.024 dB (docs/speed.md).
-        frames: how many there will be, if known: ``auto`` does not compile for few.
-        in_background: whether with ``auto`` PyTorch makes the frames while the other one compiles;
-            False: the second step waits for it, so that the same frames come every time on the
-            same machine with the same number of threads.
+        device: the device of PyTorch and of CUDA graphs; the other engines run on the CPU.
+        bfloat16: whether OpenVINO may compute wide convolutions in bfloat16. It then does so for
+            generators that suit engines, on processors that have it (AMX, AVX-512 BF16): a sixth
+            less time, PSNR the same to 0.024 dB (docs/speed.md).
+        frames: number of frames that will be reconstructed, if known: ``auto`` does not compile for
+            few.
+        in_background: whether, with ``auto``, PyTorch makes the frames while the other engine
+            compiles. If False, the second step waits for the compilation, so that the same machine
+            with the same number of threads makes the same frames every time.
 
     Raises:
-        InputError: an unknown engine, one that is not installed or does not run on the device;
-            what :func:`deepfovea.load` refuses.
+        InputError: the engine is unknown, not installed, or does not run on the device; or
+            :func:`deepfovea.load` raises it.
     """
     if engine not in ENGINES:
         raise InputError(f"--engine: received {engine!r:.100}, {expected_one_of(engine, ENGINES)}")
@@ -158,24 +161,24 @@ def _fastest(network: Network, device: str | torch.device, frames: int | None) -
 class Engine:
     """A generator run by one of :data:`BACKENDS`, called like the generator.
 
-    Engines other than PyTorch compile it for each size of frame at the second step, and anew with
-    motion or jitter. PyTorch computes the first step of a video, so that the first frame need not
-    wait, and with ``in_background`` all steps until the compiled one is ready. Which step that is
-    depends on the machine, and so do the frames, as engines differ: in float32
-    by less than 1e-4 for ``paper``; for ``stream``, which may follow another motion, by more in
-    single pixels (docs/speed.md has the figures). A fixed size is the faster one (OpenVINO: a
-    fifth). The last :data:`MAX_CACHED_SIZES` sizes are kept.
+    Engines other than PyTorch compile the generator at the second step, for each size of frames and
+    separately with motion or jitter. PyTorch computes the first step of a video, so that the first
+    frame does not wait; with ``in_background`` it computes all steps until the compilation is done.
+    How many these are depends on the machine. So the frames depend on it too, as engines differ: in
+    float32 by less than 1e-4 for ``paper``; for ``stream``, which may choose another motion, by
+    more in single pixels (docs/speed.md has the figures). Steps are compiled for a fixed size, as
+    that is faster (OpenVINO: a fifth). The last :data:`MAX_CACHED_SIZES` are kept.
 
     ``cuda-graph`` captures PyTorch's step for each size, in float32. If that fails, for example for
-    lack of memory, a warning says so and PyTorch continues without a graph.
+    lack of memory, it logs a warning, and PyTorch continues without a graph.
 
     Attributes:
         network: the generator.
-        name: of the engine, a key of :data:`BACKENDS`.
+        name: name of the engine, a key of :data:`BACKENDS`.
         bfloat16: see :func:`load_engine`.
         scale, frames_per_step: those of the generator.
-        device: where it runs.
-        frames_by: how many frames each engine has made so far, by its name.
+        device: the generator's device.
+        frames_by: how many frames each engine has made so far, by the engine's name.
     """
 
     def __init__(
@@ -196,9 +199,9 @@ class Engine:
         self._captured: CapturedGenerator | None = None
         if BACKENDS[name].captures:
             self._captured = CapturedGenerator(network, sizes_kept=MAX_CACHED_SIZES)
-        # By the matrix of YUV (None: RGB), and whether motion and jitter are told
+        # By the matrix of YUV (None: RGB), and whether motion and jitter are given
         self._step_of: dict[tuple[int | None, bool, bool], Step] = {}
-        self._runs: dict[tuple[Step, torch.Size], Future[Run]] = {}  # the one used last is the last
+        self._runs: dict[tuple[Step, torch.Size], Future[Run]] = {}  # the most recent one is last
 
     @torch.inference_mode()
     def __call__(
@@ -212,7 +215,7 @@ class Engine:
         """As the generator: samples [B,T,3,h,w], mask [B,T,1,h,w], state -> frames, state.
 
         Raises:
-            InputError: what the generator refuses.
+            InputError: as the generator.
         """
         (frames,), state = self._steps(None, samples, mask, state, motion, jitter)
         return frames, state
@@ -226,7 +229,8 @@ class Engine:
         motion: Tensor | None = None,
         jitter: Tensor | None = None,
     ) -> tuple[YUV420, Any]:
-        """As a call, with frames as an encoder takes them; less time where the graph makes them."""
+        """As a call, but return frames as video encoders need them. A compiled engine converts them
+        itself, which takes less time."""
         height, width = (self.scale * side for side in samples.shape[-2:])
         planes, state = self._steps(
             colorspace_of(width, height), samples, mask, state, motion, jitter
@@ -234,7 +238,7 @@ class Engine:
         return YUV420(*planes), state
 
     def summary(self) -> str:
-        """Which engine made how many frames, for people."""
+        """A text that says how many frames each engine made."""
         made = [(BACKENDS[name].title, count) for name, count in self.frames_by.items()]
         if len(made) < 2:
             return made[0][0] if made else BACKENDS[self.name].title
@@ -249,17 +253,17 @@ class Engine:
         motion: Tensor | None,
         jitter: Tensor | None,
     ) -> tuple[tuple[Tensor, ...], Any]:
-        told = motion is not None, jitter is not None
-        if self._compile is None or (any(told) and not self.network.takes_jitter):  # which refuses
+        given = motion is not None, jitter is not None
+        if self._compile is None or (any(given) and not self.network.takes_jitter):  # which refuses
             return self._by_torch(matrix, samples, mask, state, motion, jitter)
         group = self.frames_per_step
         if samples.shape[1] == 0 or samples.shape[1] % group:
             raise InputError(
                 f"received {samples.shape[1]} frames, expected a positive multiple of {group}"
             )
-        kind = matrix, *told
+        kind = matrix, *given
         if kind not in self._step_of:
-            self._step_of[kind] = Step(self.network, matrix, motion=told[0], jitter=told[1])
+            self._step_of[kind] = Step(self.network, matrix, motion=given[0], jitter=given[1])
         step = self._step_of[kind]
         made = []
         for t in range(0, samples.shape[1], group):
@@ -296,7 +300,7 @@ class Engine:
         return ((frames,) if matrix is None else to_yuv420(frames, matrix)), state
 
     def _by_graph(self, *given: Any) -> tuple[Tensor, Any] | None:
-        """What a captured graph makes; None where there is none, or none any longer."""
+        """The result of a captured graph; None without one, or if the capture failed."""
         if self._captured is None:
             return None
         try:
@@ -324,7 +328,7 @@ class Engine:
         return tuple(outputs), step.state_type(*results[count:])
 
     def _compiled(self, step: Step, inputs: list[Tensor]) -> Run | None:
-        """What runs steps of this size; None while it is being compiled."""
+        """The compiled step for this size; None while it is being compiled."""
         key = step, inputs[0].shape
         future = self._runs.pop(key, None)
         if future is None:
@@ -353,7 +357,7 @@ class Engine:
         )
 
     def _cache(self) -> Path | None:
-        """The folder for what is compiled from these weights by this version; None: no such."""
+        """The folder for OpenVINO's cache of models with these weights; None without one."""
         weights = sha256()
         for tensor in self.network.state_dict().values():
             weights.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())

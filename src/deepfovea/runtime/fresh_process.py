@@ -1,4 +1,4 @@
-"""Measurements in a process of their own: nothing that ran before warms, fills or slows it."""
+"""Runs measurements in a new process, so that nothing that ran before influences them."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ print(json.dumps(getattr(import_module(module), name)(*json.loads(arguments))))
 
 
 def call_in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """``function(*arguments)`` in a new Python with as many CPU threads as this one has.
+    """Call ``function(*arguments)`` in a new Python process, with as many CPU threads as here.
 
     Args:
-        function: of a module, found there by its name.
-        arguments: what JSON can hold, as must be the result.
+        function: a function of a module, which imports it by its name.
+        arguments: values that JSON can represent. The result must be such a value, too.
 
     Returns:
-        The result, as it comes out of JSON.
+        The result.
 
     Raises:
-        RuntimeError: the process failed; with its last line.
+        RuntimeError: the process failed; the message is its last line.
     """
-    # It is alone, even if this process is one of several that share the work.
+    # The new process is alone, even if this one shares its work with others.
     alone = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
     package = str(Path(__file__).parents[2])
     alone["PYTHONPATH"] = os.pathsep.join(filter(None, [package, alone.get("PYTHONPATH")]))
@@ -54,15 +54,15 @@ def call_in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def peak_memory_mib(device: str) -> float | None:
-    """The most memory that this process has held, MiB; on CUDA, what PyTorch allocated there.
+    """The peak memory of this process in MiB; on CUDA, the peak of PyTorch's allocations there.
 
-    None where the system does not tell without another package (Windows).
+    None on Windows, which does not report it without another package.
     """
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     if sys.platform == "win32":
         return None
-    if sys.platform == "linux":  # whose ru_maxrss begins with that of the process that started it
+    if sys.platform == "linux":  # where ru_maxrss starts at that of the parent process
         return _status_mib("VmHWM")
     import resource
 
@@ -71,11 +71,11 @@ def peak_memory_mib(device: str) -> float | None:
 
 
 def reset_peak_memory(device: str) -> float | None:
-    """Give freed memory back to the system and count the peak anew.
+    """Return freed memory to the system, and start to measure the peak again.
 
     Returns:
-        The memory that the process holds from now on, MiB (0 on CUDA, where only what is
-        allocated later counts as the peak); None where the peak of a CPU cannot be reset.
+        The memory that the process holds now, MiB; 0 on CUDA, where only later allocations count;
+        None if the peak cannot be reset.
     """
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -88,6 +88,6 @@ def reset_peak_memory(device: str) -> float | None:
 
 
 def _status_mib(name: str) -> float:
-    """An entry of Linux's status of this process, MiB."""
+    """An entry of Linux's /proc/self/status, MiB."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.partition(f"{name}:")[2].split()[0]) / 2**10

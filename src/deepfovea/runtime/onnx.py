@@ -1,4 +1,4 @@
-"""ONNX Runtime, in the one place that opens its sessions."""
+"""ONNX Runtime; only this module opens its sessions."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ import torch
 from torch import Tensor
 
 Run = Callable[[Sequence[Tensor]], list[Tensor]]
-"""The inputs of a step in their order -> its outputs."""
+"""A compiled step: from its inputs, in order, to its outputs."""
 
 
 def onnx_session(content: bytes, input_names: Sequence[str], output_names: Sequence[str]) -> Run:
-    """What runs an ONNX model on the CPU, on as many threads as PyTorch.
+    """Load an ONNX model for the CPU, with as many threads as PyTorch uses.
 
     Args:
         content: the model.
-        input_names: in the order of the tensors; those that the model does not have are ignored.
-        output_names: of what is returned.
+        input_names: the names of the tensors that the result receives, in their order; names that
+            the model does not have are ignored.
+        output_names: the names of the tensors that it returns.
+
+    Returns:
+        A function from the inputs to the outputs.
     """
     import onnxruntime
 

@@ -1,4 +1,4 @@
-"""OpenVINO: compiling the ONNX of a step for the CPU, and what is rewritten for its sake."""
+"""OpenVINO: compiles the ONNX graph of a step for the CPU, after two changes that speed it up."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from torch import Tensor
 Run = Callable[[Sequence[Tensor]], list[Tensor]]
 
 WIDE = 16
-"""Channels from which on a convolution may be computed in bfloat16 and an image is resized as it
-is: below, OpenVINO takes a quarter of the time for sampling a grid (docs/speed.md)."""
+"""From this number of channels on, convolutions may be computed in bfloat16. Images with fewer
+channels are resized by sampling a grid, which takes OpenVINO a quarter of the time
+(docs/speed.md)."""
 
 
 def compile_openvino(
@@ -26,14 +27,18 @@ def compile_openvino(
     bfloat16: bool = False,
     cache: Path | None = None,
 ) -> Run:
-    """What runs an ONNX model on the CPU, on as many threads as PyTorch.
+    """Compile an ONNX model for the CPU, with as many threads as PyTorch uses.
 
     Args:
-        content: the model, of fixed size.
-        input_names: in the order of the tensors; those that the model does not have are ignored.
-        output_names: of what is returned.
-        bfloat16: whether wide convolutions are computed in it where the processor has it.
-        cache: folder in which OpenVINO keeps what it has compiled; None: nothing is kept.
+        content: the model, with inputs of fixed size.
+        input_names: the names of the tensors that the result receives, in their order; names that
+            the model does not have are ignored.
+        output_names: the names of the tensors that it returns.
+        bfloat16: whether to compute wide convolutions in bfloat16, if the processor supports it.
+        cache: folder in which OpenVINO keeps compiled models; None: it keeps none.
+
+    Returns:
+        A function from the inputs to the outputs.
     """
     import openvino
 
@@ -45,7 +50,8 @@ def compile_openvino(
     options: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        # Else some processors compute all in bfloat16, positions too: docs/speed.md has the cost.
+        # Otherwise some processors compute everything in bfloat16, even positions; docs/speed.md
+        # says what that costs.
         "INFERENCE_PRECISION_HINT": "f32",
         "ENABLE_CPU_PINNING": False,  # its threads share the cores with those of other stages
     }
@@ -59,7 +65,7 @@ def compile_openvino(
     def run(tensors: Sequence[Tensor]) -> list[Tensor]:
         named = zip(input_names, tensors, strict=True)
         feed = {name: tensor.numpy() for name, tensor in named if name in known}
-        # New ones, into which it computes
+        # New tensors, into which OpenVINO writes
         outputs = [torch.empty(shape, dtype=dtype) for shape, dtype in kinds]
         for name, tensor in zip(output_names, outputs, strict=True):
             request.set_tensor(name, openvino.Tensor(tensor.numpy(), shared_memory=True))
@@ -71,10 +77,10 @@ def compile_openvino(
 
 @lru_cache(maxsize=1)
 def openvino_core() -> Any:
-    """The one core of the process, never given up.
+    """The only core of this process, which is never released.
 
-    With the last core OpenVINO 2026.4 unloads its CPU plugin, and later forks of the process
-    then damage its memory: seen as a crash of a test that only starts another process.
+    When the last core is released, OpenVINO 2026.4 unloads its CPU plugin, and later forks of the
+    process then damage its memory: a test that only started another process crashed.
     """
     import openvino
 
@@ -82,11 +88,11 @@ def openvino_core() -> Any:
 
 
 def sample_grids(model: Any) -> None:
-    """Resize images of few channels by sampling a grid, in place.
+    """Replace, in a model, the resizing of images with few channels by sampling of a grid.
 
-    The result of ×n bilinear interpolation and of means of 2×2 pixels is that of bilinear sampling
-    at the right places, up to rounding; OpenVINO takes a quarter of the time for it where channels
-    are few. PyTorch and ONNX Runtime would take longer, so this is done here alone.
+    Bilinear interpolation by n, and means of 2×2 pixels, equal bilinear sampling at the right
+    positions, up to rounding. With few channels OpenVINO takes a quarter of the time for it.
+    PyTorch and ONNX Runtime would take longer, so only this module does it.
     """
     from openvino import opset13 as ops
 
@@ -110,7 +116,7 @@ def sample_grids(model: Any) -> None:
 
 
 def _places(node: Any) -> tuple[np.ndarray, np.ndarray] | None:
-    """The pixels (rows, columns) whose bilinear values are what a node makes; None: of no such."""
+    """The positions (rows, columns) whose bilinear values a node computes; None for other nodes."""
     kind = node.get_type_name()
     if kind not in ("Interpolate", "AvgPool") or node.input_value(0).shape[1] >= WIDE:
         return None
@@ -126,7 +132,7 @@ def _places(node: Any) -> tuple[np.ndarray, np.ndarray] | None:
         return rows, columns
     if list(attributes["kernel"]) != [2, 2] or list(attributes["strides"]) != [2, 2]:
         return None
-    pads = list(attributes["pads_begin"])  # not counted: beyond the border the border's pixel
+    pads = list(attributes["pads_begin"])  # padding does not count in the means: border repeated
     rows, columns = (
         2.0 * np.arange(after) - pad + 0.5 for after, pad in zip(sides[1], pads, strict=True)
     )
@@ -134,7 +140,10 @@ def _places(node: Any) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def wide_convolutions_in_bfloat16(model: Any) -> None:
-    """In place; on a processor without bfloat16 OpenVINO computes them in float32 all the same."""
+    """Convert the inputs of wide convolutions of a model to bfloat16, in place.
+
+    On a processor without bfloat16, OpenVINO computes them in float32 all the same.
+    """
     from openvino import opset13 as ops
 
     for node in model.get_ordered_ops():
