@@ -1,8 +1,8 @@
-"""Frames in and out of video files and folders of images, with their times and their sound.
+"""Reading and writing of video files and folders of images, with their times and their sound.
 
-Legend: H, W height and width in pixels as shown, that is after the rotation a file asks for.
+Legend: H, W height and width in pixels as shown, that is, after the rotation that a file asks for.
 Images are 8-bit sRGB-encoded RGB, or RGBA with straight alpha. Times are in seconds from the
-first frame. PyAV, and through it FFmpeg, is used in this folder only.
+first frame. Only this folder uses PyAV, and through it FFmpeg.
 """
 
 from .container import ALPHA_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, checked_suffix, colorspace_of

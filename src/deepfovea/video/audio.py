@@ -1,4 +1,4 @@
-"""The sound of one file, copied or converted into another, in sync with its frames."""
+"""Sound: copies or converts an audio track of one file into another, in sync with the frames."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ _COPIED_SOUND = {
     ".m4v": "aac ac3 alac",
     ".mov": "aac mp3 ac3 eac3 alac pcm_s16le pcm_s16be pcm_s24le pcm_s24be pcm_f32le",
     ".mkv": "aac mp3 ac3 eac3 alac opus flac vorbis dca truehd pcm_s16le pcm_s24le pcm_f32le",
-    ".avi": "",  # its sound must not begin late or pause
+    ".avi": "",  # sound in AVI cannot begin late or pause, so it is always converted
     ".webm": "opus vorbis",
 }
 
 SOUND_RATE, SOUND_BITS_PER_SECOND = 48000, 192_000
-"""Samples and bits per second of sound that is converted. Chosen; Opus knows no 44100."""
+"""Samples and bits per second of converted sound. Our choice; Opus has no rate of 44100."""
 PRE_ROLL_SECONDS, OPUS_PRE_ROLL_SECONDS = 0.1, 0.02
-"""Sound kept from before the first frame, to set a decoder going: several frames of AAC, of 1024
-samples each, and one frame of Opus, by default of 20 ms (opusenc). Chosen."""
+"""Seconds of sound before the first frame that are kept, as decoders need them to start: several
+frames of AAC, which have 1024 samples each, and one frame of Opus, which has 20 ms by default
+(opusenc). Our choice."""
 
 _log = logging.getLogger(__name__)
 
 
 class Sound(NamedTuple):
-    """An audio track: its file, the time in it that is 0 for its VideoReader, its number from 0."""
+    """An audio track: its file, the time in the file of the first frame, and its number from 0."""
 
     path: Path
     start_seconds: float
@@ -43,10 +44,10 @@ class Sound(NamedTuple):
 
 
 def find_sound(path: Path, track: int | None = None) -> Sound | None:
-    """The audio track number ``track``, from 1, or the one that players take; None without sound.
+    """Find audio track number ``track``, from 1, or the default track; None without sound.
 
-    That is the first one marked as default, or the first. Raises InputError for a track that is
-    not there.
+    The default is the first track marked as default, or the first track. Raises InputError if
+    there is no such track.
     """
     if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
         if track is not None:
@@ -72,9 +73,9 @@ def find_sound(path: Path, track: int | None = None) -> Sound | None:
 
 
 def sound_packets(sound: Sound, output: Any, suffix: str) -> Iterator[Any]:
-    """Packets of an audio track on the frames' clock, for a new stream of ``output``.
+    """Packets of an audio track for a new stream of ``output``, with times as those of the frames.
 
-    The stream is made at once, as ``output`` must have it before its first packet.
+    The stream is added at once, as ``output`` must have it before its first packet.
     """
     path, start, track = sound
     container = open_media(path)
@@ -93,8 +94,8 @@ def sound_packets(sound: Sound, output: Any, suffix: str) -> Iterator[Any]:
     except (ValueError, AttributeError, av.FFmpegError) as error:
         _log.warning("%s: the sound is left out (%s)", path, error)
         return iter(())
-    # Before the first frame only what sets a decoder going is kept, and only where edit lists or
-    # Opus hide it; elsewhere it would shift the frames.
+    # Of the sound before the first frame only what a decoder needs to start is kept, and only if
+    # edit lists or Opus hide it; otherwise it would shift the frames.
     earliest = 0.0
     if suffix in EDIT_LISTS:
         earliest = -PRE_ROLL_SECONDS
@@ -137,7 +138,8 @@ def sound_packets(sound: Sound, output: Any, suffix: str) -> Iterator[Any]:
 
 
 def _even_sound(first: Any) -> Any:
-    """A filter from frames like ``first`` to 48 kHz from 0 s on, with silence in the gaps."""
+    """A filter that resamples frames like ``first`` to 48 kHz from 0 s on and fills gaps with
+    silence."""
     graph = av.filter.Graph()
     source = graph.add_abuffer(
         sample_rate=first.sample_rate,

@@ -1,7 +1,7 @@
-"""One clock for a file whose own clock begins again: joined streams, counters that wrap.
+"""Continuous times for files whose clock starts again: joined streams, counters that wrap.
 
-Times are those of FFmpeg's command line for such files (``-dts_delta_threshold``): where the
-decoding time of a stream jumps, what follows carries an offset that lets it go on.
+The times are those of FFmpeg's command line for such files (``-dts_delta_threshold``): where the
+decoding time of a stream jumps, all later times get an offset so that they continue.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import av
 from av.stream import Disposition
 
 MAX_STEP_BACK_SECONDS = 0.1
-"""Seconds back that are a break of the clock: FFmpeg's ``ts_discontinuity_detect``."""
+"""A jump back by more is a break of the clock, as in FFmpeg's ``ts_discontinuity_detect``."""
 
 MAX_STEP_AHEAD_SECONDS = 10.0
-"""Seconds ahead that are one: FFmpeg's default of ``-dts_delta_threshold``."""
+"""A jump ahead by more is a break, too: FFmpeg's default of ``-dts_delta_threshold``."""
 
 _DISCONTINUOUS = av.format.Flags.ts_discont.value
-_DISCONTINUOUS_FORMATS = ("flv",)  # recorders append to it; FFmpeg leaves such times as they are
+_DISCONTINUOUS_FORMATS = ("flv",)  # recorders append to such files; FFmpeg does not correct them
 
 
 class Clock:
-    """Offsets with which the times of all streams of one file continue where its clock breaks.
+    """Offsets by which the times of all streams of a file continue where its clock breaks.
 
-    Every break begins an epoch with an offset of its own. Around a break the packets of several
-    streams lie mixed, so each stream goes from epoch to epoch by itself, but the offset of an
-    epoch is one for all: what was in sync stays so.
+    Every break begins an epoch, which has one offset for all streams, so that they stay in sync.
+    Around a break the packets of several streams are mixed, so each stream enters an epoch by
+    itself.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Clock:
         self._last: dict[int, tuple[Fraction, Fraction]] = {}  # when a packet began and ended
 
     def correct(self, packet: Any) -> None:
-        """Move the times of a packet; packets come as the file stores them."""
+        """Correct the times of a packet. Call it for all packets in the order of the file."""
         if packet.dts is None:
             return
         stream, unit = packet.stream.index, _exact(packet.time_base)
@@ -60,13 +60,13 @@ class Clock:
 
 
 def may_break(container: Any) -> bool:
-    """Whether the clock of such a format may begin again."""
+    """Whether the clock of files of this format may start again."""
     name = container.format.name
     return bool(int(container.format.flags) & _DISCONTINUOUS) or name in _DISCONTINUOUS_FORMATS
 
 
 def demux(container: Any, stream: Any) -> Iterator[Any]:
-    """Packets of a stream on one clock."""
+    """Packets of a stream with continuous times."""
     if not may_break(container):
         yield from container.demux(stream)
         return
@@ -78,13 +78,13 @@ def demux(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def demux_video(container: Any, stream: Any) -> Iterator[Any]:
-    """As :func:`demux`, with the file's own times: those made up for AVI are disordered."""
+    """As :func:`demux`, but without the times that FFmpeg makes up for AVI, which are unordered."""
     container.flags &= ~av.container.Flags.gen_pts.value
     return demux(container, stream)
 
 
 def scan(container: Any, stream: Any) -> tuple[int, int]:
-    """How many packets a stream has, and how often the file's clock breaks; decodes nothing."""
+    """Count the packets of a stream and the breaks of the file's clock, without decoding."""
     clock, count = Clock(), 0
     for packet in container.demux(*_timed(container)):
         clock.correct(packet)
@@ -93,7 +93,7 @@ def scan(container: Any, stream: Any) -> tuple[int, int]:
 
 
 def frame_times(container: Any, stream: Any) -> list[float]:
-    """When the frames of a stream are shown, in seconds; none where the file does not say it."""
+    """The times of a stream's frames in seconds, sorted; empty if the file does not state them."""
     times: set[float] = set()
     for packet in demux_video(container, stream):
         if packet.size and packet.pts is None and times:
@@ -104,7 +104,7 @@ def frame_times(container: Any, stream: Any) -> list[float]:
 
 
 def _timed(container: Any) -> list[Any]:
-    """The streams that keep time: a break is seen in the one that comes to it first."""
+    """The video and audio streams: the first of them that reaches a break shows it."""
     timed = [*container.streams.video, *container.streams.audio]
     return [stream for stream in timed if not stream.disposition & Disposition.attached_pic]
 

@@ -1,4 +1,4 @@
-"""What reading and writing share: opening files, their formats and colour codes, refusals."""
+"""Shared by reading and writing: opening files, formats, colour codes and error messages."""
 
 from __future__ import annotations
 
@@ -16,72 +16,76 @@ from ..config import InputError
 
 IMAGE_SUFFIXES = (".bmp", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff",
                   ".webp")  # fmt: skip
-"""Suffixes, in lower case, of the images that are read."""
+"""Suffixes, in lower case, of images that can be read."""
 
 READ_ONLY_SUFFIXES = (
     ".3g2", ".3gp", ".264", ".265", ".apng", ".asf", ".divx", ".dv", ".f4v", ".flv", ".gif",
     ".h264", ".h265", ".hevc", ".ivf", ".m2ts", ".m2v", ".mjpeg", ".mjpg", ".mpeg", ".mpg", ".mts",
     ".mxf", ".nut", ".ogg", ".ogv", ".ts", ".vob", ".wmv", ".y4m",
 )  # fmt: skip
-"""Suffixes, in lower case, of further videos that are found in folders. Any name can be read."""
+"""Further suffixes, in lower case, of videos that a search of a folder finds. A file that is named
+itself may have any suffix."""
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 """Suffixes that can be written. A name without a suffix is a folder of PNG images."""
 
 ALPHA_SUFFIXES = ("", ".mkv", ".mov", ".webm")
-"""Outputs that hold alpha; "" is a folder. That of .webm is compressed by VP9, colours too."""
+"""Suffixes of outputs that can store alpha; "" is a folder."""
 
 EDIT_LISTS = (".mp4", ".m4v", ".mov")
-"""Those whose container can hide what comes before the first frame."""
+"""Suffixes of containers that can hide a part before the first frame."""
 
-_TEXT_ART = ("adf", "bin", "idf", "tty", "xbin")  # FFmpeg renders a .txt file as a video
+_TEXT_ART = ("adf", "bin", "idf", "tty", "xbin")  # by these FFmpeg would show text as a video
 SWS_ACCURATE = 0x2 | 0x2000 | 0x4000 | 0x40000
 """FFmpeg's libswscale/swscale.h: SWS_BILINEAR, SWS_FULL_CHR_H_INT, SWS_FULL_CHR_H_INP and
 SWS_ACCURATE_RND. Its default repeats chroma samples, which moves colours by half a pixel."""
-# Code points of ITU-T H.273, as FFmpeg has them
+# Code points of ITU-T H.273, which FFmpeg uses
 BT709, UNSPECIFIED, RESERVED, BT601 = 1, 2, 3, 6
-LIMITED_RANGE, FULL_RANGE, RGB = 1, 2, 0
+LIMITED_RANGE, FULL_RANGE, RGB = 1, 2, 0  # the first two are numbers of FFmpeg's AVColorRange
 DEFAULT_FRAME_RATE = 24
-"""Frames per second of images, unless told. Chosen: that of film."""
+"""Default frame rate of images, frames per second. Our choice: that of film."""
 MIN_FRAME_RATE, MAX_FRAME_RATE = Fraction(1, 86400), 1000
-"""Frames per second: one a day, and as many as whole milliseconds can tell apart. Chosen."""
+"""Frames per second: one a day, and as many as whole milliseconds can distinguish. Our choice."""
 MAX_DENOMINATOR = 1001
-"""Of frame rates and the shapes of pixels: that of 29.97 = 30000 / 1001 (NTSC)."""
+"""Largest denominator of frame rates and pixel aspect ratios: that of 29.97 = 30000 / 1001 (NTSC).
+"""
 _HD_WIDTH, _SD_HEIGHT = 1280, 576
-"""Pixels: from this width on, or above this height, a video that does not say is taken for BT.709.
-The narrowest HD format has 1280 columns, the highest SD format, PAL, 576 rows."""
-# Bad text in metadata is no reason not to open a file; PyAV 19 knows that by itself.
+"""From this width in pixels on, or above this height, a video that states no matrix is assumed to
+have that of BT.709: the narrowest HD format has 1280 columns, the tallest SD format, PAL, 576
+rows."""
+# Files with invalid text in their metadata can be opened; PyAV does so by itself from 19 on.
 _METADATA_OPTIONS = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 def silence() -> None:
-    """Switch FFmpeg's log off: errors are exceptions anyway.
+    """Switch FFmpeg's log off, as its errors are raised as exceptions anyway.
 
-    Before each file, as older versions of torchvision switch it on when they are imported. Its
-    lines would be among our own, and they take Python's lock: an encoder that is given up waits,
-    with that lock, for its threads, which wait for it to say something.
+    It is called before each file is opened, as older versions of torchvision switch the log on when
+    they are imported. The log would not only mix with our own messages. It could also cause a
+    deadlock: closing an encoder waits for its threads while it holds Python's global lock, and its
+    threads wait for that lock to log a message.
     """
     av.logging.set_level(None)
 
 
 def refuse(path: str | Path, received: str, expected: str) -> NoReturn:
-    """Raise InputError in one line, without the context of what went wrong below."""
+    """Raise InputError with a message of one line, without the exception that caused it."""
     message = f"{path}: received {received}; expected {expected}"
     raise InputError(" ".join(message.splitlines())) from None
 
 
 def reason_of(error: Exception) -> str:
-    """What the operating system or FFmpeg says, without numbers and paths."""
+    """The message of the operating system or FFmpeg, without numbers and paths."""
     return str(getattr(error, "strerror", None) or error)
 
 
 def fraction(value: Any) -> Fraction:
-    """PyAV's None, Fraction or (from 19 on) AVRational as a Fraction; 0 if unknown."""
+    """Convert PyAV's None, Fraction or (from 19 on) AVRational to a Fraction; None becomes 0."""
     return Fraction(value.numerator, value.denominator) if value else Fraction(0)
 
 
 def checked_rate(path: str | Path, rate: float | Fraction) -> Fraction:
-    """A frame rate as a fraction; InputError unless it is a positive number."""
+    """Convert a frame rate to a fraction; InputError if it is out of range."""
     with contextlib.suppress(ValueError, OverflowError, TypeError):
         exact = Fraction(rate)
         if MIN_FRAME_RATE <= exact < 1:
@@ -102,18 +106,18 @@ def checked_suffix(path: Path) -> str:
 
 
 def open_media(path: Path) -> Any:
-    """The container of a file that FFmpeg can read, or InputError."""
+    """Open a file with FFmpeg; InputError if it cannot be read."""
     expected = "a video or images; check the path and the file"
     silence()
     try:
-        size = path.stat().st_size  # an image that is not there would be opened all the same
-        if not path.is_file():  # FFmpeg would wait for what comes out of a pipe
+        size = path.stat().st_size  # FFmpeg would open a missing image without an error
+        if not path.is_file():  # FFmpeg would wait for data from a pipe
             refuse(path, "no file, but a pipe or device", expected)
         if size == 0:
             refuse(path, "an empty file", expected)
         container = av.open(
-            str(path.absolute()),  # a relative "12:30.mp4" would be taken for a protocol,
-            container_options={"pattern_type": "none"},  # "%d.png" for a series of files
+            str(path.absolute()),  # else "12:30.mp4" would be understood as a protocol,
+            container_options={"pattern_type": "none"},  # and "%d.png" as a series of files
             **_METADATA_OPTIONS,
         )
     except (av.FFmpegError, OSError) as error:
@@ -125,17 +129,17 @@ def open_media(path: Path) -> Any:
 
 
 def _pattern_hint(path: Path) -> str:
-    """What is said of ``frame_%04d.png`` and ``*.png``, which other programs take for a series."""
+    """A hint for paths such as ``frame_%04d.png`` and ``*.png``, which other programs accept."""
     is_pattern = re.search(r"%0?\d*d|[*?]|\[.+\]", path.name) and path.parent.is_dir()
     return f"; for a series of images give their folder, {path.parent}" if is_pattern else ""
 
 
 def video_stream(container: Any) -> Any:
-    """The first video stream that is not the cover picture of a sound file, or None."""
+    """The first video stream that is not the cover picture of an audio file, or None."""
     streams = container.streams.video
     return next((s for s in streams if not s.disposition & Disposition.attached_pic), None)
 
 
 def colorspace_of(width: int, height: int) -> int:
-    """The colour matrix of a video that does not say: BT.709 for HD sizes, else BT.601."""
+    """The colour matrix of a video that states none: BT.709 for HD sizes, else BT.601."""
     return BT709 if width >= _HD_WIDTH or height > _SD_HEIGHT else BT601

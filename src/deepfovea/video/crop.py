@@ -1,7 +1,7 @@
-"""The crop that a container asks for, which FFmpeg's libraries know but PyAV does not expose.
+"""Reads the crop that a container asks for; FFmpeg's libraries read it, but PyAV hides it.
 
-Sources: Matroska (RFC 9559, 5.1.4.1.28, PixelCropTop and its like); ISO/IEC 14496-12, clean
-aperture. The decoder applies the crop inside H.264 and HEVC streams.
+Sources: RFC 9559 (Matroska), the elements PixelCropTop, -Bottom, -Left and -Right; ISO/IEC
+14496-12, clean aperture. The decoder applies the crop inside H.264 and HEVC streams.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-# Identifiers of Matroska elements (RFC 9559, 5.1)
+# Identifiers of Matroska elements (RFC 9559)
 _SEGMENT, _TRACKS, _TRACK, _TYPE, _VIDEO = 0x18538067, 0x1654AE6B, 0xAE, 0x83, 0xE0
 _TOP, _BOTTOM, _LEFT, _RIGHT = 0x54BB, 0x54AA, 0x54CC, 0x54DD
-_VIDEO_TYPE = 1  # of a track (RFC 9559, 5.1.4.1.3)
-_MAX_PART_BYTES = 2**28  # of a part that is read whole; chosen: real ones are far smaller
+_VIDEO_TYPE = 1  # the TrackType of video (RFC 9559)
+_MAX_PART_BYTES = 2**28  # largest part that is read at once; our choice, real ones are far smaller
 _SAMPLE_ENTRY_BYTES, _SIZE_OFFSET = 78, 24
-"""Bytes of the fields of a VisualSampleEntry without its header, after which its boxes begin, and
-of the fields before its width and height (ISO/IEC 14496-12)."""
+"""Number of bytes in a VisualSampleEntry, without its header, before the boxes in it, and before
+its width and height (ISO/IEC 14496-12)."""
 
 
 class Crop(NamedTuple):
-    """Pixels to leave out on each side of the decoded picture, before it is turned."""
+    """Pixels to remove on each side of the decoded picture, before its rotation."""
 
     top: int = 0
     bottom: int = 0
@@ -36,12 +36,12 @@ NO_CROP = Crop()
 
 
 def container_crop(path: Path, kind: str, number: int) -> Crop:
-    """The crop of a video track; none where the file has none or cannot be understood.
+    """The crop of a video track; NO_CROP if the file has none or cannot be parsed.
 
     Args:
-        path: of the file.
-        kind: its format, as FFmpeg names it.
-        number: of the track among the video tracks, from 0.
+        path: path of the file.
+        kind: FFmpeg's name of its format.
+        number: number of the track among the video tracks, from 0.
     """
     try:
         with path.open("rb") as file:
@@ -77,7 +77,7 @@ def _of_matroska(file: BinaryIO) -> Iterator[Crop]:
 
 
 def _elements(file: BinaryIO, size: int | None) -> Iterator[tuple[int, int | None]]:
-    """Identifiers and sizes of the elements from here on; the file is then at their data."""
+    """Iterate over identifiers and sizes of elements; the file is at the start of their data."""
     end = None if size is None else file.tell() + size
     while end is None or file.tell() < end:
         name = _number(file, keep_marker=True)
@@ -91,7 +91,7 @@ def _elements(file: BinaryIO, size: int | None) -> Iterator[tuple[int, int | Non
 
 
 def _number(file: BinaryIO, keep_marker: bool) -> int | None:
-    """EBML's variable-size integer (RFC 8794, 4); None for an unknown size or the end."""
+    """EBML's variable-size integer (RFC 8794); None for an unknown size or the end of the file."""
     first = file.read(1)
     if not first or first[0] == 0:
         return None
@@ -104,7 +104,7 @@ def _number(file: BinaryIO, keep_marker: bool) -> int | None:
 
 
 def _inside(data: bytes, only: int | None = None) -> Iterator[tuple[int, bytes]]:
-    """The elements in a piece of data, all or those of one identifier."""
+    """The elements in some data: all, or those of one identifier."""
     file = io.BytesIO(data)
     for name, length in _elements(file, len(data)):
         if only in (None, name):
@@ -112,7 +112,7 @@ def _inside(data: bytes, only: int | None = None) -> Iterator[tuple[int, bytes]]
 
 
 def _skip(file: BinaryIO, length: int | None) -> None:
-    if length is None:  # a live recording: there is no way past it
+    if length is None:  # as in a live recording: its end is not known
         raise ValueError("unknown size")
 
 
@@ -146,7 +146,7 @@ def _clean_aperture(description: bytes) -> Crop:
     if not clap:
         return NO_CROP
     numbers = struct.unpack(">IIIIiIiI", clap[:32])
-    # x and y: how far its centre lies from that of the picture
+    # x and y are the offset of its centre from that of the picture
     width, height, x, y = (Fraction(numbers[i], numbers[i + 1]) for i in (0, 2, 4, 6))
     coded_width, coded_height = struct.unpack_from(">HH", entry, _SIZE_OFFSET)
     left, top = (coded_width - width) / 2 + x, (coded_height - height) / 2 + y

@@ -1,4 +1,4 @@
-"""A file as decoded frames with the times that it gives them."""
+"""Decoding: from a file to frames with their times in the file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .pages import pages_of, read_pages
 
 
 class Decoded(NamedTuple):
-    """A frame of FFmpeg; its time in the file, s, None where the file gives none."""
+    """A frame of FFmpeg, and its time in the file in seconds, None if the file gives none."""
 
     frame: Any
     seconds: float | None
@@ -26,19 +26,20 @@ class Decoded(NamedTuple):
 
 
 LOSSY_ALPHA = ("vp8", "vp9", "libvpx", "libvpx-vp9", "hevc")
-"""Codecs whose alpha is a picture of its own, and not exact."""
+"""Codecs that compress alpha with loss, as a picture of its own."""
 
 
 _UNTIMED = av.format.Flags.no_timestamps.value
 _NO_FIELDS = ("png", "apng", "gif")
-"""Codecs whose interlaced pictures are stored in several passes, and have no fields."""
+"""Codecs for which "interlaced" means stored in several passes; they have no fields."""
 
 
 class Source(NamedTuple):
-    """An open file and what it says of itself.
+    """An open file and its properties.
 
-    frames: of the first video stream; ``container`` and ``stream`` are None where Pillow reads.
-    still: whether it is one picture, without times. Seconds are of the file's own clock.
+    ``frames`` are those of the first video stream, with times by the file's own clock;
+    ``container`` and ``stream`` are None if Pillow reads the file; ``still`` says whether it is a
+    single picture without times.
     """
 
     frames: Iterator[Decoded]
@@ -50,7 +51,7 @@ class Source(NamedTuple):
 
     @property
     def may_break(self) -> bool:
-        """Whether the clock of such a format may begin again."""
+        """Whether the clock of files of this format may start again."""
         return self.container is not None and may_break(self.container)
 
     @property
@@ -60,7 +61,7 @@ class Source(NamedTuple):
 
     @property
     def codec(self) -> str:
-        """FFmpeg's name of the codec; "" where Pillow reads."""
+        """FFmpeg's name of the codec; "" if Pillow reads the file."""
         return "" if self.stream is None else self.stream.codec_context.name
 
 
@@ -69,7 +70,7 @@ def open_source(path: Path) -> Iterator[Source]:
     """Open a video file or an image.
 
     Raises:
-        InputError: what cannot be opened; later, from ``frames``, what cannot be decoded.
+        InputError: the file cannot be opened; ``frames`` raises it if it cannot be decoded.
     """
     pages = pages_of(path)
     if pages is not None:
@@ -84,7 +85,7 @@ def open_source(path: Path) -> Iterator[Source]:
             refuse(path, "a codec that cannot be decoded", "another one; convert the file")
         kind = container.format.name
         still = kind == "image2" or kind.endswith("_pipe")
-        if still:  # FFmpeg would show a JPEG that is cut off as grey from there on
+        if still:  # otherwise FFmpeg would fill the missing end of a JPEG with grey
             stream.codec_context.options = {"err_detect": "explode"}
         yield Source(
             decode(path, container, stream),
@@ -99,17 +100,17 @@ def open_source(path: Path) -> Iterator[Source]:
 def decode(
     path: Path, container: Any, stream: Any, packets: Iterator[Any] | None = None
 ) -> Iterator[Decoded]:
-    """Decoded frames, progressive ones: interlaced ones are deinterlaced by FFmpeg's bwdif.
+    """Decode the frames of a stream; interlaced ones are deinterlaced by FFmpeg's bwdif.
 
-    An error before the first frame is passed over, as a recording may begin between key frames;
-    a later one becomes an InputError, after the frames that can be decoded. PyAV's default, no
-    frame threads, is kept for that: they swallow errors, and frames around them.
+    An error before the first frame is ignored, as a recording may begin between key frames. A later
+    error becomes an InputError, after the frames that can be decoded. This is why PyAV's default of
+    no frame threads is kept: with them, errors and the frames around them would be lost.
 
     Args:
-        path: of the file, for messages.
-        container: freshly opened.
-        stream: of the container.
-        packets: those to decode, all of the stream unless given.
+        path: path of the file, for messages.
+        container: the container, just opened.
+        stream: the stream of the container to decode.
+        packets: the packets to decode; None: all of the stream.
     """
     frames = _decode_packets(path, stream, packets or demux_video(container, stream))
     return frames if stream.codec_context.name in _NO_FIELDS else _progressive(frames, stream)
@@ -120,7 +121,7 @@ def _decode_packets(path: Path, stream: Any, packets: Iterator[Any]) -> Iterator
     with_alpha = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(decoder.name)
     if with_alpha and stream.metadata.get("alpha_mode") == "1":
         decoder = av.CodecContext.create(with_alpha, "r")  # FFmpeg's own decoders drop alpha
-    decoder.flags |= av.codec.context.Flags.unaligned.value  # crop to the pixel, not to 32 of them
+    decoder.flags |= av.codec.context.Flags.unaligned.value  # crop exactly, not by 32 pixels
     count, seconds, error = 0, None, None
     while error is None or count == 0:
         try:
@@ -149,10 +150,10 @@ def _decode_packets(path: Path, stream: Any, packets: Iterator[Any]) -> Iterator
 
 
 def _progressive(frames: Iterable[Decoded], stream: Any) -> Iterator[Decoded]:
-    """Frames whose fields, where they are interlaced, are made into whole pictures.
+    """Deinterlace those frames that are interlaced; their number and their times stay the same.
 
-    As many frames as there are, at their times. A frame depends on the one before it, the one
-    after it and nothing else, so that a seek finds what a whole decoding finds.
+    A result depends only on the frame itself, the one before and the one after it, so that a seek
+    gives the same frames as decoding from the beginning.
     """
     before: Any = None
     graph: Any = None
@@ -171,7 +172,7 @@ def _progressive(frames: Iterable[Decoded], stream: Any) -> Iterator[Decoded]:
                 yield Decoded(frame, seconds)
                 continue
             graph = _deinterlacer(frame, stream)
-            if before is not None:  # what has been shown still helps with what comes
+            if before is not None:  # the frame before is shown already, but the filter needs it
                 graph.push(before)
                 waiting.append(None)
         graph.push(frame)

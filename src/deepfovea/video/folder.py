@@ -1,4 +1,4 @@
-"""The clips in a folder: videos and folders of images, told from other files beside them."""
+"""Finds the clips in a folder, which are videos and folders of images, among other files."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _log = logging.getLogger(__name__)
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """Images directly in ``folder``, numbers in their names compared as numbers.
+    """The images in ``folder``, sorted by name, with numbers in names compared as numbers.
 
-    ``frame2.png`` comes before ``frame10.png``. Hidden files and other suffixes are left out.
-    Raises InputError if the folder cannot be listed; a folder without images gives ``[]``.
+    So ``frame2.png`` comes before ``frame10.png``. Hidden files and other suffixes are left out.
+    Raises InputError if the folder cannot be listed; without images the list is empty.
     """
 
     def natural(path: Path) -> tuple[list[str | int], str]:
@@ -37,11 +37,11 @@ def list_images(folder: str | Path) -> list[Path]:
 
 
 def find_videos(root: str | Path) -> list[Path]:
-    """Video files, and folders that hold images, in ``root`` and below it, sorted by path.
+    """Find video files and folders with images in ``root`` and below it, sorted by path.
 
-    They are known by their suffixes; hidden ones are left out. Images that lie beside videos are
-    their thumbnails, and no clip. Links to folders are followed, each folder once. Raises
-    InputError for none.
+    Suffixes decide what a file is; hidden files are left out. Images beside videos are assumed to
+    be their thumbnails. Links to folders are followed, each folder once. Raises InputError if
+    nothing is found.
     """
     expected = "a folder that holds videos or folders of images"
     if not Path(root).is_dir():
@@ -73,7 +73,7 @@ def find_videos(root: str | Path) -> list[Path]:
 
 
 def _not_thumbnails(images: list[Path], videos: list[Path]) -> list[Path]:
-    """Those whose names are not made from a video's name, nor usual for a poster."""
+    """The images whose names neither begin with a video's name nor are usual for a poster."""
     names = tuple(video.stem.casefold() for video in videos)
     return [
         image
@@ -83,7 +83,7 @@ def _not_thumbnails(images: list[Path], videos: list[Path]) -> list[Path]:
 
 
 def odd_numbering(images: Sequence[Path]) -> list[str]:
-    """What is odd about a folder's images as frames of one clip: several sequences, gaps."""
+    """Warnings about a folder's images as frames of one clip: several sequences, or gaps."""
     sequences: dict[tuple[str, str], list[int]] = defaultdict(list)
     for image in images:
         match = re.fullmatch(r"(.*?)(\d{1,18})(\D*)", image.stem)
@@ -102,7 +102,7 @@ def odd_numbering(images: Sequence[Path]) -> list[str]:
         ordered = sorted(set(numbers))
         steps = [b - a for a, b in itertools.pairwise(ordered)]
         if not steps or min(steps) != statistics.median_low(steps):
-            continue  # times, or another kind of number
+            continue  # the numbers are times, or something else
         gaps = [(a, b) for a, b in itertools.pairwise(ordered) if b - a > min(steps)]
         if gaps:
             missing = sum((b - a) // min(steps) - 1 for a, b in gaps)

@@ -1,7 +1,7 @@
-"""Pictures that Pillow reads: TIFF, page by page, and animated WebP.
+"""Files that Pillow reads instead of FFmpeg: TIFF, page by page, and animated WebP.
 
-FFmpeg takes the first page of a TIFF only, decodes JPEG inside it to black, and knows no animated
-WebP.
+FFmpeg reads only the first page of a TIFF, decodes JPEG inside a TIFF to black, and does not
+support animated WebP.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from .container import reason_of, refuse
 from .rgb import to_eight_bits
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
-_COMPRESSION, _KIND_OF_PAGE = 259, 254  # tags, TIFF 6.0
-_JPEG = (6, 7)
-_UNTIMED_MILLISECONDS = 100  # of a page that is said to last no time, as browsers show it
-_SMALLER, _MASK = 1, 4  # bits of _KIND_OF_PAGE: a thumbnail or a level of a pyramid, a mask
+_COMPRESSION, _KIND_OF_PAGE = 259, 254  # the tags Compression and NewSubfileType of TIFF 6.0
+_JPEG = (6, 7)  # values of Compression: of TIFF 6.0, and of its later supplement (Adobe)
+_UNTIMED_MILLISECONDS = 100  # of a frame with a duration of 0, which browsers show so long
+_SMALLER, _MASK = 1, 4  # bits of NewSubfileType: a version of lower resolution, a mask (TIFF 6.0)
 _READ = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "I;16", "I;16B")
 _PILLOW_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 _ALPHA = ("LA", "PA", "RGBA")
 
 
 def pages_of(path: Path) -> list[int] | None:
-    """The pages that Pillow is to read, by number; None where FFmpeg is to read the file.
+    """The numbers of the pages that Pillow should read; None if FFmpeg should read the file.
 
     Raises:
-        InputError: a TIFF that neither reads rightly.
+        InputError: a TIFF that neither of them reads correctly.
     """
-    if not path.is_file():  # a pipe that nobody writes would be waited for
+    if not path.is_file():  # reading would wait for a pipe
         return None
     try:
         with path.open("rb") as file:
@@ -62,7 +62,7 @@ def pages_of(path: Path) -> list[int] | None:
 
 
 def _directories(file: Any, head: bytes) -> tuple[list[int], set[int]]:
-    """The numbers of the pages that are pictures of their own, and all compressions."""
+    """The numbers of the pages that are no thumbnails or masks, and all compressions used."""
     big = head[2:3] == b"+" or head[3:4] == b"+"
     directory = TiffImagePlugin.ImageFileDirectory_v2(head[: 16 if big else 8])
     pages: list[int] = []
@@ -82,10 +82,10 @@ def _directories(file: Any, head: bytes) -> tuple[list[int], set[int]]:
 
 
 def read_pages(path: Path, pages: list[int]) -> Iterator[tuple[Any, float | None]]:
-    """Frames of a file by Pillow, with their times in seconds; those of a TIFF have none.
+    """Read frames of a file by Pillow, with their times in seconds; None for those of a TIFF.
 
     Raises:
-        InputError: damage.
+        InputError: the file is damaged.
     """
     timed, milliseconds = len(pages) > 1, 0
     try:

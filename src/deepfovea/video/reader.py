@@ -34,42 +34,45 @@ from .rgb import ToRgb, hdr_curve, unusual_colours
 from .seek import TimedFrame, from_key_frame, skip_until
 
 MAX_UNTIMED_FRAMES = 250
-"""Frames without a time at the beginning that are decoded to find the first with one. Chosen."""
+"""If a file begins with frames without a time, at most so many are decoded to find the first frame
+with one. Our choice."""
 
 MAX_SCAN_BYTES = 2**28
-"""Bytes up to which a file whose clock may break is looked through when it is opened. Chosen."""
+"""A file whose clock may break is searched for such breaks when it is opened, if it has at most so
+many bytes. Our choice."""
 
 _TIME_TOLERANCE_SECONDS = 1e-6
-"""Seconds that times of one frame may differ by, as they are rounded."""
+"""Times of the same frame may differ by so much, seconds, as they are rounded."""
 
 _HIDDEN_SHARE = 0.98
-"""Share of the frames of a file, less one, below which those that its length has room for are the
-frames shown, and an edit list hides the others. Chosen: lengths are rounded."""
+"""If a video's length has room for less than this share of its frames, less one, an edit list hides
+the others. Our choice, as lengths are rounded."""
 
 _CUT_SHORT_SHARE = 0.9
-"""Share of a video's length up to which its frames must reach; else a warning says where it ends.
-Chosen."""
+"""If a video's frames end before this share of its length, a warning says so. Our choice."""
 
 _STEP_SECONDS = 0.001
-"""From one frame to the next, where the file gives both one time or a falling one. Chosen: the
-finest that all containers keep."""
+"""Interval between two frames to which the file gives the same time, or falling ones. Our choice:
+the smallest interval that all containers can store."""
 
 MAX_CONSTANT_RATE = Fraction(60)
-"""Frames per second of ``constant_rate`` at most, where a rate varies and its mean is lower."""
+"""Upper limit of ``constant_rate``, frames per second, for a video of variable rate whose mean is
+lower. Our choice."""
 
 TONE_MAPPED = (
     "SDR; tone-map it first: ffmpeg -i IN -vf zscale=t=linear:npl=100,format=gbrpf32le,"
     "zscale=p=bt709,tonemap=hable,zscale=t=bt709:m=bt709:r=tv,format=yuv420p OUT"
 )
-"""What is expected instead of HDR. FFmpeg's tonemap needs zscale, which PyAV's wheels lack."""
+"""The end of the message about HDR. We cannot do it here, as FFmpeg's tonemap needs zscale, which
+PyAV's wheels lack."""
 
 _log = logging.getLogger(__name__)
 
 
 class Frame(NamedTuple):
-    """One frame: ``image`` uint8 [H, W, 3] RGB or [H, W, 4] RGBA, ``pts_seconds`` its time.
+    """One frame: ``image`` is uint8 [H, W, 3] RGB or [H, W, 4] RGBA, ``pts_seconds`` its time.
 
-    number: in the source, from 0; images of a folder that are left out are counted, too.
+    ``number`` counts the frames of the source from 0, including images that are left out.
     """
 
     image: np.ndarray
@@ -78,43 +81,44 @@ class Frame(NamedTuple):
 
 
 def read_clip(path: str | Path, count: int, *, skip_unreadable: bool = False) -> np.ndarray:
-    """The first ``count`` frames, or all if there are fewer: uint8 [T, H, W, 3], without alpha."""
+    """Read the first ``count`` frames, or all if there are fewer: uint8 [T, H, W, 3], no alpha."""
     with VideoReader(path, skip_unreadable=skip_unreadable) as reader:
         return np.stack([frame.image[..., :3] for frame in itertools.islice(reader, count)])
 
 
 class VideoReader:
-    """Frames of a video file, of a folder of images, or of one image, in the order shown.
+    """The frames of a video file, of a folder of images, or of one image, in the order shown.
 
-    Iterating decodes lazily, in constant memory, and may be repeated: every iteration starts at
-    the first frame. ``with`` (or :meth:`close`) ends the iterations that are still open.
+    Iterating decodes lazily, in constant memory. Every iteration starts at the first frame.
+    ``with`` (or :meth:`close`) ends the iterations that are still open.
 
-    Times are the file's own, at a variable frame rate too, shifted so that the first frame is
-    at 0; :attr:`start_seconds` is that shift. They increase strictly: a missing one is a mean
-    frame interval after the one before, at the beginning before the first known one; one that
-    does not increase is 1 ms after it. Where the clock of a file breaks, as in joined transport
-    streams, time goes on. Images are ``1 / frame_rate`` apart (24 per second unless given), as
-    are the pages of a TIFF. A video takes a ``frame_rate`` only if it has no times (a raw stream).
+    Times are those of the file, also at a variable frame rate, but shifted so that the first frame
+    is at 0; :attr:`start_seconds` is that shift. They increase strictly. If a time is missing, it
+    is one mean frame interval after the time before, or at the beginning before the first known
+    one. A time that does not increase is moved to 1 ms after the one before. If the clock of a file
+    starts again, as in joined transport streams, the times continue. Images are ``1 / frame_rate``
+    apart (24 per second unless given), as are the pages of a TIFF. A video takes a ``frame_rate``
+    only if it has no times (a raw stream).
 
-    Colours follow the matrix and the range of the file; without a matrix BT.709 is assumed from
-    1280 pixels of width or above 576 of height, else BT.601. Other primaries (BT.2020, P3,
-    BT.601, an ICC profile) are converted to those of BT.709. More than 8 bits are rounded to 8.
-    HDR (PQ, HLG) is refused. Interlaced frames are deinterlaced.
-    The crop of the container, rotation and mirroring, of Exif too, are applied. All frames must
-    have the size of the first. The first also decides whether there is alpha: GIF, WebP, JPEG
-    and palettes have it only if that frame uses it. Alpha that comes or goes later is an error.
+    Colours follow the matrix and the range that the file states. Without a matrix, BT.709 is
+    assumed from a width of 1280 pixels or above a height of 576 pixels, else BT.601. Other
+    primaries (BT.2020, P3, BT.601, an ICC profile) are converted to those of BT.709. More than 8
+    bits are rounded to 8. HDR (PQ, HLG) is refused. Interlaced frames are deinterlaced. The
+    container's crop, rotation and mirroring are applied, also those of Exif. All frames must have
+    the size of the first. The first frame also decides whether the video has alpha: GIF, WebP, JPEG
+    and palettes have it only if that frame uses it. A later frame that differs in this is an error.
 
-    With ``skip_unreadable`` a frame that cannot be read, has another size or differs in alpha is
-    left out, what follows the damage of a video file too; a warning names each.
+    With ``skip_unreadable``, frames that cannot be read, have another size or differ in alpha are
+    left out, and so is everything after the damage in a video file; warnings say so.
 
     Attributes: ``path``, ``name``, ``width`` and ``height`` in pixels, ``frame_rate`` (mean, in
-    1/s, a Fraction), ``constant_rate`` (a constant rate that holds the frames, in 1/s, for
-    containers that know no other), ``frame_count`` (an estimate, or None), ``has_alpha``,
-    ``lossy_alpha`` (whether its alpha is compressed with loss), ``has_audio``, ``pixel_aspect``
+    1/s, a Fraction), ``constant_rate`` (a constant rate that has a place for every frame, in 1/s,
+    for containers without variable rates), ``frame_count`` (an estimate, or None), ``has_alpha``,
+    ``lossy_alpha`` (whether the alpha is compressed with loss), ``has_audio``, ``pixel_aspect``
     (width / height of a pixel, a Fraction), ``start_seconds``.
 
-    Raises InputError at once for what cannot be opened or has no frame that can be decoded; and
-    for a damaged file after the last frame that can be decoded.
+    Raises InputError at once if the file cannot be opened or no frame of it can be decoded; if a
+    file is damaged, after the last frame that can be decoded.
     """
 
     def __init__(
@@ -165,7 +169,7 @@ class VideoReader:
             self.has_audio = not self._images and bool(container.streams.audio)
             if stream.duration:
                 length = float(stream.duration * fraction(stream.time_base))
-            else:  # that of the file, without what comes before the first frame
+            else:  # the length of the file, without the time before the first frame
                 end = (container.start_time or 0) + (container.duration or 0)
                 length = max(0.0, end / av.time_base - (seconds or 0.0))
             shown = round(length * own_rate)
@@ -217,10 +221,11 @@ class VideoReader:
         self.height, self.width = to_rgb(first, False).shape[:2]
 
     def frame_number(self, pts_seconds: float) -> int:
-        """The number, from 0, of the frame shown at a time, as a whole iteration counts.
+        """The number, from 0, of the frame that is shown at a time.
 
-        Counted without decoding, from the times in the file; by the mean rate where it has none.
-        The file is read through once. ``pts_seconds`` is as of :class:`Frame`.
+        It is counted from the times in the file without decoding, or computed by the mean rate if
+        the file has no times. The first call reads the whole file. ``pts_seconds`` is a time as in
+        :class:`Frame`.
         """
         if self._images:
             return int(pts_seconds * self.frame_rate + Fraction(1, 2))
@@ -241,7 +246,7 @@ class VideoReader:
             return count, breaks > 0
 
     def _warn_once(self, file: Path, message: str) -> None:
-        """Log a warning once, when frames are read, however often that is done."""
+        """Log a warning when frames are read for the first time, but not again."""
         if message and message not in self._said:
             self._said.add(message)
             _log.warning("%s: %s", file, message)
@@ -263,14 +268,16 @@ class VideoReader:
     def seek(
         self, pts_seconds: float, wanted: Callable[[], bool] = lambda: True
     ) -> Generator[Frame, None, None]:
-        """Iterate from the frame shown at a time on, or from the last.
+        """Iterate from the frame that is shown at a time on, or from the last frame.
 
-        The frames and their times are those of a whole iteration. Decoding begins at the last key
-        frame before them, or with the file where that cannot be found.
+        The frames and their times are the same as in an iteration from the beginning. Decoding
+        begins at the last key frame before the time, or at the beginning of the file if that key
+        frame cannot be found.
 
         Args:
-            pts_seconds: as of :class:`Frame`.
-            wanted: asked for every frame on the way; at the first no, iterating begins there.
+            pts_seconds: a time as in :class:`Frame`.
+            wanted: called for every frame that is skipped; once it returns False, the iteration
+                begins at that frame.
         """
         iteration = self._frames(pts_seconds, wanted)
         self._iterations.add(iteration)
@@ -315,7 +322,7 @@ class VideoReader:
             _log.warning("%s: ends at %.3f s of %.3f s", self.path, last, self._length)
 
     def _misfit(self, frame: Any, image: np.ndarray, to_rgb: ToRgb) -> tuple[str, str] | None:
-        """What is wrong with a frame beside the first, and what was expected; None if it fits."""
+        """How a frame differs from the first, and what was expected; None if it fits."""
         height, width = image.shape[:2]
         if (height, width) != (self.height, self.width):
             expected = f"{self.width}x{self.height} as the first; rescale to one"
@@ -329,7 +336,7 @@ class VideoReader:
         return None
 
     def _timed(self, start: float) -> Iterator[TimedFrame]:
-        """Frames and their times, from a place at ``start`` or before it on."""
+        """Frames and their times, from ``start`` on or from an earlier frame on."""
         first = 0
         if self._images and not self.skip_unreadable:
             first = max(0, int(min(start * self.frame_rate, len(self._images))) - 1)
@@ -346,7 +353,7 @@ class VideoReader:
             yield TimedFrame(file, count, frame, time)
 
     def _decoded(self, start: float, first: int) -> Iterator[tuple[Path, Any, float | None]]:
-        """Frames with the times that the file gives them; ``first`` is the first image."""
+        """Frames with the times in the file; ``first`` is the number of the first image to read."""
         if start > 0.0 and not self._images and not self.skip_unreadable:
             with open_source(self.path) as source:
                 frames = self._from_key_frame(source, start)
@@ -370,14 +377,14 @@ class VideoReader:
                 _log.warning("%s; left out", error)
 
     def _from_key_frame(self, source: Source, start: float) -> Iterator[Decoded] | None:
-        """Frames from the last key frame before a time on; None where one cannot enter there."""
+        """Frames from the last key frame before a time on; None if decoding cannot begin there."""
         container, stream = source.container, source.stream
         if self._breaks is None and source.may_break:
             self._breaks = self._scanned()[1]
         if stream is None or self._breaks:
             return None
         until = self.start_seconds + start
-        # A deinterlaced frame needs the one before it, which a key frame entered at lacks.
+        # A deinterlaced frame needs the frame before it, which is missing at a key frame.
         for earlier in (0.0, float(2 / self.frame_rate)):
             found = from_key_frame(container, stream, until - earlier)
             if found is None:
@@ -386,7 +393,7 @@ class VideoReader:
             frames = _from(shown, decode(self.path, container, stream, packets))
             try:
                 key = next(frames, None)
-                # A decoder that could not begin there passes over the frames it cannot build.
+                # A decoder that cannot begin there skips frames, so that a later one comes first.
                 if key is None or key.seconds != shown or key.frame.is_corrupt:
                     return None
                 if not key.deinterlaced:
@@ -422,7 +429,7 @@ def _unreadable(image: Path) -> bool:
 
 
 def _ends_as_gif(file: Path) -> bool:
-    """Whether the last byte is the end mark of GIF89a, 26; FFmpeg does not look."""
+    """Whether a file ends with the trailer of a GIF, a semicolon, which FFmpeg does not check."""
     with file.open("rb") as opened:
         opened.seek(-min(64, file.stat().st_size), os.SEEK_END)
         return opened.read().rstrip(b"\0").endswith(b";")

@@ -1,4 +1,4 @@
-"""Decoded frames as RGB: matrix, range, primaries, depth, crop, rotation."""
+"""Conversion of decoded frames to RGB: matrix, range, primaries, depth, crop and rotation."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from .container import (
 from .crop import NO_CROP, Crop
 from .yuv import LUMA_BLACK, LUMA_STEPS
 
-# Code points of ITU-T H.273, as FFmpeg has them
+# Code points of ITU-T H.273, which FFmpeg uses
 PQ, HLG, GAMMA22, SRGB = 16, 18, 4, 13
-_ICC, _EXIF = 15, 31  # AVFrameSideDataType
-_PRIMARIES = (4, 5, 6, 7, 8, 9, 10, 11, 12, 22)  # what FFmpeg's filter knows, but for BT.709
-_LIKE_BT709 = (0, UNSPECIFIED, RESERVED, BT709, 6, 11, 14, 15)  # one curve under several names
-_SHOWN_ALIKE = (GAMMA22, SRGB)  # displays show BT.709 nearly so: values stay
+_ICC, _EXIF = 15, 31  # numbers in FFmpeg's AVFrameSideDataType
+_PRIMARIES = (4, 5, 6, 7, 8, 9, 10, 11, 12, 22)  # those of FFmpeg's filter, without BT.709
+_LIKE_BT709 = (0, UNSPECIFIED, RESERVED, BT709, 6, 11, 14, 15)  # other names of the same curve
+_SHOWN_ALIKE = (GAMMA22, SRGB)  # displays show BT.709 nearly like these, so values stay
 _CURVES = (5, 7, 8)  # gamma 2.8, SMPTE 240M, linear
 
 _LEVEL = 65535 // 255
-"""Levels of 16 bits for each of 8."""
+"""Number of levels of 16 bits for each level of 8 bits."""
 _FULL_RANGE = (
     ((np.arange(256) - LUMA_BLACK) * (255 / LUMA_STEPS)).round().clip(0, 255).astype(np.uint8)
 )
-"""What each level of limited range is in full range."""
+"""The level of full range for each level of limited range."""
 
 
 class ToRgb:
@@ -56,12 +56,12 @@ class ToRgb:
         self._graph: Any = None
 
     def follow(self, path: Path, frame: Any) -> None:
-        """Take the rotation, and of an image the ICC profile, from a file and its first frame."""
+        """Take over the rotation from a file's first frame, and from an image its ICC profile."""
         self.path, self.matrix = path, display_matrix(frame)
         self.profile = _embedded_profile(path) if path.suffix.lower() in IMAGE_SUFFIXES else b""
 
     def __call__(self, frame: Any, alpha: bool) -> np.ndarray:
-        """Uint8 [H, W, 3] or with ``alpha`` [H, W, 4], as shown."""
+        """Convert a frame to uint8 [H, W, 3], or with ``alpha`` [H, W, 4], as it is shown."""
         in_yuv = not frame.format.is_rgb and not frame.format.has_palette
         if in_yuv and frame.colorspace in (UNSPECIFIED, RESERVED):
             frame.colorspace = colorspace_of(frame.width, frame.height)
@@ -77,7 +77,7 @@ class ToRgb:
             expected = "a common format; convert the file"
             refuse(self.path, f"{received} ({reason_of(error)})", expected)
         if frame.format.name.startswith("gray") and frame.color_range == LIMITED_RANGE:
-            pixels[..., :3] = _FULL_RANGE[pixels[..., :3]]  # swscale takes all grey for full range
+            pixels[..., :3] = _FULL_RANGE[pixels[..., :3]]  # swscale assumes full range for grey
         return self._as_shown(pixels)
 
     def _pixels(self, frame: Any, alpha: bool) -> np.ndarray:
@@ -98,7 +98,7 @@ class ToRgb:
         return shown
 
     def _to_bt709(self, frame: Any) -> Any:
-        """The frame with BT.709 primaries, in YCbCr, by FFmpeg's filter; in linear light."""
+        """Convert a frame to BT.709 primaries, in YCbCr, by FFmpeg's filter in linear light."""
         deep = self.convert.reformat(frame, format="yuv444p12le", interpolation=SWS_ACCURATE)
         if frame.format.is_rgb or deep.colorspace in (UNSPECIFIED, RESERVED):
             deep.colorspace = BT709
@@ -131,12 +131,12 @@ class ToRgb:
 
 
 def to_eight_bits(deep: np.ndarray) -> np.ndarray:
-    """Values of 16 bits as the nearest of 8; swscale would cut off. Any shape, uint8."""
+    """Round values of 16 bits to 8 bits, uint8, any shape; swscale would truncate them."""
     return ((deep.astype(np.uint32) + _LEVEL // 2) // _LEVEL).astype(np.uint8)
 
 
 def needs_bt709(frame: Any) -> bool:
-    """Whether colours of a frame must be converted, and can be."""
+    """Whether the colours of a frame have to be converted, and can be."""
     curve, primaries = frame.color_trc, frame.color_primaries
     if curve not in (*_LIKE_BT709, *_SHOWN_ALIKE, *_CURVES):
         return False
@@ -144,7 +144,7 @@ def needs_bt709(frame: Any) -> bool:
 
 
 def unusual_colours(frame: Any) -> str:
-    """What is said of colours that are used as they are; "" for all others."""
+    """The warning for uncommon colours that are not converted; "" for all others."""
     curve, primaries = frame.color_trc, frame.color_primaries
     if needs_bt709(frame) or (
         curve in (*_LIKE_BT709, *_SHOWN_ALIKE) and primaries in (0, UNSPECIFIED, RESERVED, BT709)
@@ -159,9 +159,9 @@ def hdr_curve(frame: Any) -> str:
 
 
 def to_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
-    """RGB(A) uint8 [H, W, 3 or 4] by LittleCMS from an ICC profile to sRGB.
+    """Convert RGB(A) uint8 [H, W, 3 or 4] from an ICC profile to sRGB, by LittleCMS.
 
-    Pixels come back as they are for a profile of another kind, or one that is broken.
+    If the profile is of another kind or broken, the pixels are returned unchanged.
     """
     try:
         if not profile:
@@ -180,8 +180,8 @@ def to_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
 def display_matrix(frame: Any) -> tuple[int, int, int, int]:
     """See :class:`ToRgb`."""
     data = None
-    # PyAV frees the name of an ICC profile twice, and lists no side data at all where one is of a
-    # kind it does not know (Exif): these are removed first.
+    # Two defects of PyAV: it frees the name of an ICC profile twice, and lists no side data if one
+    # is of a kind that it does not know (Exif). So these are removed first.
     for removed in ([_ICC], [_ICC, _EXIF]):
         try:
             data = _without(frame, removed).side_data.get("DISPLAYMATRIX")
@@ -210,4 +210,4 @@ def _embedded_profile(path: Path) -> bytes:
         with Image.open(path) as image:
             return image.info.get("icc_profile") or b""
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return b""  # of a kind that Pillow does not know
+        return b""  # Pillow cannot read this kind of file

@@ -11,14 +11,14 @@ from .container import reason_of, refuse
 
 
 def read_rgb48(path: Path) -> np.ndarray:
-    """A PNG of three channels of 16 bits, as stored: uint16 [H, W, 3].
+    """Read a PNG of three channels of 16 bits without conversion: uint16 [H, W, 3].
 
     Raises:
-        InputError: another kind of file.
+        InputError: it is another kind of file.
         OSError: it cannot be opened.
     """
     expected = "a PNG of three channels of 16 bits"
-    path.open("rb").close()  # a missing file in the words of the system
+    path.open("rb").close()  # if the file is missing, raises the usual OSError
     try:
         with av.open(str(path)) as container:
             frame = next(container.decode(video=0))

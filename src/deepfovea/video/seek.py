@@ -1,4 +1,4 @@
-"""Seeking: decoding begins at the last key frame before a time."""
+"""Seeking: decoding starts at the last key frame before a time."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from ..config import InputError
 from .clock import demux_video
 
 SEEK_BACK_SECONDS = (0.0, 1.0, 4.0, 16.0)
-"""Seconds before the time at which to look: some containers find a place behind the key frame."""
+"""Seconds to go back before the time: some containers otherwise find a place after its key frame.
+Our choice."""
 
 
 class TimedFrame(NamedTuple):
-    """A decoded frame, the file it is in, its place among those decoded, its time in seconds."""
+    """A decoded frame, its file, its number among the decoded frames, and its time in seconds."""
 
     file: Path
-    place: int
+    number: int
     frame: Any
     seconds: float
 
@@ -28,18 +29,18 @@ class TimedFrame(NamedTuple):
 def from_key_frame(
     container: Any, stream: Any, seconds: float
 ) -> tuple[Iterator[Any], float] | None:
-    """Packets from a key frame on that is shown at a time or before it, and when it is shown.
+    """Packets from the last key frame on that is shown at or before a time, and its own time.
 
-    Frames that are shown before that key frame and stored behind it may need what lies in front
-    of it: they are to be left out.
+    The caller has to leave out frames that are shown before this key frame although they are stored
+    after it, as they may depend on frames before it.
 
     Args:
-        container: freshly opened.
-        stream: of the container.
-        seconds: in the file's own time.
+        container: the container, just opened.
+        stream: a stream of the container.
+        seconds: the time, by the file's own clock.
 
     Returns:
-        None where the file does not tell: it has no times, or the container cannot seek.
+        None if the file has no times or the container cannot seek.
     """
     for earlier in SEEK_BACK_SECONDS:
         try:
@@ -61,10 +62,12 @@ def from_key_frame(
 def skip_until(
     frames: Iterator[TimedFrame], seconds: float, wanted: Callable[[], bool]
 ) -> Iterator[TimedFrame]:
-    """From the frame shown at a time on, or the last; from where ``wanted`` says no, if earlier.
+    """Skip frames until the one that is shown at a time, or the last one.
+
+    Skipping ends earlier if ``wanted`` returns False.
 
     Raises:
-        InputError: as ``frames`` does, but not before the last frame that there is.
+        InputError: ``frames`` raises it; the last frame before that is still returned.
     """
     before: TimedFrame | None = None
     try:

@@ -1,4 +1,4 @@
-"""Frames into a video file or a folder of images: complete or absent."""
+"""Writing of a video file or a folder of images; the output is complete or absent."""
 
 from __future__ import annotations
 
@@ -42,15 +42,16 @@ from .container import (
 from .yuv import YUV420
 
 X264 = {"preset": "ultrafast", "bf": "3", "x264-params": "deblock=0,0"}
-"""As near to the frames as "veryfast", in a quarter of its time, half as large again: measured by
-benchmarks/encoding.py."""
+"""Options of x264. They give the quality of the preset "veryfast" in a quarter of its time, with
+files that are half as large again: measured by benchmarks/encoding.py."""
 DEFAULT_CRF, MAX_CRF, MAX_CRF_VP9 = 20, 51, 63
-"""Quality unless told (chosen), and the worst on the scales of x264 for 8 bits and of libvpx."""
+"""Default quality (our choice), and the worst quality on the scales of x264 for 8 bits and of
+libvpx."""
 MIN_TICKS_PER_SECOND = 90000
-"""Of the times in a file: the clock of MPEG-2 systems (ISO/IEC 13818-1)."""
+"""Resolution of the times in a file: that of time stamps in MPEG-2 systems (ISO/IEC 13818-1)."""
 
 _SWS_COLORSPACE = {BT709: 1, BT601: 5}
-"""Matrices as FFmpeg's libswscale/swscale.h numbers them: SWS_CS_ITU709 and SWS_CS_ITU601."""
+"""Matrices by their numbers in FFmpeg's libswscale/swscale.h: SWS_CS_ITU709 and SWS_CS_ITU601."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,33 +60,33 @@ class VideoWriter:
     """Writes a video file, or a folder of PNG images; the output is complete or absent.
 
     The suffix decides: H.264 for .mp4 .m4v .mov .mkv .avi, VP9 for .webm, and without a suffix
-    a folder with ``00000000.png`` and so on, lossless. RGBA goes into folders, .mkv (FFV1,
-    lossless), .mov (ProRes 4444, its alpha lossless) and .webm (VP9, its alpha lossless, its
-    colours at half the resolution). ``crf`` is the quality on the scale of x264, 0 (best) to 51.
-    Sizes are kept exactly: H.264 stores an odd width or height as 4:4:4, which some players
-    (browsers among them) cannot show. Colours are BT.709 or BT.601, by the rule of
-    :class:`VideoReader`, in limited range, and the file says so.
+    a folder with ``00000000.png`` and so on, lossless. RGBA can be written to folders, .mkv (FFV1,
+    lossless), .mov (ProRes 4444, lossless alpha) and .webm (VP9, lossless alpha, colours at half
+    the resolution). ``crf`` is the quality on the scale of x264, 0 (best) to 51. The size is kept
+    exactly: H.264 stores an odd width or height as 4:4:4, which some players, and browsers, cannot
+    show. Colours are BT.709 or BT.601, by the rule of :class:`VideoReader`, in limited range, and
+    the file says so.
 
-    Times are kept to half a tick of 1/90000 s or finer, in .mkv and .webm of 1 ms; .avi has
-    only the constant ``frame_rate`` (1/s): frames are repeated, or left out where several fall
-    into one interval, and a warning says how many. Folders have no times, which a warning says
-    where ``frame_rate`` is not the usual one. The last frame lasts ``1 / frame_rate``.
-    ``pixel_aspect`` is the width / height of a pixel.
+    Times are exact to half a tick of 1/90000 s or finer, in .mkv and .webm of 1 ms. AVI has only
+    the constant ``frame_rate`` (1/s): frames are repeated, or left out if several fall into one
+    interval, and a warning says how many. Folders have no times; a warning says so if
+    ``frame_rate`` is not the default. The last frame lasts ``1 / frame_rate``. ``pixel_aspect`` is
+    the width / height of a pixel.
 
-    ``audio_from`` names a file whose sound accompanies the frames while they last, in sync with
-    times that count from the first frame of its video: its track number ``audio_track``, from
-    1, or the one marked as default, or the first. It is copied, or converted to stereo AAC, Opus
-    (.webm) or MP3 (.avi) where the container cannot hold it. A file without sound adds none; a
-    folder of images cannot take it: a warning is logged.
+    ``audio_from`` names a video whose sound is added for as long as the frames last; its times
+    count from the first frame of that video. The track is number ``audio_track``, from 1, or the
+    one marked as default, or the first. It is copied, or converted to stereo AAC, Opus (.webm) or
+    MP3 (.avi) if the container cannot hold it. A file without sound adds none; for a folder of
+    images the sound is left out with a warning.
 
-    Use it as a context manager. Frames go to a hidden temporary name in the same folder, which
-    takes the final name when the ``with`` block ends well, and is removed when it does not. An
-    existing output is refused, or with ``overwrite`` replaced at the end (a folder only if it
-    holds nothing but images named as above); until then it may be read, even as the input.
+    Use it as a context manager. Frames are written under a hidden temporary name in the same
+    folder. It becomes the final name if the ``with`` block succeeds; otherwise the file is removed.
+    An existing output is refused, or with ``overwrite`` replaced at the end (a folder only if it
+    contains nothing but images named as above). Until then it may still be read, even as the input.
 
-    Raises InputError at construction for all that is known then; while writing for an image of
-    another shape, a time that does not increase and failures such as a full disk; at the end
-    for no frames at all.
+    Raises InputError in the constructor if the output cannot be written; while writing for an image
+    of another shape, a time that does not increase, or a failure such as a full disk; at the end if
+    there were no frames.
     """
 
     def __init__(
@@ -106,10 +107,10 @@ class VideoWriter:
         self.frame_rate = checked_rate(path, frame_rate)
         self.crf = crf
         self.pixel_aspect = Fraction(pixel_aspect).limit_denominator(MAX_DENOMINATOR)
-        self._target = Path(os.path.realpath(path))  # a link stays, what it points to is replaced
+        self._target = Path(os.path.realpath(path))  # a link stays, and its target is replaced
         if self._target.exists():
             self._check_replaceable(overwrite)
-        try:  # the permission bits would not tell, least of all an administrator
+        try:  # by a trial, as permission bits are not reliable, and say nothing to an administrator
             trial = atomic.temporary_path(self._target)
             trial.touch(exist_ok=False)
             trial.unlink(missing_ok=True)
@@ -150,11 +151,16 @@ class VideoWriter:
         return self
 
     def write(self, image: np.ndarray | YUV420, pts_seconds: float) -> None:
-        """Append a frame: ``image`` uint8 [H, W, 3] RGB or [H, W, 4] RGBA, at ``pts_seconds``.
+        """Append a frame.
 
-        Or :class:`YUV420` of one frame, luma [1, H, W], by the matrix of this size
-        (:func:`colorspace_of`), for a video file: nothing is then left to convert. All images
-        have one shape; times are at least 0 and increase. Raises InputError.
+        Args:
+            image: uint8 [H, W, 3] RGB or [H, W, 4] RGBA; or, for a video file, :class:`YUV420` of
+                one frame, luma [1, H, W], by the matrix for this size (:func:`colorspace_of`),
+                which needs no conversion. All images must have the same shape.
+            pts_seconds: its time, 0 or more, later than that of the frame before.
+
+        Raises:
+            InputError: the image or the time is something else, or writing fails.
         """
         if isinstance(image, YUV420):
             shape = self._shape_of(image)
@@ -181,9 +187,9 @@ class VideoWriter:
         self._shape, self._last = shape, pts_seconds
 
     def attach(self, name: str, content: bytes) -> None:
-        """Put a file beside the images of a folder; it comes and goes with them.
+        """Add a file to a folder of images. Call it after the first frame.
 
-        After the first frame. Raises InputError where the output is no folder.
+        Raises InputError if the output is not a folder.
         """
         if not isinstance(self._sink, _ImageFolder):
             refuse(self.path, f"{name} for a video file", "a folder of images")
@@ -220,7 +226,7 @@ class VideoWriter:
                 self._lock = None
 
     def _discard(self) -> None:
-        # The name first: closing would move all the data of a file that nobody wants.
+        # First the name, as closing an MP4 would first move all its data.
         shutil.rmtree(self._temporary, ignore_errors=True)
         with contextlib.suppress(OSError):
             self._temporary.unlink()
@@ -250,8 +256,8 @@ class _ImageFolder:
         self.encoder.height, self.encoder.width, channels = shape
         self.encoder.pix_fmt = "rgba" if channels == 4 else "rgb24"
         self.encoder.time_base = Fraction(1)
-        self.encoder.thread_count = 1  # more would hold images back
-        self.encoder.options = {"compression_level": "1"}  # a fifth of the time, 7 % more bytes
+        self.encoder.thread_count = 1  # with more threads it would return images later
+        self.encoder.options = {"compression_level": "1"}  # in a fifth of the time, 7 % more bytes
 
     def write(self, image: np.ndarray | YUV420, seconds: float) -> None:
         assert isinstance(image, np.ndarray)  # planes were refused
@@ -283,18 +289,18 @@ class _VideoFile:
             codec, pixels = "libvpx-vp9", "yuva420p" if channels == 4 else "yuv420p"
             quality = round(writer.crf * MAX_CRF_VP9 / MAX_CRF)
             options = {"crf": str(quality), "b": "0", "cpu-used": "4", "row-mt": "1"}
-            if channels == 4:  # without loss, for the alpha; the second as libvpx demands
+            if channels == 4:  # lossless for the alpha; libvpx asks for the second option then
                 options = {"lossless": "1", "auto-alt-ref": "0", "cpu-used": "4", "row-mt": "1"}
         elif channels == 4 and path.suffix == ".mkv":
             codec, pixels, options = "ffv1", "bgra", {}
         elif channels == 4:
             codec, pixels, options = "prores_ks", "yuva444p10le", {"profile": "4444"}
-        # A multiple of the frame rate, for a constant one to be exact
+        # Ticks per second are a multiple of the frame rate, so that a constant rate is exact
         per_frame = math.ceil(MIN_TICKS_PER_SECOND / rate.numerator)
         self.tick = Fraction(1, rate.numerator * per_frame)
         if path.suffix == ".avi":
             self.tick = 1 / rate
-            options["bf"] = "0"  # AVI knows no order of display
+            options["bf"] = "0"  # AVI stores no order of display
         self.last_duration = round(1 / rate / self.tick)
 
         flags = {"movflags": "+faststart"} if path.suffix in EDIT_LISTS else {}
@@ -302,9 +308,9 @@ class _VideoFile:
         self.container: Any = av.open(str(path), "w", container_options=flags)
         self.stream = self.container.add_stream(codec, rate=rate, options=options)
         self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, pixels
-        self.stream.thread_type = "AUTO"  # with PyAV's default x264 cuts frames into slices
+        self.stream.thread_type = "AUTO"  # with PyAV's default, x264 would use slices
         if codec == "libx264" and few_processors():
-            self.stream.codec_context.thread_count = 1  # a tenth less work
+            self.stream.codec_context.thread_count = 1  # a tenth less work in all
         context = self.stream.codec_context
         context.time_base, context.sample_aspect_ratio = self.tick, writer.pixel_aspect
         context.colorspace, context.color_range = colorspace_of(width, height), LIMITED_RANGE
@@ -344,10 +350,10 @@ class _VideoFile:
         else:
             frame.pts = max(frame.pts, self.held.pts + 1)
             self._mux(self._encode(frame.pts - self.held.pts))
-        self.held = frame  # until its duration is known
+        self.held = frame  # encoded when its duration is known
 
     def _mux_until(self, pts: int) -> None:
-        """Encode the frame that is held as often as it is shown."""
+        """Encode the held frame as often as it is shown."""
         self.repeated += max(0, pts - self.held.pts - 1)
         for place in range(self.held.pts, pts):
             self.held.pts = place
@@ -356,7 +362,7 @@ class _VideoFile:
     def _source(self, image: np.ndarray) -> Any:
         planes = image.transpose(2, 0, 1)
         if len(planes) == 4 or not planes.flags.c_contiguous:
-            # The image's own memory, which is read before this returns to the caller
+            # It shares the image's memory, which is read before the caller continues
             return av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), self.format)
         return _frame("gbrp", [planes[1], planes[2], planes[0]])
 
@@ -385,7 +391,7 @@ class _VideoFile:
             )
         end = self.held.pts + self.last_duration
         packets = [*self._encode(self.last_duration), *self.stream.encode(None)]
-        # MP4 adds up decoding times, which at a variable rate end long before the frames do.
+        # MP4 adds up durations of decoding, which at a variable rate end long before the frames do.
         first_dts = packets[0].dts if self.first_dts is None else self.first_dts
         missing = (end - self.first_pts) - (packets[-1].dts - first_dts)
         packets[-1].duration = max(packets[-1].duration, missing)
@@ -399,7 +405,7 @@ class _VideoFile:
 
 
 def _frame(pixels: str, planes: Sequence[np.ndarray]) -> Any:
-    """A copy of planes uint8 [h, w], the first as large as the frame, as FFmpeg's frame."""
+    """Copy planes uint8 [h, w], of which the first has the frame's size, into a frame of FFmpeg."""
     height, width = planes[0].shape
     frame = av.VideoFrame(width, height, pixels)
     for to, plane in zip(frame.planes, planes, strict=True):
