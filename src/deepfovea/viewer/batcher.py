@@ -1,4 +1,4 @@
-"""Gathers as many frames as the network takes at a time, and gives them back one by one."""
+"""Collects as many frames as the network takes at a time, and returns its frames one by one."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ class PendingFrame(NamedTuple):
     """A frame that waits for the network.
 
     ``image`` [3, H, W] and ``low`` [3, h, w] in [0, 1]; ``gaze`` normalised; ``timestamp`` of the
-    client's event that set the gaze, ms, None for a track or tracker; ``settings``: see
-    :meth:`ViewerRequest.settings`; ``jitter`` of ``low``, low-resolution pixels; ``look``: what a
-    live tracker said, None without one.
+    client's event that set the gaze, ms, None if a track or a tracker set it; ``number`` and
+    ``pts_seconds`` of the frame in the video; ``settings``: see :meth:`ViewerRequest.settings`;
+    ``jitter`` of ``low``, low-resolution pixels; ``look``: the estimate of a live tracker, None
+    without one.
     """
 
     image: Tensor
@@ -35,7 +36,7 @@ class PendingFrame(NamedTuple):
 
 
 class FinishedFrame(NamedTuple):
-    """A frame and its reconstruction; ``seconds`` are its share of the network's time."""
+    """A frame and its reconstruction; ``seconds`` is its share of the network's time."""
 
     pending: PendingFrame
     result: Reconstructed
@@ -43,10 +44,10 @@ class FinishedFrame(NamedTuple):
 
 
 class FrameBatcher:
-    """Takes one frame per call and returns one: the same, if the network takes single frames.
+    """Takes one frame per call and returns one.
 
-    A network that takes n frames at a time returns each of them n - 1 calls later. A
-    gaze-contingent display with such a network has this delay.
+    If the network takes single frames, it is the same frame. If the network takes n frames at a
+    time, each comes n - 1 calls later; a gaze-contingent display with this network has this delay.
     """
 
     def __init__(self, reconstructor: Reconstructor) -> None:
@@ -61,9 +62,9 @@ class FrameBatcher:
         self.is_late = False
 
     def __call__(self, pending: PendingFrame) -> FinishedFrame | None:
-        """Take a frame and return the next finished one; None while the first are gathered.
+        """Take a frame and return the next finished one; None while the first ones are collected.
 
-        ``is_late`` then says whether the returned frame is older than the one just taken.
+        Afterwards ``is_late`` says whether the returned frame is older than the one just taken.
         """
         self._waiting.append(pending)
         count = self.reconstructor.engine.frames_per_step

@@ -21,17 +21,17 @@ from ..gaze.live import (
 )
 from ..gaze.track import refusal
 
-MEASURE_SECONDS = 0.4  # of looking at a target, so much counts
-MAX_REQUEST_BYTES = 2**14  # a few points take less than a thousand
-MAX_SIDE = 1e5  # pixels, or pixels per degree; chosen: no display has as many
+MEASURE_SECONDS = 0.4  # of gaze that are averaged for a target; our choice
+MAX_REQUEST_BYTES = 2**14  # a few points take less than a thousand; our choice
+MAX_SIDE = 1e5  # pixels, or pixels per degree; our choice: no display has as many
 _REQUESTS = '{"measure": true}, or targets, measured, width, height and pixels_per_degree'
 
 
 @dataclass
 class LiveViewing:
-    """A tracker, and perhaps a recording of the frames of one video.
+    """A tracker, and optionally a recording of the gaze on one video.
 
-    ``recorded_video`` is that video's identifier. Two pages may not record: see ``--record-gaze``.
+    ``recorded_video`` is that video's identifier. Only one page can record, see ``--record-gaze``.
     """
 
     gaze: LiveGaze
@@ -40,7 +40,7 @@ class LiveViewing:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def hello(self) -> dict[str, Any]:
-        """What a page needs to know."""
+        """The part of the first message to a page that describes the tracker."""
         return {
             "source": self.gaze.title,
             "points": POINTS,
@@ -54,7 +54,7 @@ class LiveViewing:
         position: tuple[float, float],
         look: GazeEstimate | None,
     ) -> None:
-        """Record where a frame that was sent had been sampled; ``look`` is None for the pointer."""
+        """Record the gaze with which a frame was sampled; ``look`` is None for the pointer."""
         if self.recording is not None and video == self.recorded_video:
             with self._lock:
                 self.recording.add(
@@ -62,7 +62,7 @@ class LiveViewing:
                 )
 
     def close(self) -> None:
-        """Stop following, and write the recording."""
+        """Stop the tracker, and write the recording."""
         self.gaze.close()
         if self.recording is not None:
             with self._lock:
@@ -70,10 +70,10 @@ class LiveViewing:
 
 
 def describe(look: GazeEstimate) -> dict[str, Any]:
-    """What a frame's header says of the tracker.
+    """The part of a frame's header about the tracker.
 
-    ``taken_unix_ms``: when the eye was there, by the system's clock, which a browser on the same
-    computer reads too.
+    ``taken_unix_ms`` is the time of the sample by the system's clock, which a browser on the same
+    computer can read, too.
     """
     sample = look.sample
     to_unix = time.time() - time.perf_counter()
@@ -89,13 +89,14 @@ def calibrate(gaze: LiveGaze, body: bytes) -> dict[str, Any]:
     """Answer one request of a page that calibrates.
 
     Args:
-        gaze: the tracker; it uses the calibration from then on.
-        body: JSON. ``{"measure": true}`` asks where the tracker sees the eye now, before
-            calibration; ``{"targets": [[x, y], …], "measured": [[x, y], …], "width": …,
-            "height": …, "pixels_per_degree": …}`` fits the map, with the video's size.
+        gaze: the tracker; it uses the new calibration from then on.
+        body: JSON. ``{"measure": true}`` asks for the tracker's current gaze without calibration;
+            ``{"targets": [[x, y], …], "measured": [[x, y], …], "width": …, "height": …,
+            "pixels_per_degree": …}``, with the video's size, asks for a calibration.
 
     Raises:
-        InputError: anything else, an eye that is not seen, points that fit no map.
+        InputError: the request is something else, the tracker does not see the eye, or no
+            calibration fits the points.
     """
     try:
         values = json.loads(body)

@@ -1,7 +1,7 @@
 """The page without a server: a folder of static files that runs the network in the browser.
 
-The front end is that of :mod:`.server`; ``static/page`` holds the other back end. ONNX Runtime
-comes from its npm package, checked by its hash and kept in the user's cache.
+The front end is that of :mod:`.server`; ``static/page`` contains the back end. ONNX Runtime comes
+from its npm package, which is checked by its hash and kept in the user's cache.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RUNTIME_URL = "https://registry.npmjs.org/onnxruntime-web/-/onnxruntime-web-1.30
 RUNTIME_SHA512 = (
     "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 )
-"""The ``integrity`` of the npm registry, base64."""
+"""The SHA-512 of that file in base64, which the npm registry states as ``integrity``."""
 RUNTIME_FILES = (
     "ort.wasm.min.mjs",
     "ort-wasm-simd-threaded.mjs",
@@ -48,25 +48,29 @@ WEBGPU_RUNTIME_FILES = (
     "ort-wasm-simd-threaded.asyncify.mjs",
     "ort-wasm-simd-threaded.asyncify.wasm",
 )
-"""Instead of those where the browser has a GPU for the page; they hold WASM, too."""
+"""The files instead of those if the page uses a GPU; they support WASM, too."""
 LICENCES = ("LICENSE", "ThirdPartyNotices.txt")
-"""In the Python package of ONNX Runtime; the npm package names its licence (MIT) alone."""
+"""Files of the Python package of ONNX Runtime; the npm package only names its licence (MIT)."""
 FETCH_SECONDS = 60.0
+"""Time limit of the download, seconds. Our choice."""
 
 AUTOMATIC = "auto"
 SIZES = (AUTOMATIC, "384", "512", "768", "1024")
-"""Longer side of the frame that the network makes; the page offers the same (LONG_SIDES)."""
+"""Longer side in pixels of the network's output; the page offers the same (LONG_SIDES)."""
 
 DEMO = "harbour.mp4"
 DEMO_SIZE, DEMO_FRAMES, DEMO_RATE, DEMO_CRF = (768, 1024), 200, 25, 24
+"""The drawn video: height and width in pixels, number of frames, frames per second, and quality on
+the scale of x264. Our choice."""
 PLAYED = (".mp4", ".webm")
+"""Suffixes of videos that browsers play."""
 MARKER = "page.json"
-"""Of a folder that this module has written."""
+"""A file that shows that this module has written the folder."""
 
 
 class Page(NamedTuple):
-    """What was written: its folder, and the bytes of all files, and by gzip of a first visit
-    without and with WebGPU."""
+    """What was written: the folder, the bytes of all its files, and the compressed bytes (gzip)
+    that a first visit loads without and with WebGPU."""
 
     folder: Path
     total: int
@@ -86,15 +90,16 @@ def build_page(
     """Write the page into a folder, complete or not at all.
 
     Args:
-        folder: new, or with ``overwrite`` a page written earlier.
-        models: names or paths of generators that take one frame at a time; the first is shown.
-        videos: MP4 or WebM files, copied as they are, which the page offers beside the drawn one.
-        size: one of :data:`SIZES`, with which the page begins.
+        folder: a new folder, or with ``overwrite`` one with an earlier page.
+        models: names or paths of generators that take one frame at a time; the page starts with
+            the first.
+        videos: MP4 or WebM files, which are copied unchanged and offered beside the drawn one.
+        size: one of :data:`SIZES`, with which the page starts.
         overwrite: replace an earlier page.
-        log: told each step.
+        log: called with a message for each step.
 
     Raises:
-        InputError: a model, video or folder that cannot be used; the runtime cannot be fetched.
+        InputError: a model, video or folder cannot be used, or the runtime cannot be downloaded.
     """
     _check_target(folder, overwrite)
     rates = [_frame_rate(video) for video in videos]
@@ -162,7 +167,7 @@ def build_page(
                 + _compressed_size(temporary, [f"runtime/{name}" for name in WEBGPU_RUNTIME_FILES])
             )
             (temporary / MARKER).write_text(json.dumps(page), encoding="utf-8")
-            _tell_service_worker(temporary, [*first_visit, MARKER])
+            _configure_service_worker(temporary, [*first_visit, MARKER])
             atomic.publish(temporary, folder, overwrite=overwrite and folder.exists())
         except OSError as error:
             raise InputError(
@@ -186,7 +191,7 @@ def _check_target(folder: Path, overwrite: bool) -> None:
 
 
 def _frame_rate(video: Path) -> float:
-    """Frames per second of a file that browsers are likely to play."""
+    """The frame rate of a video, frames per second; InputError if browsers do not play it."""
     if video.suffix.lower() not in PLAYED:
         raise InputError(
             f"--video: received {video}, expected {' or '.join(PLAYED)}, which browsers play"
@@ -197,12 +202,12 @@ def _frame_rate(video: Path) -> float:
 
 
 def _address(number: int, video: Path) -> str:
-    """The name of a copied video, which may stand in an address."""
+    """The file name of a copied video, which is safe in an address."""
     return f"{number}{video.suffix.lower()}"
 
 
 def _licences() -> dict[str, bytes]:
-    """ONNX Runtime's licence and that of what it contains."""
+    """The licences of ONNX Runtime and of what it contains, by file name."""
     spec = find_spec("onnxruntime")
     if spec is None or not spec.origin:
         raise InputError(
@@ -213,10 +218,10 @@ def _licences() -> dict[str, bytes]:
 
 
 def fetch_runtime(log: Callable[[str], None] = lambda _: None) -> dict[str, bytes]:
-    """The files of ONNX Runtime by name: from the user's cache, else from npm's registry.
+    """The files of ONNX Runtime by name, from the user's cache or else from npm's registry.
 
     Raises:
-        InputError: it cannot be fetched, or is not the file that was expected.
+        InputError: the package cannot be downloaded, or its hash is wrong.
     """
     kept = user_cache("runtime") / RUNTIME_URL.rpartition("/")[2]
     try:
@@ -244,12 +249,12 @@ def fetch_runtime(log: Callable[[str], None] = lambda _: None) -> dict[str, byte
             with atomic.atomic_write(kept) as file:
                 file.write(content)
         except OSError:
-            pass  # it is fetched again next time
+            pass  # without a cache it is downloaded again next time
     files = {}
     with tarfile.open(fileobj=BytesIO(content)) as archive:
         for name in (*RUNTIME_FILES, *WEBGPU_RUNTIME_FILES):
             member = archive.extractfile(f"package/dist/{name}")
-            assert member is not None  # the hash says so
+            assert member is not None  # as the hash is right
             files[name] = member.read()
     return files
 
@@ -259,7 +264,7 @@ def _is_runtime(content: bytes) -> bool:
 
 
 def _copy_front_end(folder: Path) -> None:
-    """The shared front end, and over it the back end of this page."""
+    """Copy the front end, then the back end of this page, which replaces some of its files."""
     for source in (STATIC, STATIC / "page"):
         for file in sorted(source.iterdir()):
             if file.suffix in FRONT_END:
@@ -273,19 +278,20 @@ def _files(folder: Path) -> list[str]:
 
 
 def _first_visit(folder: Path, page: dict[str, Any]) -> list[str]:
-    """All files but licences, the runtime with WebGPU, and models and videos after the first."""
+    """The files that a first visit loads: not the licences, the files for WebGPU, and the models
+    and videos after the first."""
     later = {item["file"] for kind in ("models", "videos") for item in page[kind][1:]}
     later |= {f"runtime/{name}" for name in (*LICENCES, *WEBGPU_RUNTIME_FILES)}
     return [name for name in _files(folder) if name not in later]
 
 
 def _compressed_size(folder: Path, names: Sequence[str]) -> int:
-    """Bytes of some files, each by gzip."""
+    """The total size of files in bytes, each compressed by gzip."""
     return sum(len(gzip.compress((folder / name).read_bytes(), 6)) for name in names)
 
 
-def _tell_service_worker(folder: Path, first_visit: Sequence[str]) -> None:
-    """Write into the service worker what it keeps at once, and a hash of all files."""
+def _configure_service_worker(folder: Path, first_visit: Sequence[str]) -> None:
+    """Write into the service worker the files that it caches at once, and a hash of all files."""
     version = hashlib.sha256()
     for name in _files(folder):
         version.update(hashlib.sha256((folder / name).read_bytes()).digest())

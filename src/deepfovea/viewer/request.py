@@ -1,7 +1,7 @@
-"""What one viewer wants now, as a value, and the only code that reads a client's messages.
+"""The request of one viewer, as a value, and the only code that reads a client's messages.
 
-Messages are not queued. Each one changes some fields of the newest request, and the session
-reads only that request, however many messages arrive.
+Messages are not queued. Each one changes some fields of the current request, and the session reads
+only that request, however many messages have arrived.
 """
 
 from __future__ import annotations
@@ -17,42 +17,42 @@ from ..config import BEST_SAMPLING, JITTERS, PUBLISHED_DENSITY, Density, InputEr
 from ..gaze import DEFAULT_DISPLAY
 
 VIEWS = ("reconstruction", "samples", "original", "filled", "error")
-MAX_TRACK_BYTES = 2**20  # of a gaze file that is dropped on the page: some minutes at 250/s
-MAX_MESSAGE_BYTES = MAX_TRACK_BYTES + 2**18  # JSON escapes the line breaks
+MAX_TRACK_BYTES = 2**20  # of a gaze file dropped on the page: some minutes at 250/s; our choice
+MAX_MESSAGE_BYTES = MAX_TRACK_BYTES + 2**18  # more, as JSON escapes the line breaks
 
 
 @dataclass(frozen=True)
 class ViewerRequest:
-    """Everything a viewer can ask for. Actions that can be repeated have a count."""
+    """Everything that a viewer can request. Actions that can be repeated are counted."""
 
     model: str
     video: str
     gaze: tuple[float, float] = (0.5, 0.5)
     """Normalised: 0 to 1 across the frame, edge to edge."""
     timestamp: float = 0.0
-    """The client's clock at the event that made the gaze, ms; echoed with the frame."""
+    """Time of the event that set the gaze, by the client's clock, ms; returned with the frame."""
     playing: bool = True
     speed: float = 1.0
-    """Times the video's own speed; 0 shows every frame, however long it takes."""
+    """Factor of the video's own speed; 0 shows every frame, however long it takes."""
     density: Density = PUBLISHED_DENSITY
     pixels_per_degree: float = round(DEFAULT_DISPLAY.pixels_per_degree, 2)
-    """Of the video's (high-resolution) pixels; used where the density is in degrees."""
+    """High-resolution pixels of the video per degree; used if the density is in degrees."""
     blue_noise: bool = BEST_SAMPLING.noise == "blue"
     jitter: str = BEST_SAMPLING.jitter
     """One of ``JITTERS``; for generators that take jitter."""
     live: bool = True
-    """Follow the server's eye tracker, where it has one, instead of the pointer."""
+    """Whether to follow the server's eye tracker, if it has one, instead of the pointer."""
     views: frozenset[str] = frozenset(VIEWS[:3])
-    """The pictures to send: only those that the page shows."""
+    """The pictures to send: those that the page shows."""
     track: str | None = None
-    """A gaze track as CSV, followed instead of the pointer."""
+    """A gaze track as CSV, which is followed instead of the pointer."""
     steps: int = 0
     resets: int = 0
     seeks: int = 0
     seek_seconds: float = 0.0
-    """Where the last seek went, s; a video that is opened starts there."""
+    """Time of the last seek, s; a video that is opened starts there."""
     steps_before_seek: int = 0
-    """``steps`` when the last seek came or another video was chosen; later ones start there."""
+    """``steps`` at the last seek, or when another video was chosen; only later steps count."""
     acknowledged: int = 0
     """Number of the last frame that the client has painted."""
 
@@ -67,15 +67,18 @@ def apply_message(
     """Apply one message of a client: a JSON object of the fields to change.
 
     Args:
-        request: the newest so far.
+        request: the current request.
         text: for example ``{"gaze": [0.2, 0.7], "timestamp": 1234.5}``. Keys: those of
             :class:`ViewerRequest` without its counts; ``density`` as on the command line; and
             the actions ``{"step": true}``, ``{"reset": true}`` and ``{"seek": seconds}``.
-        models: names that may be asked for.
-        videos: identifiers that may be asked for.
+        models: names that may be requested.
+        videos: identifiers that may be requested.
+
+    Returns:
+        The new request.
 
     Raises:
-        InputError: the message is anything else; the request is then unchanged.
+        InputError: the message is anything else.
     """
     if len(text) > MAX_MESSAGE_BYTES:
         raise _input_error("a message", len(text), f"at most {MAX_MESSAGE_BYTES} characters")

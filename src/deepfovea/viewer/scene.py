@@ -1,7 +1,7 @@
-"""A drawn video for demonstrations: nobody's rights, no people, the same in every run.
+"""A drawn video for demonstrations: free of rights, without people, the same in every run.
 
-Places are shares of the frame's width or height; lengths are pixels of a frame of
-:data:`DESIGNED_FOR` rows; colours are RGB, 0 to 255. All of them are chosen by eye.
+Positions are shares of the frame's width or height; lengths are pixels of a frame of
+:data:`DESIGNED_FOR` rows; colours are RGB, 0 to 255. All of them were chosen by eye.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 DESIGNED_FOR = 432
-"""Rows of the frame in whose pixels the drawing is described; others are drawn in proportion."""
+"""Rows of the frame for which the lengths are given; for other frames they are scaled."""
 PAN_SHARE = 0.2
-"""Of the frame's width: how far the camera goes."""
+"""How far the camera pans, as a share of the frame's width."""
 SEED = 3
-"""Of the houses and their windows."""
+"""Seed of the random houses and their windows."""
 
 HORIZON = 0.68
 SKY_TOP, SKY_LOW, SKY_CURVE = (28, 34, 84), (250, 158, 96), 1.3
-"""Colours above and at the bottom, and the power of the height that mixes them."""
+"""Colours at the top and at the bottom, and the power of the height that mixes them."""
 SUN_PLACE, SUN_RADIUS, SUN_COLOUR = (0.36, 0.5), 46, (255, 226, 164)
 
 HOUSES = (
@@ -32,32 +32,32 @@ HOUSES = (
 """Colour and range of heights of each row of houses, the farthest first."""
 FIRST_HOUSE, HOUSE_WIDTHS, HOUSE_GAPS = -20, (34, 84), (0, 14)
 MAST_SHARE, MAST_HEIGHT, MAST_WIDTH = 0.4, 26, 3
-"""Of the houses that have a mast, all but those of the nearest row."""
+"""Share of the houses that have a mast, except those of the nearest row, and its size."""
 WINDOW_WIDTH, WINDOW_HEIGHT, LIT_SHARE = 4, 6, 0.6
 WINDOW_ROWS, WINDOW_COLUMNS = (8, 10, 12), (6, 8, 11)
-"""Of windows: the first row or column, how much is left free at the end, the distance of two."""
+"""Positions of windows in a house: the first one, the margin at the end, and their distance."""
 LIGHT, LIGHT_TINT = (150, 255), (1.0, 0.82, 0.45)
-"""Range of the brightness of a window, and the share of each colour in it."""
+"""Range of the brightness of a lit window, and the share of each colour in it."""
 
 REFLECTION = (0.55, 0.6, 0.72)
 """Share of each colour that the water reflects."""
 WAVES = ((4, 2.7), (2, 1.1))
-"""Amplitude and length (over 2π) of the waves that shift its rows."""
+"""Amplitude and length (over 2π) of the waves that shift the rows of the water."""
 SMOOTHING = 0.6
-"""Pixels: of the Gaussian that makes drawn edges like those of a camera."""
+"""Standard deviation, pixels, of the Gaussian that makes drawn edges as soft as a camera's."""
 
 SIGN_X, SIGN_Y = (0.47, 0.83), (0.49, 0.62)
 SIGN_COLOUR, SIGN_FRAME_COLOUR, SIGN_FRAME_WIDTH = (13, 59, 58), (95, 227, 208), 3
 LEG_OFFSETS, LEG_WIDTH, LEG_HEIGHT, LEG_COLOUR = (30, -36), 6, 40, (24, 26, 36)
-"""Of the sign's legs: the first from its left side, the second from its right side."""
+"""The sign's legs; the first offset counts from its left side, the second from its right side."""
 TEXT, TEXT_COLOUR, TEXT_SIZE, TEXT_SIGN_WIDTH = "DeepFovea++", (225, 255, 250), 31, 0.36 * 640
-"""The sign's words, and their size on a sign of this width."""
+"""The sign's text, and its font size on a sign of this width."""
 
 
 def harbour(height: int, width: int, frames: int) -> Iterator[np.ndarray]:
-    """A camera that pans over :func:`skyline` and back, a sign in front: uint8 [H, W, 3].
+    """Frames of a camera that pans over :func:`skyline` and back, with a sign: uint8 [H, W, 3].
 
-    The last frame leads to the first one, so the video can be repeated.
+    The last frame leads to the first one, so that the video can be repeated.
     """
     pan = round(PAN_SHARE * width)
     wide = skyline(height, width + pan)
@@ -113,7 +113,7 @@ def _windows(
     up: float,
     unit: float,
 ) -> None:
-    """Lights in a house, of which a share of the windows is lit."""
+    """Draw the lit windows of a house."""
     top, bottom, down = WINDOW_ROWS
     first, last, aside = WINDOW_COLUMNS
     for row in range(top, int(up / unit) - bottom, down):
@@ -127,7 +127,7 @@ def _windows(
 
 
 def with_sign(picture: Image.Image) -> np.ndarray:
-    """A sign in front, that the camera keeps in view; drawn into the picture."""
+    """Draw a sign into the picture, at the same place in every frame."""
     draw = ImageDraw.Draw(picture)
     width, height = picture.size
     unit = height / DESIGNED_FOR

@@ -1,7 +1,7 @@
-"""The page, the WebSocket and the upload.
+"""The server: the page's files, the WebSocket and the upload.
 
-A client never names a file: the page's files are read once at the start, videos are requested
-by identifier, and an uploaded video is stored under a random name.
+Clients cannot name files: the page's files are read once at the start, videos are requested by
+identifier, and an uploaded video is stored under a random name.
 """
 
 from __future__ import annotations
@@ -48,11 +48,13 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-MESSAGES_PER_SECOND = 500  # of one page, which sends a few for each frame that it paints
+# Limits for one page; all are our choice.
+MESSAGES_PER_SECOND = 500  # a page sends a few for each frame that it paints
 MESSAGE_BURST = 1000  # messages at once, as after a page was asleep
-MALFORMED_ALLOWED = 20  # messages of one page, before it is sent away
-SEND_SECONDS = 20.0  # a client that takes no data for so long is gone
-TRY_AGAIN_LATER, POLICY_VIOLATION = 1013, 1008  # RFC 6455 and IANA's registry of close codes
+MALFORMED_ALLOWED = 20  # malformed messages before the connection is closed
+SEND_SECONDS = 20.0  # a client that accepts no data for so long is disconnected
+# WebSocket close codes (RFC 6455, and IANA's registry of close codes)
+TRY_AGAIN_LATER, POLICY_VIOLATION = 1013, 1008
 
 # The container is recognised by its first bytes before FFmpeg opens the file: a playlist (HLS,
 # concat, SDP) would make FFmpeg open other files and hosts.
@@ -84,15 +86,15 @@ def rejection_reason(
 ) -> str | None:
     """Why a request must be refused; None if it is allowed.
 
-    A page of another site could send a browser here: under its own name, which it lets resolve
-    to this machine (DNS rebinding; the Host header has that name), or across sites (the Origin
-    header differs). Allowed are IP addresses, ``localhost``, ``listen_host``, this machine's name
-    and ``allowed_hosts``. Behind a reverse proxy the Host header may be the proxy's choice; the
-    Origin then has to be one of ``allowed_hosts``.
+    A page of another site could make a visitor's browser send requests to this server: under the
+    site's own name, which the site resolves to this machine (DNS rebinding; the Host header has
+    that name), or across sites (the Origin header differs). Allowed are IP addresses,
+    ``localhost``, ``listen_host``, this machine's name and ``allowed_hosts``. Behind a reverse
+    proxy, which may set the Host header, the Origin has to be one of ``allowed_hosts``.
 
     Args:
         host: the Host header.
-        origin: the Origin header; programs that are not browsers send none.
+        origin: the Origin header; programs other than browsers send none.
         listen_host: the name or address that the server listens on.
         allowed_hosts: further names, lower case, without a port.
     """
@@ -124,7 +126,7 @@ def _is_address(name: str) -> bool:
 
 
 class OriginCheckMiddleware:
-    """Answers 403 to requests that :func:`rejection_reason` refuses, WebSockets included."""
+    """Middleware that refuses requests and WebSockets by :func:`rejection_reason`."""
 
     def __init__(self, app: ASGIApp, listen_host: str, allowed_hosts: Collection[str]) -> None:
         self.app = app
@@ -136,7 +138,7 @@ class OriginCheckMiddleware:
         if scope["type"] in ("http", "websocket"):
             headers = Headers(scope=scope)
             try:
-                # The page's files are no secret, and the page has to load to say what is refused.
+                # The page's files are public, and the page must load so that it can show the error.
                 is_file = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
                 host, origin = headers.get("host"), None if is_file else headers.get("origin")
                 reason = rejection_reason(host, origin, self.listen_host, self.allowed_hosts)
@@ -160,15 +162,16 @@ def make_app(
     max_clients: int = 10,
     max_upload_bytes: int = 256 * 2**20,
 ) -> ASGIApp:
-    """The application.
+    """Make the application.
 
     Args:
         catalog: videos and models.
-        uploads: an existing folder for uploaded videos; a client's are removed when it leaves.
+        uploads: an existing folder for uploaded videos; those of a client are removed when it
+            leaves.
         host: the name or address that the server listens on.
         allowed_hosts: names under which the page may also be opened, as behind a proxy.
-        max_clients: pages open at once; one more is refused with a message.
-        max_upload_bytes: of one uploaded video. A client has one at a time.
+        max_clients: largest number of open pages; another one is refused with a message.
+        max_upload_bytes: largest size of an uploaded video. A client has one at a time.
     """
     clients: dict[str, Client] = {}
 
@@ -206,8 +209,8 @@ def make_app(
         def run() -> None:
             try:
                 session.run()
-            finally:  # a session that ends by itself takes the connection along
-                with contextlib.suppress(RuntimeError):  # the server has ended
+            finally:  # if the session ends by itself, close the connection
+                with contextlib.suppress(RuntimeError):  # the server has stopped
                     loop.call_soon_threadsafe(lambda: loop.create_task(_close(websocket)))
 
         thread = threading.Thread(target=run, name="viewer", daemon=True)
@@ -220,7 +223,7 @@ def make_app(
         finally:
             session.close()
             del clients[token]
-            # The thread may still be busy with a frame, and cleaning up must not be cancelled.
+            # In a thread, as the session may still make a frame, and this must not be cancelled.
             threading.Thread(
                 target=_remove_uploads, args=(thread, client.folder), daemon=True
             ).start()
@@ -283,7 +286,7 @@ def make_app(
 async def _receive_messages(
     websocket: WebSocket, session: Session, send: Callable[..., Any]
 ) -> None:
-    """Give messages to the session until the client leaves or breaks the limits."""
+    """Pass messages to the session until the client leaves or exceeds the limits."""
     allowance, before, malformed = float(MESSAGE_BURST), time.monotonic(), 0
     while True:
         event = await websocket.receive()
@@ -316,13 +319,14 @@ async def _close(websocket: WebSocket) -> None:
 def _blocking_sender(
     deliver: Callable[[str | bytes], Any], loop: asyncio.AbstractEventLoop
 ) -> Callable[[str | bytes], None]:
-    """A function that sends from a thread and waits, so that a slow client slows only itself."""
+    """Make a function that sends from a thread and waits until it is sent, so that a slow client
+    delays only its own thread."""
 
     def send(message: str | bytes) -> None:
         coroutine = deliver(message)
         try:
             future = asyncio.run_coroutine_threadsafe(coroutine, loop)
-        except RuntimeError as error:  # the server has ended
+        except RuntimeError as error:  # the server has stopped
             coroutine.close()
             raise ConnectionError from error
         try:
@@ -345,7 +349,7 @@ class UploadTooLarge(InputError):
 
 
 async def _save_upload(request: Request, path: Path, limit: int) -> None:
-    """Stream a request's body to a file; never more than ``limit`` bytes of it."""
+    """Write a request's body to a file, at most ``limit`` bytes of it."""
     too_large = UploadTooLarge(f"received a video of more than {limit / 2**20:g} MiB; shorten it")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
@@ -381,7 +385,7 @@ def _static_names() -> list[str]:
 def _static_endpoint(path: Path) -> Callable[[Request], Response]:
     content = path.read_bytes()
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    if path.suffix == ".js":  # some systems' tables say otherwise, and modules are strict
+    if path.suffix == ".js":  # some systems guess another type, which browsers refuse for modules
         kind = "text/javascript"
     return lambda _: Response(content, media_type=kind, headers=SECURITY_HEADERS)
 
@@ -399,13 +403,13 @@ def serve(
     """Serve until interrupted.
 
     Args:
-        catalog: see :func:`make_app`, as for all that is not named here.
+        catalog: see :func:`make_app`, also for the other arguments.
         host: name or address to listen on.
-        port: 0 takes a free one.
+        port: port to listen on; 0 takes a free one.
         on_ready: called with the page's address once it can be opened.
 
     Raises:
-        InputError: the address cannot be listened on.
+        InputError: the server cannot listen there.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

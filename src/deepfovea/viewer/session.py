@@ -1,7 +1,7 @@
 """One viewer: request -> frame -> samples -> reconstruction -> message, in a thread of its own.
 
-The loop reads the newest request each time it can make a frame, and at most two frames are sent
-and not yet painted. Frames are dropped when they are late, never queued.
+Before each frame, the loop reads the newest request. At most two frames are under way to the page
+and not yet painted. Frames of the video that are late are skipped, never queued.
 """
 
 from __future__ import annotations
@@ -43,22 +43,23 @@ from .live import LiveViewing, describe
 from .player import Player
 from .request import VIEWS, ViewerRequest, apply_message
 
-MAX_IN_FLIGHT = 2
-MAX_STEPS_AT_ONCE = 100  # requested while one frame was made
-LIVE_POLL_SECONDS = 0.002  # while paused; a new sample waits half of it in the mean
-FILL_EVERY = 8  # frames; in between nobody asked for it, and it takes time
-ERROR_GAIN = 4.0  # of the map of errors
-CATCH_UP_SECONDS = 0.25  # at most so long are frames decoded that will not be shown
-JPEG_QUALITY = 95  # 4:4:4; 3 ms for 768x1024 where WebP takes 25 and PNG 90
+# All are our choice.
+MAX_IN_FLIGHT = 2  # frames that are sent and not yet painted
+MAX_STEPS_AT_ONCE = 100  # steps of a video that were requested while one frame was made
+LIVE_POLL_SECONDS = 0.002  # while paused; a new sample waits half of it on average
+FILL_EVERY = 8  # frames between two measurements of pull-push, which takes time
+ERROR_GAIN = 4.0  # factor of the errors in their map
+CATCH_UP_SECONDS = 0.25  # longest time of decoding frames that will not be shown
+JPEG_QUALITY = 95  # with 4:4:4; 3 ms for 768x1024, where WebP takes 25 and PNG 90
 
 _log = logging.getLogger(__name__)
 
 Send = Callable[[str | bytes], None]
-"""Sends a message to the client and returns when it is on its way; ConnectionError if gone."""
+"""Sends a message to the client and waits until it is sent; ConnectionError if the client left."""
 
 
 class LoadedModel(NamedTuple):
-    """A generator, and the engine and device that run it, as shown on the page."""
+    """A generator with its engine, and the text that names engine and device on the page."""
 
     model: Engine
     engine: str
@@ -69,11 +70,11 @@ class Catalog:
     """The videos and models that all viewers of a server share.
 
     Args:
-        videos: path and shown name, by identifier.
+        videos: path and displayed name, by identifier.
         models: names; the first is the default.
         load: loads the model of a name; called once for each.
-        sampling: what a page begins with.
-        inference_lock: one network runs at a time.
+        sampling: the sampling with which a page starts.
+        inference_lock: held while a network runs, so that only one runs at a time.
         live: the eye tracker that all viewers follow, None without one.
     """
 
@@ -113,21 +114,21 @@ class Session:
             blue_noise=catalog.sampling.noise == "blue",
             jitter=catalog.sampling.jitter,
         )
-        # Below: the thread's own.
+        # Only the thread uses the following.
         self._applied: ViewerRequest | None = None
         self._failed: ViewerRequest | None = None
         self._player: Player | None = None
-        self._video = ""  # which the player has open
+        self._video = ""  # the identifier of the player's video
         self._batcher: FrameBatcher | None = None
-        self._model, self._engine = "", ""  # which the batcher's reconstructor has
+        self._model, self._engine = "", ""  # those of the batcher's reconstructor
         self._track: GazeTrack | None = None
-        self._track_text: str | None = None  # from which the track was read
-        self._clock = (0.0, 0.0)  # at this perf_counter the video was at this second
+        self._track_text: str | None = None  # the text from which the track was read
+        self._clock = (0.0, 0.0)  # a time of perf_counter, and the video's time then, seconds
         self._sent_count = 0
-        self._sent: PendingFrame | None = None  # the last frame
+        self._sent: PendingFrame | None = None  # the last frame sent
 
     def apply_message(self, text: str) -> None:
-        """Change the request; InputError if the message cannot be understood."""
+        """Change the request; InputError if the message is invalid."""
         with self._condition:
             self._request = apply_message(self._request, text, self._catalog.models, self._videos)
             self._condition.notify()
@@ -152,7 +153,7 @@ class Session:
             self._condition.notify()
 
     def run(self) -> None:
-        """Make frames until closed, or until the client is gone."""
+        """Make and send frames until the session is closed or the client has left."""
         try:
             while (request := self._next_request()) is not None:
                 try:
@@ -183,19 +184,19 @@ class Session:
             self._failed = request
             return
         with self._condition:
-            now = self._request
-            if now.settings() == request.settings():  # else there is a newer one to try
+            newest = self._request
+            if newest.settings() == request.settings():  # otherwise a newer one can be tried
                 self._request = replace(
                     self._applied,
-                    gaze=now.gaze,
-                    timestamp=now.timestamp,
-                    acknowledged=now.acknowledged,
+                    gaze=newest.gaze,
+                    timestamp=newest.timestamp,
+                    acknowledged=newest.acknowledged,
                 )
         current = {"model": self._applied.model, "video": self._applied.video}
         self._send(json.dumps({"current": current | {"tracked": self._applied.track is not None}}))
 
     def _next_request(self) -> ViewerRequest | None:
-        """Wait for the moment of the next frame; None when closed."""
+        """Wait until the next frame is due, and return the newest request; None when closed."""
         with self._condition:
             while not self._closed:
                 wait = self._wait_seconds(self._request)
@@ -205,20 +206,20 @@ class Session:
         return None
 
     def _record(self) -> None:
-        """Note where the frame just sent was sampled, for ``--record-gaze``."""
+        """Record the gaze of the frame just sent, for ``--record-gaze``."""
         sent, live = self._sent, self._catalog.live
         if sent is not None and live is not None:
             live.record(self._video, sent.pts_seconds, sent.gaze, sent.look)
 
     def _followed(self, request: ViewerRequest) -> LiveGaze | None:
-        """The tracker that the request follows: a track and the page's choice come first."""
+        """The tracker that the request follows; None if it follows a track or the pointer."""
         live = self._catalog.live
         if live is None or not request.live or request.track is not None:
             return None
         return live.gaze
 
     def _wait_seconds(self, request: ViewerRequest) -> float | None:
-        """Seconds until the next frame is due; None: not before something changes."""
+        """Seconds until the next frame is due; None if none is due until something changes."""
         applied, player = self._applied, self._player
         if self._sent_count - min(request.acknowledged, self._sent_count) >= MAX_IN_FLIGHT:
             return None
@@ -244,7 +245,12 @@ class Session:
         return seconds + request.speed * (time.perf_counter() - wall)
 
     def _render(self, request: ViewerRequest) -> tuple[ViewerRequest, bytes | None]:
-        """The request as applied, and a frame; None while the network waits for more frames."""
+        """Make a frame.
+
+        Returns:
+            The request as it was applied, and the message with the frame; None while the network
+            waits for more frames.
+        """
         player, batcher = self._prepare(request)
         started = time.perf_counter()
         scale = batcher.reconstructor.engine.scale
@@ -297,7 +303,7 @@ class Session:
         return request, pack(header, [data for _, _, data in encoded])
 
     def _with_newest_gaze(self, request: ViewerRequest) -> ViewerRequest:
-        """The gaze may have moved while the frame was decoded and the lock was waited for."""
+        """Take over the newest gaze, as it may have moved during decoding and while waiting."""
         with self._condition:
             return replace(request, gaze=self._request.gaze, timestamp=self._request.timestamp)
 
@@ -308,12 +314,12 @@ class Session:
         height, width = image.shape[-2:]
         gaze, seconds, look = request.gaze, player.frame.pts_seconds, None
         if self._track is not None:
-            if self._track.frame_rate is not None:  # it counts frames
+            if self._track.frame_rate is not None:  # the track counts frames
                 player.counted_frame_number()
             x, y = self._track.at(self._track.frame_times([player.frame_number], [seconds]))[0]
             gaze = (float(x), float(y))
         elif (live := self._followed(request)) is not None:
-            look = live.look()  # now, at the last moment before sampling
+            look = live.look()  # as late as possible before sampling
             gaze = look.position
         gaze_px = gaze[0] * width / scale - 0.5, gaze[1] * height / scale - 0.5
         pointed = self._track is None and look is None
@@ -324,7 +330,7 @@ class Session:
         )
 
     def _prepare(self, request: ViewerRequest) -> tuple[Player, FrameBatcher]:
-        """Bring position, state and clock to what the request asks for."""
+        """Set the position, the state and the clock as the request asks for."""
         applied = self._applied
         player, opened = self._open(request)
         restart = applied is None or request.resets != applied.resets
@@ -341,8 +347,7 @@ class Session:
             )
             self._restart_clock()
             restart = True
-        # What was stepped before a seek is over; what was stepped since then is not, even where
-        # both came while one frame was made.
+        # Only steps after the last seek count, even if both came while one frame was made.
         stepped = max(applied.steps if applied else 0, request.steps_before_seek)
         steps = min(request.steps - stepped, MAX_STEPS_AT_ONCE)
         for _ in range(steps):
@@ -368,12 +373,12 @@ class Session:
         if self._player:
             self._player.close()
         self._player, self._video = player, request.video
-        self._batcher = None  # its state, and the frames that wait in it, are of another video
+        self._batcher = None  # its state and its waiting frames belong to the other video
         self._send(json.dumps({"video": _describe(request.video, player)}))
         return player, True
 
     def _load(self, request: ViewerRequest, player: Player) -> FrameBatcher:
-        """A batcher with the requested model; new, and warmed up, for each model and video."""
+        """A batcher with the requested model; a new one, warmed up, for each model and video."""
         if self._batcher is None or request.model != self._model:
             loaded = self._catalog.model(request.model)
             batcher = FrameBatcher(Reconstructor(loaded.model))
@@ -381,11 +386,11 @@ class Session:
             _warm_up(request, player, batcher.reconstructor, lock)
             batcher.reset()
             self._batcher, self._model, self._engine = batcher, request.model, loaded.engine
-            self._restart_clock()  # the video does not run on meanwhile
+            self._restart_clock()  # as the video does not play during the warm-up
         return self._batcher
 
     def _advance(self, request: ViewerRequest, player: Player) -> None:
-        """Play on; after the end from the beginning, without forgetting what was seen."""
+        """Go on playing, from the beginning after the end; the network's state continues."""
         now = self._video_seconds(request)
         if request.speed == 0.0 and player.advance():
             return
@@ -408,7 +413,7 @@ class Session:
 
 
 def _has_moved(gaze: LiveGaze, look: GazeEstimate | None) -> bool:
-    """Whether a still frame has to be made again: a new sample, or a loss that returns."""
+    """Whether a paused frame has to be made again, as the gaze is another one."""
     newest = gaze.newest
     if newest is None:
         return look is None
@@ -419,9 +424,9 @@ def _has_moved(gaze: LiveGaze, look: GazeEstimate | None) -> bool:
 
 
 def _fill(samples: Tensor, mask: Tensor, jitter: tuple[float, float] | None) -> Tensor:
-    """Holes filled without a network, then bicubic ×4: [3,h,w] and [1,h,w] to [3,4h,4w].
+    """Fill holes without a network, then upsample by four (bicubic): [3,h,w], [1,h,w] to [3,4h,4w].
 
-    ``jitter``: the offset of the grid of the samples, low-resolution pixels.
+    ``jitter``: the offset of the sampling grid, low-resolution pixels.
     """
     low = pull_push(samples, mask)[None].cpu()
     if jitter is None:
@@ -436,7 +441,7 @@ def _fill(samples: Tensor, mask: Tensor, jitter: tuple[float, float] | None) -> 
 
 
 def _grid_offset(request: ViewerRequest, reconstructor: Reconstructor) -> Tensor | None:
-    """The shift [2] of the sampling grid of the next frame; None: the generator takes none."""
+    """The jitter [2] of the next frame; None if the generator takes none."""
     if not reconstructor.engine.network.takes_jitter:
         return None
     offsets = jitter_sequence(request.jitter, reconstructor.frames_seen, 1)
@@ -449,19 +454,19 @@ def _warm_up(
     reconstructor: Reconstructor,
     inference_lock: threading.Lock,
 ) -> None:
-    """Let an engine compile, which it does in its second step, before anything is shown."""
+    """Run two steps before anything is shown, as engines compile in the second step."""
     if reconstructor.engine.frames_per_step == 1:
         scale = reconstructor.engine.scale
         low = downsample(pad(to_tensor(player.frame.image), scale), scale)
-        told = _grid_offset(request, reconstructor) is not None
-        frame = Input(low, (0.0, 0.0), jitter=(0.0, 0.0) if told else None)
+        has_jitter = _grid_offset(request, reconstructor) is not None
+        frame = Input(low, (0.0, 0.0), jitter=(0.0, 0.0) if has_jitter else None)
         with inference_lock:
             for _ in range(2):
                 next(reconstructor.stream([frame]))
 
 
 def pack(header: dict[str, Any], pictures: Sequence[bytes]) -> bytes:
-    """One frame as one message: the header's length (uint32, little endian), JSON, pictures."""
+    """Pack a frame into a message: length of the header (uint32, little endian), JSON, pictures."""
     text = json.dumps(header).encode()
     return b"".join([struct.pack("<I", len(text)), text, *pictures])
 
@@ -469,7 +474,7 @@ def pack(header: dict[str, Any], pictures: Sequence[bytes]) -> bytes:
 def _encode(view: str, picture: Tensor) -> tuple[str, bytes]:
     file = io.BytesIO()
     image = Image.fromarray(np.ascontiguousarray(to_image(picture)))
-    if view == "samples":  # single pixels, which JPEG would smear
+    if view == "samples":  # single pixels, which JPEG would blur
         image.save(file, "PNG", compress_level=1)
         return "image/png", file.getvalue()
     image.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
@@ -477,7 +482,7 @@ def _encode(view: str, picture: Tensor) -> tuple[str, bytes]:
 
 
 def _display_geometry(request: ViewerRequest, player: Player) -> DisplayGeometry:
-    """The display on which the video has these pixels per degree."""
+    """A display on which the video has the requested pixels per degree."""
     width, height = player.reader.width, player.reader.height
     distance_px = request.pixels_per_degree / math.radians(1)
     fov_deg = 2 * math.degrees(math.atan(width / 2 / distance_px))
@@ -485,7 +490,7 @@ def _display_geometry(request: ViewerRequest, player: Player) -> DisplayGeometry
 
 
 def _ring_radii(request: ViewerRequest, scale: int) -> tuple[float, float]:
-    """Where the fovea and the transition end, pixels of the video; 0 if all is equally dense."""
+    """Radii of the fovea and of the blend, pixels of the video; 0 if the density is uniform."""
     density = request.density
     if density.center == density.periphery:
         return 0.0, 0.0
@@ -507,7 +512,7 @@ def _describe(identifier: str, player: Player) -> dict[str, Any]:
 
 
 def _parse_track(text: str | None, player: Player) -> GazeTrack | None:
-    """A track as ``--gaze`` reads it, through a file whose name the client does not choose."""
+    """Read a track as ``--gaze`` does, by way of a file whose name the client cannot choose."""
     if text is None:
         return None
     reader = player.reader
