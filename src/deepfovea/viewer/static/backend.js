@@ -1,7 +1,7 @@
-// The server behind the page. (page/backend.js is its counterpart for a page without a server.)
+// The connection to the server. (On a page without a server, page/backend.js replaces it.)
 //
-// The WebSocket: JSON texts out and in, frames in. One frame is one message:
-// header length (uint32, little endian), JSON, then the pictures one after the other.
+// Over the WebSocket the page sends JSON and receives JSON and frames. A frame is one message: the
+// length of its header (uint32, little endian), the header as JSON, then the pictures in order.
 
 import { upload } from "./upload.js";
 
@@ -40,7 +40,7 @@ export class Backend {
     socket.onclose = async (event) => {
       const reason = opened ? event.reason : await reasonOfRefusal();
       this.handlers.closed(reason);
-      // After a refusal only the person tries again.
+      // After a refusal it does not try again by itself.
       if (!this.refused && event.code !== 1008) setTimeout(() => this.connect(), RETRY_MS);
     };
     this.socket = socket;
@@ -59,7 +59,7 @@ export class Backend {
     this.handlers.frame(header, pictures);
   }
 
-  // Give a video to the server, which then shows it; its identifier.
+  // Upload a video to the server, which then shows it; returns its identifier.
   addVideo(file, onProgress) {
     return upload(file, this.token, onProgress);
   }
@@ -69,7 +69,7 @@ export class Backend {
   }
 }
 
-// A WebSocket that is refused tells a page nothing; a request of another kind gets the reason.
+// A browser hides why a WebSocket was refused, but another request gets the reason.
 async function reasonOfRefusal() {
   try {
     const answer = await fetch("watch", { method: "POST" });

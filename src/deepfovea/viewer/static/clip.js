@@ -1,9 +1,9 @@
-// What a canvas shows, as a video file.
+// Records what a canvas shows as a video file.
 
 const BITS_PER_SECOND = 8e6;
 const TYPES = ["video/webm;codecs=vp9", "video/webm;codecs=vp8", "video/webm", "video/mp4"];
 
-// Calls onDone(blob, suffix) after stop() of what it returns, a MediaRecorder.
+// Returns a MediaRecorder; after its stop(), onDone(blob, suffix) is called.
 export function startClip(canvas, onDone) {
   const mimeType = TYPES.find((type) => MediaRecorder.isTypeSupported(type));
   const stream = canvas.captureStream();

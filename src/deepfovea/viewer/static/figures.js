@@ -1,9 +1,9 @@
-// Live figures, measured here, and the plot of the last ten seconds.
+// The live figures, which the page measures itself, and the plot of the last ten seconds.
 
 const WINDOW_MS = 10_000;
 const RATE_MS = 2_000;
 const REFRESH_MS = 200;
-const LEAST_FOR_P95 = 20; // of fewer, the 95th percentile is the slowest
+const LEAST_FOR_P95 = 20; // latencies; of fewer, the 95th percentile would be the maximum
 
 const quantile = (sorted, q) => sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))];
 
@@ -11,13 +11,13 @@ export class Figures {
   constructor(root) {
     this.byId = (id) => root.querySelector(`#${id}`);
     this.plot = this.byId("plot");
-    this.painted = []; // [ms, frames per second up to there]
-    this.latencies = []; // [ms, latency in ms]
+    this.painted = []; // [time in ms, frames per second up to then]
+    this.latencies = []; // [time in ms, latency in ms]
     this.lastTimestamp = 0;
     setInterval(() => this.refresh(), REFRESH_MS);
   }
 
-  // A frame is on the screen. Its latency counts if it is the first that shows its gaze.
+  // Call it when a frame is on the screen. Its latency counts if it is the first with its gaze.
   add(header, now) {
     const recent = this.painted.filter(([time]) => time > now - RATE_MS);
     recent.push([now]);
@@ -29,7 +29,7 @@ export class Figures {
     }
     this.lastTimestamp = header.timestamp;
     this.header = header;
-    this.filled = header.filled_psnr ?? this.filled; // not with every frame
+    this.filled = header.filled_psnr ?? this.filled; // not every frame has it
   }
 
   clear() {
@@ -38,7 +38,7 @@ export class Figures {
     this.filled = undefined;
   }
 
-  // Milliseconds, [median, 95th percentile]: null where there are too few.
+  // [median, 95th percentile] in milliseconds; null if there are too few latencies.
   latency() {
     const sorted = this.latencies.map(([, ms]) => ms).sort((a, b) => a - b);
     if (!sorted.length) return null;

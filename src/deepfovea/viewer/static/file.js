@@ -1,4 +1,4 @@
-// Opened as a file, the page gets no modules from the browser, and so nothing that could say why.
+// If the page is opened as a file, browsers load no modules. This script is none, and says so.
 
 if (location.protocol === "file:") {
   document.getElementById("notice").textContent = "This page was opened as a file, from which browsers "

@@ -2,7 +2,7 @@
 
 import { download } from "./track.js";
 
-const LOOK_MS = 1200; // at each target, before it is measured
+const LOOK_MS = 1200; // how long each target is shown before the gaze is measured
 const SHOWN_EVERY_MS = 250;
 const WINDOW_MS = 10_000;
 const LOOPBACK = ["127.0.0.1", "localhost", "[::1]"];
@@ -16,17 +16,17 @@ const element = (name, properties = {}, children = []) => {
 const wait = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 
 export class Live {
-  // stage: where the targets appear; send(changes) of the request; showStatus(text, alarm);
-  // degrees(): pixels of the video per degree, as set on the page
+  // stage: shows the targets; send(changes): changes the request; showStatus(text, alarm);
+  // degrees(): pixels of the video per degree, as set on the page.
   constructor({ stage, send, showStatus, degrees }) {
     Object.assign(this, { stage, send, showStatus, degrees });
     this.card = null;
     this.shownAt = 0;
-    this.latencies = []; // [ms, from the eye to the refresh in ms] of each sample's first frame
+    this.latencies = []; // [time in ms, latency from the eye in ms] of each sample's first frame
     this.lastTaken = 0;
   }
 
-  // The server's greeting: hello.live is null without a tracker.
+  // Call it with the server's greeting; hello.live is null without a tracker.
   start(hello) {
     this.live = hello.live;
     this.token = hello.token;
@@ -59,16 +59,16 @@ export class Live {
     document.querySelector("aside").append(this.card);
   }
 
-  // Whether the tracker is to be followed, where there is one.
+  // Whether the gaze should follow the tracker, if there is one.
   followed() {
     return this.follow?.checked ?? true;
   }
 
-  // A frame was shown; header.live says what it was made with.
+  // Call it when a frame is on the screen; header.live describes the gaze that it was made with.
   add(header, now) {
     if (!this.card || !header.live) return;
     const { valid, age_ms: age, taken_unix_ms: taken } = header.live;
-    if (taken !== null && taken > this.lastTaken + 0.5) { // else another frame of the same sample
+    if (taken !== null && taken > this.lastTaken + 0.5) { // not another frame of the same sample
       this.latencies.push([now, performance.timeOrigin + now - taken]);
       this.lastTaken = taken;
     }

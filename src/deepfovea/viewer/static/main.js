@@ -14,8 +14,8 @@ const GAZE_INTERVAL_MS = 4; // no pointer needs more, and the server allows 500 
 const byId = (id) => document.getElementById(id);
 const recorder = new Recorder();
 const figures = new Figures(document);
-let hello = null; // what the server has
-let video = null; // the one shown
+let hello = null; // the server's greeting: its videos, models and settings
+let video = null; // the video that is shown
 let uploaded = null; // { id, name, file } of the video that this page has uploaded
 let track = null; // the text of the gaze track that is followed
 let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -111,10 +111,10 @@ function densityChanges() {
 }
 
 const spreads = [...document.querySelectorAll("input[name=spread]")];
-let gazeDensity = "published"; // the last that follows the gaze
-let gazeShare = 20; // percent that it sampled
+let gazeDensity = "published"; // the last density that followed the gaze
+let gazeShare = 20; // the percentage of pixels that it sampled
 
-// As many samples as where one looks, but spread evenly; or all of them.
+// Choose where samples are taken: around the gaze, as many but evenly, or everywhere.
 function spread(name) {
   const before = byId("density").value;
   if (before !== "uniform") {
@@ -129,7 +129,7 @@ function spread(name) {
 
 for (const input of spreads) input.onchange = () => spread(input.value);
 
-// Everything that is chosen on the page, for a new connection.
+// All settings of the page, for a new connection.
 function allSettings() {
   return {
     playing,
@@ -143,7 +143,7 @@ function allSettings() {
   };
 }
 
-// ---- received: texts and frames ----
+// ---- received: messages and frames ----
 
 const backend = new Backend({
   open() {
@@ -175,7 +175,7 @@ const live = new Live({
 });
 
 function start(greeting) {
-  if (!hello) {  // later ones come after a lost connection, and find what was chosen here
+  if (!hello) {  // after a lost connection, the settings of the page stay
     byId("blue-noise").checked = greeting.sampling.blue_noise;
     byId("jitter").value = greeting.sampling.jitter;
   }
@@ -195,11 +195,11 @@ function start(greeting) {
   backend.send({ ...allSettings(), ...here });
   const megabytes = (hello.download_bytes ?? 0) / 1e6;
   showNotice(megabytes ? `Loading: ${megabytes.toFixed(1)} MB at the first visit …` : "Loading …");
-  // The server has removed what was uploaded when the connection ended.
+  // When the connection ended, the server removed the uploaded video.
   if (video && video.id === uploaded?.id) uploadFile(uploaded.file, place.seconds);
 }
 
-// Show the controls that the backend has something behind.
+// Show the controls that this backend supports.
 function offer({ densities, jitters, sizes, size, backends, camera, local }) {
   const keep = (id, values) => {
     if (!values) return;
@@ -219,7 +219,7 @@ function offer({ densities, jitters, sizes, size, backends, camera, local }) {
   }
 }
 
-// Where the page is, to return there after a reload or a lost connection.
+// Video, model and position, to return to them after a reload or a lost connection.
 function currentPlace() {
   const seconds = Number(byId("position").value);
   return { video: byId("title").textContent, model: byId("model").value, seconds };
@@ -237,7 +237,7 @@ addEventListener("pagehide", () => {
   try {
     if (video) sessionStorage.setItem("place", JSON.stringify(currentPlace()));
   } catch {
-    // storage is switched off: a reload starts at the beginning
+    // storage is switched off, so a reload starts at the beginning
   }
 });
 
@@ -247,7 +247,7 @@ function openVideo(opened) {
   stage.layout();
   const name = video.id === uploaded?.id ? uploaded.name : video.name;
   if (![...byId("video").options].some((option) => option.value === video.id)) {
-    // A client keeps one uploaded video; the one before is gone.
+    // A client has one uploaded video at a time; an earlier one has been removed.
     const known = new Set(hello.videos.map(({ id }) => id));
     for (const option of [...byId("video").options]) if (!known.has(option.value)) option.remove();
     byId("video").add(new Option(name, video.id));
@@ -261,7 +261,7 @@ function openVideo(opened) {
   figures.clear();
 }
 
-// A request could not be followed: show what is in use instead.
+// The server could not follow a request: show the settings that are in use instead.
 function showCurrent(current) {
   byId("model").value = current.model;
   byId("video").value = current.video;
@@ -336,7 +336,7 @@ byId("lens").onchange = () => {
 };
 byId("dismiss").onclick = () => {
   showStatus("");
-  byId("stage").focus({ preventScroll: true }); // the button is gone
+  byId("stage").focus({ preventScroll: true }); // as the button is hidden now
 };
 
 byId("save").onclick = () => {
@@ -344,7 +344,7 @@ byId("save").onclick = () => {
 };
 
 byId("clip").hidden = !window.MediaRecorder || !HTMLCanvasElement.prototype.captureStream;
-let clip = null; // what records the stage
+let clip = null; // the MediaRecorder while a clip is recorded
 byId("clip").onclick = () => {
   if (clip) {
     clip.stop();
@@ -381,7 +381,7 @@ function arrange(name = arrangements.find((input) => input.checked).value) {
 
 for (const input of [...arrangements, byId("first"), byId("second")]) input.onchange = () => arrange();
 
-// Full screen is the reconstruction alone; what was arranged before comes back afterwards.
+// Full screen shows the reconstruction alone; afterwards the earlier arrangement returns.
 let arrangementBefore = null;
 
 async function toggleFull() {
@@ -395,7 +395,7 @@ async function toggleFull() {
   try {
     await byId("stage").requestFullscreen();
   } catch {
-    byId("stage").classList.add("covering"); // where it is not allowed: the whole window
+    byId("stage").classList.add("covering"); // full screen is not allowed: fill the window
   }
   byId("stage").focus();
 }
@@ -466,7 +466,7 @@ byId("track").onchange = async () => {
 byId("untrack").onclick = () => {
   track = null;
   showTrackControls(false);
-  byId("track").focus(); // this button is gone
+  byId("track").focus(); // as this button is hidden now
   backend.send({ track });
 };
 

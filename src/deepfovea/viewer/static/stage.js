@@ -1,31 +1,31 @@
 // Draws the pictures of one frame on a canvas, with wipe, ring and lens, and reads the pointer.
 
-const INSET = 0.3; // of the picture's width
-const LENS = 0.18; // radius, of the picture's shorter side
-const LENS_GAIN = 3;
+const INSET = 0.3; // share of the picture's width
+const LENS = 0.18; // radius as a share of the picture's shorter side
+const LENS_GAIN = 3; // magnification
 const GAP = 4; // between pictures side by side, CSS pixels
 const BESIDE = ["samples", "filled", "reconstruction", "original"];
 const TITLES = { filled: "filled, no network", error: "error × 4" };
 const title = (view) => TITLES[view] ?? view;
 const MARGIN = 16; // below the controls, CSS pixels
-const LEAST_HEIGHT = 280; // below which the page is scrolled, as a narrow one always is
-const HEIGHT_STEP = 12; // with which the width of 4:3 and 3:2 is whole pixels, too
-const NARROW_SHARE = 0.62;
-const KEY_STEP = 0.02; // of the frame's width
+const LEAST_HEIGHT = 280; // CSS pixels; in lower windows the page scrolls, as in narrow ones
+const HEIGHT_STEP = 12; // CSS pixels; with it, the widths of 4:3 and 3:2 are whole pixels, too
+const NARROW_SHARE = 0.62; // of the window's height, in narrow windows
+const KEY_STEP = 0.02; // share of the frame's width
 const KEY_STEP_LARGE = 0.1;
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const clamp = (value) => Math.min(1, Math.max(0, value));
 
 export class Stage {
-  // onGaze([x, y] normalised, timestamp ms); onPaint(header, painted ms); onViews([names]);
-  // onKey([x, y]): a key has moved the gaze
+  // Callbacks: onGaze([x, y] normalised, timestamp in ms); onPaint(header, time in ms) when a frame
+  // is on the screen; onViews([names]); onKey([x, y]) when a key has moved the gaze.
   constructor(root, { onGaze, onPaint, onViews, onKey }) {
     this.root = root;
     this.canvas = root.querySelector("#picture");
     this.context = this.canvas.getContext("2d", { alpha: false });
     this.tags = root.querySelector("#tags");
     this.handle = root.querySelector("#handle");
-    this.controls = [...document.querySelectorAll(".look")].at(-1); // the last below the stage
+    this.controls = [...document.querySelectorAll(".look")].at(-1); // the lowest ones
     Object.assign(this, { onGaze, onPaint, onViews, onKey });
     this.arrangement = "inset";
     this.first = "samples";
@@ -36,8 +36,8 @@ export class Stage {
     this.wipe = 0.5;
     this.size = [4, 3];
     this.gaze = [0.5, 0.5];
-    this.frame = null; // { header, pictures }, the one shown
-    this.pending = null; // decoded and not yet painted
+    this.frame = null; // { header, pictures } that is shown
+    this.pending = null; // the next frame, decoded and not yet painted
     this.animationFrame = 0;
     this.listen();
     new ResizeObserver(() => this.layout()).observe(root);
@@ -72,12 +72,12 @@ export class Stage {
         this.pending = null;
       }
       this.draw();
-      // The callback of the next refresh comes after this frame has been handed to the screen.
+      // By the callback of the next refresh, this frame has been handed to the screen.
       if (newFrame) requestAnimationFrame((now) => this.onPaint(newFrame.header, now));
     });
   }
 
-  // Where the frame's pictures lie on a stage of some size, its own if none is given: CSS pixels.
+  // The positions of the pictures on a stage of this size (by default its own), CSS pixels.
   panes(width = this.root.clientWidth, height = this.root.clientHeight) {
     const views = this.arrangement === "beside" ? BESIDE : [null];
     const columns = this.columns();
@@ -94,7 +94,7 @@ export class Stage {
     }));
   }
 
-  // Several pictures lie in as many columns as make them largest.
+  // The number of columns with which several pictures are largest.
   columns() {
     if (this.arrangement !== "beside") return 1;
     const full = this.root.matches(":fullscreen, .covering");
@@ -105,7 +105,7 @@ export class Stage {
     return [1, 2, 4].reduce((best, columns) => (width(columns) > width(best) ? columns : best));
   }
 
-  // How high the stage may be, CSS pixels, so that the controls stay in the window.
+  // The largest height of the stage with which the controls stay in the window, CSS pixels.
   highest() {
     if (matchMedia("(max-width: 940px)").matches) return NARROW_SHARE * window.innerHeight;
     const room = this.root.parentElement.getBoundingClientRect();
@@ -136,7 +136,7 @@ export class Stage {
     this.handle.setAttribute(
       "aria-valuetext", `${Math.round(100 * this.wipe)} % ${title(this.first)}, the rest ${title(this.second)}`);
     this.label();
-    this.draw(); // a canvas whose size was set is empty
+    this.draw(); // as setting its size empties a canvas
   }
 
   label() {
@@ -168,7 +168,7 @@ export class Stage {
     this.paint(this.context, width, height, this.canvas.width / Math.max(1, width));
   }
 
-  // All pictures on a canvas of width by height units of so many pixels.
+  // Draw all pictures on a canvas of width by height units; a unit has `density` pixels.
   paint(context, width, height, density) {
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.fillStyle = "#000";
@@ -194,7 +194,7 @@ export class Stage {
     }
   }
 
-  // What is shown, in the pixels of the frame, as a canvas; null before the first frame.
+  // Draw what is shown on a new canvas, at the frame's own size; null before the first frame.
   picture() {
     if (!this.frame) return null;
     const columns = this.columns();
@@ -207,7 +207,7 @@ export class Stage {
     return canvas;
   }
 
-  // The same place of every picture, larger.
+  // Draw the lens: the same part of every picture, enlarged.
   drawLens(context, pane) {
     const { x, y, w, h } = pane;
     const radius = LENS * Math.min(w, h);
@@ -231,7 +231,7 @@ export class Stage {
     context.restore();
   }
 
-  // The inset lies in the lower corner that is farther from the gaze.
+  // The inset's position: the lower corner that is farther from the gaze.
   insetPane({ x, y, w, h }) {
     const [width, height] = [INSET * w, INSET * h];
     const left = this.frame && this.frame.header.gaze[0] > 0.5;
@@ -249,7 +249,7 @@ export class Stage {
     context.strokeRect(x, y, w, h);
   }
 
-  // The part of a picture from one fraction of its width to another.
+  // Draw the part of a picture between two fractions of its width.
   drawPicture(context, view, { x, y, w, h }, from, to) {
     const picture = this.frame.pictures[view];
     if (!picture || to <= from) return;
@@ -257,7 +257,7 @@ export class Stage {
     context.beginPath();
     context.rect(x + from * w, y, (to - from) * w, h);
     context.clip();
-    // A sampled pixel is a square; the low resolution is padded to whole pixels of four.
+    // Samples are drawn as squares. Their picture may be larger, as it is padded to whole samples.
     context.imageSmoothingEnabled = view !== "samples";
     const [width, height] = this.frame.header.size;
     const grow = view === "samples" ? this.frame.header.scale : 1;
@@ -299,7 +299,7 @@ export class Stage {
       const pane = panes.reduce((best, p) => (distance(p) < distance(best) ? p : best));
       return [(point[0] - pane.x) / pane.w, (point[1] - pane.y) / pane.h];
     };
-    // With the lens the pointer moves the lens, and only a press the gaze.
+    // With the lens, the pointer moves the lens, and only a click moves the gaze.
     root.addEventListener("pointermove", (event) => {
       if (this.lens) this.moveLens(at(event));
       else this.look(at(event), event.timeStamp);

@@ -1,21 +1,21 @@
-// A recorded gaze: one row per frame of the video, as `deepfovea reconstruct --gaze` reads it.
+// Records the gaze: one row per frame of the video, as `deepfovea reconstruct --gaze` reads it.
 
 export class Recorder {
   constructor() {
-    this.rows = null; // seconds of the video -> gaze, normalised; null: not recording
+    this.rows = null; // from the video's seconds to the normalised gaze; null: not recording
   }
 
   start() {
     this.rows = new Map();
   }
 
-  // What a frame was made with. Of several looks at one frame, the last counts.
+  // Call it for every frame that is shown. If a frame is shown several times, the last gaze counts.
   add(header) {
     this.rows?.set(header.seconds, header.gaze);
   }
 
-  // The CSV; positions in pixels of the video, origin at the centre of the top-left pixel.
-  // Where frames were passed over, the gaze of the frame before holds, as it did on the screen.
+  // Returns the CSV, with positions in pixels of the video, origin at the centre of the top-left
+  // pixel. Frames that were skipped get the gaze of the frame before, which was on the screen.
   stop(video) {
     const rows = [...this.rows].sort(([a], [b]) => a - b);
     this.rows = null;

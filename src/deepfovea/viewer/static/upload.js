@@ -1,8 +1,8 @@
-// A video that is dropped or chosen, streamed to the server.
+// Uploads a video that was dropped or chosen.
 
 export function upload(file, token, onProgress) {
   return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest(); // fetch does not say how far it is
+    const request = new XMLHttpRequest(); // as fetch does not report progress
     request.open("POST", `upload?token=${encodeURIComponent(token)}`);
     request.responseType = "json";
     request.upload.onprogress = (event) => onProgress(event.loaded / event.total);
@@ -15,9 +15,9 @@ export function upload(file, token, onProgress) {
   });
 }
 
-// Calls onFile(file) for what is dropped anywhere; `overlay` is shown while something hovers.
+// Calls onFile(file) for a file that is dropped on the page; shows `overlay` while one hovers.
 export function acceptDrops(overlay, onFile) {
-  let depth = 0; // the events of elements inside each other
+  let depth = 0; // number of nested elements that the file has entered
   const hasFiles = (event) => [...event.dataTransfer.types].includes("Files");
   const count = (by) => {
     depth = by ? depth + by : 0;

@@ -1,22 +1,22 @@
-// The network in this page instead of a server: the same messages, answered by a worker.
+// Replaces the connection to a server: the same messages are answered by a worker in this page.
 //
-// As in session.py there is one newest request, and a frame is begun only when the one before it is
-// done: what is late is left out, nothing is queued.
+// As in session.py there is one current request, and a frame is begun only when the one before it is
+// done. Frames of the video that are late are skipped, never queued.
 
 import { gazeAt, parseTrack } from "./gaze_track.js";
 import { load } from "./load.js";
 import { display, parseDensity } from "./sampling.js";
 import { Source } from "./source.js";
 
-const MAX_IN_FLIGHT = 2; // sent and not yet painted
+const MAX_IN_FLIGHT = 2; // frames that are sent and not yet painted
 const MAX_THREADS = 4;
 const CAMERA = { id: "camera", name: "camera" };
-const LEAST_RATE = 10; // frames per second, below which the automatic size becomes smaller
-const MEASURED_FRAMES = 4; // after a change of size, before the next
-const LONG_SIDES = [1024, 768, 512, 384]; // of the working frame, pixels
-const SERVICE_WORKER_MS = 5000; // after which the page begins without it
+const LEAST_RATE = 10; // frames per second; below it, the automatic size becomes smaller
+const MEASURED_FRAMES = 4; // frames between two changes of the automatic size
+const LONG_SIDES = [1024, 768, 512, 384]; // longer sides of the network's output, pixels
+const SERVICE_WORKER_MS = 5000; // how long the page waits for its service worker
 const BROWSERS = "use Chrome or Edge 91, Firefox 114, Safari 16.4, or a newer one";
-// The smallest module with an instruction of SIMD: () -> v128, i8x16.splat of zero.
+// The smallest WebAssembly module with a SIMD instruction: () -> v128, i8x16.splat of zero.
 const SIMD_MODULE = new Uint8Array([
   0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11,
 ]);
@@ -30,11 +30,11 @@ export class Backend {
       density: "published", pixels_per_degree: 25, blue_noise: true, jitter: "none", views: ["reconstruction"], track: null, size: "auto", backend: "wasm",
     };
     this.actions = { reset: false, seek: null, steps: 0 };
-    this.files = new Map(); // of the visitor
+    this.files = new Map(); // the visitor's own videos
     this.track = this.trackText = null;
-    this.lastDensity = "published"; // that could be sampled
+    this.lastDensity = "published"; // the last one that could be sampled
     this.sent = this.acknowledged = 0;
-    this.changed = true; // something else than the gaze, since the last frame
+    this.changed = true; // whether something other than the gaze has changed since the last frame
     this.wake = () => {};
     this.run().catch((error) => this.fail(error));
   }
@@ -54,7 +54,7 @@ export class Backend {
     if (reset) this.actions.reset = true;
     if (seek !== undefined) {
       this.actions.seek = seek;
-      this.actions.steps = 0; // what was stepped before is over
+      this.actions.steps = 0; // steps before a seek have no effect any more
     }
     if (values.density !== undefined && !parseDensity(values.density)) delete values.density;
     const gazeOnly = Object.keys(values).every((key) => ["gaze", "timestamp"].includes(key));
@@ -64,12 +64,12 @@ export class Backend {
     this.wake();
   }
 
-  // A video of the visitor's, which stays here; its identifier.
+  // Open a video of the visitor's, which stays on this machine; returns its identifier.
   async addVideo(file) {
     this.files.clear();
     const id = `file-${file.name}`;
     this.files.set(id, file);
-    this.videoId = null; // also where the same name was chosen again
+    this.videoId = null; // so that it is opened even if its name is the same
     this.send({ video: id, track: null, seek: 0 });
     return id;
   }
@@ -79,7 +79,7 @@ export class Backend {
     if (lacking) throw new Error(`This browser lacks ${lacking}, which the network needs: ${BROWSERS}`);
     this.page = await (await load("page.json")).json();
     const { models, videos, size } = this.page;
-    if (await isolate()) return; // the page loads again, with the headers that threads need
+    if (await isolate()) return; // the page reloads, with the headers that threads need
     this.threads = self.crossOriginIsolated
       ? Math.min(MAX_THREADS, navigator.hardwareConcurrency || 1) : 1;
     Object.assign(this.request, { model: models[0].name, video: videos[0]?.file ?? CAMERA.id, size });
@@ -99,7 +99,7 @@ export class Backend {
     } });
     if (!self.crossOriginIsolated) {
       this.handlers.text({ note: "The network runs with one thread, which is slower. Threads need a page from https or "
-        + "localhost, and a browser that lets it have a service worker." });
+        + "localhost, and a browser that allows it a service worker." });
     }
     for (;;) {
       await this.due();
@@ -107,7 +107,7 @@ export class Backend {
     }
   }
 
-  // Wait for the moment of the next frame.
+  // Wait until the next frame is due.
   async due() {
     while (!this.isDue()) await new Promise((resolve) => { this.wake = resolve; });
   }
@@ -147,7 +147,7 @@ export class Backend {
     const { seconds, frame } = source;
     const image = await source.take();
     const track = this.openTrack(request.track);
-    const gaze = track ? gazeAt(track, seconds) : this.request.gaze; // moved meanwhile
+    const gaze = track ? gazeAt(track, seconds) : this.request.gaze; // the newest
     const timestamp = track ? null : this.request.timestamp;
     const density = parseDensity(request.density);
     const message = {
@@ -187,7 +187,8 @@ export class Backend {
     if (!first && !answer.header.comparing) this.fitSize(answer.header, request.size);
   }
 
-  // Whether another video was opened. One that cannot be shown leaves the one before.
+  // Open the requested video, if it is another one; returns whether it was opened. If it cannot be
+  // shown, the earlier one stays.
   async openVideo({ video }) {
     if (video === this.videoId) return false;
     try {
@@ -197,7 +198,7 @@ export class Backend {
       const source = await Source.open({ blob, rate: described?.rate, onChange });
       this.source?.close();
       Object.assign(this, { source, videoId: video, resized: true, measured: [] });
-      this.track = this.trackText = null; // its pixels are those of a video
+      this.track = this.trackText = null; // read again, as its positions depend on the video's size
       this.handlers.text({ video: {
         id: video,
         name: described?.name ?? this.files.get(video)?.name ?? CAMERA.name,
@@ -214,13 +215,13 @@ export class Backend {
       if (this.videoId) {
         this.showCurrent();
       } else {
-        this.videoId = this.request.video; // nothing to go back to: wait for another choice
+        this.videoId = this.request.video; // there is no earlier one: wait for another choice
       }
       return false;
     }
   }
 
-  // The gaze track that is followed; null: the pointer.
+  // The gaze track to follow; null for the pointer.
   openTrack(text) {
     if (text === this.trackText) return this.track;
     this.track = null;
@@ -235,7 +236,7 @@ export class Backend {
     return this.track;
   }
 
-  // A request could not be followed: say what goes on.
+  // A request could not be followed: tell the page which settings are in use.
   showCurrent() {
     const { model, backend, video, track } = this.request;
     this.handlers.text({ current: { model, backend, video, tracked: track !== null } });
@@ -250,7 +251,7 @@ export class Backend {
     const answer = await this.ask({ model: file, threads: this.threads, backend });
     if (answer.failed) {
       if (!this.model) throw new Error(`${name}: ${answer.failed}`);
-      this.handlers.text({ error: `${name}: ${answer.failed}. ${this.model} goes on.` });
+      this.handlers.text({ error: `${name}: ${answer.failed}. ${this.model} stays in use.` });
       Object.assign(this.request, { model: this.model, backend: this.backend });
       this.showCurrent();
       return false;
@@ -269,7 +270,7 @@ export class Backend {
     });
   }
 
-  // The working frame, [width, height], of the video's shape and never larger than it.
+  // The size of the network's output, [width, height]: of the video's shape, and not larger.
   workingSize(size) {
     const { width, height } = this.source;
     const wanted = size === "auto" ? (this.longSide ??= LONG_SIDES[1]) : Number(size);
@@ -281,7 +282,7 @@ export class Backend {
     return working;
   }
 
-  // Where the size is automatic: as large as the rate allows.
+  // Adapt the automatic size: as large as the frame rate allows.
   fitSize({ sampling_ms: sampling, network_ms: network, pictures_ms: pictures }, size) {
     if (size !== "auto") return;
     (this.measured ??= []).push(sampling + network + pictures);
@@ -297,29 +298,29 @@ export class Backend {
   }
 }
 
-// What the browser cannot do, in words; null: nothing.
+// The name of what the browser lacks; null if it lacks nothing.
 function missing() {
   if (!self.WebAssembly) return "WebAssembly";
   if (!WebAssembly.validate(SIMD_MODULE)) return "SIMD in WebAssembly";
   return self.OffscreenCanvas ? null : "OffscreenCanvas";
 }
 
-// Have the service worker serve this page, so that it works offline and may use threads. True where
-// the page has to load once more for it.
+// Let a service worker serve this page, so that it works offline and may use threads. Returns whether
+// the page reloads for it.
 async function isolate() {
   const workers = navigator.serviceWorker; // none without https, nor in some private windows
   if (!workers) return false;
   try {
     const registration = await workers.register("service-worker.js");
     const first = !workers.controller && !registration.active;
-    if (first) { // what is fetched from here on is to be kept
+    if (first) { // wait, so that the service worker keeps the files that are loaded from now on
       await new Promise((resolve) => {
         workers.addEventListener("controllerchange", resolve, { once: true });
-        setTimeout(resolve, SERVICE_WORKER_MS); // it may be blocked, or have no room
+        setTimeout(resolve, SERVICE_WORKER_MS); // it may be blocked, or storage may be full
       });
     }
     if (self.crossOriginIsolated || sessionStorage.getItem("isolated")) return false;
-    sessionStorage.setItem("isolated", "tried"); // where it changes nothing, once is enough
+    sessionStorage.setItem("isolated", "tried"); // do not try again if it has no effect
     if (first && !workers.controller) return false;
     location.reload();
     return true;

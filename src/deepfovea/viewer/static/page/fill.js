@@ -1,9 +1,9 @@
-// Holes filled without a network, then bicubic ×4: the method that the reconstruction is compared with.
-// As fill.pull_push and torch's bicubic interpolation; equal within 1e-5.
+// Fills holes without a network, then upsamples by four (bicubic): the page compares the reconstruction
+// with it. The result equals fill.pull_push and torch's bicubic interpolation within 1e-5.
 
-// samples [3, h, w] and mask [h, w] to colours [3, h, w], from ever coarser averages.
+// From samples [3, h, w] and mask [h, w] to colours [3, h, w], by ever coarser averages.
 function pullPush(samples, mask, h, w) {
-  const values = new Float32Array(4 * h * w); // three colours and what is known of them
+  const values = new Float32Array(4 * h * w); // three colours and their weight
   values.set(samples);
   values.set(mask, 3 * h * w);
   const pyramid = [];
@@ -18,7 +18,7 @@ function pullPush(samples, mask, h, w) {
   return filled.values.subarray(0, 3 * h * w);
 }
 
-// Divides the colours, and what is known, by what is known or the least.
+// Divides the colours and the weight by the weight, which is at least `least`.
 function normalise({ values, h, w }, least) {
   const size = h * w;
   for (let at = 0; at < size; at++) {
@@ -27,7 +27,7 @@ function normalise({ values, h, w }, least) {
   }
 }
 
-// Sums of 2 × 2; a coarse pixel is fully known once it holds one known fine pixel.
+// Sums of 2 × 2 pixels; a coarse pixel is fully known if it contains one known fine pixel.
 function coarser({ values, h, w }) {
   const level = { h: (h + 1) >> 1, w: (w + 1) >> 1 };
   level.values = new Float32Array(4 * level.h * level.w);
@@ -41,7 +41,7 @@ function coarser({ values, h, w }) {
   return level;
 }
 
-// Where half the side of a coarser level is read, bilinear: two places and the share of the second.
+// For each pixel of a level along an axis: two pixels of the coarser level, and the weight of the second.
 function halfway(side, coarse) {
   return Array.from({ length: side }, (_, at) => {
     const place = Math.max(0, (at + 0.5) / 2 - 0.5);
@@ -50,7 +50,7 @@ function halfway(side, coarse) {
   });
 }
 
-// The fine level, and in its holes the coarse one.
+// Fills the holes of a fine level from the coarse one.
 function finer(coarse, { values, h, w }) {
   const [rows, columns] = [halfway(h, coarse.h), halfway(w, coarse.w)];
   const [size, known] = [h * w, 3 * h * w];
@@ -71,11 +71,11 @@ function finer(coarse, { values, h, w }) {
   return { values, h, w };
 }
 
-const A = -0.75; // of Keys' cubic, as torch has it
+const A = -0.75; // the free parameter of cubic convolution (Keys 1981), as in PyTorch
 const near = (t) => ((A + 2) * t - (A + 3)) * t * t + 1;
 const far = (t) => ((A * t - 5 * A) * t + 8 * A) * t - 4 * A;
 
-// For each of four times `side` places: the four neighbours and their weights.
+// For each of the 4 · side output pixels along an axis: four neighbours and their weights.
 function cubic(side, offset) {
   return Array.from({ length: 4 * side }, (_, at) => {
     const place = (at + 0.5) / 4 - 0.5 - offset;
@@ -89,7 +89,8 @@ function cubic(side, offset) {
   });
 }
 
-// Samples [3, h, w] and mask [h, w] on a grid moved by an offset [x, y] to a frame [3, 4h, 4w] in [0, 1].
+// From samples [3, h, w] and mask [h, w], on a grid with the offset [x, y], to a frame [3, 4h, 4w] in
+// [0, 1].
 export function fillFrame(samples, mask, h, w, offset = null) {
   const low = pullPush(samples, mask, h, w);
   const [rows, columns] = [cubic(h, offset?.[1] ?? 0), cubic(w, offset?.[0] ?? 0)];

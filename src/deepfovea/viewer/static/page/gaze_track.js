@@ -1,7 +1,8 @@
-// A recorded gaze as track.js writes it and gaze/track.py follows it: the latest sample at or before a
-// frame, held for a while, then back to the centre.
+// Reads a recorded gaze, as track.js writes it, and follows it as gaze/track.py does: by the latest
+// sample at or before a frame, which is held for a while; then the gaze returns to the centre.
 
-const CLOCK_SLACK = 0.001; // seconds
+// Seconds, as in gaze/track.py
+const CLOCK_SLACK = 0.001;
 const HOLD = 0.1;
 const RETURN = 0.15;
 const UNITS = {
@@ -9,7 +10,7 @@ const UNITS = {
   norm: (value) => value,
 };
 
-// video: { width, height } in pixels. An Error says what was expected of the text.
+// video: { width, height } in pixels. Throws an Error that says what was expected.
 export function parseTrack(text, video) {
   const [names, ...lines] = text.split(/\r?\n/).filter((line) => line.trim());
   const unit = /^time,x_(px|norm),y_\1$/.exec(names?.trim())?.[1];

@@ -1,4 +1,4 @@
-// A file of the page's own host.
+// Loads a file from the page's own host.
 
 export async function load(address) {
   let answer;

@@ -1,10 +1,10 @@
-// A generator as `deepfovea page` exports it, run by ONNX Runtime: one step per call, the state kept
-// from step to step.
+// Runs a generator that `deepfovea page` has exported, by ONNX Runtime: one step per call. It keeps
+// the state from step to step.
 
-const MULTIPLE = 8; // of the sides of what the network takes
+const MULTIPLE = 8; // the sides of the network's input must be multiples of it
 export const SCALE = 4;
 
-// The size of an axis: a number, or a name as height, width_x2 or height_half.
+// The length of an axis, which is a number or a name such as height, width_x2 or height_half.
 function sideOf(axis, height, width) {
   if (typeof axis === "number") return axis;
   if (axis === "batch") return 1;
@@ -15,7 +15,7 @@ function sideOf(axis, height, width) {
 
 const padded = (side) => Math.ceil(side / MULTIPLE) * MULTIPLE;
 
-// Planes [n, h, w] in larger ones, zeros at the right and at the bottom.
+// Pads planes [n, h, w] with zeros at the right and at the bottom.
 function pad(planes, h, w, height, width) {
   if (h === height && w === width) return planes;
   const result = new Float32Array((planes.length / (h * w)) * height * width);
@@ -27,7 +27,8 @@ function pad(planes, h, w, height, width) {
 }
 
 export class Network {
-  // ort: the module of ONNX Runtime; model: its bytes; provider: wasm, or webgpu where the module has it
+  // ort: the module of ONNX Runtime; model: the bytes of the file; provider: wasm, or webgpu if the
+  // module has it
   static async open(ort, model, provider = "wasm") {
     const network = new Network();
     network.ort = ort;
@@ -60,8 +61,8 @@ export class Network {
     return state;
   }
 
-  // samples [3, h, w], mask [h, w] and the offset of their grid to a frame { values [3, height, width],
-  // height, width }, of which the part of four times h by w is the picture.
+  // Reconstructs a frame from samples [3, h, w], mask [h, w] and the jitter. Returns { values [3, height,
+  // width], height, width }, of which the part of 4h × 4w is the picture.
   async step(samples, mask, h, w, jitter = [0, 0]) {
     const [height, width] = [padded(h), padded(w)];
     if (this.size !== `${height}x${width}`) this.reset();

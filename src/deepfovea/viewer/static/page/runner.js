@@ -1,13 +1,13 @@
-// Where the network runs: by WASM, or on the GPU by WebGPU. What the GPU computes is compared with
-// WASM on its first frames, and left if it differs or fails.
+// Runs the network by WASM, or on the GPU by WebGPU. The first frames of the GPU are compared with
+// those of WASM; if they differ, or the GPU fails, WASM is used instead.
 
 import { Network } from "./network.js";
 
 const RUNTIMES = { webgpu: "./runtime/ort.webgpu.min.mjs", wasm: "./runtime/ort.wasm.min.mjs" };
 const COMPARED_FRAMES = 4;
-const TOLERANCE = 1e-3; // between frames, whose values are about 0 to 1
+const TOLERANCE = 1e-3; // largest difference of frames, whose values are about 0 to 1
 
-// Whether the page computes on a GPU: only if asked to, for its speed there was not measured.
+// Whether to compute on the GPU: only if the user chose it, as its speed was not measured.
 export async function hasGpu(backend) {
   if (backend !== "webgpu" || !navigator.gpu) return false;
   return Boolean(await navigator.gpu.requestAdapter().catch(() => null));
@@ -27,7 +27,7 @@ function largestDifference(a, b) {
 }
 
 export class Runner {
-  // model: its bytes; backend: auto, webgpu or wasm
+  // model: the bytes of the file; backend: webgpu or wasm
   static async open(model, { backend, threads }) {
     const runner = new Runner();
     const onGpu = await hasGpu(backend);
@@ -45,7 +45,7 @@ export class Runner {
       const device = await ort.env.webgpu.device;
       this.lost = device?.lost.then(({ message }) => { throw new Error(message || "the GPU was lost"); })
         ?? new Promise(() => {});
-      this.lost.catch(() => {}); // step() tells it
+      this.lost.catch(() => {}); // step() reports it
     } catch (error) {
       this.leave(`cannot begin (${error.message})`);
     }
@@ -72,7 +72,7 @@ export class Runner {
     try {
       frame = await Promise.race([this.gpu.step(...given), this.lost]);
     } catch (error) {
-      if (!this.isComparing) this.wasm.reset(); // it has not seen the frames before
+      if (!this.isComparing) this.wasm.reset(); // as it has no state of the frames before
       this.leave(`failed (${error.message})`);
       return this.wasm.step(...given);
     }
@@ -91,7 +91,7 @@ export class Runner {
     this.note = `WebGPU ${reason}. WASM goes on.`;
   }
 
-  // What there is to tell, once.
+  // Returns the note for the user, and clears it.
   takeNote() {
     const { note } = this;
     this.note = null;

@@ -1,5 +1,5 @@
-// Sampling as in fovea.py, bit for bit: float32 where NumPy computes in float32 (Math.fround),
-// float64 where it compares in float64, uint32 that wrap around.
+// Sampling as in fovea.py, equal to the last bit: float32 (by Math.fround) and float64 as there, and
+// uint32 that wrap around.
 
 const f = Math.fround;
 
@@ -7,8 +7,9 @@ export const PUBLISHED = {
   center: 0.98, periphery: 0.15, inner: 20, outer: 40, unit: "px", budget: null,
 };
 
-// A density as on the command line: published, budget:PERCENT, uniform:PERCENT or
-// CENTRE,PERIPHERY,INNER,OUTER in low-resolution pixels, with deg behind it in degrees. Else null.
+// Parses a density as on the command line: published, budget:PERCENT, uniform:PERCENT or
+// CENTRE,PERIPHERY,INNER,OUTER in low-resolution pixels, or in degrees if deg follows. Returns null
+// for anything else.
 export function parseDensity(text) {
   if (text === "published") return PUBLISHED;
   const [kind, percent] = text.split(":");
@@ -54,7 +55,7 @@ function eccentricityPx([gazeX, gazeY], height, width) {
   return result;
 }
 
-// A display of width by height pixels of which one degree at the centre covers so many.
+// A display of width × height pixels with so many pixels per degree at its centre.
 export function display(width, height, pixelsPerDegree) {
   const distance = pixelsPerDegree / RADIAN;
   return { fovDeg: (2 * Math.atan(width / 2 / distance)) / RADIAN, width, height };
@@ -79,7 +80,7 @@ function eccentricityDeg([gazeX, gazeY], rows, columns, { fovDeg, width, height 
   return result;
 }
 
-// The profile raised to the power whose mean is the budget, by Newton's steps as in fovea.py.
+// Raises the profile to the power whose mean is the budget, by Newton's method as in fovea.py.
 function toBudget(probability, budget) {
   const logs = Float64Array.from(probability, (p) => Math.log(Math.max(p, 1e-6)));
   const count = logs.length;
@@ -98,7 +99,7 @@ function toBudget(probability, budget) {
   throw new RangeError(`a budget of ${+(100 * budget).toPrecision(6)} % is out of reach for this profile`);
 }
 
-// "lowbias32" of C. Wellons.
+// The hash function "lowbias32" of C. Wellons.
 export function hash32(bits) {
   bits ^= bits >>> 16;
   bits = Math.imul(bits, 0x7feb352d);
@@ -107,8 +108,8 @@ export function hash32(bits) {
   return (bits ^ (bits >>> 16)) >>> 0;
 }
 
-// The mask of one frame, Float32Array [h, w] of 0 and 1. ranks: see readRanks; null draws each
-// pixel independently.
+// Draws the mask of one frame, Float32Array [h, w] of 0 and 1. ranks: see readRanks; with null each
+// pixel is drawn independently.
 export function drawMask(probability, height, width, { seed = 0, frame = 0, ranks = null }) {
   const mask = new Float32Array(height * width);
   const key = hash32(seed | 0);
@@ -135,7 +136,7 @@ export function drawMask(probability, height, width, { seed = 0, frame = 0, rank
   return mask;
 }
 
-// The ranks of blue_noise.npy (uint16 [16, 64, 64]), an ArrayBuffer.
+// Reads the ranks of blue_noise.npy (uint16 [16, 64, 64]) from an ArrayBuffer.
 export function readRanks(buffer) {
   const start = 10 + new DataView(buffer).getUint16(8, true); // the header of NumPy's format 1.0
   return { values: new Uint16Array(buffer.slice(start)), frames: 16, side: 64 };
@@ -163,8 +164,8 @@ function radicalInverse(number, base) {
   return value;
 }
 
-// RGBA bytes [4h, 4w] to the low resolution, Float32Array [3, h, w], as fovea.downsample takes it: the
-// mean of the middle 2 × 2 pixels of each 4 × 4, or bilinear where the offset moves that place.
+// Downsamples RGBA bytes [4h, 4w] to Float32Array [3, h, w] as fovea.downsample does: the mean of the
+// middle 2 × 2 pixels of each 4 × 4, or with an offset bilinear interpolation around the moved place.
 export function downsample(rgba, height, width, offset = null) {
   return offset ? downsampleShifted(rgba, height, width, offset) : downsampleMiddle(rgba, height, width);
 }
@@ -186,7 +187,7 @@ function downsampleMiddle(rgba, height, width) {
   return low;
 }
 
-// The two neighbours of each low-resolution pixel along an axis, and the share of the second.
+// For each low-resolution pixel along an axis: its two neighbours, and the weight of the second.
 function neighbours(side, offset) {
   return Array.from({ length: side / 4 }, (_, at) => {
     const place = Math.min(side - 1, Math.max(0, 4 * (at + offset) + 1.5));
@@ -212,7 +213,7 @@ function downsampleShifted(rgba, height, width, [offsetX, offsetY]) {
   return low;
 }
 
-// What the mask keeps of [3, h, w].
+// Multiplies [3, h, w] by the mask.
 export function applyMask(low, mask) {
   return low.map((value, at) => value * mask[at % mask.length]);
 }

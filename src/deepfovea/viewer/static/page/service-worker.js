@@ -1,9 +1,9 @@
-// Keeps the page's files, so that it works offline, and serves them with the headers without which
-// a browser gives no shared memory, and so no threads, to a page.
+// Keeps the page's files, so that the page works offline, and serves them with the headers that
+// browsers require before a page may use shared memory, and so threads.
 
 const VERSION = "development"; // `deepfovea page` writes a hash of all files here
-const SHELL = []; // and here what is needed before the first picture, without videos and models
-const OURS = `deepfovea ${self.registration.scope} `; // a host may have several such pages
+const SHELL = []; // and here the files that are needed at first, without videos and models
+const OURS = `deepfovea ${self.registration.scope} `; // prefix, as a host may have several pages
 const CACHE = OURS + VERSION;
 const HEADERS = {
   "Cross-Origin-Opener-Policy": "same-origin",
@@ -36,7 +36,7 @@ async function answer(request) {
   let response = await cache.match(request, { ignoreSearch: true, ignoreVary: true });
   if (!response) {
     response = await fetch(request);
-    // Where there is no room, the page works all the same, but not offline.
+    // If storage is full, the page still works, but not offline.
     if (response.status === 200) await cache.put(request, response.clone()).catch(() => {});
   }
   const headers = new Headers(response.headers);

@@ -1,9 +1,9 @@
-// A video in the page: a file of the host, one of the visitor's own, or the camera, which never
-// leaves this machine. Pictures are taken from a <video> element that nobody sees.
+// A video in the page: a file from the host, a file of the visitor's, or the camera. The visitor's
+// pictures never leave this machine. A hidden <video> element decodes them.
 
-const USUAL_RATE = 30; // frames per second, where nothing says it
+const USUAL_RATE = 30; // frames per second, if the rate is not known
 const RATES = [24, 25, 30, 48, 50, 60];
-const MEASURE_MS = 400; // to find the frame rate of a file that nobody described
+const MEASURE_MS = 400; // how long the frame rate of an unknown file is measured
 
 const once = (target, name) => new Promise((resolve, reject) => {
   target.addEventListener(name, resolve, { once: true });
@@ -11,8 +11,8 @@ const once = (target, name) => new Promise((resolve, reject) => {
 });
 
 export class Source {
-  // blob: a video, null: the camera; rate: frames per second where it is known; onChange(): there
-  // is another picture
+  // blob: a video, or null for the camera; rate: frames per second, if known; onChange(): called when
+  // there is another picture
   static async open({ blob, rate = null, onChange }) {
     const source = new Source();
     const video = Object.assign(document.createElement("video"), { muted: true, playsInline: true });
@@ -49,7 +49,7 @@ export class Source {
 
   get height() { return this.video.videoHeight; }
 
-  // The usual rate next to the one at which pictures come.
+  // Measures at which rate pictures come, and takes the usual rate next to it.
   async measureRate() {
     const { video } = this;
     if (!video.requestVideoFrameCallback) return USUAL_RATE;
@@ -70,7 +70,7 @@ export class Source {
     return Math.abs(near / measured - 1) < 0.05 ? near : measured;
   }
 
-  // Notes each picture that the element comes to show.
+  // Calls onChange for each new picture of the element.
   watch() {
     const { video } = this;
     const note = (seconds) => {
@@ -102,12 +102,12 @@ export class Source {
   }
 
   pause() {
-    if (!this.live) this.video.pause(); // the camera goes on: there is no other picture of it
+    if (!this.live) this.video.pause(); // the camera goes on, as its pictures are always new
   }
 
   get ended() { return this.video.ended; }
 
-  // Show the frame at a time; at its middle, so that rounding does not show the one before.
+  // Seek to the middle of the frame at a time, so that rounding does not give the frame before.
   async seek(seconds) {
     if (this.live) return;
     const { video } = this;

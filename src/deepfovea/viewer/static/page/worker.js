@@ -1,4 +1,4 @@
-// The network's own thread: frames of the video come in, samples and reconstruction go out.
+// The worker in which the network runs: it receives frames and returns samples and reconstructions.
 
 import { fillFrame } from "./fill.js";
 import { load } from "./load.js";
@@ -6,12 +6,12 @@ import { SCALE } from "./network.js";
 import { Runner } from "./runner.js";
 import { applyMask, densityMap, downsample, drawMask, jitterOffset, readRanks } from "./sampling.js";
 
-const FILL_EVERY = 8; // frames; in between nobody asked for it, and it takes time
-const ERROR_GAIN = 4; // as in session.py
+const FILL_EVERY = 8; // frames between two measurements of pull-push, which takes time
+const ERROR_GAIN = 4; // factor of the errors in their map, as in session.py
 
 let runner = null;
 let ranks = null;
-let framesSeen = 0; // since the state was forgotten: the number of the frame that is drawn
+let framesSeen = 0; // frames since the last reset, which numbers the masks
 const canvas = new OffscreenCanvas(1, 1);
 const context = canvas.getContext("2d", { willReadFrequently: true });
 
@@ -24,11 +24,11 @@ async function open({ model, threads, backend }) {
   framesSeen = 0;
 }
 
-// A value in [0, 1] as a byte, rounded as images.to_image does.
+// Converts a value in [0, 1] to a byte, rounded as in images.to_image.
 const f = Math.fround;
 const byte = (value) => Math.floor(Math.min(255, Math.max(0, f(f(255 * value) + 0.5))));
 
-// Planes [3, rows, stride] of which [height, width] are the picture, as RGBA.
+// Converts planes [3, rows, stride], of which [height, width] are the picture, to RGBA.
 function toImageData(planes, height, width, rows, stride) {
   const pixels = new ImageData(width, height);
   const plane = rows * stride;
@@ -43,7 +43,7 @@ function toImageData(planes, height, width, rows, stride) {
   return pixels;
 }
 
-// Where two pictures differ, ERROR_GAIN times.
+// The difference of two pictures, times ERROR_GAIN.
 function errorMap(shown, original) {
   const pixels = new ImageData(original.width, original.height);
   for (let i = 0; i < pixels.data.length; i++) {
@@ -55,7 +55,7 @@ function errorMap(shown, original) {
 function psnr(pixels, original) {
   let sum = 0;
   for (let i = 0; i < pixels.length; i++) sum += (pixels[i] - original[i]) ** 2;
-  const mean = sum / (0.75 * pixels.length); // alpha is equal
+  const mean = sum / (0.75 * pixels.length); // over R, G and B, as alpha is equal
   return 10 * Math.log10(255 ** 2 / Math.max(mean, 1e-10));
 }
 
@@ -77,7 +77,7 @@ async function reconstruct(asked) {
   const mask = drawMask(densityMap(gazePx, h, w, density, display), h, w, drawn);
   const samples = applyMask(downsample(original.data, height, width, jitter), mask);
   const sampledAt = performance.now();
-  const { isComparing } = runner; // twice the work, which says nothing of the time of a frame
+  const { isComparing } = runner; // then two networks run, so the time does not count
   const frame = await runner.step(samples, mask, h, w, jitter ?? undefined);
   framesSeen++;
   const networkAt = performance.now();
@@ -119,7 +119,7 @@ self.onmessage = async ({ data }) => {
       self.postMessage(message, transferred);
     }
   } catch (error) {
-    // A density that cannot be is no failure of the network.
+    // A RangeError means an impossible density, not a failure of the network.
     const kind = error instanceof RangeError ? "refused" : "failed";
     self.postMessage({ [kind]: error.message });
   }
