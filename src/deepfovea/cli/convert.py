@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from ..config import InputError
-from ..io.outputs import ensure_folder, refuse_overlap
-from .options import Subcommands, local_path, output_path
+from ..io.outputs import ensure_folder
+from .options import Subcommands, local_path, output_path, protect_inputs
 
 
 def add(subcommands: Subcommands) -> None:
@@ -48,7 +48,7 @@ def _convert(options: argparse.Namespace) -> None:
         raise InputError(
             f"{output}: received the suffix {output.suffix!r:.20}, expected .safetensors"
         )
-    refuse_overlap([output], [options.checkpoint])
+    protect_inputs(options, output)
     if output.exists() and not options.overwrite:
         raise InputError(f"{output}: exists already; choose another name or --overwrite")
     import torch

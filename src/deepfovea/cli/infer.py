@@ -7,7 +7,6 @@ import logging
 from pathlib import Path
 
 from ..config import InputError
-from ..io.outputs import refuse_overlap
 from ..wording import pluralize
 from .announce import announce, quality
 from .options import (
@@ -86,8 +85,7 @@ def _infer(options: argparse.Namespace) -> None:
     from ..video import VideoReader, find_videos
 
     outputs = {video: _output(video, options) for video in find_videos(options.root)}
-    protect_inputs(options, *outputs.values())
-    refuse_overlap(outputs.values(), outputs)  # links lead out of the folder
+    protect_inputs(options, *outputs.values(), inputs=outputs)  # links may lead out of the folder
     for output in outputs.values():
         if output.exists() and not options.overwrite:
             raise InputError(f"{output}: exists already; choose another folder or --overwrite")

@@ -456,40 +456,43 @@ def chosen_jitter(options: argparse.Namespace, reconstructor: Reconstructor) -> 
     return options.jitter or best_jitter(reconstructor, options.simulate)
 
 
-def protect_inputs(options: argparse.Namespace, *outputs: Path | None) -> None:
-    """Refuse outputs that are, or lie inside, something that the options name as an input.
+def protect_inputs(
+    options: argparse.Namespace, *outputs: Path | None, inputs: Iterable[Path] = ()
+) -> None:
+    """Refuse outputs that are an input of the options or of ``inputs``, or lie inside one.
 
-    A model may be a bundled name as well as a file, and only files are protected. A gaze that is
-    not a keyword is a file or a folder, and both are protected.
+    A model may be a bundled name or a file; files are protected. A gaze that is not a keyword is a
+    file or a folder; both are protected.
     """
-    videos = [*_values(options, "input", "root", "data", "video", "motion")]
-    videos += [folder for _, folder in getattr(options, "method", ())]
+    paths = [*_values(options, "input", "root", "data", "video", "motion")]
+    paths += [*_values(options, "checkpoint", "gaze_calibration"), *inputs]
+    paths += [folder for _, folder in getattr(options, "method", ())]
     gaze = getattr(options, "gaze", None)
     if gaze and gaze not in GAZE_KEYWORDS:
-        videos.append(Path(gaze))
+        paths.append(Path(gaze))
     if photos := getattr(options, "photos", ""):
-        videos.append(Path(photos))
+        paths.append(Path(photos))
     texts = [*_values(options, "model", "start_from", "flow_weights", "perceptual_weights")]
     texts += comma_separated(getattr(options, "models", ""))
     files = [Path(text) for text in texts if text and _is_file(text)]
-    refuse_overlap(filter(None, outputs), [*filter(None, videos), *files])
+    refuse_overlap(filter(None, outputs), [*filter(None, paths), *files])
 
 
 def _values(options: argparse.Namespace, *names: str) -> Iterator[Any]:
-    """The values of options, of those that may be given several times each one."""
+    """The values of options; if an option was given several times, each of its values."""
     for name in names:
         value = getattr(options, name, None)
         yield from value if isinstance(value, list) else [value]
 
 
 def _is_file(text: str | Path) -> bool:
-    with contextlib.suppress(OSError):  # too long for a name
+    with contextlib.suppress(OSError):  # the text is too long for a file name
         return Path(text).is_file()
     return False
 
 
 def comma_separated(text: str) -> list[str]:
-    """The parts of a list with commas."""
+    """Split a text at its commas, and leave out empty parts."""
     return [name for name in text.split(",") if name]
 
 

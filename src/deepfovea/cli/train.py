@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..config import PUBLISHED_LOSSES, PUBLISHED_TRAINING, InputError, TrainConfig
-from ..io.outputs import refuse_overlap
 from .options import (
     DEVICE_HELP,
     MODEL_HELP,
@@ -232,9 +231,8 @@ def _protect_inputs(options: argparse.Namespace) -> None:
     files = ("config.json", "metrics.jsonl", "model.safetensors")
     folders = ("checkpoints", "models", "pictures", "tensorboard", "validation")
     outputs = [options.run / name for name in (*files, *folders)]
-    protect_inputs(options, *outputs, options.cache or options.run / "frames")
-    if options.config and not options.resume:
-        refuse_overlap(outputs, [options.config])
+    config = [options.config] if options.config and not options.resume else []
+    protect_inputs(options, *outputs, options.cache or options.run / "frames", inputs=config)
 
 
 def _ignore_failed_tensorboard_write(failure: threading.ExceptHookArgs) -> None:

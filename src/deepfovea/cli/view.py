@@ -24,6 +24,7 @@ from .options import (
     one_line,
     output_path,
     positive,
+    protect_inputs,
     seconds,
     size,
 )
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from ..viewer.live import LiveViewing
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-TEXT_BROWSERS = ("www-browser", "links", "elinks", "lynx", "w3m")  # all that webbrowser knows
+TEXT_BROWSERS = ("www-browser", "links", "elinks", "lynx", "w3m")  # those that webbrowser starts
 
 
 def add(subcommands: Subcommands) -> None:
@@ -104,7 +105,7 @@ def add(subcommands: Subcommands) -> None:
 
 
 def _add_live_gaze(parser: argparse.ArgumentParser) -> None:
-    """Where a live eye tracker is, and what it says."""
+    """Add the options of a live eye tracker."""
     group = parser.add_argument_group("live eye tracker (extra live)")
     group.add_argument(
         "--gaze",
@@ -154,7 +155,7 @@ def _add_live_gaze(parser: argparse.ArgumentParser) -> None:
 
 
 def milliseconds(text: str) -> float:
-    """A time in ms, perhaps negative, as seconds."""
+    """Read a time in milliseconds, which may be negative, as seconds."""
     try:
         return seconds(text) / 1e3
     except argparse.ArgumentTypeError:
@@ -164,7 +165,7 @@ def milliseconds(text: str) -> float:
 
 
 def host_name(text: str) -> str:
-    """The name in a name or an address: ``lab.org`` of ``https://lab.org:8080/viewer``."""
+    """Read the host name in a name or an address: ``a.org`` of ``https://a.org:8080/viewer``."""
     with contextlib.suppress(ValueError):
         name = urlsplit(text if "//" in text else f"//{text}").hostname
         if name and "*" not in name:
@@ -179,10 +180,10 @@ def _port(text: str) -> int:
 
 
 def _is_graphical(browsers: ModuleType) -> bool:
-    """Whether the browser that would open is not one of those that run in a terminal."""
+    """Whether the default browser is graphical, and not one that runs in the terminal."""
     try:
         browser = browsers.get()
-    except browsers.Error:  # there is none
+    except browsers.Error:  # no browser is installed
         return False
     return Path(getattr(browser, "name", "")).name not in TEXT_BROWSERS
 
@@ -208,7 +209,7 @@ def _view(options: argparse.Namespace) -> None:
     paths = find_videos(source) if source.is_dir() else [source]
     named = [(p, str(p.relative_to(source)) if p != source else p.name) for p in paths]
     problems: list[InputError] = []
-    while named:  # said here rather than on the page
+    while named:  # find a video that can be shown, and report the others here
         try:
             Player(*named[0]).close()
             break
@@ -222,7 +223,7 @@ def _view(options: argparse.Namespace) -> None:
     videos = {str(number): one for number, one in enumerate(named)}
     device = pick_device(options.device)
     resolve_path(options.model)
-    # A path is shown by its last part alone: the page need not know this machine's folders.
+    # The page shows the last part of a path only, as it need not know this machine's folders.
     models = {Path(name).name: name for name in (options.model, *bundled_models())}
 
     def load_model(name: str) -> LoadedModel:
@@ -266,9 +267,8 @@ def _view(options: argparse.Namespace) -> None:
 def _live_viewing(
     options: argparse.Namespace, videos: dict[str, tuple[Path, str]]
 ) -> LiveViewing | None:
-    """The tracker and the recording that the options ask for."""
+    """Open the tracker and the recording that the options ask for; None without a tracker."""
     from ..gaze.live import GazeRecording, LiveGaze, read_calibration
-    from ..io.outputs import refuse_overlap
     from ..video import VideoReader
     from ..viewer.live import LiveViewing
 
@@ -287,11 +287,7 @@ def _live_viewing(
                 f"--record-gaze: received {len(videos)} videos; expected one, to which it belongs"
             )
         path = videos["0"][0]
-        model = Path(options.model)
-        refuse_overlap(
-            [options.record_gaze],
-            [path, *filter(None, [options.gaze_calibration, model if model.is_file() else None])],
-        )
+        protect_inputs(options, options.record_gaze, inputs=[path])
         with VideoReader(path) as reader:
             rate = float(reader.frame_rate)
         recording = GazeRecording(options.record_gaze, rate, overwrite=options.overwrite)
@@ -308,7 +304,7 @@ def _live_viewing(
 
 
 def _report(live: LiveViewing) -> None:
-    """Say what came of the tracker."""
+    """Print how many samples the tracker sent, and how good the predictions were."""
     counts, error = live.gaze.counts, live.gaze.prediction_error
     print(
         f"gaze: {pluralize(counts.received, 'sample')}, {counts.lost} of them lost; "
