@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 import deepfovea
-from deepfovea.files_to_files import best_jitter, samples_at_rest
+from deepfovea.files_to_files import best_jitter, samples_without_jitter
 from deepfovea.fill import pull_push
 from deepfovea.fovea import downsample, jitter_sequence
 from deepfovea.images import contact_sheet, mark_gaze, resize_frame
@@ -58,7 +58,7 @@ def main():
         inputs.append(Input(low, gaze(number), jitter=told))
     pictures, sampled, fill, ours = [], [], [], []
     for number, result in enumerate(reconstructor.stream(inputs)):
-        rested = samples_at_rest(truth[number], result.mask)
+        rested = samples_without_jitter(truth[number], result.mask)
         filled = upsample_bicubic(pull_push(rested[None], result.mask[None]))[0]
         sampled.append(float(result.mask.mean()))
         fill.append(float(psnr(filled, truth[number])))

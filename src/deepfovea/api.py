@@ -1,4 +1,4 @@
-"""The package in one call: a model by its name, a video from a file or from memory."""
+"""The whole package in one call: load a model by its name; reconstruct a video or an array."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ from .video import VideoReader, VideoWriter
 from .video.container import MAX_DENOMINATOR
 
 FRAME_RATE = 24
-"""Frames per second of a file that is written from frames in memory, unless given."""
+"""Default frame rate of a file that is written from frames in memory, frames per second."""
 
 
 def load(
     model: str | Path, device: str | torch.device = "auto", engine: str = "torch"
 ) -> Network | Engine:
-    """A trained generator, ready to use (evaluation mode, float32).
+    """Load a trained generator (evaluation mode, float32).
 
     Args:
-        model: a name of a bundled model, or the path of a ``.safetensors`` file.
+        model: the name of a bundled model, or the path of a ``.safetensors`` file.
         device: ``auto`` (CUDA, else MPS, else the CPU), or a device.
-        engine: what runs it: ``torch``, the network itself; or an engine around it,
-            ``onnxruntime``, ``openvino`` or ``auto``, which is faster on a CPU. PSNR is the same;
-            single pixels of ``stream`` can differ (docs/speed.md).
+        engine: ``torch`` returns the network itself; ``onnxruntime``, ``openvino`` or ``auto``
+            returns an engine that runs it, which is faster on a CPU. PSNR is the same; single
+            pixels of ``stream`` can differ (docs/speed.md).
 
     Returns:
-        ``frames, state = model(samples, mask, state)``.
+        The generator; call it as ``frames, state = model(samples, mask, state)``.
 
     Raises:
-        InputError: unknown name, no such file, damaged or foreign file; an unknown device or
-            engine, or one that cannot be used here.
+        InputError: the name is unknown; the file is missing, damaged or of another kind; or this
+            machine has no such device or engine.
     """
     picked = pick_device(str(device))
     return load_network(model, picked) if engine == "torch" else load_engine(model, engine, picked)
@@ -80,33 +80,34 @@ def reconstruct(
     Args:
         source: path of a video or of a folder of images; frames as NumPy [T, h, w, 3 or 4] (uint8,
             or float in [0, 1]), torch [T, 3 or 4, h, w], or any list or iterator of frames
-            (NumPy, PIL or torch); or one frame. A fourth channel above 0 marks the known pixels;
-            no further pixels are dropped then.
-        output: path of a video, or without a suffix of a folder of images, which is then written
-            instead of returning frames.
-        model: name or path, or what :func:`load` returned.
-        gaze: where the eye looks, pixels of ``source`` (x right, y down, origin at the centre of
+            (NumPy, PIL or torch); or one frame. If there is a fourth channel, pixels with values
+            above 0 in it are the samples, and no further sampling takes place.
+        output: path of a video to write instead of returning frames, or without a suffix of a
+            folder of images.
+        model: a name, a path, or the result of :func:`load`.
+        gaze: where the eye looks, in pixels of ``source`` (x right, y down, origin at the centre of
             the top-left pixel): one point, or one for each frame [T, 2]; or a
-            :class:`GazeTrack`. The centre by default.
-        simulate: ``source`` is the full resolution and is reduced by four first; the result has
-            its size.
-        density: how densely to sample, by distance from the gaze.
-        seed: of the random draws.
-        blue_noise: draws that are even in space and time; False: independent ones, as published.
+            :class:`GazeTrack`. The default is the centre.
+        simulate: ``source`` has the full resolution; it is first downsampled by four, and the
+            result has its size.
+        density: the density of the samples by distance from the gaze.
+        seed: seed of the random masks.
+        blue_noise: spread samples evenly in space and time; False: draw them independently, as
+            published.
         jitter: with ``simulate``, how the sampling grid is shifted from frame to frame, one of
             :data:`deepfovea.config.JITTERS`; None: the best that the model can use.
-        device: of a model given by its name or path.
-        engine: as for ``device``; see :func:`load`.
-        frame_rate: of frames in memory and of folders of images, 1/s.
+        device: the device, if ``model`` is a name or path.
+        engine: the engine, if ``model`` is a name or path; see :func:`load`.
+        frame_rate: frame rate of frames in memory and of folders of images, 1/s.
         overwrite: replace an existing ``output``.
 
     Returns:
-        The path of ``output``; without one, frames of the type that was given: an array for an
-        array, a list for a list, an iterator for an iterator, NumPy uint8 [T, H, W, 3] for a
-        path.
+        The path of ``output``. Without ``output``, frames of the same type as ``source``: an array
+        for an array, a list for a list, an iterator for an iterator; for a path NumPy uint8
+        [T, H, W, 3].
 
     Raises:
-        InputError: an input, output or option that cannot be read, written or used.
+        InputError: an input, output or option cannot be read, written or used.
     """
     if jitter not in (None, "none") and not simulate:
         raise InputError(
@@ -115,7 +116,7 @@ def reconstruct(
         )
 
     def prepare(frames: int | None) -> tuple[Reconstructor, str]:
-        """For so many frames, with how the grid is shifted."""
+        """Make the reconstructor for a number of frames, and choose the jitter."""
         loaded = model
         if isinstance(model, str | Path):
             loaded = load_engine(model, engine, pick_device(str(device)), frames=frames)
@@ -174,7 +175,7 @@ def reconstruct(
 
 
 def _number_of_frames(source: Any) -> int | None:
-    """How many frames there are in memory; None where only the end tells."""
+    """The number of frames in memory; None for an iterator."""
     if _is_single(source):
         return 1
     if isinstance(source, Tensor) and source.ndim == 5:
@@ -183,14 +184,14 @@ def _number_of_frames(source: Any) -> int | None:
 
 
 def _is_single(source: Any) -> bool:
-    """Whether it is one frame rather than several."""
+    """Whether the source is a single frame."""
     if isinstance(source, Image.Image):
         return True
     return isinstance(source, np.ndarray | Tensor) and source.ndim == 3
 
 
 def _track(gaze: Any, height: int, width: int, frame_rate: float) -> GazeTrack:
-    """The gaze as a track, for frames of that size at that rate."""
+    """Convert a gaze to a track, for frames of this size and rate."""
     if gaze is None:
         return center()
     if isinstance(gaze, GazeTrack):
@@ -219,7 +220,7 @@ def _inputs(
     jitter: str,
     times: Iterable[float],
 ) -> Iterator[tuple[Frame, Sequence[int], Input]]:
-    """Each frame in memory, its (height, width), and the input of the reconstructor for it."""
+    """For each frame in memory: the frame, its (height, width), and the reconstructor's input."""
     scale = reconstructor.engine.scale
     for index, (image, time) in enumerate(zip(images, times, strict=False)):  # times never end
         frame = to_tensor(image)
@@ -244,7 +245,7 @@ def _frames(
     reconstructor: Reconstructor,
     simulate: bool,
 ) -> Iterator[Any]:
-    """Frame after frame, each of the type of the one it was made from."""
+    """Reconstruct frame after frame; each result has the type of its source frame."""
     waiting: list[tuple[Frame, Sequence[int]]] = []
 
     def given() -> Iterator[Input]:

@@ -19,14 +19,14 @@ The fourth channel says which pixels are known, above 0."""
 AnyFrame = TypeVar("AnyFrame", np.ndarray, Image.Image, Tensor)
 
 TOLERANCE = 0.01
-"""How far values may lie outside [0, 1], as those of filters and codecs do."""
+"""Values may be outside [0, 1] by so much, as those of filters and codecs are. Our choice."""
 
 
 def to_tensor(frame: Frame) -> Tensor:
-    """A frame as float [3 or 4, h, w] in [0, 1]; a torch tensor stays on its device.
+    """Convert a frame to float [3 or 4, h, w] in [0, 1]; a torch tensor stays on its device.
 
     Raises:
-        InputError: another shape or type, or values that are not finite or not in [0, 1].
+        InputError: it has another shape or type, or values that are not finite or not in [0, 1].
     """
     if isinstance(frame, Image.Image):
         alpha = frame.mode in ("RGBA", "LA", "PA") or "transparency" in frame.info
@@ -58,10 +58,10 @@ def to_tensor(frame: Frame) -> Tensor:
 
 
 def check_range(frame: Tensor) -> None:
-    """Refuse values that are not finite, or not about [0, 1].
+    """Check that the values of a frame are finite and about in [0, 1].
 
     Raises:
-        InputError: says what was found, and what to do.
+        InputError: they are not; the message says what to do.
     """
     least, most = (float(value) for value in torch.aminmax(frame.detach()))
     if not (least >= -TOLERANCE and most <= 1.0 + TOLERANCE):  # NaN too
@@ -72,7 +72,7 @@ def check_range(frame: Tensor) -> None:
 
 
 def like(frame: Tensor, given: AnyFrame) -> AnyFrame:
-    """A frame [3, H, W] in [0, 1] in the type and data type of the frame that was given."""
+    """Convert a frame [3, H, W] in [0, 1] to the type and data type of ``given``."""
     if isinstance(given, Image.Image):
         return Image.fromarray(np.ascontiguousarray(to_image(frame)))
     if isinstance(given, np.ndarray):

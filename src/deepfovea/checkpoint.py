@@ -1,4 +1,7 @@
-"""One safetensors file = weights + configuration + provenance, hash-checked; never pickle."""
+"""Models in one safetensors file: weights, configuration and provenance, checked by a hash.
+
+Nothing is pickled or unpickled.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,14 @@ from .foreign import refuse
 from .generators import NETWORKS, PRESETS, Config, Network, Preset
 from .io.atomic import atomic_write
 
-FORMAT = 1  # of the metadata; another one is refused
+FORMAT = 1  # version of the metadata; files of other versions are refused
 WEIGHTS = Path(__file__).parent / "weights"
 
-_MAX_HEADER_BYTES = 2**20  # the longest that training writes has 94 kB
-_MAX_AXES = 8  # of a tensor; a 3-D convolution has 5
+_MAX_HEADER_BYTES = 2**20  # our choice; the longest header that training writes has 94 kB
+_MAX_AXES = 8  # of a tensor; our choice, a 3-D convolution has 5
 _BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "I32": 4, "I64": 8}
 _BYTES |= {"F16": 2, "BF16": 2, "F32": 4, "F64": 8}
-"""Of one value, by the format's names of types."""
+"""Bytes per value, by safetensors' names of types."""
 _UNREADABLE = (
     KeyError,
     TypeError,
@@ -46,7 +49,7 @@ _UNREADABLE = (
 
 
 def bundled_models() -> list[str]:
-    """Names of the presets whose trained weights come with the package."""
+    """Names of the presets whose trained weights are part of the package."""
     return sorted(
         name for name, preset in PRESETS.items() if (path := _weights(preset)) and path.is_file()
     )
@@ -57,21 +60,21 @@ def _weights(preset: Preset) -> Path | None:
 
 
 def load(model: str | Path, device: str | torch.device = "cpu") -> Network:
-    """A trained generator, ready to use (evaluation mode, float32).
+    """Load a trained generator (evaluation mode, float32).
 
     Args:
         model: a name from :func:`bundled_models`, or the path of a ``.safetensors`` file.
-        device: where to put it.
+        device: the device to load it to.
 
     Raises:
-        InputError: unknown name, no such file, damaged or foreign file.
+        InputError: the name is unknown, or the file is missing, damaged or of another kind.
     """
     network, _ = load_with_provenance(model)
     return network.to(device).eval()
 
 
 def load_with_provenance(model: str | Path) -> tuple[Network, dict[str, Any]]:
-    """As :func:`load`, with the provenance that the file states (empty if it states none)."""
+    """As :func:`load`, and also return the provenance in the file (empty if there is none)."""
     path = resolve_path(model)
     tensors, metadata = read(path)
     if metadata.get("kind") == "training" and isinstance(metadata.get("generator"), dict):
@@ -93,7 +96,7 @@ def load_with_provenance(model: str | Path) -> tuple[Network, dict[str, Any]]:
     )
     preset = Preset(network_type, config, None, str(path))
     try:
-        # Built without memory first: numbers that do not fit the weights allocate nothing.
+        # First without memory, so that a configuration that does not fit allocates nothing.
         with torch.device("meta"):
             shapes = {name: t.shape for name, t in preset.build().state_dict().items()}
         if shapes != {name: t.shape for name, t in tensors.items()}:
@@ -122,16 +125,17 @@ def _ema_generator(
 
 
 def describe(model: str | Path, height: int = 192, width: int = 256) -> dict[str, Any]:
-    """What a model is, of what it was made and what it costs.
+    """Describe a model: its network, its cost, its configuration and its provenance.
 
     Args:
         model: as for :func:`load`.
-        height: h of the low-resolution frame for which the cost is counted; ``width`` likewise.
+        height: h of the low-resolution frame for which the cost is computed.
+        width: w of that frame.
 
     Returns:
-        Names and values: for a preset what it is and its source; file, network, parameters,
-        scale, frames per step, multiply-adds per frame (convolutions and matrix products, counted
-        by PyTorch), configuration, provenance.
+        Names and values: for a preset its summary and source; file, network, parameters, scale,
+        frames per step, multiply-adds per frame (convolutions and matrix products, counted by
+        PyTorch), configuration, provenance.
     """
     network, provenance = load_with_provenance(model)
     path = resolve_path(model)
@@ -154,10 +158,10 @@ def describe(model: str | Path, height: int = 192, width: int = 256) -> dict[str
 
 
 def multiply_adds(network: Network, height: int, width: int) -> float:
-    """Multiply-adds per frame h × w: convolutions and matrix products, counted by PyTorch."""
-    from torch.utils.flop_counter import FlopCounterMode  # which imports Triton
+    """Multiply-adds per frame h × w, of convolutions and matrix products, counted by PyTorch."""
+    from torch.utils.flop_counter import FlopCounterMode  # here, as it imports Triton
 
-    network = copy.deepcopy(network).to("meta")  # shapes only: nothing is computed
+    network = copy.deepcopy(network).to("meta")  # shapes alone, without computing values
     samples = torch.empty(1, network.frames_per_step, 3, height, width, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(samples, samples[:, :, :1])
@@ -166,11 +170,15 @@ def multiply_adds(network: Network, height: int, width: int) -> float:
 
 
 def resolve_path(model: str | Path) -> Path:
-    """The file of a model's name or path."""
+    """The file of a model, given its name or path.
+
+    Raises:
+        InputError: there is no such model or file.
+    """
     if str(model) in bundled_models():
         return WEIGHTS / str(PRESETS[str(model)].weights)
     path = Path(model)
-    with contextlib.suppress(OSError):  # a name too long for a path
+    with contextlib.suppress(OSError):  # the name is too long for a path
         if path.is_file():
             return path
     if path.suffix or len(path.parts) > 1:
@@ -189,7 +197,7 @@ def resolve_path(model: str | Path) -> Path:
 
 
 def architecture(network: Network) -> dict[str, Any]:
-    """What a file says of a network beside its weights: its type and its configuration."""
+    """The metadata that describes a network: its type and its configuration."""
     return {"network": network.kind, "config": asdict(network.config)}
 
 
@@ -199,13 +207,13 @@ def save_model(
     provenance: Mapping[str, Any],
     dtype: torch.dtype = torch.float16,
 ) -> None:
-    """Write a generator, atomically.
+    """Write the weights and the configuration of a generator to a file, atomically.
 
     Args:
-        path: ends in ``.safetensors``.
-        network: its weights and its configuration are written.
-        provenance: JSON values: what it was trained on, for how long, by which command.
-        dtype: of the weights in the file.
+        path: the file, which ends in ``.safetensors``.
+        network: the generator.
+        provenance: how it was trained (data, time, command), as JSON values.
+        dtype: type of the weights in the file.
     """
     tensors = {name: tensor.to(dtype) for name, tensor in network.state_dict().items()}
     write(
@@ -223,13 +231,13 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
     """Write tensors and a JSON description under a temporary name, then rename.
 
     Raises:
-        InputError: the file cannot be written (the one that was there stays as it is).
+        InputError: the file cannot be written (an existing one stays as it is).
     """
     contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     description = json.dumps({"format": FORMAT, **metadata}, sort_keys=True)
     header = {"deepfovea": description, "sha256": _digest(contiguous, description)}
     try:
-        # Written here and not by safetensors, whose files only their owner may read.
+        # Not by safetensors' own function, whose files only their owner can read.
         with atomic_write(path) as file:
             file.write(save(contiguous, header))
     except (OSError, SafetensorError) as error:
@@ -239,15 +247,17 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and description of a file that :func:`write` made.
+    """Read the tensors and the description from a file that :func:`write` made.
+
+    Even for a malicious file, nothing larger than the file is allocated, except for parsing its
+    header of at most 1 MiB.
 
     Raises:
-        InputError: not such a file, or damaged. Nothing larger than the file is allocated, but
-            for the parsing of a header, which is at most 1 MiB long.
+        InputError: the file is damaged or of another kind.
     """
     reason = ""
     try:
-        with path.open("rb") as file:  # once: a training may replace the file meanwhile
+        with path.open("rb") as file:  # only once, as a training run may replace the file
             size = os.fstat(file.fileno()).st_size
             texts = _header(file, size)["__metadata__"]
             metadata = json.loads(texts["deepfovea"], object_pairs_hook=_distinct)
@@ -262,7 +272,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-    if reason:  # not within the handler, which would keep what was parsed so far
+    if reason:  # outside the handler, which would keep the parsed parts in memory
         expected = "a .safetensors file written by deepfovea"
         raise refuse(path, expected, f"cannot be read ({reason})")
     if texts.get("sha256") != _digest(tensors, texts["deepfovea"]):
@@ -271,12 +281,12 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _header(file: BinaryIO, size: int) -> dict[str, Any]:
-    """The header of a file of that size, before anything is allocated for what it announces.
+    """Read and check the header of a file of this size, before memory for tensors is allocated.
 
-    safetensors checks most of this too, but what it checks depends on its version.
+    safetensors checks most of this, too, but which checks it makes depends on its version.
 
     Raises:
-        ValueError, KeyError or TypeError: the header breaks the format, or lacks our description.
+        ValueError, KeyError or TypeError: the header is invalid, or lacks our description.
     """
     start = file.read(8)
     length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
@@ -313,7 +323,7 @@ def _header(file: BinaryIO, size: int) -> dict[str, Any]:
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object without repeated keys: two readers may see different values of such a key."""
+    """Make a dictionary of a JSON object; refuse repeated keys, which readers treat differently."""
     values = dict(pairs)
     if len(values) != len(pairs):
         raise ValueError("a name in it comes twice")

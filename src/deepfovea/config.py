@@ -1,4 +1,4 @@
-"""Every default in one place, as frozen dataclasses; strict JSON in and out.
+"""All defaults in one place, as frozen dataclasses, which can be written to and read from JSON.
 
 Legend used in the whole package: B batch, T time, C channels; h, w low resolution;
 H, W high resolution; scale = H / h.
@@ -18,11 +18,11 @@ SCALE = 4
 """Output size over low-resolution size, as published, in simulation, training and evaluation."""
 
 LARGEST_SIDE = 4096
-"""Of h and w; the sides of the output, four times as long, are then the longest of H.264."""
+"""Largest h and w, pixels. The output is four times as large, which is the most that H.264 has."""
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used.
+    """An input of the user cannot be used.
 
     The message is one line: what was received, what was expected, what to do. The command
     line prints it and exits with code 2.
@@ -33,20 +33,20 @@ DENSITY_FORMS = (
     "published | budget:PERCENT | uniform:PERCENT | CENTRE,PERIPHERY,INNER,OUTER in low-resolution "
     "pixels, with 'deg' behind it in degrees (needs --fov)"
 )
-"""What :meth:`Density.parse` reads, for people."""
+"""The forms that :meth:`Density.parse` reads, for messages and help."""
 
 
 @dataclass(frozen=True)
 class Density:
     """Probability that a low-resolution pixel is sampled, by its distance from the gaze.
 
-    ``center`` up to the radius ``inner``, ``periphery`` from the radius ``outer`` on, the
-    straight line between. The defaults are the published ones (Reich, Memmel, Grebe 2020):
+    It is ``center`` up to the radius ``inner`` and ``periphery`` from the radius ``outer`` on, with
+    a straight line between. The defaults are the published ones (Reich, Memmel, Grebe 2020):
     0.98 / 0.15 at 20 / 40 low-resolution pixels.
 
-    ``unit`` is that of the radii: low-resolution pixels, or degrees of visual angle (which
-    needs a display geometry). ``budget`` (0 to 1) asks for that expected share of sampled
-    pixels, whatever the frame size: see :func:`deepfovea.fovea.density_map`.
+    ``unit`` is the unit of the radii: low-resolution pixels, or degrees of visual angle, which need
+    a display geometry. ``budget`` (0 to 1) sets the expected share of sampled pixels for any frame
+    size: see :func:`deepfovea.fovea.density_map`.
     """
 
     center: float = 0.98
@@ -79,9 +79,9 @@ class Density:
     def parse(cls, text: str) -> Density:
         """Read a density from the command line.
 
-        ``published``; ``budget:10`` (percent, published radii); ``uniform:20`` (percent);
-        ``0.98,0.15,20,40`` (centre, periphery and the two radii in low-resolution pixels), the
-        last with ``deg`` behind it for radii in degrees: ``0.98,0.15,5,10deg``.
+        The forms are ``published``; ``budget:10`` (percent, published radii); ``uniform:20``
+        (percent); ``0.98,0.15,20,40`` (centre, periphery and the two radii in low-resolution
+        pixels); and ``0.98,0.15,5,10deg`` (the same with radii in degrees).
         """
         kind, _, percent = text.partition(":")
         try:
@@ -111,17 +111,17 @@ JITTERS = ("none", "quad", "halton")
 """Names of the sequences of :func:`deepfovea.fovea.jitter_sequence`."""
 
 MOTION_UNITS = ("px", "norm", "norm_up", "ndc")
-"""Of motion vectors in files. px: pixels of the file itself, y down; norm: shares of the frame's
-width and height, y down; norm_up: the same, y up; ndc: normalised device coordinates, the frame is
-2 × 2, y up."""
+"""Units of motion vectors in files. px: pixels of the file itself, y down; norm: shares of the
+frame's width and height, y down; norm_up: the same, y up; ndc: normalised device coordinates, in
+which the frame is 2 × 2, y up."""
 
 NOISES = ("independent", "blue")
-"""How pixels are drawn: see :func:`deepfovea.fovea.draw_mask`."""
+"""The ways to draw pixels, see :func:`deepfovea.fovea.draw_mask`."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How pixels are drawn and how the grid is shifted, unless the user chooses.
+    """Defaults for how pixels are drawn and how the sampling grid is shifted.
 
     noise: one of :data:`NOISES`; jitter: one of :data:`JITTERS`, for generators that take it.
     """
@@ -143,14 +143,14 @@ PUBLISHED_LOSSES = ("supervised", "perceptual", "flow", "adversarial", "adversar
 def option(
     default: Any, help: str, *, group: str, least: float | None = None, most: float | None = None
 ) -> Any:
-    """A field of :class:`TrainConfig` with what the command line and the documentation say of it.
+    """A field of :class:`TrainConfig` with its description for the command line and the docs.
 
     Args:
-        default: of the field.
-        help: what it is, without its default.
+        default: default value.
+        help: description, without the default.
         group: heading under which the command line lists it.
-        least: the smallest value allowed.
-        most: the largest value allowed.
+        least: smallest allowed value.
+        most: largest allowed value.
     """
     metadata = {"help": help, "group": group, "least": least, "most": most}
     return dataclasses.field(default=default, metadata=metadata)
@@ -168,11 +168,11 @@ LENGTH, DATA, OBJECTIVE, OPTIMISERS, RUN = (
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run. Everything here is stored in the run's ``config.json``.
+    """The configuration of a training run, which is stored in the run's ``config.json``.
 
-    The defaults are the recipe of ``stream``; :data:`PUBLISHED_TRAINING` is the published one.
-    A resumed run may change everything but what :data:`FIXED_ON_RESUME` names. Each field is an
-    option of ``deepfovea train``; its description here is the one that the command line prints.
+    The defaults are those for ``stream``; :data:`PUBLISHED_TRAINING` has the published values. A
+    resumed run may change all but the fields in :data:`FIXED_ON_RESUME`. Each field is an option of
+    ``deepfovea train``, and the command line prints its description from here.
     """
 
     model: str = option("stream", "generator: stream, paper or deepfovea", group=LENGTH)
@@ -262,8 +262,8 @@ class TrainConfig:
         "channels of the five residual blocks of both discriminators; the published ones",
         group=OBJECTIVE,
     )
-    # The strides of these networks and the pixel shuffle of a generator have the same period.
-    # Without shifts the generator learns a lattice of this period, which they do not see.
+    # The strides of these networks and the pixel shuffle of a generator have the same period. So
+    # without shifts the generator may learn a lattice of this period, which they cannot see.
     shift: int = option(
         0,
         "pixels by which the window that the perceptual loss and the discriminators see is shifted "
@@ -312,8 +312,8 @@ class TrainConfig:
     cooldown: int = option(
         4_000, "steps of learning rates that fall to zero at the end", group=OPTIMISERS, least=0
     )
-    # The norm is mostly 0.02 to 0.06 for stream. A rare gradient, through the warps of a clip that
-    # moves fast, is thirty times as large and would stall Adam for a hundred steps.
+    # For stream the norm is mostly 0.02 to 0.06. Rarely, in a clip that moves fast, it is thirty
+    # times as large and would stall Adam for a hundred steps.
     clip_gradient: float = option(
         0.1,
         "largest norm of the generator's gradient, 0 for no limit",
@@ -418,7 +418,7 @@ PUBLISHED_TRAINING = TrainConfig(
 FIXED_ON_RESUME = (
     *("model", "losses", "seed", "preprocessing", "discriminator_channels", "optimizer"),
 )
-"""What a resumed run must have in common with the run that it continues; of losses, the names."""
+"""The fields that a resumed run must not change; of losses it may change the weights."""
 
 
 def _flag(name: str) -> str:
@@ -426,13 +426,13 @@ def _flag(name: str) -> str:
 
 
 def expected_one_of(name: str, known: Iterable[str]) -> str:
-    """What was expected instead of a name, for the end of an error message."""
+    """The end of an error message about an unknown name: which names are known."""
     known = list(known)
     return f"expected one of {', '.join(known)}{did_you_mean(name, known)}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The nearest known name, for the end of an error message; empty if none is near."""
+    """The end of an error message that suggests the most similar name; empty if there is none."""
     near = difflib.get_close_matches(name, list(known), 1, cutoff=0.7)
     return f"; did you mean {near[0]!r}?" if near else ""
 
@@ -441,11 +441,11 @@ Config = TypeVar("Config")
 
 
 def from_json(kind: type[Config], values: Any, source: str = "JSON") -> Config:
-    """A frozen dataclass from a decoded JSON object.
+    """Make a frozen dataclass from a decoded JSON object.
 
     Raises:
-        InputError: no object, an unknown key (the nearest known one is suggested), or a value
-            of another type than the field's.
+        InputError: it is not an object, has an unknown key (the message suggests a known one), or
+            a value has another type than its field.
     """
     if not isinstance(values, dict):
         raise InputError(f"{source}: received {type(values).__name__}, expected a JSON object")
@@ -471,7 +471,7 @@ def from_json(kind: type[Config], values: Any, source: str = "JSON") -> Config:
 
 
 def _coerced(value: Any, hint: Any) -> Any:
-    """JSON's lists as tuples, and whole numbers as floats where the field is a float."""
+    """Convert lists to tuples, and integers to floats if the field is a float."""
     if isinstance(value, list):
         return tuple(value)
     if type(value) is int and (hint is float or float in get_args(hint)):

@@ -1,9 +1,8 @@
-"""Checkpoints of the authors of DeepFovea++ (Reich, Memmel, Grebe 2020) as models of this package.
+"""Converts checkpoints of the authors of DeepFovea++ (Reich, Memmel, Grebe 2020) to our models.
 
 Their files are state dicts that ``torch.save`` wrote (``generator_network_EPOCH.pt``). Each of
-their parameters has its counterpart here; the configuration is read from the shapes. Names and
-shapes are documented by ``results/*/metrics/hyperparameter.txt`` of their repository, which prints
-the modules.
+their parameters has a counterpart here; the configuration follows from the shapes. The names and
+shapes are those that ``results/*/metrics/hyperparameter.txt`` of their repository prints.
 """
 
 from __future__ import annotations
@@ -49,27 +48,27 @@ _NAMES = {
         },
     ),
 }
-"""Their lists of blocks and the layers of a block, and what they are called here."""
+"""The authors' names of blocks and layers, with our names."""
 
 _EXPECTED = f"{AUTHORS_GENERATOR}: the state dict in generator_network_*.pt"
 
 
 def convert(path: Path, *, zero_state: bool = False) -> tuple[RecurrentUNet, dict[str, Any]]:
-    """The network of one of the authors' checkpoints.
+    """Read the network from one of the authors' checkpoints.
 
     Args:
-        path: written by ``torch.save``, or the same tensors in a safetensors file. Read without
-            running code from it.
-        zero_state: begin videos with zeros instead of noise from N(0, 0.02²).
+        path: a file by ``torch.save``, or a safetensors file with the same tensors. No code in it
+            is run.
+        zero_state: start videos with zeros instead of noise from N(0, 0.02²).
 
     Returns:
-        The network, with float32 weights, and its provenance. A file without the parameters of
-        the normalisation, which their runs on several GPUs lost, becomes a network whose
-        normalisation has the gain 1 and bias 0 that these runs computed with, and takes frames of
-        any size; ``provenance["normalisation"]`` says which of the two it is.
+        The network, with float32 weights, and its provenance. Runs on several GPUs lost the
+        parameters of the normalisation and used a gain of 1 and a bias of 0. A network from a file
+        without these parameters does the same and takes frames of any size;
+        ``provenance["normalisation"]`` says so.
 
     Raises:
-        InputError: no such file, or another one.
+        InputError: the file is missing or of another kind.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected {_EXPECTED}")
@@ -118,7 +117,7 @@ def convert(path: Path, *, zero_state: bool = False) -> tuple[RecurrentUNet, dic
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
-    """The authors' tensors by name, from any of the wrappers that may hold them."""
+    """Read the authors' tensors by name, from any kind of file that may hold them."""
     try:
         content = load_file(path)
     except (SafetensorError, *UNREADABLE):
@@ -133,7 +132,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 
 
 def _numbers(theirs: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
-    """The fields of the configuration that follow from the shapes."""
+    """The fields of the configuration, which follow from the shapes."""
 
     def channels(pattern: str) -> tuple[int, ...]:
         found: list[int] = []
@@ -171,7 +170,7 @@ def _our_name(theirs: str, path: Path) -> str:
 
 
 def _their_name(ours: str) -> str:
-    """What a parameter of ours is called in their files, for messages."""
+    """The authors' name of one of our parameters, for messages."""
     block, number, rest = ours.split(".", 2)
     layer, _, kind = rest.rpartition(".")
     for theirs, (name, layers) in _NAMES.items():

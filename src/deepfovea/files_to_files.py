@@ -173,7 +173,7 @@ def reconstruct_file(
                     called = time.perf_counter()
                     samples = result.samples.cpu()
                     if jitter != "none":  # which hole filling cannot use
-                        samples = samples_at_rest(truth, result.mask.cpu(), scale)
+                        samples = samples_without_jitter(truth, result.mask.cpu(), scale)
                     baseline += float(psnr(_baseline(samples, result.mask, scale, size), truth))
                     started += time.perf_counter() - called
                 shown = result.frame
@@ -226,7 +226,7 @@ def best_jitter(reconstructor: Reconstructor, simulate: bool) -> str:
     return BEST_SAMPLING.jitter if usable else "none"
 
 
-def samples_at_rest(truth: Tensor, mask: Tensor, scale: int = SCALE) -> Tensor:
+def samples_without_jitter(truth: Tensor, mask: Tensor, scale: int = SCALE) -> Tensor:
     """The samples of a frame [3,H,W] at the pixels of a mask [1,h,w] on a grid at rest."""
     return downsample(pad(truth[None], scale), scale)[0] * mask
 
