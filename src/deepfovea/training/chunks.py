@@ -1,4 +1,4 @@
-"""What one optimiser step sees: clips in an order that resumes, cut into chunks.
+"""The data of optimiser steps: clips, in an order that can be resumed, cut into chunks.
 
 Legend: B clips of a batch, T frames of a chunk; h, w low resolution; H, W high resolution.
 """
@@ -22,11 +22,12 @@ from .interrupt import outlive_signals
 from .sampler import stateful_batches
 
 MIN_SIDE = 32
-"""Pixels of the smallest frame that the losses can judge."""
+"""Smallest side of a frame that the losses accept, pixels."""
 
 
 class Position(NamedTuple):
-    """How far the data are used: clips of all processes, and chunks of the present clip."""
+    """The position in the data: number of used clips of all processes, and of used chunks of the
+    current clip."""
 
     clip: int = 0
     chunk: int = 0
@@ -36,7 +37,7 @@ START = Position()
 
 
 class Region(NamedTuple):
-    """The part of the high-resolution frames that is scored, in pixels: all but the padding."""
+    """The part of the high-resolution frames without padding, in pixels; only it is scored."""
 
     top: int
     left: int
@@ -50,16 +51,16 @@ class Region(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """One chunk.
+    """Consecutive frames of the clips of a batch.
 
-    frames [B, T, 3, H, W] in [0, 1]; low [B, T, 3, h, w], the same reduced; mask [B, T, 1, h, w];
-    samples [B, T, 3, h, w], what is known; jitter [B, T, 2], None where the grid always rests;
-    motion [B, T, 2, h, w] with motion_trust [B, T, 1, h, w], see
-    :class:`deepfovea.training.dataset.TrainingClip`, None where no motion is known; motion_given:
-    whether the generator receives it;
-    previous_low [B, 3, h, w], the low-resolution frame before the chunk, None at the start of a
-    clip; is_clip_start [B], on the CPU, True where the recurrent state begins anew;
-    valid_region, see :class:`Region`; next_position: the position once this chunk is done.
+    frames [B, T, 3, H, W] in [0, 1]; low [B, T, 3, h, w]: the same at the low resolution; mask
+    [B, T, 1, h, w]; samples [B, T, 3, h, w], 0 where not sampled; jitter [B, T, 2], None without
+    jitter; motion [B, T, 2, h, w] and motion_trust [B, T, 1, h, w]: see
+    :class:`deepfovea.training.dataset.TrainingClip`, None if no motion is known; motion_given:
+    whether the generator receives the motion; previous_low [B, 3, h, w]: the low-resolution frame
+    before the chunk, None at the start of a clip; is_clip_start [B], on the CPU: True where the
+    recurrent state starts again; valid_region: see :class:`Region`; next_position: the position
+    after this chunk.
     """
 
     frames: Tensor
@@ -84,17 +85,16 @@ def iter_chunks(
     process: int = 0,
     processes: int = 1,
 ) -> Iterator[Chunk]:
-    """Chunks without end; what comes after ``position`` depends on nothing before.
+    """Yield chunks without end; those after ``position`` do not depend on those before.
 
     Args:
-        dataset: random clips, which come by their number, or published items, whose order keeps
-            every video in its place of the batch
-            (:func:`deepfovea.training.sampler.stateful_batches`).
+        dataset: random clips, which are taken by their numbers; or published items, ordered by
+            :func:`deepfovea.training.sampler.stateful_batches`.
         config: batch, clip, chunk and the like.
-        device: where the tensors are wanted.
-        position: where to go on.
-        process: number of this process, which takes ``config.batch`` clips of each round.
-        processes: how many share a round.
+        device: device of the tensors.
+        position: the position to start from.
+        process: number of this process, which takes ``config.batch`` clips at a time.
+        processes: number of processes that share the clips.
     """
     global_batch = config.batch * processes
     if isinstance(dataset, PublishedItems):
@@ -114,7 +114,7 @@ def iter_chunks(
         num_workers=config.workers,
         pin_memory=device.type == "cuda",
         worker_init_fn=outlive_signals,
-        generator=torch.Generator(),  # it draws a number at its start, not from the run's own
+        generator=torch.Generator(),  # so that the loader does not draw from the run's own
     )
     clip, first_chunk = position
     for batch in loader:
@@ -163,7 +163,7 @@ def _clip_indices(first: int, share: int, step: int) -> Iterator[list[int]]:
 
 
 def _common_region(regions: Tensor) -> Region:
-    """What counts in every item of a batch: the common part of [B, 4] top, left, height, width."""
+    """The common part of the regions of a batch, [B, 4]: top, left, height and width."""
     top, left = regions[:, :2].amax(0).tolist()
     bottom, right = (regions[:, :2] + regions[:, 2:]).amin(0).tolist()
     if min(bottom - top, right - left) < MIN_SIDE:

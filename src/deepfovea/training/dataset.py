@@ -1,8 +1,4 @@
-"""Clips for training: a pure function of index and seed.
-
-Any folder of videos or of image folders, at any depth; of REDS in its own layout, the split that
-:func:`deepfovea.reds.splits.split_folder` finds.
-"""
+"""Random clips for training; a clip depends only on its index and the seed."""
 
 from __future__ import annotations
 
@@ -25,46 +21,46 @@ from ..wording import pluralize
 from .animate import animate
 
 TRUSTED_DIFFERENCE = 0.1
-"""Colour difference in [0, 1] along an estimated motion at which it is trusted to 1 / e."""
+"""Colour difference in [0, 1] along an estimated motion at which its trust has fallen to 1 / e."""
 
-# How clips vary. All of it is our choice, wide enough to hold what is met in use; no experiment of
-# docs/research/log.md varies it.
+# The variety of the clips. All of it is our choice, wide enough for what occurs in use; no
+# experiment of docs/research/log.md varies it.
 MAX_COUNTED_FRAMES = 200
-"""Frames of a video beyond which it is drawn no more often."""
+"""Longer videos are drawn as often as one with so many frames."""
 CUT_SHARE = 0.05
-"""Share of clips that hold a cut to another video."""
+"""Share of clips with a cut to another video."""
 DOUBLE_SPEED_SHARE = 0.15
-"""Share of clips that take every second frame, where the video is long enough."""
+"""Share of clips that take every second frame, if the video is long enough."""
 SCALES = (1.0, 1.0, 1.35, 2.0)
-"""Factors by which the video may be reduced, antialiased, each as often as the others."""
+"""Factors by which the video is made smaller, antialiased; each is equally frequent."""
 JITTER_SHARES = (0.35, 0.45, 0.2)
 """Shares of clips with each of :data:`deepfovea.config.JITTERS`."""
 FIXATION_END = 0.08
 """Probability per frame that the eye jumps: fixations of 12 frames on average, half a second."""
 GAZE_RANGE = (-0.5, 1.5)
-"""Where it may land, in sides of the crop, of which 0 to 1 is inside."""
+"""Range of the gaze after a jump, in sides of the crop; 0 to 1 is inside."""
 GAZE_DRIFT_PX = 0.3
-"""Standard deviation of its drift per frame and axis, low-resolution pixels."""
+"""Standard deviation of the gaze's drift per frame and axis, low-resolution pixels."""
 BUDGET_SHARE, UNIFORM_SHARE = 0.2, 0.15
 """Shares of clips with a budget and with a uniform density; the others have the published one."""
 BUDGETS, UNIFORM_DENSITIES = (0.05, 0.6), (0.05, 0.4)
-"""Ranges of both, as shares of the low-resolution pixels."""
+"""Ranges of the budget and of the uniform density, as shares of the low-resolution pixels."""
 ALL_PIXELS_SHARE = 0.25
-"""Share of the uniform ones in which every pixel is sampled."""
+"""Share of the clips of uniform density in which every pixel is sampled."""
 BLUE_NOISE_SHARE = 0.6
-"""Share of clips whose samples are blue noise."""
+"""Share of clips with blue-noise sampling."""
 MAX_FIRST_FRAME = 10_000
-"""Below which the number of the first frame is drawn, which decides the phase of blue noise."""
+"""The number of the first frame, which decides the phase of blue noise, is drawn below it."""
 
 _log = logging.getLogger(__name__)
 
 
 class TrainingClip(TypedDict):
-    """One item, stacked to [B,T,…].
+    """One clip; PyTorch stacks it to [B,T,…].
 
     frames uint8 [T,3,H,W]; mask uint8 [T,1,h,w]; jitter [T,2], low-resolution pixels; motion
     [T,2,h,w], from a pixel to where it was one frame ago, low-resolution pixels; motion_trust
-    [T,1,h,w] in [0, 1], how far that is believed, 0 where it is not known.
+    [T,1,h,w] in [0, 1], how reliable the motion is, 0 where it is not known.
     """
 
     frames: Tensor
@@ -75,27 +71,25 @@ class TrainingClip(TypedDict):
 
 
 class ClipDataset(Dataset[TrainingClip]):
-    """Random crops in space and time, with masks as a moving eye would leave them.
+    """Random crops in space and time, with masks for a moving gaze.
 
-    Per clip: scale (down to 1/2, antialiased), crop, flip, direction and stride of time; now and
-    then a cut to another video. The gaze rests and jumps, inside or outside the crop; the density
-    is the published one, a budget, or uniform, now and then of all pixels;
-    draws are independent or blue noise; the sampling grid rests or is shifted by one of
-    :data:`deepfovea.config.JITTERS`.
+    For each clip it draws scale (down to 1/2, antialiased), crop, flip, and direction and stride of
+    time; a few clips have a cut to another video. The gaze fixates and jumps, inside or outside the
+    crop. The density is the published one, a budget, or uniform, sometimes of all pixels. Draws are
+    independent or blue noise, and the jitter is one of :data:`deepfovea.config.JITTERS`.
 
     Args:
         sources: the videos; those too short or too small for a clip are left out, with a warning.
-        frames: T, frames of a clip.
-        crop: side of the high-resolution square, a multiple of 32.
-        seed: with the index it decides everything.
-        varied: sampled as above; otherwise with the published density, in independent draws, at
-            one gaze per clip.
-        flow: estimates the motion of videos from their frames; None: it is not known.
-        photos: still pictures, as files or uint8 [H, W, 3], that :func:`.animate.animate` moves,
-            whose motion is known.
-        photo_share: the share of clips that are made of them.
-        jittered: whether the sampling grid may be shifted; a network that does not take the
-            shift has to learn from a grid at rest.
+        frames: T, number of frames of a clip.
+        crop: side of the high-resolution square, pixels, a multiple of 32.
+        seed: decides, together with the index, all random choices.
+        varied: vary the sampling as above; otherwise use the published density, independent draws
+            and one gaze point per clip.
+        flow: estimates the motion of videos from their frames; None: their motion is unknown.
+        photos: photographs, as files or uint8 [H, W, 3], which :func:`.animate.animate` turns into
+            clips of known motion.
+        photo_share: share of the clips that are made from photographs.
+        jittered: whether to use jitter; False for a network that does not take it.
     """
 
     def __init__(
@@ -137,7 +131,7 @@ class ClipDataset(Dataset[TrainingClip]):
         self.photos = list(photos)
         self.photo_share = photo_share
         self.jittered = jittered
-        # Long videos show more, but their frames resemble each other.
+        # By square roots, as the frames of a long video resemble each other.
         weights = np.sqrt([min(len(s.frames), MAX_COUNTED_FRAMES) for s in usable])
         self.video_probability = weights / weights.sum()
 
@@ -146,7 +140,7 @@ class ClipDataset(Dataset[TrainingClip]):
         if self.photos and (not self.sources or rng.random() < self.photo_share):
             frames, motion = self._animated(rng)
             trust = torch.ones(self.frames, 1, *motion.shape[-2:])
-            trust[0] = 0.0  # the generator has not seen what was before
+            trust[0] = 0.0  # as the generator has not seen a frame before
         else:
             frames = self._clip(rng)
             if rng.random() < CUT_SHARE and self.frames > 1:
@@ -239,7 +233,7 @@ class ClipDataset(Dataset[TrainingClip]):
 def _picture(photo: Path | np.ndarray) -> np.ndarray:
     if isinstance(photo, np.ndarray):
         return photo
-    from ..images import read_picture  # with Pillow, which decoded pictures do not need
+    from ..images import read_picture  # here, as it imports Pillow
 
     return read_picture(photo)
 
@@ -248,10 +242,10 @@ PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 def find_photos(folder: str | Path) -> list[Path]:
-    """The photographs in a folder, by name; none for an empty name.
+    """Find the photographs in a folder and below it; none for an empty name.
 
     Raises:
-        InputError: no such folder, or no photograph in it.
+        InputError: there is no such folder, or no photograph in it.
     """
     if not str(folder):
         return []

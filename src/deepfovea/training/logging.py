@@ -21,11 +21,12 @@ class Log:
 
     Args:
         run: the folder.
-        step: where the run begins or continues; rows of an interrupted run after it are removed.
-        names: names of terms that are logged under another name.
+        step: the step at which the run begins or continues; later rows of an interrupted run are
+            removed.
+        names: new names for terms that are logged under another name.
 
     Raises:
-        InputError: the folder cannot be written, or another training writes into it.
+        InputError: the folder cannot be written, or another training run writes into it.
     """
 
     def __init__(self, run: Path, step: int, names: Mapping[str, str]) -> None:
@@ -33,7 +34,7 @@ class Log:
         self.pictures = run / "pictures"
         self.names = names
         with explained_write_errors(run):
-            self.lock = exclusive_lock(run)  # as long as this exists
+            self.lock = exclusive_lock(run)  # held until this object is deleted
             if self.lock is None:
                 raise InputError(
                     f"{run}: received a folder that another training is writing into; wait for "
@@ -44,7 +45,7 @@ class Log:
             self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def row(self, step: int, values: Mapping[str, float]) -> None:
-        """One row of metrics."""
+        """Write one row of metrics."""
         row = {self.names.get(name, name): float(f"{value:.6g}") for name, value in values.items()}
         with explained_write_errors(self.metrics):
             with self.metrics.open("a", encoding="utf-8") as file:
@@ -53,7 +54,7 @@ class Log:
                 self.board.add_scalar(name, value, step)
 
     def picture(self, step: int, samples: Tensor, prediction: Tensor, label: Tensor) -> None:
-        """The grid of one clip: see :func:`deepfovea.images.prediction_grid`."""
+        """Write the picture of one clip: see :func:`deepfovea.images.prediction_grid`."""
         sheet = prediction_grid(samples, prediction, label)
         with explained_write_errors(self.pictures):
             self.pictures.mkdir(exist_ok=True)
@@ -62,19 +63,19 @@ class Log:
             self.board.add_image("frames", sheet, step, dataformats="HWC")
 
     def notes(self, notes: Sequence[str]) -> None:
-        """What the run does differently from the published one."""
+        """Write how the run differs from the published one."""
         if notes:
             self.board.add_text("objective", "\n".join(f"- {note}" for note in notes), 0)
 
     def close(self) -> None:
-        """Write the rest, if there is room for it."""
+        """Write the rest, unless the disk is full."""
         with suppress(OSError):
             self.board.close()
 
 
 @contextmanager
 def explained_write_errors(path: Path) -> Iterator[None]:
-    """Turn what the operating system says of a file or folder into one line."""
+    """Turn an error of the operating system about a file or folder into an InputError."""
     try:
         yield
     except OSError as error:
@@ -85,7 +86,7 @@ def explained_write_errors(path: Path) -> Iterator[None]:
 
 
 def _drop_rows_after(metrics: Path, after: int) -> None:
-    """Leave out the rows after a step, which a resumed run writes again."""
+    """Remove the rows after a step, as a resumed run writes them again."""
     rows = [
         line
         for line in metrics.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -99,4 +100,4 @@ def _step_of(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
-        return float("inf")  # cut off while it was written
+        return float("inf")  # an incomplete line

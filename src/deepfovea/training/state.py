@@ -1,4 +1,4 @@
-"""Everything that training changes, as plain values; how it is made, saved and restored."""
+"""The state of a training run as plain values: how it is made, saved and restored."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ State = Any
 
 @dataclass
 class TrainingState:
-    """A run under way: what a checkpoint holds, and nothing else."""
+    """The state of a run: exactly what a checkpoint contains."""
 
     net: Network
     loss_modules: nn.ModuleDict
     """Parameters of losses and discriminators, by the name of their term."""
     ema: dict[str, Tensor]
-    """The generator's parameters, averaged over the steps."""
+    """Exponential moving averages of the generator's parameters."""
     optimizers: dict[str, torch.optim.Adam]
-    """That of the generator, and one for each discriminator by the name of its term."""
+    """The generator's optimiser, and one for each discriminator by the name of its term."""
     scaler: torch.amp.GradScaler
-    """Of losses, against underflow in half precision."""
+    """Scales losses against underflow in half precision."""
     state: State | None = None
     """The recurrent state after the last chunk, without a graph."""
     step: int = 0
@@ -52,7 +52,7 @@ class TrainingState:
     logged: int = 0
     """The step of the last row of metrics."""
     sums: dict[str, float] = field(default_factory=dict)
-    """Of the metrics since then."""
+    """Sums of the metrics since then, by name."""
 
 
 def init_run(
@@ -62,16 +62,16 @@ def init_run(
     *,
     preset: Preset | None = None,
 ) -> TrainingState:
-    """A run before its first step; the seed decides all weights.
+    """Make the state of a run before its first step; the seed decides all weights.
 
     Args:
-        config: what to train.
-        device: where.
-        start_from: a model, by name or path, whose weights the generator begins with.
-        preset: another network than that of ``config.model``.
+        config: the configuration.
+        device: the device of all tensors.
+        start_from: the name or path of a model whose weights the generator starts with.
+        preset: a preset to use instead of ``config.model``.
 
     Raises:
-        InputError: an unknown model, or one of another kind than ``config.model``.
+        InputError: a model is unknown, or ``start_from`` does not fit ``config.model``.
     """
     if config.model not in PRESETS:
         raise InputError(
@@ -79,7 +79,8 @@ def init_run(
         )
     torch.manual_seed(config.seed)
     net = (preset or PRESETS[config.model]).build()
-    # What starts at zero, such as the offsets of deformable convolutions, is to grow slowly.
+    # Without kernels that start at zero, as the offsets of deformable convolutions: Muon would
+    # change them too fast.
     kernels = [p for p in net.parameters() if p.ndim == 4 and bool(p.any())]
     if config.chunk % net.frames_per_step:
         raise InputError(
@@ -123,7 +124,7 @@ def init_run(
         by_muon = {id(kernel) for kernel in kernels}
         others = [p for p in groups["generator"] if id(p) not in by_muon]
         optimizers["generator"] = Muon(kernels, others, config.learning_rate, config.betas)
-    for optimizer in optimizers.values():  # Adam would make these at its first step
+    for optimizer in optimizers.values():  # moments, which Adam would make at its first step
         for group in optimizer.param_groups:
             kept = ("exp_avg",) if group.get("orthogonal") else ("exp_avg", "exp_avg_sq")
             for parameter in group["params"]:
@@ -150,7 +151,7 @@ def learning_rates(config: TrainConfig) -> dict[str, float]:
 
 
 def run_tensors(training: TrainingState) -> dict[str, Tensor]:
-    """Every tensor of a run but the recurrent state and the random numbers, by its name."""
+    """All tensors of a run by name, except the recurrent state and the random number state."""
     parts: dict[str, Tensor] = {f"net.{k}": v for k, v in training.net.state_dict().items()}
     parts |= {f"ema.{k}": v for k, v in training.ema.items()}
     parts |= {f"loss_modules.{k}": v for k, v in training.loss_modules.state_dict().items()}
@@ -166,28 +167,28 @@ def _parameters(training: TrainingState) -> dict[str, nn.Parameter]:
 
 
 def last_checkpoint(run: Path) -> Path:
-    """Where a run saves its state, to be resumed from."""
+    """The path of the checkpoint from which a run is resumed."""
     return run / "checkpoints" / "last.safetensors"
 
 
 def save_checkpoint(
     path: Path, training: TrainingState, config: TrainConfig, global_batch: int, state: Any
 ) -> None:
-    """Write a checkpoint; the one that was there stays until the new one is complete.
+    """Write a checkpoint; an existing one stays until the new one is complete.
 
     Args:
-        path: of the file.
+        path: path of the file.
         training: the run.
         config: its configuration.
         global_batch: clips per step of all processes.
-        state: the recurrent state of all of these, None where there is none.
+        state: the recurrent state for all these clips, None if there is none.
     """
     everything = run_tensors(training) | {"rng.cpu": torch.get_rng_state()}
     if state is not None:
         everything |= {f"state.{name}": value for name, value in state._asdict().items()}
     if torch.cuda.is_available():
         everything["rng.cuda"] = torch.cuda.get_rng_state()
-    about = {
+    metadata = {
         "kind": "training",
         "generator": checkpoint.architecture(training.net),
         "config": asdict(config),
@@ -200,26 +201,26 @@ def save_checkpoint(
         "sums": training.sums,
         "scaler": training.scaler.state_dict(),
     }
-    checkpoint.write(path, everything, about)
+    checkpoint.write(path, everything, metadata)
 
 
 def restore_checkpoint(
     path: Path, training: TrainingState, config: TrainConfig, process: int = 0, processes: int = 1
 ) -> None:
-    """Restore a run that :func:`init_run` made from a checkpoint.
+    """Restore a run, made by :func:`init_run`, from a checkpoint.
 
-    With clips of another size or number than before, the clip in progress is dropped.
+    If size or number of the clips have changed, the rest of the current clip is skipped.
 
     Raises:
-        InputError: no complete checkpoint of such a run.
+        InputError: the file is not a complete checkpoint of such a run.
     """
-    found, about = checkpoint.read(path)
-    if about.get("kind") != "training":
+    found, metadata = checkpoint.read(path)
+    if metadata.get("kind") != "training":
         raise InputError(
-            f"{path}: received a file of kind {about.get('kind')!r:.100}, expected a checkpoint of "
-            "a training run; --start-from takes models"
+            f"{path}: received a file of kind {metadata.get('kind')!r:.100}, expected a checkpoint "
+            "of a training run; --start-from takes models"
         )
-    before = from_json(TrainConfig, about.get("config"), source=str(path))
+    before = from_json(TrainConfig, metadata.get("config"), source=str(path))
     for name in FIXED_ON_RESUME:
         old, new = getattr(before, name), getattr(config, name)
         if name == "losses":
@@ -241,11 +242,12 @@ def restore_checkpoint(
         for name, tensor in wanted.items():
             tensor.copy_(found[name])
     try:
-        training.step, clip, training.hours = about["step"], about["next_clip"], about["hours"]
-        chunk, global_batch = about["chunk"], about["global_batch"]
-        training.logged, training.sums = about["logged"], about["sums"]
-        # Empty where the run had no scaler: then this one keeps its initial scale.
-        training.scaler.load_state_dict(about["scaler"] or training.scaler.state_dict())
+        training.step, clip = metadata["step"], metadata["next_clip"]
+        training.hours = metadata["hours"]
+        chunk, global_batch = metadata["chunk"], metadata["global_batch"]
+        training.logged, training.sums = metadata["logged"], metadata["sums"]
+        # If the run had no scaler, this is empty, and the scaler keeps its initial scale.
+        training.scaler.load_state_dict(metadata["scaler"] or training.scaler.state_dict())
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: incomplete ({error}); give a checkpoint as written") from None
     torch.set_rng_state(found["rng.cpu"])
@@ -284,10 +286,10 @@ def _state(
 
 
 def read_config(path: Path) -> TrainConfig:
-    """The configuration in a JSON file, strictly.
+    """Read a configuration from a JSON file, without tolerating unknown keys.
 
     Raises:
-        InputError: no such file, no JSON, an unknown key or an unusable value.
+        InputError: the file is missing or not JSON, or a key is unknown or a value unusable.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

@@ -42,22 +42,22 @@ def train_step(
     config: TrainConfig,
     reduce_mean: ReduceMean | None = None,
 ) -> tuple[dict[str, float], Output, Target]:
-    """Learn from one chunk; ``training`` is changed in place.
+    """Train on one chunk; ``training`` is changed in place.
 
     Args:
         training: the run.
         terms: the objective, see :func:`deepfovea.losses.terms.make_terms`.
         chunk: the chunk.
         config: weights, learning rates, limits.
-        reduce_mean: over all processes; None: there is one.
+        reduce_mean: computes means over all processes; None: there is only one.
 
     Returns:
-        The losses and metrics by name, means over all processes; the generator's output; the
+        The losses and metrics by name, as means over all processes; the generator's output; and the
         target.
 
     Raises:
-        InputError: a loss or the gradient is not finite; it is named, and nothing was
-            learned from it.
+        InputError: a loss or the gradient is not finite; the message names it, and no weights were
+            changed.
     """
     for name, optimizer in training.optimizers.items():
         for group in optimizer.param_groups:
@@ -84,7 +84,7 @@ def train_step(
     training.scaler.unscale_(generator)
     norm = nn.utils.clip_grad_norm_(training.net.parameters(), config.clip_gradient or math.inf)
     values["gradient_norm"] = float(norm)
-    if not training.scaler.is_enabled():  # a scaler leaves such a step out and scales less
+    if not training.scaler.is_enabled():  # a scaler skips such a step and lowers its scale
         check_finite({"gradient_norm": values["gradient_norm"]}, training.step)
     training.scaler.step(generator)
     update_ema(training, config)
@@ -101,9 +101,9 @@ def train_step(
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
-    """Share of the full learning rates: linear rise, constant, linear fall.
+    """Factor of the learning rates: it rises linearly, stays at 1, and falls linearly at the end.
 
-    So a run can be cut short or prolonged at will. The fall takes half of the steps at most.
+    So a run can be shortened or prolonged. The fall takes at most half of the steps.
     """
     rise = (step + 1) / max(config.warmup, 1)
     fall = (config.steps - step) / max(min(config.cooldown, config.steps // 2), 1)
@@ -113,9 +113,9 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
 def reset_starting_clips(
     state: State | None, is_clip_start: Tensor, first: State | None = None
 ) -> State | None:
-    """The state, with ``first`` or zeros for the clips that begin (``is_clip_start`` [B]).
+    """Replace the state of the clips that begin (``is_clip_start`` [B]) by ``first`` or zeros.
 
-    None, which starts all clips anew, where there is no state yet or all clips begin.
+    Returns None, which starts all clips, if there is no state yet or all clips begin.
     """
     if state is None or bool(is_clip_start.all()):
         return None
@@ -142,9 +142,9 @@ def forward(net: Generator, chunk: Chunk, state: State | None) -> tuple[Output, 
 
 
 def crop_to_valid(output: Output, chunk: Chunk, scale: int) -> tuple[Output, Target]:
-    """Output and target without the padding, which is never scored.
+    """Cut the padding off output and target, as it is never scored.
 
-    The target of a network that does not enlarge (``scale`` 1) is the low-resolution frames.
+    For a network that does not upsample (``scale`` 1), the target are the low-resolution frames.
     """
     region = chunk.valid_region
     reduced = chunk.frames.shape[-1] // chunk.low.shape[-1]
@@ -174,27 +174,27 @@ def output_gradients(
     config: TrainConfig,
     scaler: torch.amp.GradScaler,
 ) -> tuple[dict[str, Tensor], Output]:
-    """The gradient of the weighted sum with respect to a generator's output, term by term.
+    """Compute the gradient of the weighted sum with respect to a generator's output, term by term.
 
     Args:
-        terms: of the objective.
-        weights: of each.
-        output: of the generator.
-        target: what it should be.
-        parameters: those among them that a loss has itself get their gradient here.
-        config: precision.
-        scaler: of losses.
+        terms: the terms of the objective.
+        weights: the weight of each term.
+        output: the generator's output.
+        target: the target.
+        parameters: parameters; those of losses get their gradient here, too.
+        config: the precision is used.
+        scaler: scales the losses.
 
     Returns:
-        The value of each term, not weighted, and the detached output, whose tensors hold the
-        (scaled) gradient in ``grad``; None where no term looks at one.
+        The value of each term, not weighted, and the detached output, whose tensors have the
+        (scaled) gradient in ``grad``, or None if no term depends on them.
     """
     leaves = Output._make(None if tensor is None else _detached_leaf(tensor) for tensor in output)
     values = {}
     for name, term in terms.items():
         with autocast(output.frames.device, config):
             value = term(leaves, target)
-        # Only what is named here gets a gradient: a discriminator's weights do not.
+        # Only these inputs get a gradient; the weights of discriminators do not.
         inputs = [*_tensors_of(leaves), *parameters]
         torch.autograd.backward(scaler.scale(weights[name] * value), inputs=inputs)
         values[name] = value.detach()
@@ -202,9 +202,9 @@ def output_gradients(
 
 
 def backward(output: Output, leaves: Output) -> None:
-    """Carry the gradient that the leaves hold through the generator."""
+    """Propagate the gradient in the leaves back through the generator."""
     pairs = zip(_tensors_of(output), _tensors_of(leaves), strict=True)
-    # A motion that was given is not an output, so a loss on it has nothing to train.
+    # Given motion requires no gradient, so a loss on it trains nothing.
     judged = [(x, leaf.grad) for x, leaf in pairs if leaf.grad is not None and x.requires_grad]
     torch.autograd.backward([tensor for tensor, _ in judged], [grad for _, grad in judged])
 
@@ -217,7 +217,7 @@ def discriminator_step(
     config: TrainConfig,
     reduce_mean: ReduceMean | None,
 ) -> dict[str, float]:
-    """A discriminator's step on what the generator made in this one."""
+    """Train a discriminator on the frames that the generator made in this step."""
     discriminator, optimizer = training.loss_modules[name], training.optimizers[name]
     with autocast(real.device, config):
         loss = discriminator_loss(
@@ -234,10 +234,10 @@ def discriminator_step(
 def all_reduce_mean(
     parameters: Iterable[nn.Parameter], values: Mapping[str, Tensor], reduce_mean: ReduceMean | None
 ) -> dict[str, float]:
-    """Gradients, in place, and values as their means over all processes.
+    """Replace gradients, in place, and values by their means over all processes.
 
-    One reduction of everything, instead of a wrapper around the networks that would have to know
-    of the several calls that one backward pass goes through.
+    Everything is reduced at once. A wrapper around the networks, such as DistributedDataParallel,
+    would have to be told about the several calls before one backward pass.
     """
     gradients = []
     for parameter in parameters:
@@ -255,15 +255,15 @@ def all_reduce_mean(
 
 @torch.no_grad()
 def update_ema(training: TrainingState, config: TrainConfig) -> None:
-    """Follow the generator's weights; faster in the first steps, which begin far away."""
-    # As tf.train.ExponentialMovingAverage does with its num_updates.
+    """Update the moving averages of the generator's weights; faster in the first steps."""
+    # As tf.train.ExponentialMovingAverage with its argument num_updates.
     decay = min(config.ema, (1 + training.step) / (10 + training.step))
     for name, parameter in training.net.named_parameters():
         training.ema[name].lerp_(parameter, 1.0 - decay)
 
 
 def autocast(device: torch.device, config: TrainConfig) -> AbstractContextManager[None]:
-    """Mixed precision, where it is asked for."""
+    """A context with mixed precision, if the configuration asks for it."""
     dtype = torch.float16 if config.precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype, enabled=config.precision != "fp32")
 

@@ -1,7 +1,7 @@
-"""Training: clips in, one chunk of frames per step, checkpoints that resume.
+"""Training: one chunk of frames per step, with checkpoints from which a run can be resumed.
 
-Accelerate carries the same loop to several processes, GPUs and machines. Truncated
-back-propagation through time: the state runs through the whole clip, gradients through one chunk.
+Truncated back-propagation through time: the state is passed on through the whole clip, gradients
+through one chunk. Accelerate runs the same loop in several processes, GPUs and machines.
 """
 
 from __future__ import annotations
@@ -59,33 +59,34 @@ def train(
     skip_unreadable: bool = False,
     on_epoch: Callable[[int, Path], None] | None = None,
 ) -> Path | None:
-    """Train a generator; the run folder holds everything.
+    """Train a generator, and write everything into the run folder.
 
-    ``config.json``, ``metrics.jsonl``, ``pictures``, ``tensorboard``,
+    It contains ``config.json``, ``metrics.jsonl``, ``pictures``, ``tensorboard``,
     ``checkpoints/last.safetensors`` (from the first step on) and, at the end,
     ``model.safetensors``, which :func:`deepfovea.load` reads.
 
     Args:
-        data: folder of videos or image folders, or a data set with a split of that name: see
+        data: folder of videos or image folders, or a data set with a train split: see
             :func:`deepfovea.reds.splits.split_folder`.
         run: folder of this run, made if it is missing.
-        config: what to do; on resuming, all but :data:`deepfovea.config.FIXED_ON_RESUME` may differ
-            from what the run began with.
-        resume: go on from the last checkpoint.
+        config: the configuration; when a run is resumed, all but
+            :data:`deepfovea.config.FIXED_ON_RESUME` may have changed.
+        resume: continue from the last checkpoint.
         cache: folder for decoded frames; by default ``run / "frames"``.
-        start_from: a model, by name or path, whose weights a new run begins with.
+        start_from: the name or path of a model whose weights a new run starts with.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         skip_unreadable: leave out frames that cannot be read, with a warning.
-        on_epoch: called in the main process after every pass over the published items, with its
-            number from 1 on and the model ``models/epoch-NN.safetensors``.
+        on_epoch: called in the main process after every pass over the published items, with the
+            number of the pass, from 1, and the model ``models/epoch-NN.safetensors``.
 
     Returns:
-        The model's file; None in all processes but the main one.
+        The path of the model; None in all processes but the main one.
 
     Raises:
-        InputError: unusable data, configuration, device or run folder; a loss that is not finite.
-        TrainingInterrupted: after Ctrl-C or SIGTERM, once the step under way is done and saved;
-            ``on_epoch`` ends at once.
+        InputError: the data, the configuration, the device or the run folder cannot be used, or a
+            loss is not finite.
+        TrainingInterrupted: after Ctrl-C or SIGTERM, when the current step is done and saved;
+            ``on_epoch`` is ended at once.
     """
     last = last_checkpoint(run)
     if last.exists() and not resume:
@@ -166,9 +167,9 @@ def train(
                 if log:
                     now = time.monotonic()
                     crops = (training.step - timed_step) * config.batch * world_size
-                    about = {"hours": training.hours, "learning_rate": rate}
-                    about["crops_per_second"] = crops / (now - timed_from)
-                    log.row(training.step, about | means)
+                    row = {"hours": training.hours, "learning_rate": rate}
+                    row["crops_per_second"] = crops / (now - timed_from)
+                    log.row(training.step, row | means)
                     timed_from, timed_step = now, training.step
                 training.logged, training.sums = training.step, {}
             begun = training.step == 1
@@ -195,7 +196,7 @@ def train(
                                 on_epoch(epoch, model)
                                 left_out = ""
             now = time.monotonic()
-            # The first step is saved at once, so that a run that was begun can always go on.
+            # The first step is saved at once, so that every run that has begun can be resumed.
             save_due = begun or now - saved > 60 * config.save_minutes
             keep_due = 0 < 60 * config.keep_minutes < now - kept
             stopping, save_due, keep_due = _agreed(
@@ -218,7 +219,7 @@ def train(
                 )
     accelerator.wait_for_everyone()
     if world_size > 1:
-        accelerator.end_training()  # without it, processes may abort when Python ends
+        accelerator.end_training()  # without it, processes may crash when Python ends
     if log is None:
         return None
     model = run / "model.safetensors"
@@ -229,9 +230,9 @@ def train(
 
 
 def _start_accelerator(device: str, config: TrainConfig) -> tuple[Accelerator, torch.device]:
-    """The processes that train together, and the device of this one."""
+    """Connect the processes that train together, and choose the device of this one."""
     picked = pick_device(device)
-    # Unless told otherwise, Accelerate takes several CPU processes for separate runs.
+    # Without the argument, Accelerate treats several CPU processes as separate runs.
     accelerator = Accelerator(cpu=picked.type == "cpu")
     own: torch.device = picked if accelerator.num_processes == 1 else accelerator.device
     if own.index is not None and own.type == "cuda":
@@ -244,7 +245,7 @@ def _start_accelerator(device: str, config: TrainConfig) -> tuple[Accelerator, t
 def _make_objective(
     config: TrainConfig, training: TrainingState, device: torch.device
 ) -> tuple[dict[str, Term], dict[str, str]]:
-    """The terms, and the names under which those with a stand-in are logged."""
+    """Make the terms, and the names under which some are logged, which state backbone or flow."""
     names = loss_weights(config.losses)
     needed = {need for name in names for need in LOSSES[name].needs}
     perceptual = flow = None
@@ -285,7 +286,7 @@ def _open_run(
     logged_names: dict[str, str],
     notes: list[str],
 ) -> Log:
-    """The folder of a run and its log."""
+    """Make the folder of a run and its log."""
     with explained_write_errors(run):
         last_checkpoint(run).parent.mkdir(parents=True, exist_ok=True)
     log = Log(run, training.step, logged_names)
@@ -298,14 +299,15 @@ def _open_run(
 
 
 def _gather_state(state: State | None, accelerator: Accelerator) -> State | None:
-    """The recurrent states of all processes, one batch after the other."""
+    """Concatenate the recurrent states of all processes."""
     if state is None or accelerator.num_processes == 1:
         return state
     return type(state)(*(accelerator.gather(tensor.contiguous()) for tensor in state))
 
 
 def _agreed(flags: tuple[bool, ...], accelerator: Accelerator) -> list[bool]:
-    """The same in all processes: stop if any says so; for the rest, what the main process says."""
+    """Agree on flags in all processes: stop if any process asks for it; the main process decides
+    the others."""
     if accelerator.num_processes == 1:
         return list(flags)
     stop, *others = flags
