@@ -1,8 +1,9 @@
-"""How good reconstructions are: clips x methods -> rows -> tables, charts, contact sheets.
+"""Evaluation: measures the quality of methods on clips, and makes tables, charts and reports.
 
-The data path is clips (frames of a video, its gaze and samples) -> methods (frames back) ->
-metrics (:mod:`deepfovea.metrics`) -> score (one clip) -> run (all clips, several processes) ->
-table, plots.
+The data path: ``clips`` reads the true frames; ``methods`` reconstruct them from samples;
+``score`` applies the metrics (:mod:`deepfovea.metrics`) to one clip; ``run`` does so for all clips,
+in several processes if wanted; ``report``, ``plots``, ``html`` and ``contact_sheets`` show the
+result.
 """
 
 from .compare import compare

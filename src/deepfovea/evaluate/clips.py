@@ -1,4 +1,4 @@
-"""Clips as ground truth: the first frames of a video, its size and times, read ahead by workers."""
+"""The clips of an evaluation: the first frames of a video, which workers read ahead."""
 
 from __future__ import annotations
 
@@ -21,40 +21,42 @@ from ..video import VideoReader, list_images
 
 @dataclass(frozen=True, eq=False)
 class ReferenceClip:
-    """One clip: frames uint8 [T, H, W, 3], H and W multiples of four; times [T] in seconds."""
+    """The true frames of a clip, uint8 [T, H, W, 3], H and W multiples of four; times [T] in
+    seconds."""
 
     name: str
     frames: np.ndarray
     times: np.ndarray
     frames_per_second: float
-    height: int  # of the file, before it was cropped; width likewise
-    width: int
-    frame_count: int | None = None  # of the whole video, where its file says it
-    path: Path | None = None  # where it was read from
+    height: int  # height of the video before cropping to a multiple of four
+    width: int  # likewise
+    frame_count: int | None = None  # of the whole video, if its file states it
+    path: Path | None = None  # the file or folder
 
     def frame(self, t: int) -> Tensor:
         """Frame number ``t``, [3, H, W] in [0, 1]."""
         return torch.from_numpy(self.frames[t]).permute(2, 0, 1).float() / 255.0
 
     def low(self, jitter: Tensor | None = None) -> Tensor:
-        """The clip reduced by four, [T, 3, h, w]: as published, or by shifted grids [T, 2]."""
+        """The clip at the low resolution, [T, 3, h, w], with the jitter [T, 2] if it is given."""
         offsets = [None] * len(self.frames) if jitter is None else list(jitter)
         return torch.stack(
             [downsample(self.frame(t), SCALE, offset) for t, offset in enumerate(offsets)]
         )
 
     def motion(self, jitter: Tensor | None = None) -> Tensor:
-        """The motion that files beside the images of the clip hold, where the samples are.
+        """Read the motion at the samples from files beside the images of the clip.
 
         Args:
-            jitter: [T, 2] of the sampling grid; None: it rests.
+            jitter: [T, 2], the offsets of the sampling grid; None: no jitter.
 
         Returns:
             [T, 2, h, w] in low-resolution pixels, as :class:`deepfovea.generators.Generator` takes
-            it; 0 for the first frame, unknown vectors continued from those around.
+            it; 0 for the first frame; unknown vectors are filled from those around.
 
         Raises:
-            InputError: no folder of images, a frame without motion, or files of another size.
+            InputError: the clip is not a folder of images, a frame has no motion, or a file has
+                another size.
         """
         if self.path is None or not self.path.is_dir():
             raise InputError(
@@ -72,7 +74,7 @@ class ReferenceClip:
         return motion
 
     def notes(self, asked: int) -> list[str]:
-        """A line for each thing that is not as asked."""
+        """Lines about how the clip differs from what was asked for."""
         count, height, width = self.frames.shape[:3]
         notes = []
         if count < asked:
@@ -87,14 +89,14 @@ class ReferenceClip:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A clip that cannot be used, and why, in one line."""
+    """A clip that cannot be used, with the reason in one line."""
 
     name: str
     reason: str
 
 
 def read(video: Path, name: str, count: int) -> ReferenceClip | Unreadable:
-    """The first ``count`` frames of a video, or all if there are fewer."""
+    """Read the first ``count`` frames of a video, or all if there are fewer."""
     try:
         with VideoReader(video) as reader:
             frames = list(islice(reader, count))
@@ -128,7 +130,7 @@ class _Files(Dataset["ReferenceClip | Unreadable"]):
 def read_all(
     videos: Sequence[tuple[Path, str]], count: int, workers: int
 ) -> Iterator[ReferenceClip | Unreadable]:
-    """Every video (path, name) in this order, decoded ahead by so many worker processes."""
+    """Read videos (path, name) in this order; worker processes decode them ahead."""
     files: Any = _Files(videos, count)
     ahead = 1 if workers else None
     loader: DataLoader[ReferenceClip | Unreadable] = DataLoader(

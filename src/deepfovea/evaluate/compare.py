@@ -1,4 +1,4 @@
-"""Two results of one protocol, clip by clip: what changed from one to the other."""
+"""Compares two results of the same protocol clip by clip."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ COMPARED_FIELDS = (
     *("name", "version", "frames", "gaze", "seed", "density", "blue_noise", "jitter", "fov_deg"),
     *("flow", "reduction", "eccentricity_bin", "motion"),
 )
-"""What must be equal in the protocols of two results for their figures to be comparable."""
+"""The fields of the protocol that must be equal in two results that are compared."""
 EARLIER_DEFAULTS = {"name": "published", "version": 1, "jitter": "none", "motion": "none"}
 """The settings of older results, which do not state them."""
 
 
 def compare(one: Result, two: Result, names: tuple[str, str] = ("A", "B")) -> str:
-    """Tables and sentences in Markdown: the second result less the first one.
+    """Compare two results; return tables and sentences about the differences in Markdown.
 
-    Methods of one name are compared; if each result has a single method, these are, whatever their
-    names. Only clips that both have count.
+    Methods with the same name are compared. If each result has only one method, these two are
+    compared, whatever their names. Only the clips that both results have count.
 
     Args:
         one: the earlier result.
         two: the later one.
-        names: of both, for people.
+        names: names of both for the text.
 
     Raises:
-        InputError: of different protocols, or without a common clip or method.
+        InputError: the protocols differ, or there is no common clip or method.
     """
     for key in COMPARED_FIELDS:
         values = [result.protocol.get(key, EARLIER_DEFAULTS.get(key)) for result in (one, two)]
@@ -86,7 +86,7 @@ def _other_weights(one: Result, two: Result, first: str, second: str) -> str:
 
 
 def _only(one: Result, two: Result, label: str) -> list[str]:
-    """What one result has and the other lacks, a line each."""
+    """Lines about the clips and methods that only one of the results has."""
     found = []
     for what, mine, theirs in (
         ("clips", one.clips, two.clips),

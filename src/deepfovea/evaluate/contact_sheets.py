@@ -14,16 +14,17 @@ from ..config import InputError
 from ..images import contact_sheet, mark_gaze, resize_frame
 
 ROWS_PER_SHEET = 3
-"""Frames on a sheet."""
+"""Number of frames on a sheet."""
 
 MAX_SHOWN_ERROR = 0.25
-"""Mean absolute error of the channels from which on an error map is brightest."""
+"""Mean absolute error of the channels that is brightest in an error map; larger ones are clamped.
+Our choice."""
 
 
 class Panels(NamedTuple):
-    """What a sheet shows of one frame.
+    """The pictures of one frame on a sheet.
 
-    gaze_px of ``samples`` [3, h, w]; frames [3, H, W] by method; truth [3, H, W].
+    gaze_px in pixels of ``samples`` [3, h, w]; frames [3, H, W] by method; truth [3, H, W].
     """
 
     gaze_px: tuple[float, float]
@@ -33,12 +34,12 @@ class Panels(NamedTuple):
 
 
 def render_sheet(rows: Sequence[Panels], models: Sequence[str]) -> bytes:
-    """A PNG with a row per frame and, after the original, an error map per model.
+    """Draw a PNG with a row per frame and, after the original, an error map per model.
 
-    Without models the first baseline besides ``fill`` takes their place.
+    If there are no models, the first baseline other than ``fill`` is shown instead.
 
     Raises:
-        InputError: matplotlib, whose colours the error maps have, is not installed.
+        InputError: matplotlib, which colours the error maps, is not installed.
     """
     names = list(rows[0].frames)
     plain = [name for name in names if name == "fill"]
@@ -65,7 +66,7 @@ def render_sheet(rows: Sequence[Panels], models: Sequence[str]) -> bytes:
 
 
 def error_map(frame: Tensor, truth: Tensor) -> Tensor:
-    """The mean absolute error of the channels as a colour: [3, H, W] twice -> [3, H, W]."""
+    """Show the mean absolute error of the channels as colours: [3, H, W] each -> [3, H, W]."""
     try:
         from matplotlib import colormaps
     except ImportError:

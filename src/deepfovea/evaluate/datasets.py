@@ -1,6 +1,6 @@
-"""Data sets that papers use, by name: where their clips lie, and whether all of them are there.
+"""Data sets that papers use, by name: finds their clips and checks that all of them are there.
 
-Nothing is downloaded. No hashes are checked.
+Nothing is downloaded, and no hashes are checked.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ Clips = list[tuple[Path, str]]
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set, its subset for evaluations, and what has to be there of it."""
+    """A data set, its subset for evaluations, and the files that must be there."""
 
     name: str
     definition: str
-    """The subset, and who took it first."""
+    """The subset, and who introduced it."""
     where: str
     licence: str
     frames: Mapping[str, int]
-    """Frames of every clip, by its name; 0 where their number is not checked one by one."""
+    """Number of frames of each clip, by its name; 0: not checked."""
     layouts: tuple[str, ...]
-    """Where a clip lies in the folder that the user names, with ``*`` for its name."""
+    """Possible paths of a clip in the folder that the user names, with ``*`` for its name."""
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """(width, height) of every clip that is listed; width 0: any."""
+    """(width, height) of the listed clips; a width of 0 is not checked."""
     any_size: tuple[int, int] = (0, 0)
-    """Likewise of the others; (0, 0) is not checked."""
+    """(width, height) of all other clips; (0, 0): not checked."""
     clip_count: int = 0
-    """Where the names of the clips are not listed: how many there are, and ..."""
+    """Number of clips, if their names are not listed."""
     clip_frames: int = 0
-    """... how many frames each has."""
+    """Number of frames of each clip, if their names are not listed."""
     total: int = 0
-    """Frames of all clips together; 0: not checked."""
+    """Number of frames of all clips together; 0: not checked."""
 
     def clips(self, root: Path) -> Clips:
-        """The clips of the subset.
+        """Find the clips of the subset, and check them.
 
         Raises:
-            InputError: no clip where one is expected, or clips, frames or sizes that are not those
-                of the data set.
+            InputError: a clip is missing, or clips, frames or sizes differ from those of the data
+                set.
         """
         layout = next((one for one in self.layouts if any(root.glob(one))), None)
         if layout is None:

@@ -1,6 +1,6 @@
-"""A report for the browser: one page, its charts, and frames to wipe between methods.
+"""A report for the browser: a page with tables, charts, and frames to compare by wiping.
 
-It needs no server and loads nothing from elsewhere.
+It needs no server and loads nothing from other sites.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SAMPLES, ORIGINAL = "samples", "original"
 
 
 def frame_files(clip: str, panels: Sequence[Panels]) -> dict[str, bytes]:
-    """A frame from the middle of a clip as every method made it: PNG files by their paths."""
+    """The frame in the middle of a clip by every method: PNG files by their paths."""
     panel = panels[len(panels) // 2]
     images = {
         SAMPLES: upsample_nearest(panel.samples, SCALE),
@@ -41,7 +41,7 @@ def frame_files(clip: str, panels: Sequence[Panels]) -> dict[str, bytes]:
 
 
 def _path(clip: str, method: str) -> str:
-    """Where a frame lies in the folder of the report; a method may be named by a path."""
+    """The path of a frame in the folder of the report; a method's name may be a path itself."""
     return f"{FRAMES}/{quote(clip)}/{quote(method, safe='')}.png"
 
 
@@ -53,12 +53,12 @@ def _png(image: Tensor) -> bytes:
 
 
 def to_html(result: Result, charts: Sequence[str], folder: Path) -> str:
-    """The page.
+    """Make the page.
 
     Args:
-        result: what it shows.
+        result: the result to show.
         charts: names of pictures in the same folder.
-        folder: where the page will be, with the frames that an evaluation has left there.
+        folder: the folder of the page, in which the evaluation has written the frames.
     """
     names = shown_metrics(result)
     frames: dict[str, dict[str, str]] = {}
@@ -103,7 +103,7 @@ def _list(lines: Sequence[str], otherwise: str) -> str:
 
 
 def _marked(line: str) -> str:
-    """A line of Markdown whose only markup is code."""
+    """Convert a line of Markdown to HTML; its only markup is code."""
     return re.sub("`(.*?)`", r"<code>\1</code>", escape(line))
 
 

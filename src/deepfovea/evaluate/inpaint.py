@@ -1,4 +1,4 @@
-"""Baselines that fill the holes of one frame by a library, then enlarge it by bicubic ×4.
+"""Baselines that fill the holes of each frame by a library and then upsample it (bicubic ×4).
 
 Legend: n sampled pixels; h, w low resolution; H, W high resolution.
 """
@@ -16,14 +16,14 @@ from ..config import SCALE
 from ..resample import upsample_bicubic
 
 INPAINT_RADIUS = 3.0
-"""Low-resolution pixels around a hole that OpenCV looks at; that of its own examples."""
+"""Radius around a pixel that OpenCV uses, low-resolution pixels: that of OpenCV's own examples."""
 
 Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(samples float32 [h, w, 3] in [0, 1], known bool [h, w]) -> filled [h, w, 3]."""
 
 
 def _frame_by_frame(fill: Fill, samples: Tensor, mask: Tensor) -> tuple[Tensor, None]:
-    """samples [B,T,3,h,w], mask [B,T,1,h,w] -> frames [B,T,3,H,W]; what is known stays as it is."""
+    """Samples [B,T,3,h,w], mask [B,T,1,h,w] -> frames [B,T,3,H,W]; sampled pixels do not change."""
     flat, known = samples.flatten(0, 1).cpu(), mask.flatten(0, 1)[:, 0].cpu().numpy() > 0
     images = flat.permute(0, 2, 3, 1).float().numpy()
     filled = [
@@ -54,7 +54,7 @@ def _opencv(method: int) -> Fill:
         import cv2
 
         holes = (~known).astype(np.uint8)
-        pixels = (image.clip(0, 1) * 255 + 0.5).astype(np.uint8)  # it takes nothing finer
+        pixels = (image.clip(0, 1) * 255 + 0.5).astype(np.uint8)  # OpenCV takes 8 bits only
         return np.asarray(cv2.inpaint(pixels, holes, INPAINT_RADIUS, method) / 255.0)
 
     return fill
@@ -63,7 +63,7 @@ def _opencv(method: int) -> Fill:
 def griddata_frames(samples: Tensor, mask: Tensor, state: Any = None) -> tuple[Tensor, None]:
     """Baseline ``griddata-linear``: linear on a Delaunay triangulation, SciPy's ``griddata``.
 
-    Outside the convex hull of the samples the nearest one is taken.
+    Pixels outside the convex hull of the samples get the nearest sample.
     """
     return _frame_by_frame(_griddata, samples, mask)
 

@@ -1,10 +1,10 @@
 """Baseline ``low-rank``: causal completion of a video as a tensor of low rank.
 
 The frames are slices of a tensor of rank R, X_s = A diag(γ_s) Bᵀ; each colour channel of a frame is
-one slice s, and all slices share A and B. Kasai 2016, "Online low-rank tensor subspace tracking
-from incomplete data by CP decomposition using recursive least squares" (OLSTEC): for a new slice γ
-is the ridge regression on what was sampled of it; then each row of A and of B is the recursive
-least-squares solution over all slices so far, which are forgotten exponentially.
+one slice s, and all slices share A and B. The method is that of Kasai 2016, "Online low-rank tensor
+subspace tracking from incomplete data by CP decomposition using recursive least squares" (OLSTEC):
+for a new slice, γ is found by ridge regression on its samples; then each row of A and of B is the
+recursive least-squares solution over all slices so far, with exponentially falling weights.
 
 Legend: S = 3 slices of a frame; h, w low resolution.
 """
@@ -20,17 +20,19 @@ from ..config import SCALE
 from ..fill import pull_push
 from ..resample import upsample_bicubic
 
+# All of these are our choice.
 RANK = 16
+"""R."""
 FORGETTING = 0.9
-"""λ of the recursive least squares: what share of a frame's weight is left one frame later."""
+"""λ of the recursive least squares: the share of a frame's weight that is left one frame later."""
 RIDGE = 0.01
 """μ, for colours in [0, 1]: without it a row with fewer samples than the rank has no solution."""
 SWEEPS = 3
-"""Alternations between γ, A and B for each frame."""
+"""Number of alternations between γ, A and B for each frame."""
 
 
 class Factors(NamedTuple):
-    """A [h,R], B [w,R]; of each row its normal equations: matrix [·,R,R], right side [·,R]."""
+    """A [h,R], B [w,R], and the normal equations of each row: matrix [·,R,R], right side [·,R]."""
 
     a: Tensor
     b: Tensor
@@ -56,13 +58,13 @@ def low_rank_frames(samples: Tensor, mask: Tensor, state: Any = None) -> tuple[T
 def complete(
     slices: Tensor, known: Tensor, factors: Factors | None = None
 ) -> tuple[Tensor, Factors]:
-    """The estimate of one frame from what is sampled of it and from the frames before.
+    """Estimate a frame from its samples and from the frames before.
 
     Args:
         slices: [S, h, w], float64.
         known: [h, w], 1 where sampled.
-        factors: after the frame before; None: begins with the singular vectors of the frame
-            filled by :func:`deepfovea.fill.pull_push`.
+        factors: the factors after the frame before; None: start with the singular vectors of this
+            frame, filled by :func:`deepfovea.fill.pull_push`.
 
     Returns:
         [S, h, w], and the factors for the next frame.
@@ -72,7 +74,7 @@ def complete(
     side = slices * known
     for _ in range(SWEEPS):
         gamma = _weights(a, b, side, known)
-        # What each pixel of a row (column) multiplies: [S, w, R] for A, [S, h, R] for B.
+        # The regressors of the pixels of a row (column): [S, w, R] for A, [S, h, R] for B.
         rows = gamma[:, None] * b
         a_matrix = FORGETTING * past.a_matrix + torch.einsum("hw,swr,swq->hrq", known, rows, rows)
         a_side = FORGETTING * past.a_side + torch.einsum("shw,swr->hr", side, rows)

@@ -1,6 +1,6 @@
 """The methods to compare: generators, baselines that need no training, and frames of other tools.
 
-A new baseline is a row of :data:`BASELINES`.
+To add a baseline, add a row to :data:`BASELINES`.
 """
 
 from __future__ import annotations
@@ -66,20 +66,20 @@ class Baseline:
 
     name: str
     definition: str
-    """What it does and whose method it is, in one line."""
+    """A description in one line, which names the authors."""
     frames: Callable[..., tuple[Tensor, Any]]
     """(samples [B,T,3,h,w], mask [B,T,1,h,w], state) -> frames [B,T,3,H,W], state; with ``jitter``
-    or ``takes_motion``, motion and jitter after these, as a generator has them."""
+    or ``takes_motion``, it also takes motion and jitter, as a generator does."""
     sees: Literal["samples", "all"] = "samples"
-    """``all``: it is given all low-resolution pixels, not the samples."""
+    """``all``: it receives all low-resolution pixels instead of the samples."""
     jitter: str = "none"
-    """How its own sampling grid is shifted, whatever the protocol says: see ``JITTERS``."""
+    """Its own jitter, whatever the protocol says: see ``JITTERS``."""
     takes_motion: bool = False
     package: str = ""
-    """The module that it needs, of the extra ``benchmark``."""
+    """The module that it needs, which the extra ``benchmark`` installs."""
 
     def unavailable(self) -> str | None:
-        """None, or what is missing and which ``pip install`` mends it."""
+        """None, or a message that says what is missing and how to install it."""
         if self.package and find_spec(self.package) is None:
             return f"needs {self.package}, which is missing: pip install 'deepfovea[benchmark]'"
         return None
@@ -152,22 +152,22 @@ BASELINES: dict[str, Baseline] = {
         ),
     )
 }
-"""Every baseline by its name, in the order of the tables."""
+"""All baselines by name, in the order of the tables."""
 
 DEFAULT_BASELINES = ("fill", "accumulate", "bicubic-all")
 
 SEES_ALL = tuple(name for name, baseline in BASELINES.items() if baseline.sees == "all")
-"""Names of the baselines that are given all low-resolution pixels."""
+"""Names of the baselines that receive all low-resolution pixels."""
 
 
 @dataclass(frozen=True)
 class FramesFrom:
-    """Frames that another tool has made: a video or a folder of images for every clip."""
+    """Frames from another tool: a folder with a video or a folder of images for every clip."""
 
     folder: Path
 
     def find(self, clip: str) -> Path:
-        """The frames of a clip: a file or folder of its name, with any video suffix or none.
+        """Find the frames of a clip: a file or folder of its name, with any video suffix or none.
 
         Raises:
             InputError: there are none.
@@ -183,10 +183,10 @@ class FramesFrom:
         )
 
     def frames(self, clip: ReferenceClip) -> Iterator[Tensor]:
-        """Frames [3, H, W] in [0, 1], as many as the clip has, cropped as the clip is.
+        """Read as many frames [3, H, W] in [0, 1] as the clip has, cropped as the clip is.
 
         Raises:
-            InputError: of another size, or too few.
+            InputError: the frames have another size, or there are too few.
         """
         path, size = self.find(clip.name), clip.frames.shape[1:3]
         count = 0
@@ -211,11 +211,11 @@ Method: TypeAlias = Engine | Baseline | FramesFrom
 
 
 def jitter_of(method: Method, of_protocol: str) -> str:
-    """How the grid is shifted from which a method is sampled, one of ``JITTERS``."""
+    """The jitter with which a method is sampled, one of ``JITTERS``."""
     if isinstance(method, Baseline):
         return method.jitter
-    told = isinstance(method, Engine) and method.network.takes_jitter
-    return of_protocol if told else "none"
+    takes_jitter = isinstance(method, Engine) and method.network.takes_jitter
+    return of_protocol if takes_jitter else "none"
 
 
 def takes_motion(method: Method) -> bool:
@@ -233,19 +233,19 @@ def run_method(
     jitter: Tensor | None = None,
     motion: Tensor | None = None,
 ) -> Iterator[Tensor]:
-    """A clip through a method, in constant memory, the state carried.
+    """Reconstruct a clip with a method, in constant memory, and pass its state on.
 
     Args:
-        method: what makes the frames.
+        method: the method.
         low: [T, 3, h, w], all low-resolution pixels.
         mask: [T, 1, h, w], 1 where sampled.
-        device: where the method runs.
+        device: the device of the method.
         jitter: [T, 2], see :class:`deepfovea.generators.Generator`; for methods that take it.
         motion: [T, 2, h, w], likewise.
 
     Yields:
-        T frames [3, H, W] on the CPU, as the method left them, which may be beyond [0, 1]. A
-        last group of frames that is too short for the method is filled with its last one.
+        T frames [3, H, W] on the CPU, not clamped to [0, 1]. If the last group of frames is too
+        short for the method, its last frame is repeated.
     """
     call, group = (
         (method.frames, 1) if isinstance(method, Baseline) else (method, method.frames_per_step)
@@ -275,7 +275,7 @@ def baselines_by_name(names: Sequence[str]) -> dict[str, Method]:
     """The baselines of these names.
 
     Raises:
-        InputError: an unknown one, or one that needs a package that is missing.
+        InputError: a name is unknown, or a package that the baseline needs is missing.
     """
     for name in names:
         if name not in BASELINES:

@@ -1,4 +1,4 @@
-"""Charts of a result, drawn from what its JSON holds."""
+"""Charts of a result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MARKERS = "osD^vPX"
 
 
 def charts(result: Result) -> dict[str, bytes]:
-    """PNG files by their names.
+    """Draw all charts; return PNG files by their names.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -32,12 +32,12 @@ def charts(result: Result) -> dict[str, bytes]:
 
 
 def _by_eccentricity(result: Result) -> bytes:
-    """PSNR of the mean squared error ring by ring, mean over the clips that have the ring."""
+    """PSNR of the mean squared error of each ring, as the mean over the clips with this ring."""
     figure, axes = _axes()
     width, unit = result.protocol["eccentricity_bin"], result.protocol["density"]["unit"]
     for number, method in enumerate(result.methods):
         rows = [row.mse_by_eccentricity for row in result.rows if row.method == method]
-        # In a ring that few clips have, the mean would differ by the clips and not by eccentricity.
+        # Rings that few clips have are left out, as their mean would depend on the choice of clips.
         points = [
             ((ring + 0.5) * width, value)
             for ring, value in enumerate(_column_means(rows, _decibels))
@@ -92,7 +92,7 @@ def _decibels(mse: float) -> float:
 
 
 def _column_means(rows: Sequence[Sequence[float | None]], convert: Any) -> list[float | None]:
-    """The mean at each place over the rows that reach it; None if less than half of them do."""
+    """The mean of each column over the rows that have it; None if less than half of them do."""
     means: list[float | None] = []
     for place in range(max(map(len, rows))):
         values = [row[place] for row in rows if place < len(row)]
@@ -105,7 +105,7 @@ def _column_means(rows: Sequence[Sequence[float | None]], convert: Any) -> list[
 def _style(number: int) -> dict[str, Any]:
     return {
         "color": COLORS[number % len(COLORS)],
-        # With more methods than colours, a colour is used again, dashed and with another marker.
+        # If there are more methods than colours, colours repeat, dashed and with another marker.
         "marker": MARKERS[(number + number // len(COLORS)) % len(MARKERS)],
         "linestyle": ("-", "--", ":")[number // len(COLORS) % 3],
         "markersize": 4,
@@ -114,7 +114,7 @@ def _style(number: int) -> dict[str, Any]:
 
 
 def require_matplotlib() -> None:
-    """Raise InputError if it is not installed."""
+    """Raise InputError if matplotlib is not installed."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:

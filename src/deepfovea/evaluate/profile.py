@@ -1,7 +1,7 @@
-"""What a method costs: time, memory and parameters, for the published size of frame.
+"""The cost of a method: time, memory and parameters, for the published frame size.
 
-Each method is measured in a process of its own, so that no other one has warmed or filled its
-memory. Unlike the quality figures these vary from run to run and from machine to machine.
+Each method is measured in a process of its own, so that other methods do not influence it. Unlike
+figures of quality, these vary from run to run and from machine to machine.
 """
 
 from __future__ import annotations
@@ -21,23 +21,25 @@ from .methods import BASELINES, jitter_of, run_method
 from .result import Cost
 
 HEIGHT, WIDTH = 192, 256
+"""The published low resolution, pixels."""
 SECONDS, CALLS = 5.0, 24
+"""A measurement ends after so many seconds or calls, whichever comes first. Our choice."""
 
 
 def measure(
     name: str, device: str = "cpu", engine: str = "torch", seconds: float = SECONDS
 ) -> Cost:
-    """The cost of a method in a fresh process.
+    """Measure the cost of a method in a new process.
 
     Args:
-        name: of a baseline, or name or path of a model.
-        device: where it runs.
-        engine: that runs it, if it is a model: see :func:`deepfovea.runtime.engine.load_engine`.
-        seconds: how long calls are repeated; at least two after the first one, which does not
-            count, nor does the second of an engine that compiles in it.
+        name: the name of a baseline, or the name or path of a model.
+        device: the device of the method.
+        engine: the engine of a model: see :func:`deepfovea.runtime.engine.load_engine`.
+        seconds: how long calls are repeated, but at least twice. The first call does not count, nor
+            does the second one of an engine that compiles in it.
 
     Raises:
-        RuntimeError: the process failed; with its last line.
+        RuntimeError: the process failed; the message is its last line.
     """
     return Cost(**call_in_fresh_process(measure_here, name, device, engine, seconds))
 
@@ -48,9 +50,9 @@ def measure_here(name: str, device: str, engine: str, seconds: float) -> dict[st
     if name not in BASELINES:
         model = load_engine(name, engine, device, in_background=False)
     method = model or BASELINES[name]
-    first = 2 if model and model.name != "torch" else 1  # that counts
+    first = 2 if model and model.name != "torch" else 1  # number of the first call that counts
     group = model.frames_per_step if model else 1
-    # Smooth shapes that move two pixels per frame: the baselines' optical flow has work to do.
+    # Smooth shapes that move two pixels per frame, so that optical flow has to be found.
     texture = torch.rand(3, HEIGHT // 8, WIDTH // 8, generator=torch.Generator().manual_seed(0))
     still = F.interpolate(texture[None], (HEIGHT, WIDTH), mode="bicubic").clamp(0.0, 1.0)[0]
     low = torch.stack([still.roll(2 * t, -1) for t in range((CALLS + first) * group)])

@@ -1,4 +1,4 @@
-"""A result as JSON and back, and as Markdown: rows first, then means, then where models lose."""
+"""Results as JSON, which can be read back, and as Markdown."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COMPARED_METRICS = (*OVERVIEW, *(f"psnr_{region}" for region in REGIONS))
 
 
 def to_json(result: Result) -> str:
-    """Rows, means and what is needed to repeat them; all but ``cost`` is reproducible."""
+    """Write a result as JSON; all but ``cost`` is reproducible."""
     rows = [json.dumps(row_record(row), ensure_ascii=False) for row in result.rows]
     others = {
         "mean": result.means(),
@@ -35,7 +35,7 @@ def to_json(result: Result) -> str:
         "failed": result.failed,
         "cost": {name: asdict(cost) for name, cost in result.cost.items()},
     }
-    # A line per row: readable, and so are the differences of two files.
+    # A line per row, so that the file and its changes can be read.
     text = ",\n".join(rows)
     protocol = json.dumps(result.protocol, indent=1, ensure_ascii=False)
     rest = json.dumps(others, indent=1, ensure_ascii=False).removeprefix("{")
@@ -43,7 +43,7 @@ def to_json(result: Result) -> str:
 
 
 def row_record(row: Row) -> dict[str, Any]:
-    """A row as JSON: the values are keys beside the others."""
+    """Convert a row to a JSON object, in which the metrics are keys beside the other fields."""
     parts = asdict(row)
     values = parts.pop("values")
     return {**parts, **values}
@@ -66,10 +66,10 @@ def row_from(record: Mapping[str, Any]) -> Row:
 
 
 def from_json(text: str, source: str = "JSON") -> Result:
-    """The result that :func:`to_json` wrote.
+    """Read a result that :func:`to_json` wrote.
 
     Raises:
-        InputError: something else.
+        InputError: the text is something else.
     """
     try:
         data = json.loads(text)
@@ -86,7 +86,7 @@ def from_json(text: str, source: str = "JSON") -> Result:
 
 
 def to_markdown(result: Result) -> str:
-    """Tables for people; every column says in which direction it improves."""
+    """Write a result as tables in Markdown; every heading says which direction is better."""
     means, methods = result.means(), result.methods
     clips = len(result.clips)
     parts = _overview(result)
@@ -126,7 +126,7 @@ def to_markdown(result: Result) -> str:
 
 
 def to_summary(result: Result) -> str:
-    """Where our models lose, and then the means of all methods, their intervals and the cost."""
+    """Write a summary in Markdown: where our models lose, means, intervals and cost."""
     parts = _where_we_lose(result) + _overview(result)
     if len(result.clips) > 1:
         parts += [f"{CONFIDENCE:.0%} confidence intervals of these means:", _interval_table(result)]
@@ -214,7 +214,7 @@ def _protocol_line(result: Result) -> str:
 
 
 def describe_protocol(protocol: Mapping[str, Any]) -> str:
-    """Name and version of a protocol and what was changed; empty for older results."""
+    """Name and version of a protocol, and the changed settings; empty for older results."""
     if "name" not in protocol:
         return ""
     changed = "".join(f", {key} {protocol[key]}" for key in protocol["changed"])
@@ -222,7 +222,7 @@ def describe_protocol(protocol: Mapping[str, Any]) -> str:
 
 
 def describe_bold(result: Result) -> str:
-    """Which methods see all low-resolution pixels, and so among which the best is bold."""
+    """A sentence that says which methods see all low-resolution pixels and what is bold."""
     all_pixels = [f"`{name}`" for name in result.methods if name in SEES_ALL]
     others = [f"`{name}`" for name in result.protocol.get("others", ())]
     unknown = ""
@@ -256,7 +256,7 @@ def _cell(value: float | None, name: str) -> str:
 
 
 def is_best(means: Mapping[str, Mapping[str, float]], method: str, name: str) -> bool:
-    """Whether no other method that sees only the samples is better; false if there is no other."""
+    """Whether a method is the best of those that see only the samples; False if it is alone."""
     rivals = [mean[name] for k, mean in means.items() if k not in SEES_ALL and name in mean]
     value = means[method].get(name)
     return (
@@ -294,7 +294,7 @@ def _by_clip(result: Result) -> str:
 
 
 def shown_metrics(result: Result) -> list[str]:
-    """Those of the overview that the result has."""
+    """The metrics of the overview that the result has."""
     means = result.means()
     return [name for name in OVERVIEW if _present(means, name)]
 
@@ -313,7 +313,7 @@ def _range(found: Interval, name: str) -> str:
 
 
 def _differences(result: Result) -> list[str]:
-    """A table of paired differences, and a sentence for each pair in which some are none."""
+    """A table of paired differences, and sentences about differences that are not shown."""
     names, lines, sentences = shown_metrics(result), [], []
     for one, other in pairs(result):
         found = {name: difference(result, one, result, other, name) for name in names}
@@ -340,7 +340,7 @@ def _signed(found: Interval | None, name: str) -> str:
 
 
 def _interval_record(result: Result) -> dict[str, dict[str, list[float]]]:
-    """By method and metric, the two ends."""
+    """The two ends of the intervals, by method and metric."""
     return {
         method: {name: [found.low, found.high] for name, found in values.items()}
         for method, values in intervals(result, COMPARED_METRICS).items()
@@ -348,7 +348,7 @@ def _interval_record(result: Result) -> dict[str, dict[str, list[float]]]:
 
 
 def _difference_record(result: Result) -> dict[str, dict[str, list[float]]]:
-    """By pair and metric, the mean of the paired differences and the two ends."""
+    """The means of the paired differences and their two ends, by pair and metric."""
     record: dict[str, dict[str, list[float]]] = {}
     for one, other in pairs(result):
         found = {name: difference(result, one, result, other, name) for name in COMPARED_METRICS}

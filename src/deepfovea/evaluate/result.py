@@ -1,4 +1,4 @@
-"""The settings and the result of an evaluation, as values, and what the columns mean."""
+"""The settings and the result of an evaluation as values, and the definitions of the columns."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ from ..gaze import DisplayGeometry
 from ..metrics import METRICS, Metric
 
 METRIC_GROUPS = (*dict.fromkeys(metric.selector for metric in METRICS.values()), "cost")
-"""What can be asked for. ``psnr``, with L1 and MSE, is always there."""
+"""The groups that can be selected. ``psnr``, with L1 and MSE, is always computed."""
 
 DEFAULT_METRICS = (
     *dict.fromkeys(metric.selector for metric in METRICS.values() if metric.default),
     "cost",
 )
-"""All but those that take about as long as everything else together."""
+"""All groups but those that take about as long as everything else together."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What decides the figures, besides the clips and the methods."""
+    """The settings that, besides clips and methods, decide the figures."""
 
     frames: int = 24
-    """Of every clip, from its beginning."""
+    """Number of frames of every clip, from its beginning."""
     gaze: str = "center"
-    """As on the command line; :func:`deepfovea.evaluate.evaluate` takes the tracks."""
+    """The gaze as on the command line; :func:`deepfovea.evaluate.evaluate` takes the tracks."""
     seed: int = 0
     density: Density = PUBLISHED_DENSITY
     blue_noise: bool = False
     jitter: str = "none"
     """How the sampling grid is shifted from frame to frame, one of ``JITTERS``, for generators that
-    take jitter; every other method gets samples of a grid at rest, by the same mask."""
+    take jitter; all other methods are sampled without jitter, with the same mask."""
     motion: str = "none"
-    """``given``: files beside the frames of a clip hold its exact motion, which methods that take
-    motion receive; ``none``: every method finds its own."""
+    """``given``: files beside the frames of a clip contain its exact motion, which methods that
+    take motion receive; ``none``: every method estimates its own."""
     fov_deg: float | None = None
     """Horizontal angle that the frames fill, for radii in degrees and FovVideoVDP."""
     metrics: tuple[str, ...] = DEFAULT_METRICS
-    """Of :data:`METRIC_GROUPS`."""
+    """Some of :data:`METRIC_GROUPS`."""
     flow: str = "dis"
     """Estimator of the true motion for E_warp, one of ``FLOW_ESTIMATORS``."""
     name: str = "published"
@@ -57,7 +57,7 @@ class Protocol:
     version: int = 1
 
     def changed(self) -> dict[str, Any]:
-        """The settings that differ from the protocol of that name."""
+        """The settings that differ from the protocol ``name``."""
         own, named = asdict(self), asdict(load_protocol(self.name))
         return {key: own[key] for key in own if key != "metrics" and own[key] != named[key]}
 
@@ -69,19 +69,19 @@ class Protocol:
         if self.motion not in ("none", "given"):
             raise InputError(f"motion: received {self.motion!r:.100}, expected none or given")
         if self.fov_deg is not None:
-            DisplayGeometry(self.fov_deg, 4, 3)  # refuses angles that no display has
+            DisplayGeometry(self.fov_deg, 4, 3)  # raises InputError for impossible angles
 
 
 PROTOCOLS = ("published", "best", "saccades", "renderer")
-"""Frozen protocols, each a JSON in ``evaluate/protocols``. A change raises its version: figures of
-two versions, or of two protocols, are never in one table."""
+"""Fixed protocols, each a JSON file in ``evaluate/protocols``. A change raises the version. Figures
+of two versions, or of two protocols, are never in the same table."""
 
 
 def load_protocol(name: str) -> Protocol:
-    """The protocol of that name, with the default metrics.
+    """Load the protocol of this name, with the default metrics.
 
     Raises:
-        InputError: an unknown name.
+        InputError: the name is unknown.
     """
     if name not in PROTOCOLS:
         raise InputError(f"--protocol: received {name!r:.100}, {expected_one_of(name, PROTOCOLS)}")
@@ -101,7 +101,7 @@ _WHERE = {
 
 
 def _columns(metric: Metric) -> Iterator[Metric]:
-    """The metric, and what it is in each region if it is measured there."""
+    """The columns of a metric: itself, and one for each region if it has regions."""
     yield metric
     for region, where in _WHERE.items() if metric.by_region else ():
         yield replace(
@@ -116,7 +116,7 @@ def _columns(metric: Metric) -> Iterator[Metric]:
 COLUMNS: dict[str, Metric] = {
     column.name: column for metric in METRICS.values() for column in _columns(metric)
 }
-"""Every column by its name in the JSON. Values are means over the frames (or pairs) of a clip."""
+"""All columns by their names in the JSON. Values are means over the frames (or pairs) of a clip."""
 
 ECCENTRICITY_BIN = {"px": 10.0, "deg": 5.0}
 """Width of the rings of :attr:`Row.mse_by_eccentricity`, in the unit of the density's radii."""
@@ -124,12 +124,12 @@ ECCENTRICITY_BIN = {"px": 10.0, "deg": 5.0}
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one clip.
+    """The figures of one method on one clip.
 
-    ``values`` by the names of :data:`COLUMNS`, None where a metric has nothing to judge (no
-    periphery in a small frame); ``sampled`` is the share of low-resolution pixels; ``gaze_px``
-    holds (x, y) of every frame in low-resolution pixels, one for all if it rests. The errors of
-    ring k of ``mse_by_eccentricity`` are those from k to k + 1 times :data:`ECCENTRICITY_BIN`.
+    ``values`` by the names of :data:`COLUMNS`, None if a metric has nothing to judge (a small frame
+    has no periphery); ``sampled`` is the share of low-resolution pixels; ``gaze_px`` has (x, y) of
+    every frame in low-resolution pixels, or a single one if the gaze does not move. Ring k of
+    ``mse_by_eccentricity`` reaches from k to k + 1 times :data:`ECCENTRICITY_BIN`.
     """
 
     method: str
@@ -143,7 +143,7 @@ class Row:
 
     @property
     def psnr(self) -> float:
-        """dB, the mean over the frames."""
+        """PSNR in dB, the mean over the frames."""
         value = self.values["psnr"]
         assert value is not None
         return value
@@ -151,7 +151,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method costs for a 192×256 frame, the median of several.
+    """The cost of a method for a frame of 192×256, the median of several.
 
     On a busy machine ``ms_per_frame`` (elapsed time) grows, while ``processor_ms_per_frame`` (of
     all threads together, without a GPU) hardly does.
@@ -159,15 +159,15 @@ class Cost:
 
     ms_per_frame: float
     processor_ms_per_frame: float
-    peak_memory_mib: float | None  # beyond what the process had before; None where not told
+    peak_memory_mib: float | None  # in addition to what the process had before; None if unknown
     parameters: int
     threads: int
-    """Of the processor that it was allowed to use."""
+    """Number of CPU threads that it could use."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """Rows, and what is needed to repeat and to read them."""
+    """The rows of an evaluation, and what is needed to repeat and to read them."""
 
     protocol: Mapping[str, Any]
     rows: list[Row]
@@ -178,16 +178,16 @@ class Result:
 
     @property
     def methods(self) -> list[str]:
-        """In the order of the rows."""
+        """The methods, in the order of the rows."""
         return list(dict.fromkeys(row.method for row in self.rows))
 
     @property
     def clips(self) -> list[str]:
-        """In the order of the rows."""
+        """The clips, in the order of the rows."""
         return list(dict.fromkeys(row.clip for row in self.rows))
 
     def means(self) -> dict[str, dict[str, float]]:
-        """By method and metric, the mean over the clips that have a value."""
+        """The means over the clips that have a value, by method and metric."""
         means: dict[str, dict[str, float]] = {method: {} for method in self.methods}
         for method, mean in means.items():
             for name, column in COLUMNS.items():

@@ -1,4 +1,4 @@
-"""Rows are kept on the disk as they come, so that an interrupted run continues where it stopped."""
+"""Keeps finished rows on disk, so that an interrupted evaluation can continue."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .result import Cost, Row
 
 
 class KeptRows:
-    """Finished clips and costs beside the JSON that will hold them, a line each.
+    """Finished clips and costs, one per line, in hidden files beside the JSON of the result.
 
-    A run uses them if it would compute the same, which the key of :meth:`open` says. Several
-    processes write a file each and read the files of all.
+    A run uses them if it would compute the same, by the key of :meth:`open`. If there are several
+    processes, each writes a file of its own and reads all of them.
     """
 
     def __init__(self, target: Path, inputs: Sequence[Path] = ()) -> None:
-        """Nothing is read or written yet.
+        """Set the paths; nothing is read or written yet.
 
         Args:
-            target: the file of the result; rows are kept in hidden files beside it.
-            inputs: files that decide the figures besides clips and models, as those of the gaze.
+            target: the file of the result.
+            inputs: files that, besides clips and models, decide the figures, as those of the gaze.
         """
         self.folder, self.inputs = target.parent, inputs
         self.name = f".deepfovea-rows-{target.name}-"  # and the number of the process
@@ -36,15 +36,16 @@ class KeptRows:
         self.costs: dict[str, Cost] = {}
 
     def open(self, record: Any, files: Iterable[Path], rank: int) -> None:
-        """Read what an interrupted run with the same key has kept, and write further rows.
+        """Read what an interrupted run with the same key has kept, and prepare to write.
 
         Args:
-            record: all that decides the figures, as JSON.
-            files: clips, and folders of other tools' frames.
+            record: everything that decides the figures, as JSON; it makes the key.
+            files: clips, and folders of other tools' frames; their sizes and times make the key,
+                too.
             rank: the number of this process.
 
         Raises:
-            InputError: nothing can be written there.
+            InputError: the folder cannot be written.
         """
         prints = [_fingerprint(path) for path in (*files, *self.inputs)]
         key = sha256(json.dumps([record, prints]).encode()).hexdigest()
@@ -70,7 +71,7 @@ class KeptRows:
         return sorted(path for path in paths if path.name.removeprefix(self.name).isdigit())
 
     def _read(self, path: Path, key: str) -> bool:
-        """Whether a file has that key; its complete lines are taken over."""
+        """Whether a file has this key; if so, take over its complete lines."""
         try:
             text = path.read_text(encoding="utf-8")
             head, *lines = map(json.loads, text[: text.rfind("\n") + 1].splitlines())
@@ -84,17 +85,17 @@ class KeptRows:
                     self.costs[line["method"]] = Cost(**line["cost"])
         except (OSError, ValueError, KeyError, TypeError):
             return False
-        if path == self.path and not text.endswith("\n"):  # stopped while it wrote a line
+        if path == self.path and not text.endswith("\n"):  # remove an incomplete line
             path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
         return True
 
     def add(self, clip: str, rows: Sequence[Row], notes: Sequence[str]) -> None:
-        """A clip is finished."""
+        """Keep the rows of a finished clip."""
         records = [row_record(row) for row in rows]
         self._append({"clip": clip, "rows": records, "notes": list(notes)})
 
     def add_cost(self, method: str, cost: Cost) -> None:
-        """A method's cost is measured."""
+        """Keep the cost of a method."""
         self._append({"method": method, "cost": asdict(cost)})
 
     def _append(self, line: Any) -> None:
@@ -110,13 +111,13 @@ class KeptRows:
             ) from None
 
     def remove(self) -> None:
-        """The result is written: nothing is kept any longer."""
+        """Remove everything that was kept, as the result is written."""
         for path in self._paths():
             path.unlink(missing_ok=True)
 
 
 def _fingerprint(path: Path) -> list[Any]:
-    """Name, size and time of a file, or of all that a folder holds."""
+    """Names, sizes and times of a file, or of all files in a folder."""
     if not path.is_dir():
         paths = [path]
     else:

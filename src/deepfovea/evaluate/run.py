@@ -1,4 +1,4 @@
-"""Clips x methods -> rows; several processes share the clips."""
+"""Scores all methods on all clips; several processes may share the clips."""
 
 from __future__ import annotations
 
@@ -51,41 +51,42 @@ def evaluate(
     keep: KeptRows | None = None,
     dataset: DataSet | None = None,
 ) -> Result:
-    """Score methods on every clip of a folder, which is the ground truth.
+    """Score methods on every clip of a folder; the clips are the ground truth.
 
     The first frames of a clip, at their own resolution (cropped to a multiple of four), are
-    reduced by four without antialiasing, sampled at the gaze, reconstructed, and judged by
-    every metric of the protocol. The same arguments give the same figures, except those of the
-    cost, whatever the number of workers, threads and processes. Under ``torchrun`` or ``accelerate
-    launch`` the processes share the clips and each returns the whole result (only the first one
-    with the cost). That is how to use many cores, as a clip is computed on one.
+    downsampled by four without antialiasing, sampled at the gaze, reconstructed, and judged by
+    every metric of the protocol. The same arguments give the same figures, except for the cost, for
+    any number of workers, threads and processes. A clip is computed on one core. To use more, start
+    several processes by ``torchrun`` or ``accelerate launch``: they share the clips, and each
+    returns the whole result (only the first one with the cost).
 
     Args:
-        root: folder that holds videos or folders of images, at any depth.
+        root: folder with videos or folders of images, at any depth.
         models: names or paths, see :func:`deepfovea.load`.
-        baselines: of :data:`deepfovea.evaluate.methods.BASELINES`.
-        others: folders of frames that other tools have made, by the name that they get: a video
-            or a folder of images for every clip, named as the clip is.
-        protocol: what decides the figures.
-        track: where the eye looks in a clip; ``protocol.gaze`` is only its description.
-        flow_weights: of the estimator ``protocol.flow``.
-        device: where methods and FovVideoVDP run; other metrics are computed on the CPU.
-        engine: what runs the models, see :func:`deepfovea.runtime.engine.load_engine`.
-            PyTorch by default, so that the figures do not depend on what is installed: with
-            other engines they differ in the last digits.
-        workers: processes that decode clips ahead.
+        baselines: names of :data:`deepfovea.evaluate.methods.BASELINES`.
+        others: folders of frames from other tools, by the name for the tables. Each contains a
+            video or a folder of images for every clip, with the clip's name.
+        protocol: the settings.
+        track: returns where the eye looks in a clip; ``protocol.gaze`` is only its description.
+        flow_weights: weights of the estimator ``protocol.flow``.
+        device: device of methods and FovVideoVDP; other metrics are computed on the CPU.
+        engine: engine of the models, see :func:`deepfovea.runtime.engine.load_engine`. The default
+            is PyTorch, so that the figures do not depend on what is installed: with other engines
+            they differ in the last digits.
+        workers: number of processes that decode clips ahead.
         on_row: called with each row of this process.
-        on_note: called with each line that the user should see, in this process.
+        on_note: called with each message for the user, in this process.
         on_sheet: called with a clip's name and frames for a contact sheet.
-        on_progress: called after each clip of this process with how many it has done in this call,
-            and how many are left.
-        keep: where finished clips are kept; those that an interrupted run with the same arguments
-            has kept are not computed again.
-        dataset: ``root`` is the folder of this data set, of which the subset for evaluations is
-            taken, if it is complete; None: all clips.
+        on_progress: called after each clip of this process with the numbers of clips that are done
+            in this call and that are left.
+        keep: keeps finished clips; those that an interrupted run with the same arguments has kept
+            are not computed again.
+        dataset: a data set, whose folder is ``root``: its subset for evaluations is used, if it is
+            complete. None: all clips.
 
     Raises:
-        InputError: nothing to evaluate, no clip that can be read, an unknown method or metric.
+        InputError: there is nothing to evaluate, no clip can be read, or a method or metric is
+            unknown.
     """
     log = on_note or (lambda line: None)
     rank, processes = _rank_and_world_size()  # also selects the GPU, where there are several

@@ -1,4 +1,4 @@
-"""Baseline ``total-variation``: the frame of least total variation that holds the samples."""
+"""Baseline ``total-variation``: the frame of least total variation that agrees with the samples."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from ..fill import pull_push
 from ..resample import upsample_bicubic
 
 ITERATIONS = 200
-"""From a filling by pull-push on."""
+"""Number of iterations; they start from the frame filled by pull-push. Our choice."""
 STEP = 1.0 / math.sqrt(8.0)
-"""σ and τ: the gradient of forward differences has a squared norm of at most 8."""
+"""σ and τ; the squared norm of the gradient by forward differences is at most 8."""
 
 
 def total_variation_frames(samples: Tensor, mask: Tensor, state: Any = None) -> tuple[Tensor, None]:
-    """samples [B,T,3,h,w], mask [B,T,1,h,w] -> frames [B,T,3,H,W]: frame by frame, bicubic ×4."""
+    """Samples [B,T,3,h,w], mask [B,T,1,h,w] -> frames [B,T,3,H,W]: frame by frame, bicubic ×4."""
     return upsample_bicubic(complete(samples, mask), SCALE), None
 
 
 def complete(samples: Tensor, mask: Tensor, iterations: int = ITERATIONS) -> Tensor:
-    """Fill the holes: minimise ∑ ‖∇u‖ where u equals the samples at the known pixels.
+    """Fill the holes: minimise ∑ ‖∇u‖ among the u that equal the samples at the known pixels.
 
     The norm is taken over both directions and the three colours of a pixel (Blomgren and Chan
-    1998, Bresson and Chan 2008). Chambolle and Pock 2011, "A first-order primal-dual algorithm for
-    convex problems with applications to imaging", algorithm 1 with θ = 1.
+    1998, Bresson and Chan 2008). The algorithm is that of Chambolle and Pock 2011, "A first-order
+    primal-dual algorithm for convex problems with applications to imaging", with θ = 1.
 
     Args:
         samples: [B, T, 3, h, w], 0 where not known.
         mask: [B, T, 1, h, w], 1 where known.
-        iterations: how often both variables are updated.
+        iterations: number of updates of both variables.
 
     Returns:
         [B, T, 3, h, w].
@@ -52,7 +52,7 @@ def complete(samples: Tensor, mask: Tensor, iterations: int = ITERATIONS) -> Ten
 
 
 def total_variation(image: Tensor) -> Tensor:
-    """[..., 3, h, w] -> [...]."""
+    """The total variation of images, [..., 3, h, w] -> [...]."""
     return _gradient(image).square().sum((0, -3)).sqrt().sum((-2, -1))
 
 
