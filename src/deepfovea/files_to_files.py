@@ -35,11 +35,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Summary:
-    """The result of a run over a file.
+    """The result of :func:`reconstruct_file`.
 
-    frames: their number; sampled: share of known low-resolution pixels; psnr: mean over frames,
-    dB, None without a truth; baseline_psnr: the same for hole filling and bicubic upscaling;
-    seconds: wall time with decoding and encoding, without ``on_result`` and the baseline.
+    frames: number of frames; sampled: share of the low-resolution pixels that were sampled; psnr:
+    mean over the frames, dB, None if the true frames are not known; baseline_psnr: the same for
+    hole filling and bicubic upsampling; seconds: elapsed time including decoding and encoding, but
+    not ``on_result`` and the baseline.
     """
 
     frames: int
@@ -50,7 +51,7 @@ class Summary:
 
     @property
     def frames_per_second(self) -> float:
-        """Frames per second of wall time."""
+        """Frames per second of elapsed time."""
         return self.frames / self.seconds
 
 
@@ -74,36 +75,36 @@ def reconstruct_file(
 ) -> Summary:
     """Reconstruct a video file or a folder of images into another.
 
-    Decoding, sampling, the generator and encoding overlap; memory does not grow with the length.
+    Decoding, sampling, the generator and encoding overlap. The memory does not grow with the length
+    of the video.
 
     Args:
-        source: low resolution; with alpha, alpha 0 marks the pixels that are not known. Where
-            alpha is compressed with loss (.webm), all below a half does, with a warning.
+        source: the low resolution. If it has alpha, pixels with alpha 0 are not sampled; if its
+            alpha is compressed with loss (.webm), those below a half are not, with a warning.
         output: ``scale`` times larger, complete or absent.
         reconstructor: model, density and seed; it is reset first. A bare model is used with the
             published density.
-        gaze: where the eye looks; the centre by default.
-        simulate: ``source`` is full resolution and is first reduced, as published; ``output``
-            has its size and is compared with it.
+        gaze: where the eye looks; by default the centre.
+        simulate: ``source`` has the full resolution and is first downsampled, as published;
+            ``output`` has its size and is compared with it.
         jitter: with ``simulate``, how the sampling grid is shifted from frame to frame, one of
-            :data:`deepfovea.config.JITTERS`. A folder of samples brings its own shifts in
+            :data:`deepfovea.config.JITTERS`. A folder of samples states its own jitter in
             :data:`deepfovea.sampling_record.FILE`.
-        motion: files of motion vectors for a folder of images; by default those that lie beside
-            them, for a generator that can use them. Pixels whose motion is unknown continue the
-            motion around them.
-        side_by_side: also write samples | reconstruction (| original) here.
-        frame_rate: of a folder of images, 1/s.
-        max_frames: stop after so many.
+        motion: files of motion vectors for a folder of images; by default those in the same folder,
+            if the generator can use them. Where the motion is unknown, it is filled from around.
+        side_by_side: also write samples | reconstruction (| original) to this path.
+        frame_rate: frame rate of a folder of images, 1/s.
+        max_frames: stop after so many frames.
         overwrite: replace existing outputs.
         skip_unreadable: leave out frames that cannot be read, see :class:`VideoReader`.
-        audio_track: of ``source``, from 1; the default one unless given.
+        audio_track: number of the audio track of ``source``, from 1; None: the default one.
         on_frame: called for every frame.
-        on_result: called for every frame with the result and, when simulating, the truth
+        on_result: called for every frame with the result and, with ``simulate``, the true frame
             [3, H, W].
 
     Raises:
-        InputError: what cannot be read, written or used; an output that is the input, or lies
-            inside it.
+        InputError: a file cannot be read, written or used, or an output is the input or lies inside
+            it.
     """
     gaze = gaze or center()
     if not isinstance(reconstructor, Reconstructor):
@@ -153,11 +154,11 @@ def reconstruct_file(
                 waiting.append((frame.pts_seconds, truth))
                 yield given
 
-        # Unless a caller looks at RGB, frames are made as the encoder takes them.
+        # If nobody needs RGB, frames are made as the encoder needs them.
         unseen = output.suffix and not (simulate or beside or on_result)
         begin = reconstructor.stream_yuv if unseen else reconstructor.stream_prefetched
         stream: Generator[YuvFrame | Reconstructed, None, None] = begin(inputs())
-        # Entered last, so that its threads end before what they use is closed.
+        # Entered last, so that its threads end before the files that they use are closed.
         for result in stack.enter_context(closing(stream)):
             pts_seconds, image = waiting.popleft()
             frames += 1
@@ -199,10 +200,10 @@ def reconstruct_file(
 
 
 def _check_alpha(source: Path, share: float) -> None:
-    """Warn if alpha, which marks what is sampled, was hardly made for that.
+    """Warn if the alpha of a source probably does not mark samples.
 
     Raises:
-        InputError: nothing is sampled.
+        InputError: it marks no pixel as sampled.
     """
     if share == 0:
         raise InputError(
@@ -218,16 +219,16 @@ def _check_alpha(source: Path, share: float) -> None:
 
 
 def best_jitter(reconstructor: Reconstructor, simulate: bool) -> str:
-    """The jitter of :data:`BEST_SAMPLING` where it can be used, else ``none``.
+    """The jitter of :data:`BEST_SAMPLING` if it can be used, else ``none``.
 
-    It needs a full resolution that is sampled here, and a generator that takes jitter.
+    It can be used if a full resolution is sampled, and if the generator takes jitter.
     """
     usable = simulate and reconstructor.engine.network.takes_jitter
     return BEST_SAMPLING.jitter if usable else "none"
 
 
 def samples_without_jitter(truth: Tensor, mask: Tensor, scale: int = SCALE) -> Tensor:
-    """The samples of a frame [3,H,W] at the pixels of a mask [1,h,w] on a grid at rest."""
+    """The samples of a frame [3,H,W] at the pixels of a mask [1,h,w], without jitter."""
     return downsample(pad(truth[None], scale), scale)[0] * mask
 
 
@@ -241,7 +242,7 @@ def read_inputs(
     motion: MotionFiles | None = None,
     max_frames: int | None = None,
 ) -> Iterator[tuple[Frame, Tensor, Input]]:
-    """The inputs of a reconstructor from a file or folder, with the files beside its images.
+    """Read the inputs of a reconstructor from a file or folder, with the files beside its images.
 
     Args: see :func:`reconstruct_file`.
 
@@ -249,7 +250,7 @@ def read_inputs(
         The frame as it was read, the same as float [3 or 4, H, W] in [0, 1], and the input.
 
     Raises:
-        InputError: at once for an input that cannot be used; for motion, when its frame is read.
+        InputError: at once if the source cannot be used; for motion, when its frame is read.
     """
     source, scale = reader.path, reconstructor.engine.scale
     if simulate and reader.has_alpha:
@@ -300,7 +301,7 @@ def read_inputs(
                 shift = record[number].jitter
             field = fields(number, low, shift)
             if field is not None and number > last + 1:
-                # Over frames that were left out, the motion is assumed to have been as fast.
+                # If frames were left out, the motion since the last frame is assumed to be uniform.
                 field = field * (number - last)
             last = number
             yield frame, image, Input(low, gaze_px, field, shift)
@@ -315,10 +316,11 @@ def _find_motion(
     reconstructor: Reconstructor,
     count: int | None,
 ) -> Callable[[int, Tensor, tuple[float, float] | None], Tensor | None]:
-    """A function that reads a frame's motion: (number, frame [·,h,w], jitter) -> [2,h,w] or None.
+    """Make a function that reads a frame's motion: (number, frame [·,h,w], jitter) -> [2,h,w] or
+    None.
 
     Raises:
-        InputError: motion for a source that is no folder of images, or that is not complete.
+        InputError: the source is not a folder of images, or an image has no motion.
     """
     if motion is None:
         motion = MotionFiles(reader.path if lies_beside(images) else None)
@@ -338,7 +340,7 @@ def _find_motion(
 
     def read(index: int, low: Tensor, jitter: tuple[float, float] | None) -> Tensor:
         file, (height, width) = files[index], low.shape[-2:]
-        if file is None:  # nothing was before the first frame
+        if file is None:  # the first frame has no frame before it
             return torch.zeros(2, height, width)
         return fill_motion(
             read_motion(
@@ -354,7 +356,7 @@ def _find_motion(
 
 
 def _baseline(samples: Tensor, mask: Tensor, scale: int, size: tuple[int, int]) -> Tensor:
-    """Holes filled from their surroundings, then bicubic upscaling: [3, H, W] on the CPU."""
+    """Fill holes from their surroundings, then upsample (bicubic): [3, H, W] on the CPU."""
     filled = pull_push(samples.cpu()[None, None], mask.cpu()[None, None])
     frame = upsample_bicubic(filled, scale)[0, 0]
     return frame[:, : size[0], : size[1]].clamp(0.0, 1.0)
@@ -390,23 +392,23 @@ def sample_file(
     audio_track: int | None = None,
     on_frame: Callable[[], None] | None = None,
 ) -> float:
-    """Write the samples that the generator sees.
+    """Write the samples that a generator would receive.
 
     Args:
-        source: low resolution, or with ``simulate`` full resolution, which is reduced by four.
-        output: RGBA where the format has alpha (a folder of PNGs, .mkv, .mov, .webm): alpha 0 =
-            not sampled. :func:`reconstruct_file` reads such an output back; .webm is the worst
-            choice, as its colours lose half of their resolution. Other formats have RGB on
-            black. A warning says what the format cannot keep.
-        density: see :class:`Reconstructor`, as for ``geometry``, ``seed``, ``blue_noise``.
-        jitter: see :func:`reconstruct_file`; only for a folder, which keeps the shifts.
+        source: the low resolution, or with ``simulate`` the full one, which is downsampled by four.
+        output: RGBA if the format has alpha (a folder of PNGs, .mkv, .mov, .webm), with alpha 0
+            where not sampled. :func:`reconstruct_file` can read such an output. Avoid .webm, which
+            halves the resolution of colours. Other formats get RGB on black. A warning says what
+            the format cannot store.
+        density: see :class:`Reconstructor`, also for ``geometry``, ``seed`` and ``blue_noise``.
+        jitter: see :func:`reconstruct_file`; only for a folder, which stores the jitter.
         audio_track: see :func:`reconstruct_file`.
 
     Returns:
         The share of pixels that were sampled.
 
     Raises:
-        InputError: what cannot be read, written or used.
+        InputError: a file cannot be read, written or used.
     """
     gaze = gaze or center()
     scale = 4 if simulate else 1
@@ -470,7 +472,7 @@ def sample_file(
 
 
 def _warn_of_losses(output: Path) -> None:
-    """Warn of what the format of samples cannot keep."""
+    """Log a warning about what the format of an output of samples cannot store."""
     suffix = output.suffix.lower()
     if suffix not in ALPHA_SUFFIXES:
         _log.warning(

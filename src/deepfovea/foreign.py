@@ -109,12 +109,13 @@ _MAGIC = (
 )
 
 _LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""How files of torch.save began before PyTorch 1.6: the pickled number 0x1950a86a20f9469cfc6c."""
+"""The first bytes of files of torch.save before PyTorch 1.6: the pickled number
+0x1950a86a20f9469cfc6c."""
 
 _PLAIN_MODULES = ("torch", "collections", "numpy", "builtins", "__builtin__", "_codecs", "copyreg")
 """The modules whose classes and functions a checkpoint of plain data needs."""
 
-_MAX_PICKLE_BYTES = 2**26  # looked at; the names of the tensors take far less
+_MAX_PICKLE_BYTES = 2**26  # that are read; our choice, names of tensors take far less
 
 UNREADABLE = (
     OSError,
@@ -131,14 +132,14 @@ UNREADABLE = (
     zipfile.BadZipFile,
     struct.error,
 )
-"""What reading a file of any content may raise."""
+"""The exceptions that reading a file with arbitrary content may raise."""
 
 
 def identify(path: Path) -> Foreign | None:
-    """What a file of another program is; None if it is of no kind that is known here.
+    """Recognise a file of another program; None if its kind is not known here.
 
-    Nothing in the file is run: pickles are read with ``weights_only=True``, and where that
-    refuses, only the names of their classes are looked at.
+    No code in the file is run: pickles are read with ``weights_only=True``, and if that fails, only
+    the names of their classes are read.
     """
     try:
         return _identify(path)
@@ -214,7 +215,7 @@ def _identify_pickle(path: Path) -> Foreign:
 
 
 def _identify_objects(path: Path) -> Foreign:
-    """What a pickle that needs code is, by the names of its classes, none of which is loaded."""
+    """Describe a pickle that needs code by the names of its classes, without loading them."""
     found = [name for name in pickled_globals(path) if name.split(".")[0] not in _PLAIN_MODULES]
     if any(name.split(".")[0] in ("mmengine", "mmcv", "mmagic", "mmedit") for name in found):
         return Foreign("a checkpoint of MMEngine (mmagic and its kin)", _NOT_OURS)
@@ -230,16 +231,16 @@ def _identify_objects(path: Path) -> Foreign:
 
 
 def load_pickle(path: Path) -> Any:
-    """What ``torch.save`` wrote, in either of its formats; tensors on the CPU. Runs no code.
+    """Read a file of ``torch.save``, in either of its formats, to the CPU; runs no code of it.
 
     Raises:
-        pickle.UnpicklingError: it holds more than tensors and plain values.
-        Exception: one of :data:`UNREADABLE`, for what is no such file.
+        pickle.UnpicklingError: it contains more than tensors and plain values.
+        Exception: one of :data:`UNREADABLE`, if it is another kind of file.
     """
-    if _is_torchscript(path):  # torch.load would pass it on to torch.jit.load
+    if _is_torchscript(path):  # torch.load would pass it to torch.jit.load
         raise pickle.UnpicklingError("a TorchScript module")
     with path.open("rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about pickles that others wrote
+        warnings.simplefilter("ignore")  # warnings about pickles of other programs
         return torch.load(file, map_location="cpu", weights_only=True)
 
 
@@ -252,7 +253,7 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def pickled_globals(path: Path) -> list[str]:
-    """Names of the classes and functions that a pickle asks for, in order; none is loaded."""
+    """The names of the classes and functions in a pickle, in order; none is loaded."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
@@ -261,7 +262,7 @@ def pickled_globals(path: Path) -> list[str]:
     else:
         with path.open("rb") as raw:
             stream = io.BytesIO(raw.read(_MAX_PICKLE_BYTES))
-    # Before PyTorch 1.6: a magic number, a version, facts of the machine, and then the content.
+    # Before PyTorch 1.6 a magic number, a version and facts about the machine came first.
     legacy = stream.getvalue().startswith(_LEGACY_TORCH)
     found: list[str] = []
     for _ in range(4 if legacy else 1):
@@ -277,9 +278,9 @@ def pickled_globals(path: Path) -> list[str]:
 
 
 def unwrap(content: Mapping[Any, Any]) -> tuple[str, dict[str, Tensor]]:
-    """What kind of checkpoint a dictionary is, and the tensors in it by their names.
+    """Name the kind of checkpoint that a dictionary is, and return its tensors by name.
 
-    The prefix ``module.``, which DataParallel puts before every name, is taken off.
+    The prefix ``module.``, which DataParallel adds to every name, is removed.
     """
     wrapper, inner = "a PyTorch file", content
     for key, said in (
@@ -304,7 +305,7 @@ def unwrap(content: Mapping[Any, Any]) -> tuple[str, dict[str, Tensor]]:
 
 
 def name_network(names: Iterable[str]) -> Foreign:
-    """Which network has parameters of these names."""
+    """Recognise a network by the names of its parameters."""
     names = list(names)
     while names and all(name.startswith("module.") for name in names):
         names = [name.removeprefix("module.") for name in names]
@@ -315,12 +316,12 @@ def name_network(names: Iterable[str]) -> Foreign:
 
 
 def refuse(path: Path, expected: str, otherwise: str) -> InputError:
-    """The error for a file that is not what was expected.
+    """Make the error for a file of another kind than expected.
 
     Args:
-        path: of the file.
-        expected: what it should have been.
-        otherwise: what to say of a file that :func:`identify` does not know.
+        path: path of the file.
+        expected: the expected kind.
+        otherwise: the description of a file that :func:`identify` does not recognise.
     """
     foreign = identify(path)
     if foreign is None:

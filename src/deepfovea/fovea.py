@@ -1,8 +1,8 @@
-"""The one definition of density, mask and sampling, for training, inference and viewer.
+"""Density, mask and sampling. Training, inference and the viewer all use this definition.
 
-A mask is a pure function of density, seed and frame number: the same on every device, in any
-order of frames, whatever the length of the clip. It is computed by NumPy on the host: it is small,
-and PyTorch's threads would wait for processors that a generator keeps busy.
+A mask depends only on density, seed and frame number: it is the same on every device, in any order
+of frames, for any length of the clip. NumPy computes it on the CPU: it is small, and PyTorch's
+threads would wait for processors that a generator uses.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from .config import JITTERS, PUBLISHED_DENSITY, Density, InputError
 from .gaze import DisplayGeometry
 
 QUAD = ((0.0, 0.0), (0.5, 0.5), (0.5, 0.0), (0.0, 0.5))
-"""The phases (x, y) of ``quad``, low-resolution pixels: half a pixel apart, two output pixels at a
-scale of four. Opposite ones follow each other, so that two frames already fill a quincunx."""
+"""The phases (x, y) of ``quad``, low-resolution pixels: half a pixel apart, which are two output
+pixels at a scale of four. Opposite phases follow each other, so that two frames form a quincunx."""
 
 HALTON_LENGTH = 16
-"""Frames after which ``halton`` repeats: as many as a low-resolution pixel has output pixels."""
+"""Number of frames after which ``halton`` repeats: that of the output pixels of a low-resolution
+pixel."""
 
 BUDGET_TOLERANCE = 1e-5
-"""Share of the pixels by which a budget may be missed: two pixels of 192×256 at most."""
+"""A budget may be missed by this share of the pixels: at most two pixels of 192×256. Our choice."""
 NEWTON_STEPS = 30
-"""Twice as many as the slowest of 1080 profiles needed, where the budget was within reach."""
+"""Largest number of Newton's steps: twice as many as the slowest of 1080 profiles needed whose
+budget could be reached."""
 MIN_PROBABILITY, MIN_SLOPE, MAX_EXPONENT = 1e-6, 1e-12, 1e4
-"""Bounds that keep logarithms, steps and powers finite; no profile that samples comes near them."""
+"""Bounds that keep logarithms, steps and powers finite; useful profiles never reach them."""
 
 
 def density_map(
@@ -46,16 +48,17 @@ def density_map(
         gaze_px: [..., 2], low-resolution pixels (x right, y down); may lie outside the frame.
         height: h, pixels.
         width: w, pixels.
-        density: the radial profile. A ``budget`` keeps its radii and raises the profile to the
-            one power whose mean over the frame is the budget: the fovea stays dense, and the
+        density: the radial profile. With a ``budget``, the radii stay and the profile is raised to
+            the power whose mean over the frame is the budget: the fovea stays dense, and the
             periphery becomes sparser.
-        geometry: the display; needed when the radii are in degrees.
+        geometry: the display; needed if the radii are in degrees.
 
     Returns:
-        [..., 1, h, w] in [0, 1]; no gradient reaches the gaze.
+        [..., 1, h, w] in [0, 1]; it has no gradient with respect to the gaze.
 
     Raises:
-        InputError: radii in degrees without a geometry, or a budget that is out of reach.
+        InputError: the radii are in degrees and there is no geometry, or the budget cannot be
+            reached.
     """
     distance = eccentricity_map(gaze_px, height, width, density, geometry).detach().cpu().numpy()
     ramp = ((density.outer - distance) / (density.outer - density.inner)).clip(0.0, 1.0)
@@ -93,20 +96,20 @@ def eccentricity_map(
     gaze = gaze_px.detach().to("cpu", torch.float32).numpy()[..., None, None, :]
     x = np.arange(width, dtype=np.float32) - gaze[..., 0]
     y = np.arange(height, dtype=np.float32)[:, None] - gaze[..., 1]
-    with np.errstate(over="ignore"):  # a gaze may be infinitely far away
+    with np.errstate(over="ignore"):  # the gaze may be very far away
         return torch.from_numpy(np.sqrt(x * x + y * y)).to(gaze_px.device)
 
 
 def _to_budget(probability: np.ndarray, budget: float) -> np.ndarray:
-    # mean(p ** g) is convex and falls from 1 at g = 0, so Newton's steps from there never
-    # pass the root. In float64, so that other libraries' exp and log give the same float32.
+    # mean(p ** g) is convex and falls from 1 at g = 0, so Newton's steps from there never pass the
+    # root. In float64, so that exp and log of other libraries give the same float32.
     log_p = np.log(probability.astype(np.float64).clip(MIN_PROBABILITY))
     exponent = np.zeros_like(log_p[..., :1, :1])
     for _ in range(NEWTON_STEPS):
         power: np.ndarray = np.exp(exponent * log_p)
         excess = power.mean((-2, -1), keepdims=True) - budget
         slope = (power * log_p).mean((-2, -1), keepdims=True)
-        found = np.abs(excess) < BUDGET_TOLERANCE  # these are not changed any more
+        found = np.abs(excess) < BUDGET_TOLERANCE  # these stay unchanged
         if found.all():
             break
         newton = (exponent - excess / slope.clip(max=-MIN_SLOPE)).clip(max=MAX_EXPONENT)
@@ -129,11 +132,11 @@ def draw_mask(
 
     Args:
         probability: [B, T, 1, h, w] in [0, 1].
-        seed: one for all, or one per video of the batch.
+        seed: one for all videos of the batch, or one for each.
         first_frame: number in its video of the first of the T frames.
-        blue_noise: False: independent draws, as published. True: the pixels of least rank in
+        blue_noise: False: independent draws, as published. True: the pixels of lowest rank in
             :func:`blue_noise_ranks`, so that samples are spread evenly over the frame, and over
-            a few frames too. The tile goes to another place with each of its cycles.
+            a few frames too. After each cycle, the tile moves to another place.
 
     Returns:
         [B, T, 1, h, w], 1.0 where sampled, 0.0 elsewhere.
@@ -162,7 +165,7 @@ def draw_mask(
 
 
 def _hash32(bits: np.ndarray) -> np.ndarray:
-    """Scramble uint32, which wrap around (the "lowbias32" constants of C. Wellons)."""
+    """Hash uint32, which wrap around (the function "lowbias32" of C. Wellons)."""
     bits = bits ^ (bits >> 16)
     bits *= np.uint32(0x7FEB352D)
     bits ^= bits >> 15
@@ -173,10 +176,11 @@ def _hash32(bits: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def blue_noise_ranks() -> np.ndarray:
-    """Spatiotemporal blue noise: uint16 [16, 64, 64], in each frame each of 0 … 4095 once.
+    """Ranks of spatiotemporal blue noise: uint16 [16, 64, 64], in each frame 0 … 4095 once each.
 
-    The k pixels of least rank of a frame are spread evenly for every k, and so are those of a few
-    frames together. ``research/blue_noise.py`` makes it and says how.
+    For every k, the k pixels of lowest rank are spread evenly over a frame, and those of a few
+    consecutive frames together are, too. ``research/blue_noise.py`` made the ranks and explains
+    how.
     """
     with resources.files(__package__).joinpath("blue_noise.npy").open("rb") as file:
         ranks: np.ndarray = np.load(file)
@@ -193,7 +197,7 @@ def sample(
     blue_noise: bool = False,
     geometry: DisplayGeometry | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Sample frames: keep the pixels of a mask drawn around the gaze.
+    """Sample frames with a mask that is drawn around the gaze.
 
     Args:
         frames: [B, T, 3, h, w] low-resolution frames in [0, 1].
@@ -213,16 +217,16 @@ def sample(
 
 
 def downsample(frames: Tensor, scale: int = 4, jitter: Tensor | None = None) -> Tensor:
-    """The published low resolution: bilinear without antialiasing.
+    """Downsample frames as published: bilinear without antialiasing.
 
     Args:
         frames: [..., 3, H, W]; H and W divisible by ``scale``.
         jitter: [..., 2], the offset (x, y) of the sampling grid of each frame in low-resolution
-            pixels, the border repeated; None: none, as published.
+            pixels, the border repeated; None: no jitter, as published.
 
     Returns:
-        [..., 3, H / scale, W / scale]: for a scale of four each pixel is the mean of the 2 × 2
-        pixels in the middle of its 4 × 4 block, or around the place that the jitter moves it to.
+        [..., 3, H / scale, W / scale]. For a scale of four, each pixel is the mean of the 2 × 2
+        pixels in the middle of its 4 × 4 block, or with jitter of those around its moved centre.
     """
     height, width = frames.shape[-2:]
     flat = frames.reshape(-1, *frames.shape[-3:])
@@ -230,8 +234,7 @@ def downsample(frames: Tensor, scale: int = 4, jitter: Tensor | None = None) -> 
         small = _shifted(flat, scale, jitter.reshape(-1, 2).to(flat.device))
         return small.reshape(*frames.shape[:-2], *small.shape[-2:])
     if scale == 4:
-        # What interpolate computes, but always rounded alike: its order of summing depends on the
-        # size and on the number of threads.
+        # The same as interpolate, whose rounding depends on the size and on the number of threads.
         top, bottom = frames[..., 1::4, :], frames[..., 2::4, :]
         pairs = (top[..., 1::4] + top[..., 2::4]) + (bottom[..., 1::4] + bottom[..., 2::4])
         return 0.25 * pairs
@@ -261,7 +264,7 @@ def _shifted(frames: Tensor, scale: int, jitter: Tensor) -> Tensor:
         a = x.gather(dim, low.expand(expanded))
         return a + share * (x.gather(dim, high.expand(expanded)) - a)
 
-    jitter = jitter.double()  # places in frames of thousands of pixels, to the last bit
+    jitter = jitter.double()  # so that positions are exact in frames of thousands of pixels
     return along(along(frames, 2, jitter[:, 1]), 3, jitter[:, 0])
 
 

@@ -1,8 +1,8 @@
-"""Find the convention that given motion vectors follow, by warping the frame before.
+"""Finds out which convention motion vectors follow, by warping the frame before.
 
-The contract is that of :mod:`deepfovea.motion`. Each reading of the vectors, the contract and the
-usual mistakes, fetches this frame from the one before; the reading with the smallest difference is
-the one that the vectors follow.
+The right convention, here called the contract, is that of :mod:`deepfovea.motion`. The frame before
+is warped by each reading of the vectors: the contract, and the usual mistakes. The vectors follow
+the reading with the smallest difference from this frame.
 """
 
 from __future__ import annotations
@@ -18,29 +18,33 @@ from .fill import pull_push
 from .flow import backward_warp
 
 CONTRACT = "the contract"
+# All constants are our choice.
 KEPT_SHARE = 0.8
-"""Share of the pixels that count, those with the smallest differences: what was hidden a frame ago
-fits no vector."""
+"""Share of the pixels that count, those with the smallest differences: for pixels that were hidden
+one frame ago, no vector is right."""
 TIE_RATIO = 1.1
-"""The contract is believed up to this multiple of the smallest error: a steady motion fits a frame
-too late as well, and a motion along x alone fits with y flipped."""
+"""The contract is accepted up to this multiple of the smallest error, as other readings may fit as
+well: a steady motion also fits one frame too late, and a motion along x also with y flipped."""
 MAX_ERROR_SHARE = 0.75
-"""A reading must leave at most this share of the error at rest."""
+"""A reading must have at most this share of the error without motion."""
 NEIGHBOURHOOD, KNOWN_DENSELY = 5, 0.8
-"""Side in pixels of a square, and the share of it that must be known, for its middle to count:
+"""A pixel counts if this share of the square of this side, in pixels, around it is known, as
 colours between few samples are guesses."""
 ENOUGH_DENSE = 0.01
-"""Share of the pixels that must lie so densely; if fewer do, all known ones count."""
+"""If fewer pixels than this share are known so densely, all known pixels count."""
 FLAT = 1e-3
 """Mean difference in [0, 1] from which on frames differ: a quarter of a level of 8 bits."""
 REST = 1e-3
-"""Pixels; a shorter vector in any reading is no motion."""
+"""Shorter vectors, in pixels, count as no motion."""
 
 
 class MotionCheck(NamedTuple):
-    """errors: of each reading of the vectors, mean absolute difference in [0, 1]; at_rest: with no
-    motion at all; fits: the name of the reading that fits, None: cannot tell, or none does; why:
-    a sentence."""
+    """The result of :func:`check_motion`.
+
+    errors: the mean absolute difference in [0, 1] for each reading of the vectors; at_rest: the
+    same without motion; fits: the name of the reading that fits, None if none does or it cannot be
+    decided; why: a sentence about it.
+    """
 
     errors: dict[str, float]
     at_rest: float
@@ -59,14 +63,14 @@ def check_motion(
 
     Args:
         frames: [T, 3, h, w] in [0, 1], T at least 2.
-        motion: [T, 2, h, w] as given, to be read as pixels of the frames; NaN where unknown; the
-            first one is not used, as nothing was before it.
+        motion: [T, 2, h, w], the given vectors, as pixels of the frames; NaN where unknown; the
+            first one is not used, as there is no frame before it.
         mask: [T, 1, h, w], 1 where a frame is known; None: everywhere.
         jitter: [T, 2], the offset (x, y) of each frame's sampling grid in pixels of the frames.
         scale: output pixels per pixel of the frames, for vectors in output pixels.
 
     Raises:
-        InputError: fewer than two frames, or shapes that do not fit.
+        InputError: there are fewer than two frames, or the shapes do not fit.
     """
     count, _, height, width = frames.shape
     if count < 2 or motion.shape != (count, 2, height, width):
@@ -84,7 +88,8 @@ def check_motion(
     known = ~motion.isnan().any(1, keepdim=True)
     field = motion.nan_to_num(0.0)
 
-    # A point at p + jitter was at p + jitter + v, which the frame before shows beside its jitter.
+    # A point at p + jitter was at p + jitter + v, which the frame before has at that minus its own
+    # jitter.
     readings = {name: read + steps for name, read in _readings(field, scale).items()}
     if shift.abs().max() > REST:
         readings["jitter included"] = field
@@ -94,9 +99,9 @@ def check_motion(
         late = field.roll(-1, 0)
         readings["one frame late"] = late + steps
         known = known & known.roll(-1, 0)
-        last = count - 1  # whose vectors would be in the file of the next frame
+        last = count - 1  # the vectors of the last frame would be in the file of the next one
 
-    # Compared where a reading says that something moves, and where the frames are known densely.
+    # Compare pixels that move by any reading, and around which the frames are known densely.
     moves = torch.stack([(r - at_rest).abs().amax(1, keepdim=True) for r in readings.values()])
     valid = known & (mask > 0) & (moves.amax(0) > REST)
     near = torch.nn.functional.avg_pool2d(
@@ -117,7 +122,7 @@ def check_motion(
 
 
 def _readings(field: Tensor, scale: int) -> dict[str, Tensor]:
-    """What the vectors mean if this is how they were written: to be read as the contract."""
+    """The vectors converted to the contract, for each convention in which they may be written."""
     height, width = field.shape[-2:]
     x, y = field[:, :1], field[:, 1:]
     return {
@@ -138,8 +143,8 @@ def _error(frames: Tensor, field: Tensor, valid: Tensor, last: int) -> float:
     errors = []
     for t in range(1, last):
         if valid[t].any():
-            moved = backward_warp(frames[t - 1 : t], field[t : t + 1])
-            difference = (moved[0] - frames[t]).abs().mean(0)[valid[t, 0]].sort().values
+            warped = backward_warp(frames[t - 1 : t], field[t : t + 1])
+            difference = (warped[0] - frames[t]).abs().mean(0)[valid[t, 0]].sort().values
             errors.append(difference[: max(1, round(KEPT_SHARE * len(difference)))].mean())
     return float(torch.stack(errors).mean()) if errors else 0.0
 

@@ -35,7 +35,7 @@ Gaze = tuple[float, float]
 
 
 class Reconstructed(NamedTuple):
-    """frame [3,H,W] clamped to [0, 1]; samples [3,h,w] and mask [1,h,w] it was made from."""
+    """A frame [3,H,W], clamped to [0, 1], and the samples [3,h,w] and mask [1,h,w] behind it."""
 
     frame: Tensor
     samples: Tensor
@@ -44,19 +44,19 @@ class Reconstructed(NamedTuple):
 
 
 class YuvFrame(NamedTuple):
-    """A frame as a video file holds it, and the mask [1,h,w] of the samples it was made from."""
+    """A frame in YCbCr, as video files store it, and the mask [1,h,w] of its samples."""
 
     planes: YUV420
     mask: Tensor
 
 
 class Input(NamedTuple):
-    """One frame to be reconstructed; only the first is always needed.
+    """One frame to be reconstructed; only ``frame`` is always needed.
 
-    frame [3,h,w] in [0, 1], or [4,h,w], whose last channel says what pixels are known (above 0);
-    gaze_px: (x, y) in low-resolution pixels, needed where pixels are to be dropped; motion
-    [2,h,w]: from each pixel to where it was one frame ago, (x, y) in low-resolution pixels;
-    jitter: the offset (x, y) of the grid on which the frame was sampled, low-resolution pixels.
+    frame [3,h,w] in [0, 1], or [4,h,w] with a last channel that is above 0 at the sampled pixels;
+    gaze_px: (x, y) in low-resolution pixels, needed without that channel; motion [2,h,w]: from each
+    pixel to where it was one frame ago, (x, y) in low-resolution pixels; jitter: the offset (x, y)
+    of the grid on which the frame was sampled, low-resolution pixels.
     """
 
     frame: Tensor
@@ -66,13 +66,14 @@ class Input(NamedTuple):
 
 
 Frames = Input | tuple[Tensor, Gaze | None]
-"""What a loop over frames takes."""
+"""The items that a loop over frames takes: an Input, or a pair of frame and gaze."""
 
 
 class Sampled(NamedTuple):
-    """One step: samples [1,k,3,h,w], mask [1,k,1,h,w], motion [1,k,2,h,w], jitter [1,k,2].
+    """The input of one step: samples [1,k,3,h,w], mask [1,k,1,h,w], motion [1,k,2,h,w], jitter
+    [1,k,2].
 
-    gaze: of its real frames, which may be fewer than k.
+    ``gaze`` lists the gaze of the step's frames without padding, which may be fewer than k.
     """
 
     samples: Tensor
@@ -90,12 +91,13 @@ class Reconstructor:
             shown = reconstructor(frame, gaze_px)  # four times larger, of the type of frame
 
     Args:
-        model: a generator, which is used on the device where it is, or an engine that runs one;
-            or the name or path of a generator.
-        density: how densely to sample, by distance from the gaze.
-        seed: of the random draws.
-        blue_noise: draws that are even in space and time; False: independent ones, as published.
-        geometry: of the display, for a density in degrees.
+        model: a generator, which stays on its device, or an engine that runs one; or the name or
+            path of a generator.
+        density: the density of the samples by distance from the gaze.
+        seed: seed of the random masks.
+        blue_noise: spread samples evenly in space and time; False: draw them independently, as
+            published.
+        geometry: the display, for a density in degrees.
     """
 
     def __init__(
@@ -138,22 +140,22 @@ class Reconstructor:
 
         Args:
             frame: the low resolution: torch [3, h, w], NumPy [h, w, 3] (uint8, or float in [0, 1])
-                or a PIL image. With a fourth channel, which says what pixels are known (above
-                0), nothing more is dropped.
-            gaze_px: (x, y) in low-resolution pixels; needed where pixels are to be dropped.
-            motion: [2, h, w], from each pixel to where it was one frame ago, (x, y) in
-                low-resolution pixels, as a renderer knows it. A video has it from its second
-                frame on, or never: what that of the first says has no effect.
+                or a PIL image. If there is a fourth channel, pixels with values above 0 in it are
+                the samples, and no further sampling takes place.
+            gaze_px: (x, y) in low-resolution pixels; needed without a fourth channel.
+            motion: [2, h, w], motion vectors of a renderer: from each pixel to where it was one
+                frame ago, (x, y) in low-resolution pixels. Give it for all frames of a video or for
+                none; that of the first frame has no effect.
             jitter: the offset (x, y) of the grid on which the frame was sampled, low-resolution
-                pixels, at most 1. The result lies on the output grid all the same.
+                pixels, at most 1. The result lies on the output grid in any case.
 
         Returns:
             The frame, ``scale`` times larger, of the type of ``frame``.
 
         Raises:
-            InputError: values that are not in [0, 1], a size that changes in the middle of a
-                video, no gaze where one is needed, or one that is not finite; motion or jitter
-                that does not fit, or that the generator cannot use.
+            InputError: values are outside [0, 1]; the size changes within a video; the gaze is
+                missing or not finite; or motion or jitter does not fit, or the generator cannot use
+                it.
             ValueError: the generator needs several frames at once (use :meth:`stream`).
         """
         if self.engine.frames_per_step != 1:
@@ -166,13 +168,13 @@ class Reconstructor:
         return like(next(self.stream([given])).frame, frame)
 
     def stream(self, frames: Iterable[Frames]) -> Iterator[Reconstructed]:
-        """Reconstruct frame after frame, for any generator, in constant memory.
+        """Reconstruct frame after frame, with any generator, in constant memory.
 
-        A generator that takes n frames at a time yields them n by n; a last group that is too
-        short is filled by repeating its last frame.
+        A generator that takes n frames at a time returns n at a time; if the last group is too
+        short, its last frame is repeated.
 
         Args:
-            frames: pairs of frame and gaze, or :class:`Input` with more.
+            frames: pairs of frame and gaze, or items of :class:`Input`.
         """
         for group in self._sampled(frames):
             yield from self._reconstructed(group)
@@ -180,13 +182,13 @@ class Reconstructor:
     def stream_prefetched(self, frames: Iterable[Frames]) -> Generator[Reconstructed, None, None]:
         """As :meth:`stream`, but reading, sampling and the generator overlap.
 
-        Up to two frames, or groups of frames, wait for the generator and two behind it. Close
-        the iterator when it is left early, which ends its threads.
+        Up to two frames, or groups of frames, wait before the generator and two after it. If you
+        stop iterating early, close the iterator, which ends its threads.
         """
         yield from self._overlapping(frames, self._reconstructed)
 
     def stream_yuv(self, frames: Iterable[Frames]) -> Generator[YuvFrame, None, None]:
-        """As :meth:`stream_prefetched`, with frames ready for :meth:`VideoWriter.write`."""
+        """As :meth:`stream_prefetched`, but with frames in YCbCr for :meth:`VideoWriter.write`."""
         yield from self._overlapping(frames, self._to_yuv)
 
     def _overlapping(
@@ -196,7 +198,7 @@ class Reconstructor:
     ) -> Generator[Result, None, None]:
         with ExitStack() as stack:
             if self.engine.device.type == "cpu" and few_processors():
-                # Threads that wake up often would make those of the generator wait.
+                # Further threads, which wake up often, would delay those of the generator.
                 sampled: Iterable[Sampled] = self._sampled(frames)
             else:
                 read = stack.enter_context(closing(prefetch(frames)))
@@ -238,7 +240,7 @@ class Reconstructor:
         return [YuvFrame(YUV420(luma[0, t], chroma[0, t]), mask[0, t]) for t in times]
 
     def _check(self, given: Input) -> None:
-        """Refuse input that a generator could not use.
+        """Check that a generator can use an input.
 
         Raises:
             InputError: see :meth:`__call__`.
@@ -277,21 +279,21 @@ class Reconstructor:
             )
 
     def _motion(self, inputs: list[Input]) -> Tensor | None:
-        """[1, k, 2, h, w]; none unless every frame brings it."""
+        """The motion [1, k, 2, h, w]; None unless every frame has it."""
         fields = [one.motion for one in inputs if one.motion is not None]
         if len(fields) < len(inputs):
             return None
         return torch.stack(fields)[None].to(self.engine.device, torch.float32)
 
     def _jitter(self, inputs: list[Input]) -> Tensor | None:
-        """[1, k, 2]; where a frame says nothing, its grid rests."""
+        """The jitter [1, k, 2], 0 for frames without one; None if no frame has one."""
         if all(one.jitter is None for one in inputs):
             return None
         offsets = [one.jitter or (0.0, 0.0) for one in inputs]
         return torch.tensor([offsets], device=self.engine.device)
 
     def _sample(self, inputs: list[Input]) -> tuple[Tensor, Tensor]:
-        # A single one is not copied, which would be work for PyTorch's threads: see fovea.
+        # A single frame is not concatenated, as that would start PyTorch's threads: see fovea.
         images = [one.frame[None, None] for one in inputs]
         frames = (torch.cat(images, 1) if len(images) > 1 else images[0]).to(self.engine.device)
         if frames.shape[2] == 4:

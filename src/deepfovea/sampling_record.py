@@ -1,13 +1,13 @@
-"""How a folder of samples was sampled: one small JSON beside the pictures.
+"""A record of how a folder of samples was sampled: a small JSON file beside the pictures.
 
-Samples on a grid that is shifted from frame to frame cannot be understood without the shifts, so
-whoever writes such samples writes them down, and whoever reads them finds them::
+Samples with jitter cannot be used without it, so programs write it into this file and read it from
+there::
 
     {"format": 1, "height": 192, "width": 256, "density": {"center": 0.98, ...},
      "frames": [{"jitter": [0.0, 0.0], "gaze_px": [127.5, 95.5]}, ...]}
 
-``jitter`` is the offset (x, y) of the sampling grid and ``gaze_px`` where the eye looked, both in
-low-resolution pixels; ``density`` and ``gaze_px`` are for people and may be left out.
+``jitter`` is the offset (x, y) of the sampling grid and ``gaze_px`` the gaze, both in
+low-resolution pixels. ``density`` and ``gaze_px`` are informative and may be left out.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .config import Density, InputError
 from .wording import pluralize
 
 FILE = "sampling.json"
-"""Its name in the folder."""
+"""Name of the file in the folder."""
 
 LARGEST_JITTER = 1.0
-"""Low-resolution pixels, along each axis."""
+"""Largest jitter along each axis, low-resolution pixels. Our choice."""
 
 
 class FrameSampling(NamedTuple):
-    """jitter and gaze_px of one frame, (x, y) in low-resolution pixels each; None: not said."""
+    """Jitter and gaze of one frame, each (x, y) in low-resolution pixels; None if not known."""
 
     jitter: tuple[float, float]
     gaze_px: tuple[float, float] | None = None
@@ -53,18 +53,19 @@ def to_bytes(
 
 
 def read(folder: Path, frames: int, height: int, width: int) -> list[FrameSampling] | None:
-    """What the file in a folder says of its pictures.
+    """Read the record in a folder of samples.
 
     Args:
-        folder: of samples.
-        frames: how many pictures it holds.
-        height: h of the pictures; ``width`` likewise.
+        folder: the folder.
+        frames: the number of its pictures.
+        height: h of the pictures.
+        width: w of the pictures.
 
     Returns:
-        A value per picture; None where there is no such file.
+        A value per picture; None if the folder has no such file.
 
     Raises:
-        InputError: not such a file, or it does not belong to these pictures.
+        InputError: the file is invalid, or does not belong to these pictures.
     """
     path = folder / FILE
     if not folder.is_dir() or not path.is_file():
@@ -99,10 +100,10 @@ def read(folder: Path, frames: int, height: int, width: int) -> list[FrameSampli
 
 
 def check_jitter(jitter: Sequence[float], where: str = "jitter") -> None:
-    """Refuse offsets that no sampling grid has.
+    """Check a jitter.
 
     Raises:
-        InputError: no two finite numbers of at most :data:`LARGEST_JITTER`.
+        InputError: it is not two finite numbers of at most :data:`LARGEST_JITTER`.
     """
     if len(jitter) != 2 or not all(
         math.isfinite(value) and abs(value) <= LARGEST_JITTER for value in jitter

@@ -1,4 +1,4 @@
-"""A generator as ONNX: one step per run, the state in and out by name.
+"""Export of a generator as ONNX: one step per run, with the state as named inputs and outputs.
 
 Legend: B batch, k frames per step, h, w low resolution (multiples of ``network.multiple``),
 s scale. See docs/export.md for the loop around it.
@@ -31,36 +31,41 @@ from ..video import to_yuv420
 from .onnx import onnx_session
 
 OPSETS = range(16, 21)
-"""16 is the first with GridSample, which the warps need; the tracer knows none beyond 20."""
+"""ONNX opsets that can be chosen: 16 is the first with GridSample, which the warps need; the tracer
+supports none beyond 20."""
 
 FORBIDDEN = ("DeformConv", "GroupNormalization", "Loop", "If", "Scan")
-"""Operators that game engines do not run; no exported file contains one."""
+"""Operators that game engines do not support; no exported file contains one."""
 
 MIN_SIDE = 8
-"""Of the frames that are traced: PyTorch takes a side of 1 for one that is always 1."""
+"""Smallest side of the frames that are traced, pixels: PyTorch would treat a side of 1 as a
+constant."""
 CHECKED_STEPS = 8
+"""Number of steps of the clips with which an export is checked. Our choice, as the sizes."""
 CHECKED_SIZES = ((2, 48, 80), (1, 24, 16))
-"""(B, h, w), rounded up to multiples, of the clips that an export of open size must reproduce."""
+"""(B, h, w), rounded up to multiples, of the clips with which an export of open size is checked."""
 
 TOLERANCE = 1e-4
-"""Difference from torch in the values of any output of one step from the same state, in units of
-its largest value or 1, whichever is larger."""
+"""Largest difference from PyTorch in the values of an output, for one step from the same state,
+relative to the output's largest value or to 1, whichever is larger."""
 MAX_BEYOND = 1e-3
-"""Share of the values of an output that may differ by more. Where two motions fit equally well, the
-last bit of a sum chooses, and it is not the same on every processor: at 192x256 inputs that are
-changed by 1e-7 of their size change single values of the canvas by up to 7e-5."""
+"""Share of the values of an output that may differ by more. If two motions fit equally well, the
+last bit of a sum decides, which differs between processors: at 192x256, changes of the inputs by
+1e-7 of their size change single values of the canvas by up to 7e-5."""
 MIN_PSNR = 60.0
-"""Of the frames of a clip against those of torch, each with its own state, in dB."""
+"""Least PSNR in dB between the frames of a clip and those of PyTorch, each with its own state."""
 TOLERANCE_HALF, MIN_PSNR_HALF = 2e-2, 40.0
-"""The same with float16 convolutions."""
+"""TOLERANCE and MIN_PSNR for float16 convolutions."""
 
 _one_export = threading.Lock()
-"""PyTorch's exporter keeps in globals that it is at work; engines compile in their own threads."""
+"""Only one export at a time, as PyTorch's exporter has global state, and engines compile in their
+own threads."""
 
 _OTHER_VERSIONS = "take other versions of torch and onnxruntime"
 
 MIN_STORED_AS_FLOAT16 = 64
-"""Least number of values of a tensor: for fewer, the Cast takes more bytes than it saves."""
+"""Smaller tensors, by number of values, stay float32: a Cast would take more bytes than it saves.
+"""
 
 Size = tuple[int, int]
 Sized = tuple[int, int, int]
@@ -74,10 +79,10 @@ class Step(nn.Module):
 
     Args:
         network: the generator.
-        matrix: None: frames are RGB. Else a key of :data:`deepfovea.video.LUMA_SHARES`: they are
-            handed out as luma and chroma, see :class:`deepfovea.video.YUV420`.
-        motion: whether motion [B,2,h,w] is an input, the third.
-        jitter: whether jitter [B,2] is an input, the one after it.
+        matrix: a key of :data:`deepfovea.video.LUMA_SHARES` to get frames as luma and chroma, see
+            :class:`deepfovea.video.YUV420`; None: frames are RGB.
+        motion: whether motion [B,2,h,w] is the third input.
+        jitter: whether jitter [B,2] is the next input.
     """
 
     def __init__(
@@ -102,12 +107,12 @@ class Step(nn.Module):
         self.output_names = (*frame, *(f"next_{name}" for name in fields))
 
     def initial_state(self, batch: int, height: int, width: int) -> Any:
-        """The state before the first frame, on the CPU; height and width fit ``multiple``."""
+        """The state before the first frame, on the CPU; the sides are multiples of ``multiple``."""
         channels = 3 * self.network.frames_per_step
         return self.network.initial_state(torch.zeros(batch, channels, height, width))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Inputs and outputs in the order of their names."""
+        """Run the step; inputs and outputs are in the order of their names."""
         count = 2 + len(self.given)
         of_frame, state = inputs[:count], self.state_type(*inputs[count:])
         if self.multi_frame:
@@ -128,7 +133,7 @@ class Step(nn.Module):
         motion: Tensor | None = None,
         jitter: Tensor | None = None,
     ) -> list[Tensor]:
-        """What :meth:`forward` takes, of tensors of k frames and any size, as a generator has them.
+        """Convert the arguments of a generator, of any size, to those of :meth:`forward`.
 
         samples [B,k,3,h,w], mask [B,k,1,h,w], motion [B,k,2,h,w], jitter [B,k,2]; the last two are
         None unless they are inputs.
@@ -156,33 +161,33 @@ def export_onnx(
     motion: bool = False,
     jitter: bool = False,
 ) -> float:
-    """Write one step of a generator as ONNX, once it is proven equal to torch.
+    """Write one step of a generator as ONNX, after checking that it gives the same as PyTorch.
 
     Inputs, all float32: samples [B,3,h,w] in [0, 1], 0 where not sampled; mask [B,1,h,w], 1
-    where sampled; where asked for, motion [B,2,h,w] and jitter [B,2], both (x, y) in
-    low-resolution pixels; state_x for each field x of the generator's state, zeros before the
-    first frame. Outputs: frame [B,3,s·h,s·w], about [0, 1], not clamped; next_x, the state for the
-    next step. Where a step takes k frames, samples, mask and frame are [B,k,·,·,·]. h and w are
-    multiples of ``network.multiple``, at most 4096. Deformable convolutions become GridSample,
-    which fixes the batch to one.
+    where sampled; if asked for, motion [B,2,h,w] and jitter [B,2], both (x, y) in low-resolution
+    pixels; state_x for each field x of the generator's state, zeros before the first frame.
+    Outputs: frame [B,3,s·h,s·w], about [0, 1], not clamped; next_x, the state for the next step. If
+    a step takes k frames, samples, mask and frame are [B,k,·,·,·]. h and w are multiples of
+    ``network.multiple``, at most 4096. Deformable convolutions become GridSample, which fixes the
+    batch to one.
 
     Args:
-        network: its weights are not changed.
-        path: replaced if it exists; complete or as it was before.
-        name: stored in the file.
+        network: the generator; it is not changed.
+        path: the file; an existing one is replaced, but only by a complete one.
+        name: the model's name, which is stored in the file.
         opset: 16 to 20.
-        static: (h, w): fix the size, and the batch to one.
-        half: float16 weights and convolutions; inputs, outputs and warps stay float32.
-        motion: whether ``motion`` is an input: the network then seeks none.
+        static: (h, w), a fixed size, with a batch of one; None: any size.
+        half: use float16 weights and convolutions; inputs, outputs and warps stay float32.
+        motion: whether ``motion`` is an input.
         jitter: whether ``jitter`` is an input.
 
     Returns:
-        The largest difference of a frame from torch over eight steps, at two sizes or at the
+        The largest difference of a frame from PyTorch's over eight steps, at two sizes or at the
         static one.
 
     Raises:
-        InputError: a size, opset or path that cannot be used; onnx or onnxruntime missing; the
-            file would not reproduce torch; motion or jitter for a network that cannot use it.
+        InputError: a size, opset or path cannot be used; onnx or onnxruntime is missing; the
+            export differs from PyTorch; or the network cannot use motion or jitter.
     """
     onnx = _libraries()
     if opset not in OPSETS:
@@ -204,11 +209,11 @@ def export_onnx(
             f"width to be multiples of {multiple}; give the next larger ones and pad the samples "
             "and the mask with zeros at the right and bottom"
         )
-    # A pyramid that fills holes is unrolled for the size that is traced. Levels beyond the one
-    # that holds a single pixel change nothing, so the longest side serves all shorter ones.
+    # The pyramid of pull_push is unrolled for the size that is traced. Levels beyond the one with a
+    # single pixel change nothing, so the graph for the longest side works for all shorter ones.
     shorter = -(-MIN_SIDE // multiple) * multiple
     one = static is not None or step.multi_frame
-    # Two videos where their number is open: a single one is shifted in a shorter way.
+    # For an open batch trace two videos, as a single one takes another path in _shift.
     batch = 1 if one else 2
     example = _moving_clip(batch, *(static or (shorter, LARGEST_SIDE)), step, steps=1)
     state = step.initial_state(batch, *example[0][0].shape[-2:])
@@ -243,7 +248,7 @@ def export_onnx(
     )
     run = onnx_session(content, step.input_names, step.output_names)
     difference = _check(run, step, sizes, half)
-    if half:  # ONNX Runtime's CPU computes in float32 what the file has in float16
+    if half:  # check in float16, too, as ONNX Runtime computes it in float32 on the CPU
         in_half = lambda tensors: traced(*tensors)  # noqa: E731
         difference = max(difference, _check(in_half, step, sizes, half))
     _write(path, content)
@@ -251,7 +256,7 @@ def export_onnx(
 
 
 def parse_size(text: str, option: str = "--static") -> Size:
-    """``192x256`` to (192, 256): height, width."""
+    """Read a size: ``192x256`` becomes (192, 256), height and width."""
     match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
     if match is None:
         raise InputError(f"{option}: received {text!r:.100}, expected HEIGHTxWIDTH, as 192x256")
@@ -266,22 +271,30 @@ def trace(
     opened: bool = False,
     batch: bool = False,
 ) -> bytes:
-    """The ONNX of a step at the size of its inputs; ``opened``: h and w are left open."""
+    """Trace a step to ONNX, for the size of its inputs; if ``opened``, h and w may vary.
+
+    Args:
+        step: the step.
+        inputs: example inputs.
+        opset: of ONNX.
+        opened: whether h and w may vary.
+        batch: whether the batch may vary.
+    """
     axes: dict[str, dict[int, str]] = {}
     for name in (*step.input_names, *step.output_names):
         first = 3 if step.multi_frame and name in ("samples", "mask", "frame") else 2
         axes[name] = {first: "h", first + 1: "w"} if opened and name != "jitter" else {}
         if batch:
             axes[name][0] = "b"
-    # Tracing, not torch.export: with symbolic sizes the latter takes more than ten minutes over
-    # a pyramid. It lacks one operator.
+    # By tracing, as torch.export with symbolic sizes takes more than ten minutes for a pyramid. The
+    # tracer lacks one operator, expm1.
     content = io.BytesIO()
-    exporter: Any = torch.onnx  # its annotations know neither streams nor the registration
+    exporter: Any = torch.onnx  # Any, as its type annotations are incomplete
     with _one_export:
         exporter.register_custom_op_symbolic("aten::expm1", _expm1, OPSETS[0])
         try:
             with warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter("ignore")  # Python values in the trace: see above
+                warnings.simplefilter("ignore")  # about Python values that become constants
                 exporter.export(
                     step,
                     tuple(inputs),
@@ -298,7 +311,7 @@ def trace(
 
 
 def _libraries() -> Any:
-    """The package onnx, once it is known that ONNX Runtime is there too."""
+    """The package onnx; InputError if it or ONNX Runtime is missing."""
     try:
         import onnx
         import onnxruntime  # noqa: F401
@@ -315,16 +328,16 @@ def _expm1(graph: Any, x: Any) -> Any:
 
 
 def round_to_float16(network: nn.Module) -> None:
-    """Round every weight to what float16 can hold, in place; it stays float32."""
+    """Round every weight, in place, to a value that float16 can represent; the type is float32."""
     with torch.no_grad():
         for weight in network.parameters():
             weight.copy_(weight.half())
 
 
 def store_as_float16(content: bytes) -> bytes:
-    """The same ONNX model in fewer bytes: what float16 holds exactly is stored so.
+    """Make an ONNX model smaller: tensors that float16 represents exactly are stored as float16.
 
-    A Cast gives each such tensor back as float32, so the model computes what it did before. See
+    A Cast converts each of them back to float32, so the model computes the same as before. See
     :func:`round_to_float16`.
     """
     onnx = _libraries()
@@ -349,20 +362,20 @@ def store_as_float16(content: bytes) -> bytes:
 
 
 class _Half(nn.Module):
-    """A part of the network in float16; float32 outside."""
+    """A module that computes in float16, with float32 inputs and outputs."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner.half()
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the inner module, float32 in and out."""
+        """As the inner module, from float32 to float32."""
         result: Tensor = self.inner(x.half())
         return result.float()
 
 
 def to_half_precision(network: nn.Module) -> None:
-    """Put the convolutions into float16, where they follow each other without leaving it."""
+    """Convert convolutions, and sequences of convolutions and activations, to float16."""
     for name, child in network.named_children():
         links = list(child) if isinstance(child, nn.Sequential) else [child]
         if all(type(link) in (nn.Conv2d, nn.ELU, nn.LeakyReLU, nn.ReLU) for link in links):
@@ -372,9 +385,9 @@ def to_half_precision(network: nn.Module) -> None:
 
 
 def _keep_state_inputs(model: Any, step: Step) -> None:
-    """Give back the inputs of the state that the tracer left out because nothing reads them.
+    """Add the inputs of the state that the tracer left out because the graph does not read them.
 
-    So every file of a generator has the same state, whatever its other inputs.
+    So all exports of a generator have the same state, whatever their other inputs are.
     """
     given = {tensor.name: tensor for tensor in model.graph.input}
     outputs = {tensor.name: tensor for tensor in model.graph.output}
@@ -387,7 +400,7 @@ def _keep_state_inputs(model: Any, step: Step) -> None:
 
 
 def _name_axes(model: Any, step: Step, batch: int | None, static: Size | None) -> None:
-    """One name for each value: height, height_x2, height_half …; or the numbers themselves."""
+    """Name the axes by their size: height, height_x2, height_half …; or set their numbers."""
     size = static or (step.multiple, step.multiple)
     state = step.initial_state(1, *size)
     scale = step.network.scale
@@ -421,7 +434,7 @@ def _suffix(factor: float) -> str:
 
 
 def _operators(model: Any) -> Iterator[str]:
-    """The type of every node, inside functions and nested graphs as well."""
+    """The types of all nodes, also in functions and nested graphs."""
 
     def walk(nodes: Iterable[Any]) -> Iterator[str]:
         for node in nodes:
@@ -439,7 +452,7 @@ def _operators(model: Any) -> Iterator[str]:
 def _moving_clip(
     batch: int, height: int, width: int, step: Step, steps: int = CHECKED_STEPS
 ) -> list[list[Tensor]]:
-    """The inputs of each step besides the state: a moving texture, three tenths of it sampled."""
+    """The inputs of each step without the state: a moving texture, of which 30 % is sampled."""
     random = torch.Generator().manual_seed(0)
     small = torch.rand(batch, 3, -(-height // 4), -(-width // 4), generator=random)
     texture = F.interpolate(small, scale_factor=4.0, mode="bicubic").clamp(0.0, 1.0)
@@ -455,7 +468,7 @@ def _moving_clip(
     if "jitter" in step.given:
         sequence = jitter_sequence("halton", 0, len(times))
         assert sequence is not None
-        # Each video of the batch has shifts of its own.
+        # Each video of the batch has its own jitter.
         given["jitter"] = torch.stack([sequence.roll(b, 0) for b in range(batch)])
         frames = downsample(frames, 1, given["jitter"])
     videos = (frames * mask, mask, *given.values())
@@ -466,11 +479,15 @@ def _moving_clip(
 
 
 def _check(run: Run, step: Step, sizes: Iterable[Sized], half: bool) -> float:
-    """The largest difference of a frame from torch; an InputError if any output is too far off.
+    """Compare an export with PyTorch; InputError if they differ too much.
 
-    Step by step, both get the state of the reference and must agree closely in nearly all values.
-    Then each continues with its own state. Rounding adds up differently on each processor, so there
-    the frames of the clip must agree by PSNR.
+    Two comparisons are made. In the first, both get PyTorch's state before every step and must
+    agree closely in nearly all values. In the second, each continues with its own state. There
+    rounding errors accumulate, differently on each processor, so the frames of the clip must agree
+    by PSNR.
+
+    Returns:
+        The largest difference of a frame in the first comparison.
     """
     tolerance = TOLERANCE_HALF if half else TOLERANCE
     psnr = MIN_PSNR_HALF if half else MIN_PSNR
