@@ -15,7 +15,7 @@ from deepfovea.video import VideoReader, VideoWriter
 from deepfovea.video.clock import Clock
 
 WRAP = 2**33 / 90000
-"""Seconds after which the clock of MPEG-TS begins again: ISO/IEC 13818-1, 2.4.3.7."""
+"""Seconds until the 33-bit time stamps of MPEG-TS, at 90 kHz, start over (ISO/IEC 13818-1)."""
 
 
 def times_of(path):

@@ -15,7 +15,7 @@ from deepfovea.video import VideoReader
 from deepfovea.video.crop import container_crop
 
 # CIE xy of red, green and blue, all with white D65: ITU-R BT.709-6, BT.601-7 (625 and
-# 525 lines), # BT.2020-2, SMPTE EG 432-1
+# 525 lines), BT.2020-2, SMPTE EG 432-1
 XY = {
     1: [(0.64, 0.33), (0.30, 0.60), (0.15, 0.06)],
     5: [(0.64, 0.33), (0.29, 0.60), (0.15, 0.06)],

@@ -102,8 +102,8 @@ def rise(v):
 def by_quadrature(x, alpha, c):
     """ρ and its derivatives by x, c and α from their integrals, by SciPy's adaptive quadrature.
 
-    ∂ρ/∂s = ½ (s/b + 1)^(α/2 − 1) with s = (x/c)² and b = |α − 2|, from equation 13 of Barron's
-    paper, is integrated in v = log(s/b + 1), as is its derivative by α.
+    ∂ρ/∂s = ½ (s/b + 1)^(α/2 − 1), with s = (x/c)² and b = |α − 2|, the derivative of Barron's loss,
+    is integrated in v = log(s/b + 1), as is its derivative by α.
     """
     s, b = (x / c) ** 2, abs(alpha - 2)
     if b == 0:  # L2; its derivative by α is infinite

@@ -33,7 +33,7 @@ LOST = frozenset((
 """Marks of a value that was not measured: EyeLink writes ".", R NA, Tobii nothing, Windows -1.#IND,
 SPSS #NULL!, SQL \\N, Excel #N/A, Python None and nan, JavaScript null and undefined."""
 
-NO_VALUE = -32768  # EyeLink's MISSING_DATA (EyeLink 1000 User Manual, 4.9)
+NO_VALUE = -32768  # EyeLink's MISSING_DATA (EyeLink 1000 User Manual)
 NOWHERE = 1e7  # a position beyond it is none: EyeLink's libraries write 1e8 for a missing float
 _MAX_NUMBER = 1e30  # larger numbers count as infinite: sums would overflow
 
@@ -282,7 +282,7 @@ def _tobii_glasses(path: Path, text: str) -> Table:
 
 
 def _eyelink(path: Path, text: str) -> Table:
-    """The samples of an ASC file (EyeLink 1000 User Manual, 4.9: The ASC File Format).
+    """The samples of an ASC file (EyeLink 1000 User Manual, "The ASC File Format").
 
     Sample lines hold time, x, y, pupil of one eye or of both; a SAMPLES line says what they are.
     """
