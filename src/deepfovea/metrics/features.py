@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from torch import Tensor
 
-from ..losses.perceptual import PerceptualLoss, load_backbone
+from ..losses.perceptual import Backbone, feature_distance, load_backbone
 from .base import Metric, Reference, needs
 
 MIN_SIDE = 64
@@ -15,13 +15,19 @@ choice."""
 
 
 @lru_cache(maxsize=1)
-def _distance() -> PerceptualLoss:
-    return PerceptualLoss(load_backbone("efficientnet-lite0"), resolution=1.0)
+def _backbone() -> Backbone:
+    return load_backbone("efficientnet-lite0")
 
 
-def feature_distance(prediction: Tensor, reference: Reference) -> float:
+def _true_features(reference: Reference) -> list[Tensor]:
+    features: list[Tensor] = _backbone()(reference.frames)
+    return features
+
+
+def distance_of_features(prediction: Tensor, reference: Reference) -> float:
     """Mean absolute difference between the features of one frame [1, 3, H, W], 0 or more."""
-    return float(_distance()(prediction.clamp(0.0, 1.0), reference.frames))
+    features = _backbone()(prediction.clamp(0.0, 1.0))
+    return float(feature_distance(features, reference.cached(_true_features)))
 
 
 FEATURES = Metric(
@@ -31,7 +37,7 @@ FEATURES = Metric(
     digits=4,
     definition="L1 of the features of EfficientNet-Lite0, mean of 5 layers; not LPIPS",
     scope="frame",
-    function=feature_distance,
+    function=distance_of_features,
     min_side=MIN_SIDE,
     unavailable=needs(
         "efficientnet_lite_pytorch",
