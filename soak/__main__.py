@@ -1,8 +1,8 @@
-"""The long suite: run it, and write its figures and tables.
+"""Runs the long tests, and writes their figures and tables.
 
 python -m soak                          everything, about an hour
-python -m soak --parts kill,disk        these alone; the figures of the others stay
-python -m soak --render                 docs/reliability.md from docs/reliability.json again
+python -m soak --parts kill,disk        only these parts; the figures of the others stay
+python -m soak --render                 only writes docs/reliability.md from docs/reliability.json
 """
 
 from __future__ import annotations
@@ -52,15 +52,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--parts", help="of kill,disk,folders,media,fuzz,same,race,memory,viewer")
-    parser.add_argument("--kills", type=int, default=50, help="of each subcommand, default 50")
-    parser.add_argument("--fuzz", type=int, default=1000, help="cases of each kind, default 1000")
-    parser.add_argument("--seconds", type=float, default=300.0, help="of each crowd of viewers")
-    parser.add_argument("--frames", type=int, default=10_000, help="of the long video")
-    parser.add_argument("--races", type=int, default=5, help="of each kind, default 5")
-    parser.add_argument("--small", action="store_true", help="leave out 8K")
+    parser.add_argument(
+        "--parts", help="some of kill,disk,folders,media,fuzz,same,race,memory,viewer"
+    )
+    parser.add_argument("--kills", type=int, default=50, help="per subcommand, default 50")
+    parser.add_argument("--fuzz", type=int, default=1000, help="cases per kind, default 1000")
+    parser.add_argument("--seconds", type=float, default=300.0, help="for each number of viewers")
+    parser.add_argument("--frames", type=int, default=10_000, help="length of the long video")
+    parser.add_argument("--races", type=int, default=5, help="pairs per kind, default 5")
+    parser.add_argument("--small", action="store_true", help="leave out the 8K files")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--render", action="store_true", help="run nothing")
+    parser.add_argument("--render", action="store_true", help="run nothing, only write the tables")
     parser.add_argument("--json", type=Path, default=ROOT / "docs" / "reliability.json")
     parser.add_argument("--markdown", type=Path, default=ROOT / "docs" / "reliability.md")
     options = parser.parse_args()

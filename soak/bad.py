@@ -1,7 +1,7 @@
-"""Bad input by the hundred through the command line: media, gaze, configurations, checkpoints.
+"""Runs the command line on hundreds of bad media, gaze files, configurations and checkpoints.
 
-Every case must end in success or in one line and code 2, within ten seconds, and a refusal
-leaves nothing behind.
+Every case must end within ten seconds, either in success or with one line on stderr and exit code
+2. A refusal leaves no files behind.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from .worker import Outcome, Worker
 
 TRAIN = ["--steps=1", "--crop=32", "--clip=2", "--chunk=1", "--batch=1", "--workers=0"]
 TRAIN += ["--picture-steps=0", "--device=cpu"]
-LARGE_TIMEOUT_SECONDS = 300.0  # seconds for 8K, which is work and not a hang
+LARGE_TIMEOUT_SECONDS = 300.0  # seconds for an 8K file, which takes long but does not hang
 
 
 def tiny_model(path: Path) -> Path:
-    """The smallest network of the kind that ships, not trained."""
+    """Write a very small untrained network of the kind that the package contains."""
     torch.manual_seed(0)
     config = StreamConfig(4, 4, 4, 4, 4, (4, 4, 4))
     checkpoint.save_model(path, StreamNet(config), {"trained": "not at all"})
@@ -42,7 +42,7 @@ def tiny_model(path: Path) -> Path:
 
 
 def commands(case: Path, folder: Path, model: Path) -> dict[str, list[object]]:
-    """What is tried with each file; ``folder`` is empty and gets the output."""
+    """The command lines for each file, by subcommand; they write into the empty ``folder``."""
     output = ["-o", folder / "out.mp4"]
     data = folder.parent / "data"
     tiny = ["--model", model, "--engine=torch", "--device=cpu"]
@@ -56,7 +56,7 @@ def commands(case: Path, folder: Path, model: Path) -> dict[str, list[object]]:
 
 
 def run_media(subcommands: list[str], *, large: bool, worker: Worker) -> dict[str, Any]:
-    """Every file of the corpus through these subcommands: counts, and the wrong ends."""
+    """Run these subcommands on every file of the corpus; return counts and wrong outcomes."""
     counts: dict[str, dict[str, Counter[str]]] = {}
     wrong, slowest = [], 0.0
     with tempfile.TemporaryDirectory() as name, Listener() as calls:
@@ -94,7 +94,7 @@ def run_media(subcommands: list[str], *, large: bool, worker: Worker) -> dict[st
 
 
 def complaint_about(case: cases.Case, subcommand: str, outcome: Outcome, folder: Path) -> str:
-    """What was wrong with an outcome, empty if nothing was."""
+    """Say what was wrong with an outcome; empty if nothing was."""
     if not outcome.fine:
         return f"{outcome.kind}: {' | '.join(outcome.lines[-3:])}"
     if subcommand == "reconstruct" and case.must and outcome.kind != case.must:
@@ -121,7 +121,7 @@ def remove(folder: Path) -> None:
 
 
 class Listener:
-    """Port 9 of this machine, to which playlists of the corpus point; gives who called there."""
+    """Listens on port 9 of this machine, which playlists of the corpus name; yields the callers."""
 
     def __enter__(self) -> list[object]:
         self.calls: list[object] = []
@@ -129,7 +129,7 @@ class Listener:
         try:
             self.socket = socket.create_server(("127.0.0.1", 9))
             self.socket.setblocking(False)
-        except OSError:  # not permitted to listen there: then nothing is claimed of it
+        except OSError:  # listening there is not permitted: the count stays 0
             self.calls = []
         return self.calls
 
@@ -143,11 +143,11 @@ class Listener:
             self.socket.close()
 
 
-# ---- fuzzed text; seeded, so that a failure can be had again ----
+# ---- fuzzed text, seeded so that a failure can be reproduced ----
 
 
 def random_json(rng: random.Random, depth: int = 2) -> Any:
-    """A JSON value of any kind, often an extreme one."""
+    """Draw a JSON value of any kind, often an extreme one."""
     kinds: list[Any] = [None, True, False, 0, 1, -1, 2**31, 2**63, 2**64, 10**30, -(10**30)]
     kinds += [0.0, -0.0, 1e-320, 1e308, float("inf"), float("-inf"), float("nan"), "", "a"]
     kinds += ["\0", "\ud800", "💥" * 50, "a" * 5000, "../../etc/passwd", "%s%n", "[/b]", "1e9"]
@@ -180,7 +180,7 @@ def tracks(rng: random.Random) -> Iterator[bytes]:
     cells = ["0", "1", "0.5", "20", "-1", "1e400", "nan", "-inf", "", " ", "x", "0x10", "1_0", '"']
     cells += ["9" * 400, "１", "1,5", "\0", "\r", "1e-320", "true", "\ufeff0"]
     while True:
-        sound = rng.random() < 0.4  # a track as it should be, for the damage below
+        sound = rng.random() < 0.4  # a correct track, which is damaged below
         header = "time,x,y" if sound else rng.choice(headers)
         mark = max(",;\t", key=header.count)
         rows = [
@@ -194,7 +194,7 @@ def tracks(rng: random.Random) -> Iterator[bytes]:
 
 
 def checkpoints(rng: random.Random, model: Path) -> Iterator[bytes]:
-    """Contents of files for ``info``: a model with its header or its description changed."""
+    """Contents of files for ``info``: a model with a changed header or description."""
     whole = model.read_bytes()
     (length,) = struct.unpack("<Q", whole[:8])
     header, data = json.loads(whole[8 : 8 + length]), whole[8 + length :]
@@ -209,7 +209,7 @@ def checkpoints(rng: random.Random, model: Path) -> Iterator[bytes]:
                 )
         elif kind == 1:  # any tensor, or the metadata
             changed[rng.choice([*tensors, "__metadata__", "new"])] = random_json(rng)
-        elif kind in (2, 3):  # any value of the description, correctly hashed
+        elif kind in (2, 3):  # any value of the description, with a correct hash
             about = json.loads(changed["__metadata__"]["deepfovea"])
             inner = rng.choice([about, about["config"]])
             inner[rng.choice([*inner, "new"])] = random_json(rng)
@@ -225,7 +225,7 @@ def checkpoints(rng: random.Random, model: Path) -> Iterator[bytes]:
 
 
 def damaged_text(rng: random.Random, text: bytes) -> bytes:
-    """With bytes changed, a piece doubled or left out, or something nested put in."""
+    """Change some bytes, repeat or remove a piece, or insert something nested."""
     at = rng.randrange(len(text) + 1)
     until = min(len(text), at + rng.choice([1, 3, 20]))
     kind = rng.randrange(4)
@@ -239,7 +239,7 @@ def damaged_text(rng: random.Random, text: bytes) -> bytes:
 
 
 def run_fuzz(kind: str, count: int, seed: int, worker: Worker) -> dict[str, Any]:
-    """``count`` files of a kind through the command line."""
+    """Run the command line on ``count`` files of a kind."""
     rng = random.Random(f"{kind} {seed}")
     outcomes: Counter[str] = Counter()
     wrong = []
@@ -265,7 +265,7 @@ def run_fuzz(kind: str, count: int, seed: int, worker: Worker) -> dict[str, Any]
             outcome = worker.run(
                 *{
                     "gaze files": ["sample", video, "-o", output, "--gaze", path],
-                    # The options give one short step, whatever the file says.
+                    # The options limit training to one short step, whatever the file says.
                     "configurations": ["train", "--config", path, *train],
                     "checkpoints": ["info", path],
                 }[kind]

@@ -1,7 +1,8 @@
-"""Disks that are full and folders that cannot be written, at every write.
+"""Runs commands on full disks and in folders that cannot be written.
 
-The disk is a small tmpfs where that may be mounted, with more and more room until the command
-succeeds; else the system's limit on the size of a file (RLIMIT_FSIZE) takes its place.
+The disk is a small tmpfs if one may be mounted. Its free space grows until the command succeeds, so
+that each write fails once. Without a tmpfs, the system's limit on the size of a file (RLIMIT_FSIZE)
+takes its place.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from .worker import Worker
 
 FREE_KIB = [4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096]
 FREE_KIB += [6144, 8192, 12288, 16384, 24576, 32768, 49152]
-"""KiB that are free; the files here are small."""
-DISK_KIB = 64 * 2**10  # KiB
+"""Free space that is tried, KiB; the files here are small."""
+DISK_KIB = 64 * 2**10  # KiB, size of the disk
 
 
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[bool]:
-    """A tmpfs at ``folder``; False if it cannot be mounted."""
+    """Mount a tmpfs at ``folder`` for the block; yield False if it cannot be mounted."""
     folder.mkdir()
     mount = shutil.which("mount")
     command = [mount or "", "-t", "tmpfs", "-o", f"size={DISK_KIB}k", "tmpfs", str(folder)]
@@ -46,13 +47,13 @@ def small_disk(folder: Path) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def limited(folder: Path) -> Iterator[bool]:
-    """No disk of its own: the limit on the size of a file stands in for it."""
+    """Use the limit on the size of a file, without a disk of its own."""
     folder.mkdir()
     yield False
 
 
 def fill_up(folder: Path, leave: int) -> None:
-    """Take all room of a disk but so many KiB."""
+    """Fill a disk so that only ``leave`` KiB are free."""
     filler = folder / "filler"
     filler.unlink(missing_ok=True)
     free = shutil.disk_usage(folder).free - leave * 1024
@@ -61,7 +62,7 @@ def fill_up(folder: Path, leave: int) -> None:
 
 
 def commands(video: Path, data: Path, model: Path, disk: Path) -> dict[str, list[object]]:
-    """What is tried, each with its output on the disk."""
+    """The command lines by subcommand, which write onto the disk."""
     tiny = ["--model", model, "--engine=torch", "--device=cpu", "--overwrite"]
     evaluate = ["evaluate", data, "--models=", "--baselines=fill", "--metrics=psnr", "--frames=2"]
     train = ["train", "--data", data, "--run", disk / "out", *TRAIN, "--steps=6"]
@@ -80,7 +81,7 @@ def commands(video: Path, data: Path, model: Path, disk: Path) -> dict[str, list
 def run_full(
     worker: Worker, rooms: list[int] = FREE_KIB, subcommands: list[str] | None = None
 ) -> dict[str, Any]:
-    """Each command with more and more room; old outputs must survive every refusal."""
+    """Run each command with growing free space; old outputs must survive every refusal."""
     counts: dict[str, dict[str, int]] = {}
     wrong: list[str] = []
     with tempfile.TemporaryDirectory() as name:
@@ -113,7 +114,7 @@ def run_full(
                     if outcome.kind == "success":
                         break
                 counts[subcommand] = dict(outcomes)
-            worker.end()  # what it holds open would keep the disk mounted
+            worker.end()  # its open files would keep the disk mounted
     disk_is = "tmpfs" if mounted else "RLIMIT_FSIZE"
     return {"disk": disk_is, "counts": counts, "wrong": wrong}
 
@@ -121,7 +122,7 @@ def run_full(
 def prepare_outputs(
     subcommand: str, words: list[object], disk: Path, worker: Worker
 ) -> dict[str, bytes]:
-    """Complete outputs that lie there already."""
+    """Write complete outputs that the command finds on the disk."""
     if subcommand == "train":
         return {}
     if subcommand == "train --resume":
@@ -142,23 +143,23 @@ def files(disk: Path) -> dict[str, bytes]:
 
 
 ROWS = r"\.deepfovea-rows-out\.json-\d+"
-"""The rows of an evaluation that was stopped. They stay: the same call goes on from them."""
+"""The rows of a stopped evaluation. They stay, as the same command continues from them."""
 
 
 def complaint_about_outputs(subcommand: str, disk: Path, old: dict[str, bytes]) -> str:
-    """What was lost or left over, empty if nothing was."""
+    """Say which old file was lost and which unfinished file was left; empty if neither."""
     found = files(disk)
     unfinished = [n for n in found if ".deepfovea-" in n and not re.fullmatch(ROWS, n)]
     if unfinished:
         return f"left {unfinished}"
     if subcommand.startswith("train"):
         for path in disk.rglob("*.safetensors"):
-            checkpoint.read(path)  # an InputError ends the suite
+            checkpoint.read(path)  # an InputError ends the tests
         if "out/checkpoints/last.safetensors" in old:
             assert (disk / "out/checkpoints/last.safetensors").exists()
         return ""
     changed = [name for name in old if found.get(name) != old[name]]
-    if "out.json" in changed:  # complete before the plots, which are what could not be written
+    if "out.json" in changed:  # written before the plots, which did not fit
         json.loads(found["out.json"])
         changed.remove("out.json")
     kept = re.compile(rf"plots.*|{ROWS}")
@@ -172,7 +173,7 @@ def clear(folder: Path) -> None:
 
 
 def run_unwritable(worker: Worker) -> dict[str, Any]:
-    """Each command with its output where nobody can write, or below a file."""
+    """Run each command with its output where nobody can write, or below a file."""
     outcomes: Counter[str] = Counter()
     wrong = []
     with tempfile.TemporaryDirectory() as name:
@@ -185,7 +186,7 @@ def run_unwritable(worker: Worker) -> dict[str, Any]:
         for place in places:
             for subcommand, words in commands(video, data, model, place).items():
                 if subcommand == "train" and place == root / "missing":
-                    continue  # makes its folder
+                    continue  # it makes its folder
                 outcome = worker.run(*words)
                 outcomes[outcome.kind] += 1
                 if outcome.kind != "refused":

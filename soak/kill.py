@@ -1,9 +1,9 @@
-"""SIGKILL at random moments: what is on the disk then, and what the next run makes of it.
+"""Sends SIGKILL at random moments, and checks the files on the disk and that the next run resumes.
 
 python -m soak.kill --times 50
 
-This process imports everything and forks a child for each command line, so that a kill falls
-into the work and not into the imports.
+This process imports everything and forks a child for each command line, so that a kill hits the
+work and not the imports.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from deepfovea.cli import main as deepfovea
 
 from .bad import tiny_model
 
-CLOCKED = ("hours", "crops_per_second")  # of the rows of metrics, what a clock says
-MAX_OPERATIONS = 60  # operations on files, more than any of these has
+CLOCKED = ("hours", "crops_per_second")  # columns of the metrics that depend on the clock
+MAX_OPERATIONS = 60  # operations on files; each command has fewer
 
 TRAIN = ["--steps=10", "--crop=32", "--clip=4", "--chunk=2", "--batch=1", "--workers=0"]
 TRAIN += ["--device=cpu", "--log-steps=1", "--picture-steps=2", "--cooldown=2", "--warmup=2"]
@@ -43,10 +43,13 @@ def child(
     operation: int | None = None,
     folder: Path | None = None,
 ) -> bool:
-    """Run a command line in a child; True if it ended by itself, with 0, before the kill.
+    """Run a command line in a child process and kill it.
 
-    It is killed after so many seconds, or before Python's operation of that number on a file
-    or folder below ``folder``: opening, renaming, removing.
+    It is killed after ``after`` seconds, or before operation number ``operation`` of Python on a
+    file or folder below ``folder``: opening, renaming, removing.
+
+    Returns:
+        True if the child ended with exit code 0 before the kill.
     """
     process = os.fork()
     if process == 0:
@@ -95,7 +98,7 @@ def timed(words: list[object]) -> float:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Everything in a folder but what is hidden."""
+    """The contents of all files in a folder that are not hidden."""
     paths = [path for path in folder.rglob("*") if path.is_file()]
     names = {path: path.relative_to(folder) for path in paths}
     return {
@@ -112,12 +115,12 @@ def hidden(folder: Path) -> list[str]:
 def kill_writers(
     words: list[object], folder: Path, times: int, rng: random.Random, operations: bool
 ) -> dict[str, Any]:
-    """A command that writes into ``folder``: half of the times over complete earlier outputs.
+    """Kill a command that writes into ``folder``, half of the times over complete earlier outputs.
 
-    It is killed at random moments, and with ``operations`` before each operation on a file too,
-    as the moments in which one takes another's place are short.
+    It is killed at random moments. With ``operations`` it is also killed before each operation on
+    a file, because the moments in which a file replaces another one are short.
 
-    Each output must be as it was before or as a run makes it that is not disturbed.
+    Each output must be as it was before, or as an undisturbed run makes it.
     """
     seconds = timed(words)
     whole = contents(folder)
@@ -131,7 +134,7 @@ def kill_writers(
     for number, moment in enumerate(moments):
         old = dict.fromkeys(whole, b"old") if number % 2 else {}
         if any("/" in name for name in whole):
-            old = whole if old else {}  # a folder is replaced only if it is one of ours
+            old = whole if old else {}  # a folder is replaced only if deepfovea wrote it
         clear(folder)
         for name, data in old.items():
             (folder / name).parent.mkdir(exist_ok=True)
@@ -160,7 +163,7 @@ def clear(folder: Path) -> None:
 
 
 def kill_training(data: Path, folder: Path, times: int, rng: random.Random) -> dict[str, Any]:
-    """Runs that are killed and resumed until they are done, until there were enough kills."""
+    """Kill and resume training runs until they end; start new ones until there are enough kills."""
     words = ["train", "--data", data, *TRAIN]
     whole = folder / "whole"
     seconds = timed([*words, "--run", whole])
@@ -204,7 +207,7 @@ def rows(run: Path) -> list[dict[str, float]]:
 
 
 def logged(run: Path) -> int:
-    """The last step of which there is a complete row."""
+    """The last step that has a complete row of metrics."""
     step = 0
     with contextlib.suppress(OSError, ValueError):
         for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
@@ -213,7 +216,7 @@ def logged(run: Path) -> int:
 
 
 def run(times: int, seed: int, subcommands: list[str], operations: bool) -> dict[str, Any]:
-    """Kill each subcommand so many times."""
+    """Kill each subcommand ``times`` times."""
     torch.set_num_threads(1)
     rng = random.Random(seed)
     results: dict[str, Any] = {}
@@ -254,7 +257,7 @@ def commands(
 
 
 def imports() -> Iterator[str]:
-    """What the subcommands import while they run, for the children to have it."""
+    """Import what the subcommands import while they run, so that the children inherit it."""
 
     for package in ("onnx", "onnxruntime", "matplotlib.pyplot"):
         with contextlib.suppress(ImportError):
@@ -262,7 +265,7 @@ def imports() -> Iterator[str]:
 
 
 def main() -> int:
-    """Print the counts as JSON; the exit code is 1 where a claim does not hold."""
+    """Print the counts as JSON; the exit code is 1 if something was wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--times", type=int, default=50)
     parser.add_argument("--operations", action="store_true", help="also before each of these")

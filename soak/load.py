@@ -1,4 +1,4 @@
-"""Load: many viewers at once, a long video, two programs that write the same output."""
+"""Tests under load: many viewers at once, a long video, two programs with the same output."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from .worker import ROOT, classify, environment
 
 HEIGHT, WIDTH = 192, 256
 MAX_MEMORY_GROWTH = 0.10
-"""So much may the memory of the viewer grow after the first third of the time."""
+"""The largest growth of the viewer's memory after the first third of the time, as a share."""
 MIN_FAIRNESS = 0.95
-"""Jain's index of the frames that the clients got must be above; 1 is the same for each."""
+"""Jain's index of the clients' frame counts must be larger; 1 means that all got equally many."""
 
 
 def jain(shares: list[int]) -> float:
@@ -37,7 +37,7 @@ def jain(shares: list[int]) -> float:
 
 @contextlib.contextmanager
 def viewer(folder: Path, limit: int) -> Iterator[tuple[str, int, Path]]:
-    """``deepfovea view`` as a process: address, process id, file of what it says on stderr."""
+    """Run ``deepfovea view`` for the block; yield its address, process id and file of stderr."""
     video = folder / "video.mp4"
     if not video.exists():
         write_video(video, moving(48, HEIGHT, WIDTH))
@@ -75,7 +75,7 @@ async def watch(url: str, until: float, number: int) -> dict[str, Any]:
             gaze = [rng.random(), rng.random()]
             await socket.send(json.dumps({"gaze": gaze, "timestamp": 1e3 * time.monotonic()}))
             message = await asyncio.wait_for(socket.recv(), 60)
-            while isinstance(message, str):  # which video it is
+            while isinstance(message, str):  # texts describe the video
                 message = await asyncio.wait_for(socket.recv(), 60)
             (length,) = struct.unpack_from("<I", message)
             header = json.loads(message[4 : 4 + length])
@@ -186,7 +186,7 @@ async def noise(url: str, messages: int, seed: int) -> dict[str, int]:
 
 
 def run_viewer(seconds: float, numbers: list[int], messages: int, seed: int) -> dict[str, Any]:
-    """So many clients at once, one crowd after the other, on a fresh server each."""
+    """Measure a new server with each number of clients at once."""
     wrong, crowds = [], []
     limit = 16
     with tempfile.TemporaryDirectory() as name:
@@ -210,7 +210,7 @@ def run_viewer(seconds: float, numbers: list[int], messages: int, seed: int) -> 
 
 
 def run_memory(frames: int) -> dict[str, Any]:
-    """A long video through ``reconstruct``: see benchmarks/pipeline.py."""
+    """Measure memory while ``reconstruct`` reads a long video: see benchmarks/pipeline.py."""
     with tempfile.TemporaryDirectory() as name:
         result = Path(name) / "memory.json"
         command = [sys.executable, str(ROOT / "benchmarks" / "pipeline.py")]
@@ -223,7 +223,7 @@ def run_memory(frames: int) -> dict[str, Any]:
 
 
 def run_races(times: int) -> dict[str, Any]:
-    """Two programs at once with the same output: it is always wholly that of one of them."""
+    """Run two programs at once with the same output, which must be entirely that of one of them."""
     counts: dict[str, Counter[str]] = {}
     wrong: list[str] = []
     with tempfile.TemporaryDirectory() as name:
@@ -271,7 +271,7 @@ def run_races(times: int) -> dict[str, Any]:
 
 
 def pair(lines: list[list[object]]) -> list[str]:
-    """Start command lines together; what became of each."""
+    """Start command lines at the same time, and return the outcome of each."""
     command = [sys.executable, "-m", "deepfovea"]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "env": environment()}
     processes = [subprocess.Popen([*command, *map(str, words)], **pipes) for words in lines]

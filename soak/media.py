@@ -1,4 +1,4 @@
-"""A corpus of broken, odd and hostile media, made here and nowhere else."""
+"""Makes a corpus of broken, odd and hostile media."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import av
-import media  # of the tests
+import media  # tests/media.py
 import numpy as np
 from PIL import Image
 
@@ -27,7 +27,7 @@ CODECS = {
 
 
 class Case(NamedTuple):
-    """``must``: the kind that alone is right, None where both success and refusal are."""
+    """``must``: the kind of outcome that is right; None if success and refusal both are."""
 
     group: str
     name: str
@@ -36,7 +36,7 @@ class Case(NamedTuple):
 
 
 def corpus(folder: Path, *, large: bool = True) -> Iterator[Case]:
-    """Files and folders below ``folder``; ``large``: those of 8K too."""
+    """Write the files and folders below ``folder``; with ``large`` also those in 8K."""
     same = {"fflags": "+bitexact"}  # without random numbers inside
     good = {
         suffix: media.write_video(folder / f"good{suffix}", images(), container_options=same, **how)
@@ -139,7 +139,7 @@ def nothing_in_it(folder: Path, good: dict[str, Path]) -> Iterator[Case]:
 
 
 def odd(folder: Path) -> Iterator[Case]:
-    """Unusual but sound: all must be read, or refused where nothing can be made of them."""
+    """Write unusual but correct files, which must be read, or refused if they cannot be used."""
     write = media.write_video
     lossless = {"codec": "png", "pix_fmt": "rgb24"}
     one = write(folder / "one.mp4", images(1))
@@ -165,7 +165,7 @@ def odd(folder: Path) -> Iterator[Case]:
     for codec, pixels in formats:
         path = write(folder / f"{codec}-{pixels}.mkv", images(4), codec=codec, pix_fmt=pixels)
         alpha = pixels in ("bgra", "rgba")
-        kind = "refused" if alpha else "success"  # --simulate takes none with alpha
+        kind = "refused" if alpha else "success"  # --simulate refuses images with alpha
         yield Case("odd but sound", f"{codec} {pixels}", path, kind)
     for rate in (Fraction(1, 10), 1, Fraction(24000, 1001), 240, 1000):
         path = write(folder / f"rate-{float(rate):.3f}.mkv", images(4), rate=rate)
@@ -235,7 +235,7 @@ def hostile(folder: Path, good: dict[str, Path]) -> Iterator[Case]:
 
 
 def png_of(width: int, height: int) -> bytes:
-    """A PNG whose header says that size and which holds next to nothing."""
+    """A PNG of a few bytes whose header states this size."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         check = zlib.crc32(kind + data)

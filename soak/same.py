@@ -1,4 +1,5 @@
-"""Same in, same out: two runs, numbers of workers and of threads, a resume, the engines."""
+"""Compares runs that must give equal results: repeated, resumed, with more workers or threads,
+with other engines."""
 
 from __future__ import annotations
 
@@ -20,14 +21,14 @@ from .bad import TRAIN, tiny_model
 from .worker import Worker
 
 TOLERANCES = {"torch": 0.0, "onnxruntime": 1e-3, "openvino": 1e-3}
-"""Largest difference of any value of any frame, in [0, 1], from PyTorch in one thread, on pictures
-whose motion is in no doubt; benchmarks/sensitivity.py has real ones."""
+"""The largest allowed difference of any value in [0, 1] of any frame from PyTorch in one thread, on
+pictures whose motion is unambiguous; benchmarks/sensitivity.py measures real videos."""
 THREAD_TOLERANCE = 1e-4
-"""The same for PyTorch with two threads, which add in another order."""
+"""The same for PyTorch with two threads, which add in a different order."""
 
 
 def run(worker: Worker, *, frames: int = 24) -> dict[str, Any]:
-    """Every comparison and what came of it."""
+    """Make all comparisons and return their results."""
     compared: dict[str, Any] = {}
     wrong: list[str] = []
 
@@ -87,7 +88,7 @@ def run(worker: Worker, *, frames: int = 24) -> dict[str, Any]:
 
 
 def engines(frames: int, wrong: list[str]) -> dict[str, str]:
-    """The shipped network over a moving picture, by every engine that is installed, in float32."""
+    """Compare the installed engines in float32 on a moving picture with the packaged network."""
     images = [downsample(to_tensor(image), 4) for image in moving(frames, 256, 384)]
     gaze = synthetic(0, frames / 24).pixels([t / 24 for t in range(frames)], 64, 96).tolist()
     pairs = [(image, (x, y)) for image, (x, y) in zip(images, gaze, strict=True)]

@@ -1,4 +1,4 @@
-"""docs/reliability.md from docs/reliability.json: nothing is run, nothing is rounded away."""
+"""Writes docs/reliability.md from docs/reliability.json."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Result = dict[str, Any]
 
 
 def render(results: Result, text: str) -> str:
-    """The document with the tables between its marks replaced."""
+    """Return the document with new tables between its marks."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     parts = [
@@ -26,11 +26,11 @@ def render(results: Result, text: str) -> str:
 
 
 def how(result: Result) -> str:
-    about = result["how"]
+    run = result["how"]
     return (
-        f"`{' '.join(about['command'].split())}`, {about['date']}, {about['minutes']} min on "
-        f"{about['processors']} processors shared with other work; Python {about['python']}, "
-        f"torch {about['torch']}, PyAV {about['av']}."
+        f"`{' '.join(run['command'].split())}`, {run['date']}, {run['minutes']} min on "
+        f"{run['processors']} processors shared with other work; Python {run['python']}, "
+        f"torch {run['torch']}, PyAV {run['av']}."
     )
 
 

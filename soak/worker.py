@@ -1,6 +1,6 @@
-"""A process that runs command lines of deepfovea one after the other, watched from outside.
+"""A process that runs command lines of deepfovea one after the other and is watched from outside.
 
-What ends the process or takes too long is an outcome of a command line like any other.
+A command line that ends this process, or takes too long, is counted like any other outcome.
 """
 
 from __future__ import annotations
@@ -20,13 +20,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-TIMEOUT_SECONDS = 10.0  # seconds: small files need a tenth of it
+TIMEOUT_SECONDS = 10.0  # seconds; small files need a tenth of it
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """kind: success, refused (one line, code 2), part failed (evaluate, code 1), traceback,
-    crash, hang or unclear; lines: what was said on stderr; warnings: what was logged."""
+    """The outcome of a command line.
+
+    Attributes:
+        kind: success, refused (one line, code 2), part failed (evaluate, code 1), traceback,
+            crash, hang or unclear.
+        lines: the lines on stderr.
+        warnings: the messages that deepfovea logged.
+        seconds: the duration.
+    """
 
     kind: str
     lines: list[str]
@@ -39,13 +46,13 @@ class Outcome:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Of a process that imports this checkout and keeps to one processor."""
+    """The environment variables of a process that imports this checkout and uses one processor."""
     paths = [str(ROOT / "src"), str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
     return dict(os.environ, OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join(paths), **more)
 
 
 class Worker:
-    """Started when it is first needed and anew after a crash or a hang."""
+    """The process: it starts at the first command line, and again after a crash or a hang."""
 
     def __init__(self, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self.timeout_seconds = timeout_seconds
@@ -66,7 +73,7 @@ class Worker:
     def run(
         self, *words: object, timeout_seconds: float | None = None, file_limit: int | None = None
     ) -> Outcome:
-        """One command line; ``file_limit``: bytes that a file may have, as on a full disk."""
+        """Run a command line; ``file_limit``: largest size of a file, bytes, as on a full disk."""
         if self.process is None:
             command = [sys.executable, "-m", "soak.worker"]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -74,7 +81,7 @@ class Worker:
             self._answer(60.0)  # imports
         started = time.perf_counter()
         text = json.dumps([file_limit, [str(word) for word in words]])
-        with contextlib.suppress(BrokenPipeError):  # it has crashed, which is seen below
+        with contextlib.suppress(BrokenPipeError):  # the process has crashed, which _answer reports
             self.process.stdin.write(text.encode("ascii") + b"\n")
             self.process.stdin.flush()
         try:
@@ -96,14 +103,14 @@ class Worker:
 
 
 def classify(code: int, lines: list[str], subcommand: object) -> str:
-    """What became of a command line, from its exit code and what it said on stderr."""
+    """The kind of outcome of a command line, from its exit code and its lines on stderr."""
     if any("Traceback" in line for line in lines):
         return "traceback"
     if code == 0:
         return "success"
     if code == 1 and subcommand in ("evaluate", "validate"):
         return "part failed"
-    # They say on stderr what they have done with each clip, or what they are going to do.
+    # These also print on stderr what they have done with each clip, or what they will do.
     if subcommand in ("evaluate", "reconstruct", "infer"):
         lines = lines[-1:]
     if code == 2 and len(lines) == 1 and lines[0].startswith("deepfovea"):
@@ -112,11 +119,11 @@ def classify(code: int, lines: list[str], subcommand: object) -> str:
 
 
 def main() -> None:
-    """Answer command lines (JSON, one a line) with [code, lines of stderr, warnings]."""
-    # Cases have stdout and stderr as files, so that what C libraries print counts too.
+    """Answer each command line (one line of JSON) with [code, lines of stderr, warnings]."""
+    # stdout and stderr are redirected at the system's level, to catch what C libraries print too.
     answers = os.fdopen(os.dup(1), "w")
-    said = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the process)
-    os.dup2(said.fileno(), 2)
+    stderr = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the process)
+    os.dup2(stderr.fileno(), 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     import torch
 
@@ -131,8 +138,8 @@ def main() -> None:
     answers.write("[]\n")
     answers.flush()
     for line in sys.stdin:
-        said.seek(0)
-        said.truncate()
+        stderr.seek(0)
+        stderr.truncate()
         logged.clear()
         limit, words = json.loads(line)
         if limit is not None:
@@ -146,8 +153,8 @@ def main() -> None:
             code = 1
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
         sys.stderr.flush()
-        said.seek(0)
-        lines = said.read().decode(errors="replace").splitlines()
+        stderr.seek(0)
+        lines = stderr.read().decode(errors="replace").splitlines()
         answers.write(json.dumps([code, lines[-30:], logged]) + "\n")
         answers.flush()
 
