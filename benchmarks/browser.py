@@ -1,11 +1,11 @@
-"""Speed of the page without a server, in Chromium on the same machine.
+"""Measures the speed of the page without a server, in Chromium on the same machine.
 
 python benchmarks/browser.py [--model stream] [--sizes 512,1024] [--seconds 10] [--backend wasm]
 
-Builds the page, serves it here and reads the page's own figures while the drawn video plays: the
-time from a load with a warm cache to the first picture, and for each size (longer side of the frame
-that the network makes) frames per second and the milliseconds of sampling, network and pictures,
-medians.
+Builds the page, serves it on this machine and reads the page's own figures while the drawn video
+plays. These are the time from loading the page with a warm cache to the first picture and, for each
+size (longer side of the frame that the network makes), the frames per second and the median
+milliseconds for sampling, for the network and for drawing.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def measure(browser, address, options):
         page.wait_for_function(
             f"parseInt(document.querySelector('#working-size').textContent) === {size}"
         )
-        page.wait_for_timeout(3000)  # the figure of frames per second is that of two seconds
+        page.wait_for_timeout(3000)  # the page averages frames per second over two seconds
         rows = []
         until = time.perf_counter() + options.seconds
         while time.perf_counter() < until:

@@ -1,10 +1,11 @@
-"""What stays of a scene after a cut to another one: every clip cut into every other.
+"""Measures how much of a scene remains visible after a cut, with a cut from every clip to every
+other clip.
 
 python benchmarks/cuts.py FOLDER…    writes cuts.json beside this file
 
-Five frames of one clip, then the sixth of another; clips reduced to 640x480, gaze at the centre,
-published density. The frame after the cut is compared with that of a network that starts at it, and
-so are the frames of the clips themselves, which go on.
+Each sequence has five frames of one clip, then the sixth of another; clips are reduced to 640x480,
+the gaze is at the centre, the density is the published one. The frame after the cut is compared
+with that of a network that starts there. The same is done with sequences without a cut.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from deepfovea.video.reader import find_videos, read_clip
 
 HEIGHT, WIDTH, FRAMES, BEFORE = 480, 640, 24, 5
 EQUAL = 0.001
-"""Mean absolute difference in [0, 1] up to which two frames are the same to anyone's eyes."""
+"""Mean absolute difference in [0, 1] up to which two frames count as equal. Our choice."""
 
 
 def clip(path):
@@ -31,7 +32,7 @@ def clip(path):
 
 
 def sampled(frames):
-    """Samples and mask of each frame alone."""
+    """The samples and the mask of each frame."""
     gaze = torch.tensor([[[WIDTH / 8 - 0.5, HEIGHT / 8 - 0.5]] * len(frames)])
     samples, mask = deepfovea.sample(downsample(frames[None]), gaze)
     return list(zip(samples.split(1, 1), mask.split(1, 1), strict=True))
@@ -42,7 +43,7 @@ def apart(frame, other):
 
 
 def measure(model, clips):
-    """A row for each cut, and for frames that go on how far they are from those without a past."""
+    """A row for each cut, and the differences without a cut from a network that starts there."""
     seen = {name: sampled(frames) for name, frames in clips.items()}
     past, going_on, cuts = {}, [], []
     for name, pairs in seen.items():

@@ -1,8 +1,9 @@
-"""Seconds of one item of `paper` (six frames) by three deformable convolutions, and their results.
+"""Times `paper` on six frames with three implementations of the deformable convolution.
 
 python benchmarks/deform_conv.py [--json benchmarks/deform_conv.json]
 
-The ways take turns and the shortest time of each counts, as other programs can only add to it.
+Also compares their results. The implementations take turns, and the shortest time of each counts,
+as other programs can only make it longer.
 """
 
 import argparse
@@ -48,7 +49,7 @@ def main():
     torch.manual_seed(0)
     network = RecurrentUNet(PAPER)
     for module in network.modules():
-        if isinstance(module, blocks.ModulatedDeformConv):  # a trained one does deform
+        if isinstance(module, blocks.ModulatedDeformConv):  # those of a trained network deform
             torch.nn.init.normal_(module.offset_and_mask.weight, std=0.05)
     height, width = map(int, options.size.split("x"))
     mask = (torch.rand(1, 6, 1, height, width) < 0.2).float()

@@ -1,11 +1,11 @@
-"""PSNR against the share of pixels that are sampled: the chart and the table of it.
+"""Measures PSNR against the share of sampled pixels, and makes a chart and a table of it.
 
 python benchmarks/density.py DATA/val    evaluates, writes density.json and density.png beside
                                          this file
 python benchmarks/density.py --draw      draws density.json again and prints the table
 
-The same density everywhere; the first 24 frames of every clip; independent draws (as published)
-and blue noise.
+The density is the same everywhere in the frame; the first 24 frames of every clip are used; the
+draws are independent (as published) or blue noise.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""What x264's settings cost and keep, on frames as `stream` reconstructs them.
+"""Measures time, size and quality of x264's settings on frames that `stream` reconstructs.
 
 python benchmarks/encoding.py VIDEO… [--json benchmarks/encoding.json]
 
-The first 32 frames of each video, 768×1024, one clip after the other. Time is of the processors,
-with one thread, the least of three runs; PSNR and SSIM (luma, windows of 8×8) are those of the
-decoded file against the frames, PSNR in YUV against what the encoder was given and in RGB against
-what it was made from.
+The first 32 frames of each video are used, 768×1024, one clip after the other. Time is processor
+time with one thread, the shortest of three runs. PSNR and SSIM (luma, windows of 8×8) compare the
+decoded file with the frames: PSNR in YUV with the encoder's input, and in RGB with the frames from
+which that input was converted.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""All that is measured and trained on a CUDA device, in one command.
+"""Makes all measurements and trainings on a CUDA device in one command.
 
 PYTHONPATH=src python benchmarks/gpu.py [--pack pack] [--out out] [--train MINUTES]
 
-Needs PyTorch, NumPy, safetensors and OpenCV only. Each part writes OUT/gpu.json row by row; one
-that fails is recorded there, and the next goes on. The same command with --resume leaves out what
-is done. --tiny tries everything on the CPU.
+Needs only PyTorch, NumPy, safetensors and OpenCV. Each part writes OUT/gpu.json row by row; a part
+that fails is recorded there, and the next one starts. The same command with --resume skips the rows
+that are there. --tiny tries everything on the CPU.
 """
 
 import argparse
@@ -52,18 +52,18 @@ COMMON = TrainConfig(
 )
 RECIPES = {
     "stream": (Preset(StreamNet, StreamConfig(blend_channels=8), None, ""), "stream", COMMON),
-    # 19.5 GMAC per frame of 192 x 256 and 4.8 million parameters; the JSON has what is counted.
+    # 19.5 GMAC per frame of 192 x 256 and 4.8 million parameters; the JSON has the exact counts.
     "stream-large": (
         Preset(StreamNet, StreamConfig(176, 256, 320, 96, 32, (96, 64, 48), 16), None, ""),
         None,
         replace(COMMON, learning_rate=5e-4),
     ),
 }
-"""Network, start weights (None: from scratch), options."""
+"""Network, weights at the start (None: random), options."""
 
 
 def replay_nothing(run):
-    """For the CPU: the replay computes the step again, into the same tensors."""
+    """A CUDA graph's stand-in on the CPU: the replay computes the step into the same tensors."""
     outputs = run()
 
     def again():
@@ -74,7 +74,7 @@ def replay_nothing(run):
 
 
 def timed(run, device, repeats):
-    """Milliseconds of each repetition: by device events, or on a CPU by the clock."""
+    """Milliseconds of each repetition, by device events or, on a CPU, by the clock."""
     times = []
     for _ in range(repeats):
         if device.type == "cuda":
@@ -110,7 +110,7 @@ def run_tests(args):
 
 
 def roofline(args):
-    """Measured limits: GB/s of a copy (read and written), TFLOP/s of matrix products."""
+    """Measure the device's limits: GB/s of a copy (read + written), TFLOP/s of matrix products."""
     side, count = (256, 2**16) if args.tiny else (8192, 2**28)
     source = torch.rand(count, device=args.device)
     target = torch.empty_like(source)
@@ -133,7 +133,7 @@ def inference(args, report, before):
     jobs += [("stream", 2, size, "eager", "float32") for size in sizes]
     for engine in ("graph", "eager"):
         jobs += [("paper", 1, sizes[0], engine, d) for d in ("float32", "bfloat16")]
-    if args.tiny:  # each engine and each network once
+    if args.tiny:  # every engine and every network once
         jobs = [jobs[0], jobs[3], jobs[4], jobs[-4]]
     deadline, costs = time.monotonic() + args.table, {}
     rows, skipped = [row for row in before.get("rows", []) if "error" not in row], []
@@ -195,7 +195,7 @@ def one(args, model, batch, size, engine, dtype):
 
 
 def read_pack(folder, workers):
-    """Everything decoded into memory: videos as sources, photographs as arrays."""
+    """Decode everything into memory: videos as sources, photographs as arrays."""
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
 
     def video(entry):
@@ -233,7 +233,7 @@ def dataset(args, config):
 
 
 def feed_throughput(args, report, before):
-    """Crops per second that the data alone give, by the number of processes that make them."""
+    """Measure crops per second of the data alone, by the number of processes that make them."""
     rows, batch = [row for row in before.get("rows", []) if "error" not in row], 2
     for workers in sorted({min(args.workers, count) for count in (0, 1, 4, args.workers)}):
         if any(row["workers"] == workers for row in rows):
@@ -241,7 +241,7 @@ def feed_throughput(args, report, before):
         config = replace(options(args, args.recipe), workers=workers, batch=batch)
         feed = iter_chunks(dataset(args, config), config, args.device)
         parts = config.clip // config.chunk
-        for _ in range(max(workers, 1) * parts):  # each process begins anew
+        for _ in range(max(workers, 1) * parts):  # each process starts from the beginning
             next(feed)
         rounds, started = (1 if args.tiny else 4 * max(workers, 1)), time.perf_counter()
         for _ in range(rounds * parts):
@@ -268,7 +268,7 @@ def training_throughput(args, report, before):
             try:
                 training = init_run(config, args.device, preset=network)
                 terms = make_terms(loss_weights(config.losses), training.loss_modules)
-                # The same chunk again and again: what the device does, not what the data do.
+                # The same chunk is repeated, to measure the device and not the data.
                 small = replace(config, batch=2, workers=0)
                 chunk = next(iter_chunks(dataset(args, small), small, args.device))
                 many = batch // 2
@@ -311,7 +311,7 @@ def train(args, report, before):
     number, runs = 0, sorted(args.out.glob(f"{args.recipe}-*-run.safetensors"))
     if args.resume and runs:
         restore_checkpoint(runs[-1], training, config)
-        if training.position.chunk:  # its recurrent state is not kept, see below
+        if training.position.chunk:  # its recurrent state is not saved, see below
             training.position = Position(training.position.clip + config.batch)
         number = int(runs[-1].name.removeprefix(f"{args.recipe}-").partition("-")[0]) + 1
         rows = before.get("rows", [])
@@ -328,7 +328,7 @@ def train(args, report, before):
         provenance = {"steps": training.step, "recipe": args.recipe, "device": args.name}
         save_model(args.out / f"{name}.safetensors", model, provenance)
         path = args.out / f"{name}-run.safetensors"
-        # Without the recurrent state, which is larger than the rest: a clip begun is lost.
+        # The recurrent state is left out, as it is larger than the rest: a started clip is lost.
         save_checkpoint(path, training, config, config.batch, None)
         for old in (f"{args.recipe}-{number - 2:03d}{end}" for end in ("", "-run")):
             (args.out / f"{old}.safetensors").unlink(missing_ok=True)
@@ -417,7 +417,7 @@ def main(arguments=None):
         part("roofline", lambda report, before: roofline(args))
         part("inference", lambda report, before: inference(args, report, before))
     if args.pack is not None:
-        part("decode", decode, again=True)  # what it reads lies in memory
+        part("decode", decode, again=True)  # the next parts need its result in memory
         if not args.only_train:
             part("feed", lambda report, before: feed_throughput(args, report, before))
             part("throughput", lambda report, before: training_throughput(args, report, before))

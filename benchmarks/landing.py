@@ -1,4 +1,4 @@
-"""Error of predicted landing points on a simulated eye: python benchmarks/landing.py
+"""Measures the error of predicted landing points on a simulated eye: python benchmarks/landing.py
 
 Prints the table of docs/live-gaze.md. The simulated saccades follow the profile that the prediction
 assumes, so the figures are a bound for the method, not a measurement of people.

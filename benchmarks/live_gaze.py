@@ -1,4 +1,4 @@
-"""From a tracker's packet to the frame made with it, and whether samples are lost over minutes.
+"""Measures the time from a tracker's packet to the frame made with it, and counts lost samples.
 
 python benchmarks/live_gaze.py [--minutes 10] [--rate 1000] [--engine auto] [--size 192x256]
 
@@ -20,7 +20,7 @@ import numpy as np
 
 import deepfovea
 
-CPU_PAGE = 4096  # bytes, of /proc/self/statm
+CPU_PAGE = 4096  # bytes, the unit of /proc/self/statm
 
 
 def send(port, rate, seconds, sent):

@@ -1,13 +1,13 @@
-r"""The whole published objective on six frames of one video: does the picture approach the clip?
+r"""Trains the published network and losses on six frames of one video, to see whether they fit.
 
     OMP_NUM_THREADS=1 nice -n 19 python benchmarks/overfit.py VIDEO --run FOLDER \
         --steps 800 --learning-rate 1e-3 \
         --json benchmarks/overfit.json --plot benchmarks/overfit.png
 
-Six frames of the middle of the video, reduced to 128×128, become a data set of one item; then
-`deepfovea train` runs on it as it would on any other: DeepFovea++, all five losses, both
-discriminators, masks drawn anew in every step. Options that this script has not are passed on to
-it. FOLDER keeps the run, with pictures to look at.
+Six frames from the middle of the video, reduced to 128×128, become a data set of one item. Then
+`deepfovea train` runs on it as on any other data set: DeepFovea++, all five losses, both
+discriminators, new masks in every step. Options that this script does not know are passed on to
+`train`. The run stays in FOLDER, with pictures to look at.
 """
 
 import argparse
@@ -35,7 +35,7 @@ OPTIONS = [
 
 
 def write_clip(video, folder):
-    """Six frames, their largest square in the middle reduced to 128×128, as PNGs."""
+    """Write six frames as PNGs: the largest square in the middle, reduced to 128×128."""
     frames = torch.from_numpy(read_clip(video, 60)[-FRAMES:].copy()).permute(0, 3, 1, 2).float()
     side = min(frames.shape[-2:])
     top, left = ((length - side) // 2 for length in frames.shape[-2:])
@@ -48,7 +48,7 @@ def write_clip(video, folder):
 
 
 def baseline(frames):
-    """PSNR of hole filling and bicubic upscaling on the same task, mean over 20 draws, dB."""
+    """Mean PSNR, dB, of hole filling with bicubic upscaling on the same task over 20 draws."""
     low = deepfovea.downsample(frames[None])
     center = torch.tensor([SIDE / SCALE / 2 - 0.5] * 2).expand(1, FRAMES, 2)
     scores = []

@@ -1,4 +1,4 @@
-"""Make a pack of frames for training where neither PyAV nor the videos are.
+"""Makes a pack of frames for training on a machine without PyAV and without the videos.
 
 python benchmarks/pack.py FOLDER… -o pack --megabytes 40 [--photos FOLDER]
 """
@@ -17,13 +17,14 @@ from deepfovea.training.dataset import find_photos
 from deepfovea.video import VideoReader, find_videos
 
 WIDTH, FRAMES, PHOTO_SIDE = 854, 96, 768
-"""Pixels of a video's width, frames of a video, pixels of a photograph's longer side, at most."""
+"""Upper limits: a video's width in pixels, its frames, a photograph's longer side in pixels."""
 COARSEST = 40
-"""The largest rate factor that is tried; above it frames are not worth learning from."""
+"""The largest rate factor (crf) that is tried: beyond it frames are too blurred for training. Our
+choice."""
 
 
 def read(path, count):
-    """The first frames at their size or smaller, even sides: uint8 arrays, and their rate."""
+    """Read the first frames at their size or smaller, with even sides: uint8 arrays, frame rate."""
     frames = []
     with VideoReader(path, skip_unreadable=True) as reader:
         for frame in reader:
@@ -84,7 +85,7 @@ def main(arguments=None):
         for number, path in enumerate(paths):
             frames, rate = read(path, args.frames)
             file = part / f"videos/{number:05d}.mp4"
-            # What a video leaves of its share, later ones may use.
+            # What a video does not use of its share is left to the later ones.
             for crf in range(args.crf, COARSEST + 1, 3):
                 encode(frames, rate, file, crf)
                 if file.stat().st_size <= share + spare:

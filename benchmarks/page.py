@@ -1,4 +1,4 @@
-"""Put the figures of the JSON files beside this one into docs/speed.md.
+"""Puts the figures of the JSON files beside this one into docs/speed.md.
 
 python benchmarks/page.py
 """
@@ -16,7 +16,7 @@ def read(name):
 
 
 def table(columns, rows):
-    """Markdown; all columns but the first to the right."""
+    """A table in Markdown; all columns but the first are aligned to the right."""
     lines = [columns, ["---", *["--:"] * (len(columns) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -141,7 +141,7 @@ def gpu():
 
 
 def gpu_tables(measured):
-    """What gpu.py wrote, as Markdown."""
+    """The results of gpu.py as Markdown."""
     parts = measured["parts"]
     texts = [f"{measured['device']}, PyTorch {measured['torch']}."]
     rates = parts.get("roofline", {}).get("tflop_per_second")
@@ -187,7 +187,7 @@ PARTS = (bench, size, pipeline, memory, encoding, start, deform_conv, sensitivit
 
 
 def render(text):
-    """The page with its tables drawn anew."""
+    """Return the page with new tables."""
     for part in PARTS:
         name = part.__name__
         between = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"

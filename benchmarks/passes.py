@@ -1,16 +1,16 @@
-r"""Time and memory of a training step: one pass through the generator, or four as published.
+r"""Measures time and memory of a training step with one pass through the generator, or with four.
 
-The published code takes one loss (or two) at a time, each with a pass through the generator and
-an optimiser step of its own: L_sv and L_LPIPS, L_flow, L_adv, L_adv,fft. Ours takes all from one
-pass (src/deepfovea/training/step.py). `sum` holds one graph of everything, which is what the
-authors had no memory for. Same networks (DeepFovea++ and both discriminators as published), same
-five losses and weights, same batch; only where the gradient comes from differs.
+The published code computes one or two losses at a time, each time with its own pass through the
+generator and its own optimiser step: L_sv and L_LPIPS, L_flow, L_adv, L_adv,fft. Ours computes all
+losses from one pass (src/deepfovea/training/step.py). `sum` keeps one graph of all losses, for
+which the authors lacked memory. The networks (DeepFovea++ and both published discriminators), the
+five losses with their weights and the batch are the same.
 
     OMP_NUM_THREADS=1 python benchmarks/passes.py --size 384x512 --repeats 3 \
         --json benchmarks/passes.json
 
-Each way runs in a process of its own, for its peak of memory; seconds are of the processor, the
-least of the repeats, and hold if the process has a core for itself or not.
+Each way runs in its own process, so that its peak memory can be measured. The seconds are processor
+time, the shortest of the repeats, and so do not depend on what else runs.
 """
 
 import argparse

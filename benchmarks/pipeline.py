@@ -1,11 +1,12 @@
-"""From file to file: the stages alone and together, and memory over a long video.
+"""Measures reconstruction from file to file: the stages alone and together, and memory.
 
 python benchmarks/pipeline.py [--engine openvino] [--json benchmarks/pipeline.json]
 python benchmarks/pipeline.py --memory 10000 [--json benchmarks/memory.json]
 
-Stages and the whole take turns; medians of the rounds count, and of the whole against the slowest
-stage of the same round, as what else runs on the host changes from minute to minute. The engine is
-compiled before. Needs the extra `demo` for its video.
+Stages and the whole take turns, and the figures are medians over the rounds. The whole is compared
+with the slowest stage of the same round, as other load on the host changes from minute to minute.
+The engine is compiled before. Needs the extra `demo` for its video. --memory measures the memory
+over a long video.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from deepfovea.video import VideoReader, VideoWriter
 
 
 def write_source(path, frames, height, width):
-    """The demo video, to and fro, at the low resolution."""
+    """Write the demo video, forwards and backwards in turn, at the low resolution."""
     with VideoReader(demo_video()) as reader:
         images = [to_tensor(frame.image) for frame in islice(reader, 48)]
     images = [to_image(resize_frame(image, height, width)) for image in images]
@@ -39,7 +40,7 @@ def write_source(path, frames, height, width):
 
 
 def seconds(call, *arguments):
-    """Of the clock and of the processors, and what the call returned."""
+    """Elapsed seconds and processor seconds of a call, and its result."""
     started = time.perf_counter(), time.process_time()
     result = call(*arguments)
     return (time.perf_counter() - started[0], time.process_time() - started[1]), result
@@ -61,7 +62,7 @@ def stages(folder, reconstructor, frames, rounds):
             yield from reconstructor._to_yuv(group)
 
     def run_through(sampled):
-        for _ in generate(sampled):  # kept, they would ask for memory that the whole never needs
+        for _ in generate(sampled):  # a list of them would need memory that the whole never needs
             pass
 
     def encode(filmed):
@@ -102,7 +103,7 @@ def stages(folder, reconstructor, frames, rounds):
         "core_ms": {stage: busy for stage, (_, busy) in middle.items()},
         "of_the_slowest": median(ratios),
         "of_the_slowest_by_round": ratios,
-        # What all stages take of the processors, were it shared evenly and nothing lost
+        # The time if all stages shared the processors evenly and without loss.
         "least_of_the_slowest": 1e-3 * frames * sum(alone) / os.cpu_count() / median(slowest),
     }
     print(f"together {result['of_the_slowest']:.2f} of the slowest, ", end="")

@@ -1,4 +1,4 @@
-"""What motion vectors and jitter of a renderer bring, measured with the tiny renderer.
+"""Measures how much a renderer's motion vectors and jitter improve frames, with the toy renderer.
 
     python benchmarks/renderer.py                 # the bundled stream, a table on the screen
     python benchmarks/renderer.py --model FILE    # other weights
@@ -52,7 +52,7 @@ def score(frames, truth):
 
 @torch.inference_mode()
 def measure(model, speed, count):
-    """PSNR by what the network is told."""
+    """PSNR by what the network receives beside the samples, and PSNR with wrong motion."""
     samples, mask, motion, _, truth = render(speed, count, jittered=False)
     moved, _, motion_there, jitter, _ = render(speed, count, jittered=True)
     rows = {
@@ -68,14 +68,16 @@ def measure(model, speed, count):
 
 
 def write(folder, count, speeds):
-    """A folder of full frames with exact motion beside them for each speed."""
+    """Write a folder of full frames with their exact motion for each speed."""
     for speed in speeds:
         scene, clip = ToyRenderer(HEIGHT, WIDTH, speed), folder / f"toy-{speed:g}"
         clip.mkdir(parents=True)
         for t in range(count):
             frame = (255 * scene.truth(t).transpose(1, 2, 0) + 0.5).astype(np.uint8)
             Image.fromarray(frame).save(clip / f"{t:05d}.png")
-            write_flo(clip / f"{t:05d}.flo", 4 * scene.motion(t, scale=4))  # pixels of its own
+            write_flo(
+                clip / f"{t:05d}.flo", 4 * scene.motion(t, scale=4)
+            )  # in pixels of the full frame
 
 
 def main():

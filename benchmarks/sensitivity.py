@@ -1,12 +1,12 @@
-"""How much the frames of a video change with what should not matter: engine, threads, rounding.
+"""Measures how much frames change with things that should not matter: engine, threads, rounding.
 
 python benchmarks/sensitivity.py DATA/val
 
 Writes sensitivity.json beside this file, for page.py.
 
-All in float32, but for one row that tells what bfloat16 everywhere would cost. Each run carries
-its own state through the clip, so differences can grow. Runs are compared with PyTorch in one
-thread on the same samples; the published sampling, synthetic gaze.
+All rows are in float32 except one, which shows the effect of bfloat16 in every operation. Each run
+carries its own state through the clip, so differences can grow. Runs are compared with PyTorch in
+one thread on the same samples: published sampling, synthetic gaze.
 """
 
 import argparse
@@ -30,16 +30,16 @@ from deepfovea.video import find_videos
 HERE = Path(__file__).parent
 ENGINES = [name for name in ("torch", "onnxruntime", "openvino") if find_spec(name)]
 PERTURBATION = 1e-7
-"""Standard deviation of what is added to the known samples: about the rounding of float32."""
+"""Standard deviation of the noise added to the samples: about the rounding of float32."""
 
 
 class Bfloat16(TorchDispatchMode):
-    """Rounds whatever an operation makes: an engine that computes all in bfloat16, emulated."""
+    """Emulates an engine that computes in bfloat16: rounds the result of every operation."""
 
     def __torch_dispatch__(self, operation, types, arguments=(), options=None):
         made = operation(*arguments, **(options or {}))
         if any(returned.alias_info for returned in operation._schema.returns):
-            return made  # a view of what was rounded already, or changed in place
+            return made  # a view of a rounded tensor, or one changed in place
         return tree_map_only(torch.Tensor, rounded, made)
 
 
@@ -82,7 +82,7 @@ def clip_rows(network, video, frames, threads):
     low = low[:count]
     gaze = synthetic(0, 60.0).pixels(list(clip.times[:count]), *low.shape[-2:])
     samples, mask = sample(low[None], gaze[None].float())
-    # Torch takes any size; an engine wants its multiple, so all get the same crop.
+    # An engine needs sides that are multiples of a number, so all get the same crop.
     height, width = (s - s % network.multiple for s in low.shape[-2:])
     samples, mask = samples[..., :height, :width], mask[..., :height, :width]
     truth = torch.stack([clip.frame(t) for t in range(count)])

@@ -1,4 +1,4 @@
-"""Time of a frame against its size, up to 4K, and the chart of it.
+"""Measures the time for a frame against its size, up to 4K, and draws a chart of it.
 
 python benchmarks/size.py            measures, writes size.json and size.png beside this file
 python benchmarks/size.py --draw     draws size.json again

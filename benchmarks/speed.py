@@ -1,4 +1,4 @@
-"""Milliseconds of the steps that must not be the bottleneck: reading clips, filling holes, a frame.
+"""Times steps that must not be the bottleneck: reading clips, filling holes, drawing a frame.
 
 python benchmarks/speed.py DATA/train --cache runs/frames
 """

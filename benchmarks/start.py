@@ -1,11 +1,11 @@
-"""How long until something happens: `deepfovea --help`, and the first frame of a file.
+"""Measures the time of `deepfovea --help` and the time until the first frame of a file.
 
 python benchmarks/start.py [--json benchmarks/start.json]
 
-The file is the demo video at 192×256, enlarged by four. The clock starts with the command and
-stops when the first image stands in the output folder: interpreter, imports, weights, decoding,
-sampling, network and writing. Files are in the system's cache, as after a first use; the shortest
-of several runs counts, as other programs can only add to it. Needs the extra `demo`.
+The file is the demo video at 192×256, enlarged by four. The time runs from the command until the
+first image is in the output folder: interpreter, imports, weights, decoding, sampling, network and
+writing. Files are in the system's cache, as after a first use. The shortest of several runs counts,
+as other programs can only make it longer. Needs the extra `demo`.
 """
 
 import argparse

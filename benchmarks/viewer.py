@@ -1,10 +1,10 @@
-"""Gaze-to-photon latency and frame rate of the viewer, in Chromium on the same machine.
+"""Measures gaze-to-photon latency and frame rate of the viewer, in Chromium on the same machine.
 
 python benchmarks/viewer.py [--size 768x1024] [--engine openvino] [--rounds 3]
 
-The pointer moves at 60 Hz while a drawn scene plays; the figures are those of the page: median and
-95th percentile of ten seconds, from the pointer event to the screen refresh of the first frame
-made with it.
+The pointer moves at 60 Hz while a drawn scene plays. The page measures the latency: median and 95th
+percentile over ten seconds, from the pointer event to the screen refresh with the first frame made
+with it.
 """
 
 import argparse

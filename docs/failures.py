@@ -33,7 +33,7 @@ def pan(wide, speed):
 
 
 def row(model, frames):
-    """Samples, filling, reconstruction, truth and error of the last frame."""
+    """Draw samples, filling, reconstruction, truth and error of the last frame."""
     samples, mask = deepfovea.sample(downsample(frames)[None], torch.tensor([[GAZE] * FRAMES]))
     with torch.inference_mode():
         shown, _ = model(samples, mask)

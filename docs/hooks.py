@@ -1,4 +1,4 @@
-"""Makes one site of the pages in docs/ and of those beside it: README, CONTRIBUTING, benchmarks.
+"""Combines the pages in docs/ with README, CONTRIBUTING and benchmarks into one site.
 
 MkDocs calls these functions. A page keeps the links that work in the repository; here they are
 translated to the addresses of the site, where docs/x.md is x.md and README.md is index.md.
@@ -17,7 +17,7 @@ OTHERS += [path.relative_to(ROOT).as_posix() for path in ROOT.glob("benchmarks/*
 
 
 def in_site(path):
-    """The place in the site of a file of the repository."""
+    """The path in the site of a file of the repository."""
     return "index.md" if path == "README.md" else path.removeprefix("docs/")
 
 
@@ -44,7 +44,7 @@ def on_page_markdown(markdown, page, config, files):
         return f"{before}{posixpath.relpath(target, here or '.')}{hash_sign}{anchor}{after}"
 
     parts = re.split(r"(^ *```.*?^ *```|`[^`\n]*`)", markdown, flags=re.DOTALL | re.MULTILINE)
-    for number in range(0, len(parts), 2):  # code stays as it is
+    for number in range(0, len(parts), 2):  # code is not changed
         parts[number] = re.sub(r"(\]\()([^)\s]+)(\))", translate, parts[number])
         parts[number] = re.sub(r'(src=")([^"]+)(")', translate, parts[number])
         parts[number] = re.sub(r"(^\[[^\]]+\]: *)(\S+)()", translate, parts[number], flags=re.M)

@@ -25,7 +25,7 @@ def table(report):
 
 
 def texts():
-    """What stands between the marks of the page, and of the README."""
+    """The texts between the marks of the page and of the README."""
     if not (RESULT.exists() and PICTURE.exists()):
         return "Not measured yet.\n", ""
     report = json.loads(RESULT.read_text(encoding="utf-8"))
@@ -46,7 +46,7 @@ def texts():
 
 
 def render(page, readme):
-    """Both texts with what is measured between the marks."""
+    """Both documents with the measured figures between their marks."""
     drawn = []
     for text, content in zip((page, readme), texts(), strict=True):
         between = r"(<!-- path-tracing -->\n).*?(<!-- /path-tracing -->)"

@@ -1,4 +1,4 @@
-"""Makes docs/result.webp, the moving picture of the README: what is known, what comes out.
+"""Makes docs/result.webp, the animation of the README: the sampled pixels and the result.
 
 python docs/result.py [--model stream] [--output docs/result.webp]
 

@@ -1,4 +1,4 @@
-"""Draws docs/results.md anew from the results that lie in docs/results.
+"""Updates docs/results.md from the results in docs/results.
 
 python docs/results.py
 """
@@ -12,11 +12,11 @@ from deepfovea.evaluate.report import to_summary
 PAGE = Path(__file__).with_suffix(".md")
 FILES = Path(__file__).with_suffix("")
 SETS = ("published", "best", "saccades", "renderer", "packages")
-"""What `make results` measures, in the order of the page."""
+"""The results that `make results` measures, in the order of the page."""
 
 
 def section(name):
-    """The summary of one result, or that there is none."""
+    """The summary of one result, or a line that says that there is none."""
     file = FILES / f"{name}.json"
     if not file.exists():
         return "Not measured yet."
@@ -26,7 +26,7 @@ def section(name):
 
 
 def render(text):
-    """The page with its tables drawn anew."""
+    """Return the page with new tables."""
     for name in SETS:
         between = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
         text, count = re.subn(

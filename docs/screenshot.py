@@ -1,4 +1,4 @@
-"""Makes docs/viewer.png: the page in Chromium, driven as in the tests, before a drawn scene.
+"""Makes docs/viewer.png: the viewer in Chromium, controlled as in the tests, with a drawn scene.
 
 python docs/screenshot.py [--output docs/viewer.png] [--phone phone.png] [--dark dark.png]
 """
@@ -56,14 +56,14 @@ def shoot(browser, url, output, size, scheme):
         page.locator("#handle").press("ArrowLeft")
     page.evaluate("document.activeElement.blur()")
     box = page.locator("#stage").bounding_box()
-    for step in range(STEPS):  # the gaze wanders to the letters, a frame at each step
+    for step in range(STEPS):  # the gaze moves to the letters, one frame per step
         x = box["x"] + box["width"] * (0.84 - 0.2 * step / STEPS)
         page.mouse.move(x, box["y"] + box["height"] * 0.555)
         at = page.input_value("#position")
         page.keyboard.press(".")
         while page.input_value("#position") == at:
             page.wait_for_timeout(20)
-    # Figures of speed would be those of this machine; they are gone after ten seconds.
+    # Figures of speed would be those of this machine; the page hides them after ten seconds.
     page.locator("#latency", has_text="–").wait_for()
     page.screenshot(path=output)
     with Image.open(output) as picture:

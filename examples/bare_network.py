@@ -6,7 +6,7 @@ import deepfovea
 
 
 def main() -> None:
-    """Two clips of four frames each; the second goes on where the first ended."""
+    """Reconstruct two clips of four frames; the second continues where the first ended."""
     model = deepfovea.load("stream", device="cpu")
     frames = torch.rand(1, 8, 3, 48, 64)  # [B, T, 3, h, w] in [0, 1]
     gaze = torch.tensor([32.0, 24.0]).expand(1, 8, 2)  # low-resolution pixels

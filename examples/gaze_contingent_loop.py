@@ -1,4 +1,7 @@
-"""Frame by frame, as a display with an eye tracker does: python examples/gaze_contingent_loop.py"""
+"""Reconstructs frame by frame, as for a display with an eye tracker.
+
+python examples/gaze_contingent_loop.py
+"""
 
 import numpy as np
 

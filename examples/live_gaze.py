@@ -1,4 +1,4 @@
-"""A loop that samples where a live eye tracker says: python examples/live_gaze.py [udp:5005]
+"""Samples where a live eye tracker says that the eye looks: python examples/live_gaze.py [udp:5005]
 
 Without an argument the program also plays the tracker: it sends JSON to itself.
 """
@@ -18,14 +18,14 @@ FRAME_RATE = 24
 
 
 def simulated_tracker(port: int, frame: int) -> None:
-    """Send one look, as a game engine would: normalised, with the sender's own time."""
+    """Send one gaze position as a game engine would: normalised, with the sender's own time."""
     look = {"time": time.monotonic(), "x": 0.5 + 0.02 * frame, "y": 0.4, "confidence": 0.95}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.sendto(json.dumps(look).encode(), ("127.0.0.1", port))
 
 
 def main(source: str, simulate: bool, recording_path: Path) -> None:
-    """Reconstruct eight frames, and record where each of them was sampled."""
+    """Reconstruct eight frames, and record the gaze position of each."""
     reconstructor = deepfovea.Reconstructor("stream")
     height, width = 96, 128
     video = np.random.default_rng(0).integers(0, 256, (8, height, width, 3), dtype=np.uint8)

@@ -8,7 +8,7 @@ from deepfovea.toy_renderer import ToyRenderer
 
 
 def main() -> None:
-    """Only the sampled pixels are rendered; the network makes the rest, sixteen times as many."""
+    """Render only the sampled pixels, and let the network make 16 times as many pixels."""
     model, scene, state = deepfovea.load("stream", device="cpu"), ToyRenderer(48, 64), None
     gaze_px = torch.tensor([[[31.5, 23.5]]])  # low-resolution pixels
     for t in range(8):

@@ -1,13 +1,13 @@
 """Makes the blue-noise ranks that the package ships: void and cluster in space and time.
 
 python research/blue_noise.py                 writes src/deepfovea/blue_noise.npy (some 15 seconds)
-python research/blue_noise.py --spectra       what the shipped ranks do: power and correlation
+python research/blue_noise.py --spectra       prints power and correlation of the packaged ranks
 
-Method: R. Ulichney, "The void-and-cluster method for dither array generation", 1993. One sample
-after the other goes where the density of those before is least: into the largest void. Here the
-density reaches into the neighbouring frames too, so that what is sampled over a few frames is
-spread evenly as well. Space and time wrap around. Then each frame's samples are ranked by
-themselves: the k least ranks of a frame are k samples, for every k.
+Method: R. Ulichney, "The void-and-cluster method for dither array generation", 1993. Each sample is
+placed where the density of the earlier ones is smallest: in the largest void. Here the density
+extends into the neighbouring frames too, so that the samples of a few frames together are also
+evenly spread. Space and time wrap around. Then the samples of each frame are ranked separately: for
+every k, the k smallest ranks of a frame are its k samples.
 """
 
 import argparse
@@ -20,17 +20,18 @@ SIZE = 64
 """Pixels of a side of the tile."""
 FRAMES = 16
 SIGMA = 1.9
-"""Of the Gaussian in space, pixels: near Ulichney's 1.5, as 64x64 textures usually have it."""
+"""Standard deviation of the Gaussian in space, pixels: near Ulichney's 1.5, and usual for textures
+of 64x64."""
 SIGMA_FRAMES = 1.9
-"""Of the Gaussian in time, frames."""
+"""Standard deviation of the Gaussian in time, frames. Our choice."""
 WEIGHT = 0.5
-"""Of the neighbouring frames, against 1 of the frame itself."""
+"""Weight of the neighbouring frames; that of the frame itself is 1. Our choice."""
 REACH = 7
-"""Pixels at which the Gaussian is cut off: below 0.2 % of its middle."""
+"""Distance in pixels at which the Gaussian is cut off: it is below 0.2 % of its peak there."""
 
 
 def void_and_cluster(size=SIZE, frames=FRAMES, weight=WEIGHT, sigma_frames=SIGMA_FRAMES, seed=0):
-    """Ranks uint16 [frames, size, size]: each frame holds each of 0 … size² - 1 once."""
+    """Ranks uint16 [frames, size, size]: each frame contains each of 0 … size² - 1 once."""
     reach = min(REACH, (size - 1) // 2)
     reach_frames = min(6, (frames - 1) // 2)
     space = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * SIGMA**2))
@@ -38,9 +39,9 @@ def void_and_cluster(size=SIZE, frames=FRAMES, weight=WEIGHT, sigma_frames=SIGMA
     time = np.where(steps == 0, 1.0, weight * np.exp(-(steps**2) / (2 * sigma_frames**2)))
     kernel = time[:, None, None] * space[:, None] * space
 
-    # Equal densities are told apart by chance, or the pattern would be a lattice.
+    # Noise decides between equal densities, or the pattern would be a lattice.
     density = 1e-9 * np.random.default_rng(seed).random((frames, size, size))
-    least = density.min(2)  # of each row: what is searched for the largest void
+    least = density.min(2)  # smallest density of each row, in which the largest void is searched
     order = np.empty((frames, size, size), np.int64)
     for number in range(order.size):
         t, y = divmod(int(least.argmin()), size)
@@ -56,10 +57,11 @@ def void_and_cluster(size=SIZE, frames=FRAMES, weight=WEIGHT, sigma_frames=SIGMA
 
 
 def spectra(ranks):
-    """Print, by share: power at low frequencies, and correlation from frame to frame.
+    """Print power at low frequencies and correlation between frames, by share of samples.
 
-    Power below a tenth of a cycle per pixel, of one frame and of all samples of four frames, as a
-    share of that of independent draws; then the correlation of a pixel with itself later.
+    The power below a tenth of a cycle per pixel is that of one frame and of all samples of four
+    frames, as a share of that of independent draws. The correlation is that of a pixel with itself
+    in later frames.
     """
     size = ranks.shape[1]
     frequency = np.fft.fftfreq(size)

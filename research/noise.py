@@ -1,10 +1,10 @@
-"""Kinds of noise compared: PSNR of stream and accumulate at several densities.
+"""Compares kinds of noise by the PSNR of stream and accumulate at several densities.
 
 python research/noise.py DATA/val [--clips 4] [--frames 16] [--densities uniform:5,uniform:20]
 
 independent: as published; golden: one frame of the ranks, advanced by the golden ratio from frame
-to frame, so that every pixel is visited in the most even times; blue: what ships. accumulate stands
-still, without optical flow. Of each clip the middle 384x512 pixels; the gaze is in their middle.
+to frame, so that each pixel is sampled at even intervals; blue: the packaged noise. accumulate runs
+without optical flow. The middle 384x512 pixels of each clip are used, with the gaze at the centre.
 """
 
 import argparse

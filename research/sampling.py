@@ -1,14 +1,14 @@
-"""Where the samples go, at an equal number of them: PSNR, and JOD where pyfvvdp is installed.
+"""Compares where to sample at equal numbers of samples: PSNR, and JOD if pyfvvdp is installed.
 
 python research/sampling.py DATA/val [--clips 3] [--frames 12] [--jitter none] [--model stream]
     [--kinds published,around-0.5]
 
-published: the density alone. unknown-S: times 1 - S c, where c is the confidence of the canvas of
-the frame before at that pixel, brought back to the same number of samples; around-S: so outside the
-fovea only. inset-R: a disc of R
-low-resolution pixels around the gaze is seen at the full resolution, sixteen samples a pixel, and
-laid over the frame with a soft edge; the density outside it falls until all samples are as many.
-All in blue noise. Of each clip the middle 512x640 pixels; the gaze is in their middle.
+published: the published density. unknown-S: the density times 1 - S c, where c is the confidence of
+the previous frame's canvas at that pixel, scaled to the same number of samples. around-S: the same,
+but only outside the fovea. inset-R: a disc with a radius of R low-resolution pixels around the gaze
+is sampled at the full resolution, with sixteen samples a pixel, and drawn over the frame with a
+soft edge; the density outside it is reduced so that the total number of samples is the same. All
+kinds use blue noise. The middle 512x640 pixels of each clip are used, with the gaze at the centre.
 """
 
 import argparse
@@ -29,11 +29,11 @@ from deepfovea.video import VideoReader, find_videos
 HEIGHT, WIDTH = 512, 640
 SCALE = 4
 EDGE = 1.0
-"""Over which an inset fades into the frame, low-resolution pixels."""
+"""Width of the soft edge of an inset, low-resolution pixels."""
 
 
 def to_mean(weight, mean, most=1.0):
-    """The multiple of a weight, cut at ``most``, whose mean is so great."""
+    """Scale a weight, clamped to ``most``, so that its mean is ``mean``."""
     low, high = 0.0, 1e4
     for _ in range(60):
         middle = 0.5 * (low + high)
@@ -44,13 +44,13 @@ def to_mean(weight, mean, most=1.0):
 
 
 def distance(height, width):
-    """From the middle, in pixels: [height, width]."""
+    """The distance from the centre in pixels, [height, width]."""
     y, x = torch.arange(height)[:, None], torch.arange(width)
     return torch.hypot(y - (height - 1) / 2, x - (width - 1) / 2)
 
 
 def run(net, truth, probability, jitter, unknown=0.0, inset=0.0, around=False):
-    """Frames [T,3,H,W] and the mean number of samples of a frame."""
+    """Reconstruct a clip: frames [T,3,H,W], and the mean number of samples of a frame."""
     height, width = probability.shape[-2:]
     mean = probability.mean()
     here = distance(height, width) <= inset
@@ -70,7 +70,7 @@ def run(net, truth, probability, jitter, unknown=0.0, inset=0.0, around=False):
         offset = jitter_sequence(jitter, t, 1)
         low = downsample(truth[t : t + 1], SCALE, offset)[None]
         count += float(mask.sum()) + 16.0 * float(here.sum()) * bool(inset)
-        if inset:  # what it shows is known to the network too
+        if inset:  # the network also receives the pixels of the inset
             mask = torch.maximum(mask, here.float())
         given = None if offset is None else offset[None]
         frame, state = net(low * mask, mask, state, jitter=given)

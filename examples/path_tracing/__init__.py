@@ -1,1 +1,1 @@
-"""A path tracer that traces only the pixels that the fovea needs: see docs/path-tracing.md."""
+"""A path tracer that traces only pixels sampled foveally: see docs/path-tracing.md."""

@@ -1,10 +1,10 @@
-"""Trace a fifth of the low-resolution pixels, 1.2 % of all, and reconstruct the frames.
+"""Traces a fifth of the low-resolution pixels, and lets `stream` reconstruct the frames.
 
     python -m examples.path_tracing -o out/path-tracing
 
-writes a video, a moving picture and a contact sheet of the methods, and prints rays, seconds, PSNR
-and FovVideoVDP against a fully traced reference. --paths 16,4,64 also measures samples of 4 and 64
-paths. Needs Mitsuba: pip install 'deepfovea[render]'.
+writes a video, an animated picture and a contact sheet of the methods, and prints rays, seconds,
+PSNR and FovVideoVDP against a fully traced reference. --paths 16,4,64 also measures samples of 4
+and 64 paths. Needs Mitsuba: pip install 'deepfovea[render]'.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ def encode(radiance: np.ndarray) -> np.ndarray:
 
 
 class Clip:
-    """What is traced of one camera path: all pixels, the low-resolution ones, and the samples.
+    """Traces the frames of one camera path: in full, at the low resolution, and at the samples.
 
-    With ``like``, another clip of this size, the samples alone: the rest is taken from there.
+    ``like`` is another clip of this size: then only the samples are traced, and the full and the
+    low-resolution frames are taken from it.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Clip:
             return result
 
         def image(scale: int, side: float, paths: int, jitter: Any, seed: int) -> np.ndarray:
-            """All pixels of a frame of scale · (h, w): [3, H, W], encoded."""
+            """Trace all pixels of a frame of size scale · (h, w): [3, H, W], sRGB-encoded."""
             shape = (scale * height, scale * width)
             places = _places(np.ones(shape, bool)) + np.asarray(jitter)
             color = trace.radiance(room, cameras[scale], places, paths, side, seed)
@@ -90,7 +91,7 @@ class Clip:
             return pixels
 
         def samples(t: int, mask: np.ndarray, jitter: Any) -> np.ndarray:
-            """The chosen low-resolution pixels [3, h, w], the others 0."""
+            """Trace the low-resolution pixels that the mask selects: [3, h, w], the others 0."""
             places = _places(mask) + np.asarray(jitter)
             color = trace.radiance(room, cameras[1], places, paths, trace.AREA, 3 * t)
             frame = np.zeros((3, height, width), np.float32)
@@ -117,7 +118,7 @@ class Clip:
 
 
 def reconstructions(clip: Clip, name: str) -> dict[str, tuple[Tensor, float, float]]:
-    """By method: frames [T, 3, H, W], rays, seconds of all frames; those of what was traced."""
+    """Per method: frames [T, 3, H, W], and the rays and the seconds of tracing all frames."""
     pixels = clip.count * clip.size[0] * clip.size[1]
     known = float(clip.mask.sum())
     model = deepfovea.load(name, device="cpu")
@@ -173,7 +174,7 @@ def scores(clip: Clip, frames: Tensor) -> tuple[float, float | None]:
 
 
 def contact_sheet(clip: Clip, methods: dict[str, tuple[Tensor, float, float]]) -> Image.Image:
-    """The last frame of each method; below, enlarged three times, where one looks and an edge."""
+    """Draw the last frame of each method and, below, the gazed-at part and a corner, enlarged."""
     shown = {"reference": clip.frames["reference"][0], **{k: v[0] for k, v in methods.items()}}
     height, width = shown["reference"].shape[-2:]
     x, y = (round(SCALE * float(side)) for side in clip.gaze_px[0, -1])
@@ -201,13 +202,13 @@ def to_image(frame: Tensor) -> Image.Image:
 
 
 def _places(chosen: np.ndarray) -> np.ndarray:
-    """Pixels (x, y) [N, 2] that are chosen in [h, w], row by row."""
+    """The positions (x, y) [N, 2] of the selected pixels in [h, w], row by row."""
     rows, columns = np.nonzero(chosen)
     return np.stack([columns, rows], -1).astype(np.float64)
 
 
 def main() -> None:
-    """Trace, reconstruct, and write what came out."""
+    """Trace, reconstruct, and write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -263,7 +264,7 @@ def main() -> None:
         for t in range(clip.count):
             side_by_side = np.concatenate([np.asarray(to_image(of[t])) for of in pictures], 1)
             writer.write(side_by_side, t / RATE)
-    del pictures[1]  # what was traced, what comes out, the truth
+    del pictures[1]  # leaves the samples, the result and the truth
     shown = [
         Image.fromarray(np.concatenate([np.asarray(to_image(of[t])) for of in pictures], 1))
         for t in range(clip.count)

@@ -49,7 +49,7 @@ def load_scene() -> Any:
 
 
 def ball_to_world(t: int) -> np.ndarray:
-    """Where the ball is and how far it has rolled at frame t: [4, 4], object to world."""
+    """The position and rotation of the ball at frame t: [4, 4], object to world."""
     x = -2.8 + 0.12 * t
     turn = -x / BALL_RADIUS
     rolled = np.array(
@@ -62,14 +62,14 @@ def ball_to_world(t: int) -> np.ndarray:
 
 
 def place_ball(scene: Any, t: int) -> None:
-    """Move the ball to where it is at frame t."""
+    """Move the ball to its position at frame t."""
     parameters = mi.traverse(scene)
     parameters["ball.to_world"] = mi.Transform4f(mi.Matrix4f(ball_to_world(t).tolist()))
     parameters.update()
 
 
 def camera_to_world(t: int) -> np.ndarray:
-    """[4, 4]: the camera at frame t, which sways a little; it looks along its z, y is up."""
+    """The swaying camera at frame t: [4, 4]; it looks along its z axis, and y is up."""
     eye = np.array([0.05 * t - 0.5, 0.6 + 0.15 * np.sin(0.25 * t), 5.6])
     forward = np.array([0.02 * t - 0.4, 0.5, -4.0]) - eye
     forward /= np.linalg.norm(forward)
@@ -81,7 +81,7 @@ def camera_to_world(t: int) -> np.ndarray:
 
 
 def load_camera(height: int, width: int) -> Any:
-    """A camera with a film of this size, which only sets its shape: nothing is developed."""
+    """A camera with a film of this size. The film is not used, but defines the pixels."""
     return mi.load_dict(
         {
             "type": "perspective",
@@ -93,8 +93,8 @@ def load_camera(height: int, width: int) -> Any:
 
 
 def place_camera(camera: Any, t: int) -> None:
-    """Move the camera to where it is at frame t."""
-    # Not a new camera for every frame: Mitsuba would compile its kernels anew.
+    """Move the camera to its position at frame t."""
+    # For a new camera Mitsuba would compile its kernels again, so this one is changed.
     parameters = mi.traverse(camera)
     parameters["to_world"] = mi.Transform4f(mi.Matrix4f(camera_to_world(t).tolist()))
     parameters.update()

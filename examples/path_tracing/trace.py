@@ -1,7 +1,7 @@
-"""Rays at chosen pixels, and the motion vectors of what they meet. No film is developed.
+"""Traces rays at selected pixels, and computes the motion vectors of the surfaces they hit.
 
-Legend: h, w the low resolution; N chosen pixels; places (x, y) in low-resolution pixels, origin at
-the centre of the top-left pixel.
+Legend: h, w the low resolution; N selected pixels; places (x, y) in low-resolution pixels, origin
+at the centre of the top-left pixel.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 from .scene import FIELD_OF_VIEW, ball_to_world, camera_to_world
 
 AREA = 0.5
-"""Side of the square that a sample is the mean of: two of the four output pixels, as published."""
+"""Side of the square over which a sample is averaged, low-resolution pixels. It is two output
+pixels, as published."""
 NEAR, FAR = 0.01, 1000.0
 
 
@@ -45,9 +46,9 @@ def radiance(
 
 
 def motion(scene: Any, camera: Any, t: int, jitter: tuple[float, float]) -> np.ndarray:
-    """Motion [2, h, w] in pixels of the camera's film: where what is seen was one frame ago.
+    """Motion [2, h, w] in pixels of the camera's film, from a point's position one frame ago.
 
-    One primary hit for each pixel. What the ball shows moves with it; all else is at rest.
+    Each pixel has one primary hit. Points on the ball move with it; all others are at rest.
     """
     width, height = camera.film().size()
     y, x = np.mgrid[:height, :width]
@@ -65,13 +66,13 @@ def motion(scene: Any, camera: Any, t: int, jitter: tuple[float, float]) -> np.n
     before = points.copy()
     before[on_ball] = points[on_ball] @ moved[:3, :3].T + moved[:3, 3]
     was = project(before, t - 1, height, width)
-    # A place of the present from its own ray, not from its projection: it is exact.
+    # The present position is that of the ray itself, which is exact; its projection is not.
     vectors: np.ndarray = (was - places).T.reshape(2, height, width).astype(np.float32)
     return vectors
 
 
 def project(points: np.ndarray, t: int, height: int, width: int) -> np.ndarray:
-    """World [N, 3] to pixels [N, 2] of an image h × w of the frame t."""
+    """Project points [N, 3] of the world to pixels [N, 2] of an h × w image of frame t."""
     local = np.concatenate([points, np.ones((len(points), 1))], 1)
     local = local @ np.linalg.inv(camera_to_world(t)).T
     # The camera looks along z, and x points to the left.
