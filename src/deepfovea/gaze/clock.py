@@ -1,4 +1,4 @@
-"""Times of a gaze file as times of the video: units, frame numbers, other clocks.
+"""Converts the times of a gaze file to times of the video: units, frame numbers, other clocks.
 
 Legend: N rows.
 """
@@ -45,34 +45,36 @@ _FRAME = (
 # fmt: on
 
 _UNIX_SECONDS = (9e8, 4.2e9)
-"""Seconds since 1970 that are taken for a date: the years 1998 to 2103. Chosen."""
+"""Seconds since 1970 that count as a date: the years 1998 to 2103. Our choice."""
 _LONGEST_SECONDS = _UNIX_SECONDS[0] / 10
-"""A track that begins later is of another clock, where the video's length is not known. Chosen."""
+"""If the video's length is unknown, a track that begins later than this, in seconds, has the times
+of another clock. Our choice."""
 _FASTEST_STEP, _SLOWEST_STEP = 0.0004, 1.5
-"""Seconds between samples that are likely. The fastest trackers give 2000 a second; a track made by
-hand has one a second."""
+"""Likely times between samples, from the shortest to the longest, seconds. The fastest trackers
+give 2000 samples a second; a track made by hand has one."""
 _STEP_COST = 3.0
-"""Cost of an unlikely step, for each factor of ten, if a length that differs from the video's by
-that factor costs 1. Chosen: a track may be a part of a video, but its step is known better."""
+"""Cost of an unlikely step for each factor of ten, if a length that differs from the video's by
+that factor costs 1. Our choice: a track may cover a part of a video, but its step is known better.
+"""
 _UNIX_COST = 4.0
-"""Cost up to which a unit that makes the times dates is taken at once. Chosen."""
+"""If a unit turns the times into dates, it is accepted at once up to this cost. Our choice."""
 _CLEARLY_BETTER = 0.3
-"""By how much a unit must cost less than the usual one: a factor of two. Chosen."""
+"""A unit must cost less than the usual one by this much: a factor of two. Our choice."""
 _ENOUGH_TIMES = 20
-"""Number of times from which on the steps alone decide, without the video's length. Chosen."""
+"""With at least this many times, the steps alone decide, without the video's length. Our choice."""
 _RATE_TOLERANCE = 0.1
-"""Relative difference from the video's rate up to which numbers count its frames. Chosen."""
+"""Relative difference from the video's rate up to which numbers count its frames. Our choice."""
 _FAR_LONGER, _SPARE = 1.5, 1
-"""Numbers or seconds of a track beyond this many lengths of the video, and one more, belong to
-something else. Chosen."""
+"""A track whose numbers or seconds exceed the video's length times the first value plus the second
+one belongs to something else. Our choice."""
 _COUNT_TOLERANCE = 0.02
 """Share of the frames, at least two, by which a file of their times may differ from the video.
-Chosen: players leave out a frame here and there."""
+Our choice: players leave out a frame now and then."""
 
 
 @dataclass
 class Video:
-    """What is known of the video that a track belongs to, and the warnings so far."""
+    """The known facts about the video that a track belongs to, and the warnings so far."""
 
     frame_rate: float | None
     frame_count: int | None
@@ -112,7 +114,7 @@ def video_times(
 
 
 def _time_column(table: Table) -> tuple[Column | None, bool]:
-    """The column to take times from, and whether its clock certainly differs from the video's."""
+    """The column with the times, and whether its clock certainly differs from the video's."""
     found = [
         (column, name in _OTHER_CLOCK)
         for name in (*_TIME, *_OTHER_CLOCK)
@@ -141,9 +143,9 @@ def _seconds(table: Table, video: Video, column: Column, time_unit: str, *, warn
 
 
 def _likely_unit(time: Floats, usual: str, video_seconds: float | None) -> str:
-    """The unit that makes the steps those of a tracker, and the track about as long as the video.
+    """The unit with which the steps fit a tracker, and the length of the track fits the video.
 
-    The usual unit, unless another is clearly better.
+    This is the usual unit, unless another one is clearly better.
     """
     known = np.unique(time[np.isfinite(time)])
     if known.size == 0:
@@ -202,9 +204,9 @@ def _frame_numbers(
 
 
 def _counts_frames(name: str, frames: Floats, time: Floats, video: Video) -> bool:
-    """Whether numbers in a table with times count frames, and not rows or frames of an eye camera.
+    """Whether numbers in a table with times count frames, not rows or frames of an eye camera.
 
-    They do if they repeat, skip or begin elsewhere, or if they grow as fast as the frames.
+    They do if they repeat, have gaps or do not begin at 0 or 1, or if they grow as fast as frames.
     """
     known = np.isfinite(frames) & np.isfinite(time)
     if video.frame_rate is None or known.sum() < 2:
@@ -271,7 +273,7 @@ def _by_world_timestamps(
 def _from_other_clock(
     time: Floats, video: Video, column: Column, offset: float, other_clock: bool
 ) -> Floats:
-    """Times in seconds of the video; those of another clock count from the first row."""
+    """Times in seconds of the video; times of another clock are counted from the first row."""
     known = time[np.isfinite(time)]
     if not known.size:
         return time

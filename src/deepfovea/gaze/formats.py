@@ -1,6 +1,6 @@
-"""What each column of a table holds: names, units and marks of the trackers that we know.
+"""The meaning of each column of a table: names, units and marks of the known trackers.
 
-Each entry names the documentation from which it was made. Names are written as the trackers write
+Each entry cites the documentation from which it was made. Names are written as the trackers write
 them; :func:`.table.parse_name` turns both these and the names in files into plain words.
 """
 
@@ -22,16 +22,18 @@ class Eye(NamedTuple):
 
     x: str
     y: str
-    valid: tuple[str, ...] = ()  # that say it; one of several is enough
-    lost: tuple[str, ...] = ()  # that say the opposite, such as blinks
+    valid: tuple[
+        str, ...
+    ] = ()  # columns that say that the sample is valid; one of several is enough
+    lost: tuple[str, ...] = ()  # columns that say the opposite, such as blinks
 
 
 class Source(NamedTuple):
-    """How one tracker writes where the eye looked."""
+    """The columns in which one tracker writes where the eye looked."""
 
     eyes: tuple[Eye, ...]  # combined, or left and right
-    units: str = ""  # of UNITS, "" where the header or the user must say it
-    time_unit: str = ""  # the usual one of a time whose header states none
+    units: str = ""  # one of UNITS, "" if the header or the user must state it
+    time_unit: str = ""  # the usual unit of a time whose header states none
 
 
 _SOURCES = (
@@ -124,14 +126,14 @@ _SOURCES = (
     Source((Eye("x left", "y left"), Eye("x right", "y right"))),
 )
 _PUPIL_SURFACE = ("on surf", "on srf", "x scaled")
-"""Beside x_norm, y_norm they tell Pupil Player's surfaces, with the origin at the bottom left
+"""Columns that, beside x_norm and y_norm, mark Pupil Player's surfaces, with origin at bottom left
 (docs.pupil-labs.com/core/software/pupil-player, Surface Tracker)."""
 
 _ACROSS_AND_DOWN = (
     *(("x", "y"), ("u", "v"), ("h", "v"), ("column", "row"), ("col", "row")),
     ("horizontal", "vertical"),
 )
-"""Words and letters by which the names of two columns of positions differ."""
+"""Words and letters in which the names of the two columns of a position differ."""
 
 # fmt: off
 _DIRECTIONS = {
@@ -161,10 +163,10 @@ _TRUE = ("1", "1.0", "true", "yes", "valid", "t", "y", "ok", "good")
 _FALSE = ("0", "0.0", "-1", "false", "no", "invalid", "not valid", "f", "n", "bad")
 _LAST_VALID_CODE = 1  # Tobii: 0 certain, 1 the probable eye of one, 2 to 4 discarded
 _PERCENT_ABOVE = 1.5
-"""If a confidence in a file is larger than this, it is in percent, not from 0 to 1. Chosen."""
+"""If a confidence in a file is larger than this, it is in percent, not from 0 to 1. Our choice."""
 _NEAR_ZERO = 0.05
-"""Share of the largest coordinate up to which a sample is near the corner, so that a 0, 0 next to
-it may be a real position. Chosen."""
+"""Up to this share of the largest coordinate, a sample is near the corner, so that a 0, 0 next to
+it may be a real position. Our choice."""
 
 # fmt: off
 _ONE_EACH = (
@@ -175,11 +177,11 @@ _ONE_EACH = (
     "presented media name", "presented stimulus name", "stimulus", "stimulus name",
 )
 # fmt: on
-"""Columns whose values tell recordings apart; a track may have one recording only."""
+"""Columns whose values distinguish recordings; a track may contain only one recording."""
 
 
 def samples_only(table: Table) -> Table:
-    """Leave out rows of other sensors and of messages (Tobii's Sensor; SMI's Type SMP, MSG)."""
+    """Remove rows of other sensors and of messages (Tobii's Sensor; SMI's Type SMP, MSG)."""
     for name, wanted in (("sensor", ("eye tracker", "gaze")), ("type", ("smp",))):
         column = table.find(name)
         if column is not None:
@@ -189,7 +191,7 @@ def samples_only(table: Table) -> Table:
 
 
 def refuse_mixture(table: Table, used: NDArray[np.bool_]) -> None:
-    """Raise InputError where the used rows [N] are of several recordings, people or trials."""
+    """Raise InputError if the used rows [N] come from several recordings, people or trials."""
     for column in table.columns:
         if column.name in _ONE_EACH:
             cells = [c for c, u in zip(table.text(column), used, strict=True) if u]
@@ -206,8 +208,8 @@ def positions(table: Table) -> tuple[Floats, NDArray[np.bool_], str, str, bool]:
 
     Returns:
         Positions [N, 2]; whether they are valid [N]; their units, "" if nothing states them;
-        the usual unit of a time without one, "" if unknown; whether they are in the picture shown
-        rather than on a screen.
+        the usual unit of a time without a stated one, "" if unknown; whether the positions are
+        relative to the picture shown and not to the screen.
 
     Raises InputError if no columns hold positions in a picture.
     """
@@ -241,7 +243,7 @@ def positions(table: Table) -> tuple[Floats, NDArray[np.bool_], str, str, bool]:
 
 
 def _likely_pair(names: list[str]) -> tuple[str, str] | None:
-    """Two columns whose names differ as those of positions do, such as gx and gy; not of three."""
+    """Two columns with names such as gx and gy; none if there is a third one such as gz."""
     for name in names:
         for across, down in _ACROSS_AND_DOWN:
             for found in re.finditer(rf"(?<![a-z]){across}|{across}(?![a-z])", name):
@@ -252,7 +254,7 @@ def _likely_pair(names: list[str]) -> tuple[str, str] | None:
 
 
 def validity(table: Table, min_confidence: float) -> NDArray[np.bool_]:
-    """Read the columns that speak for a whole row: valid, worn, on_surf, blinks, confidence."""
+    """Read the columns that apply to a whole row: valid, worn, on_surf, blinks, confidence."""
     valid = np.ones(len(table.rows), dtype=np.bool_)
     for column in table.columns:
         if column.name in _VALID:
@@ -271,7 +273,7 @@ def validity(table: Table, min_confidence: float) -> NDArray[np.bool_]:
 
 
 def _present(table: Table) -> Iterator[tuple[Source, list[tuple[Eye, Column, Column]]]]:
-    """Sources of which the table has both columns of an eye; pictures before screens."""
+    """Sources for which the table has both columns of an eye; pictures before screens."""
     for source in _SOURCES:
         for of_media in (True, False):
             eyes = []
@@ -323,8 +325,8 @@ def _read_source(
 def _is_no_position(xy: Floats, units: str, source: Source) -> NDArray[np.bool_]:
     """Whether positions [2, N] are 0, 0 or -1, -1, as SMI, Gazepoint and Tobii mark a lost eye.
 
-    Not next to a sample near that corner, where the eye may look. In files of no known tracker,
-    a single one is a position too: the start of a path.
+    Next to a sample near that corner, such a position counts as real, as the eye may look there. In
+    files of unknown trackers a single one is real too: the start of a path.
     """
     no = np.zeros(xy.shape[1], dtype=np.bool_)
     marks = (xy == 0).all(axis=0) | (xy == -1).all(axis=0)
@@ -340,9 +342,9 @@ def _is_valid(
 ) -> list[NDArray[np.bool_]]:
     """Whether samples are valid, from words, 0 and 1, or Tobii's codes 0 to 4.
 
-    All columns together tell these apart. Tobii gives the code 1 to an eye only if the other has
-    3, and 0 if all is well. So codes above 1, or nothing but 0 in columns named validity of an
-    eye, are Tobii's.
+    The values of all columns together decide which of them it is. Tobii gives an eye the code 1
+    only if the other one has 3, and 0 if it is found. So the codes are Tobii's if there are values
+    above 1, or if columns named as the validity of an eye contain only 0.
     """
     cells = [table.text(column) for column in columns]
     known = {cell for of_column in cells for cell in of_column} - LOST

@@ -1,4 +1,4 @@
-"""The display before the eye: angles between the gaze and every pixel.
+"""The geometry of display and eye: angles between the gaze and every pixel.
 
 Legend: h, w low resolution.
 """
@@ -16,7 +16,7 @@ from ..config import InputError
 
 @dataclass(frozen=True)
 class DisplayGeometry:
-    """A flat display with square pixels, before an eye on its central axis.
+    """A flat display with square pixels, and an eye in front of its centre.
 
     Video of any resolution fills the display. Raises InputError for values out of range.
     """
@@ -61,4 +61,4 @@ class DisplayGeometry:
 
 
 DEFAULT_DISPLAY = DisplayGeometry(horizontal_fov_deg=40.0, width_px=1024, height_px=768)
-"""The published output size, taken for a window on a desk: about 25 pixels per degree (chosen)."""
+"""The published output size as a window on a desk: about 25 pixels per degree. Our choice."""

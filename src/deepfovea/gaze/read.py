@@ -1,4 +1,4 @@
-"""A gaze file as a track: it reads columns and times, and checks them."""
+"""Reads a gaze file as a track, and checks it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from .track import MIN_CONFIDENCE, UNITS, Floats, GazeTrack, Size, refusal, to_n
 _log = logging.getLogger(__name__)
 
 _FEW_INSIDE, _MOST_INSIDE = 0.1, 0.5
-"""Shares of the valid samples inside the frame: fewer than the first are refused, fewer than the
-second warned of. Chosen."""
+"""Limits for the share of valid samples that lie inside the frame: a track with less than the first
+is refused, and one with less than the second causes a warning. Our choice."""
 _ENOUGH_ROWS = 20
-"""Number of rows with a time from which on times that go back are examined. Chosen."""
+"""With at least this many times, the track is searched for times that go back. Our choice."""
 _RESTART, _FEW_FALLS = 0.3, 0.1
-"""Another recording begins where times go back by at least this share of the whole time, if they do
-so at less than this share of the rows; at more, the rows are merely out of order. Chosen."""
+"""Another recording begins where times go back by at least the first value, as a share of the whole
+time. If times go back at more rows than the second value, as a share of all rows, the rows are only
+out of order. Our choice."""
 _SHAPE_TOLERANCE = 0.01
-"""Two screens have the same shape if width / height differs by at most this share. Chosen: 1366×768
-counts as 16:9."""
+"""Two screens have the same shape if width / height differs by at most this share. Our choice:
+1366×768 counts as 16:9."""
 
 
 def read_track(
@@ -52,13 +53,13 @@ def read_track(
         time_offset_seconds: added to every time.
         min_confidence: a confidence below it makes a sample invalid.
 
-    Rows are sorted by time; of equal times the last valid one counts. A row without a time is
-    skipped, one without a position is invalid. Positions outside the frame are kept. What had to
-    be assumed is logged as a warning.
+    Rows are sorted by time; of rows with equal times, the last valid one counts. A row without a
+    time is skipped, and one without a position is invalid. Positions outside the frame are kept.
+    Assumptions are logged as warnings.
 
     Raises:
-        InputError: a file that cannot be read so, without a valid sample, of several recordings,
-            with nearly all positions outside the frame, or that no frame of the video meets.
+        InputError: the file cannot be read, has no valid sample, contains several recordings, has
+            nearly all positions outside the frame, or has no sample for any frame of the video.
     """
     table = samples_only(read_table(path))
     path, video = table.path, Video(frame_rate, frame_count)
@@ -83,14 +84,14 @@ def read_track(
     for warning in video.warnings:
         _log.warning("%s: %s", path, warning)
 
-    order = np.lexsort((valid, time))  # of equal times the valid ones last
+    order = np.lexsort((valid, time))  # rows with equal times: valid ones last
     order = order[np.isfinite(time[order])]
     order = order[np.diff(time[order], append=np.inf) > 0]
     return GazeTrack(time[order], position[order], valid[order], counted_rate)
 
 
 def _refuse_restart(table: Table, time: Floats) -> None:
-    """Refuse a file in which times begin anew, but allow a few rows out of order."""
+    """Refuse a file in which the times start again, but allow a few rows out of order."""
     known = np.flatnonzero(np.isfinite(time))
     if known.size < _ENOUGH_ROWS:
         return
@@ -109,7 +110,7 @@ def _refuse_restart(table: Table, time: Floats) -> None:
 def _position(
     table: Table, video: Video, xy: Floats, units: str, frame_size: Size, of_media: bool
 ) -> Floats:
-    """Normalised positions [N, 2]; pixels of a screen that the file names are those of the video.
+    """Normalised positions [N, 2]; the screen that a file states counts as filled by the video.
 
     Raises InputError if the screen has another shape than the frame.
     """
@@ -128,7 +129,7 @@ def _position(
 
 
 def _screen(table: Table) -> Size | None:
-    """The size of the screen, of the file's header or of Tobii's columns."""
+    """The size of the screen, from the file's header or from Tobii's columns."""
     sides = [table.find(f"recording resolution {side}") for side in ("height", "width")]
     if table.screen is None and sides[0] is not None and sides[1] is not None:
         height, width = (np.nanmax(table.numbers(c), initial=0) for c in sides if c is not None)

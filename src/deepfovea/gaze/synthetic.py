@@ -13,20 +13,20 @@ from .main_sequence import minimum_jerk, saccade_seconds
 from .track import GazeTrack, fixed, from_pixels
 
 MARGIN_PX, MARGIN_OF_PX = 50.0, 180.0
-"""Low-resolution pixels from the border that the published code leaves free, and the shorter side
-of the frames for which it does so (Reich, Memmel, Grebe 2020)."""
+"""The distance from the border that the published code leaves free, and the shorter side of the
+frames for which it does so, low-resolution pixels (Reich, Memmel, Grebe 2020)."""
 
-# The rest describes a plausible eye; it is chosen, not fitted to data.
+# The other constants describe a plausible eye. They are our choice, not fitted to data.
 REACH = 0.45
-"""Share of a side of the frame, from its centre, within which saccades land: a twentieth of the
+"""Saccades land within this share of the frame's side from its centre, so that a twentieth of the
 frame stays free at each border."""
 MIN_FIXATION_SECONDS, FIXATION_SHAPE, FIXATION_SCALE_SECONDS = 0.1, 4.0, 0.06
-"""The shortest fixation, and shape and scale of the gamma distribution that is added to it, whose
+"""The shortest fixation, and the shape and scale of the gamma distribution that is added to it; its
 mean is 0.24 s."""
 AMPLITUDE_SHAPE, AMPLITUDE_SCALE_DEG = 2.0, 2.5
-"""Of the gamma distribution of amplitudes, whose mean is 5 degrees."""
+"""Shape and scale of the gamma distribution of amplitudes; its mean is 5 degrees."""
 LANDINGS = 32
-"""Places that are drawn for a saccade to land at, of which the first inside the reach is taken."""
+"""Number of landing points drawn for a saccade; the first one inside the reach is taken."""
 DRIFT_DEG = 0.1
 """Standard deviation of the drift after one second, per axis, degrees."""
 
@@ -50,7 +50,7 @@ def synthetic(
     display: DisplayGeometry = DEFAULT_DISPLAY,
     rate_hz: float = 250.0,
 ) -> GazeTrack:
-    """Simulate an eye that explores: fixations with drift, joined by saccades.
+    """Simulate an eye that explores a picture: fixations with drift, with saccades between them.
 
     Fixations last 100 ms and more, most of them 200 to 600 ms. Saccades have gamma-distributed
     amplitudes of about 5 degrees, last 21 ms + 2.2 ms per degree (Carpenter 1988), and
@@ -58,7 +58,7 @@ def synthetic(
     minutes of arc per fixation. The distributions are plausible, not fitted to data.
 
     Degrees are those at the centre of ``display``. Every sample is valid and in the frame. The
-    same seed gives the same track. Raises InputError unless duration and rate are positive.
+    same seed gives the same track. Raises InputError if duration or rate is not positive.
     """
     if not (0 < duration_seconds < math.inf and 0 < rate_hz < math.inf):
         received = f"{duration_seconds:g} s at {rate_hz:g} Hz"
@@ -67,7 +67,7 @@ def synthetic(
     frame_deg = np.array([display.width_px, display.height_px]) / display.pixels_per_degree
     reach_deg = REACH * frame_deg  # positions below are degrees from the centre of the frame
     targets, starts, lengths = [rng.uniform(-reach_deg, reach_deg)], [0.0], [1.0]
-    fixation = 0.0  # seconds; the "saccade" that led here led nowhere
+    fixation = 0.0  # seconds; no saccade comes before the first fixation
     while fixation < duration_seconds:
         angle = rng.uniform(0.0, 2 * math.pi, LANDINGS)
         amplitude = rng.gamma(AMPLITUDE_SHAPE, AMPLITUDE_SCALE_DEG, LANDINGS)
@@ -83,7 +83,7 @@ def synthetic(
     time = np.arange(math.ceil(duration_seconds * rate_hz) + 1) / rate_hz
     walk = np.cumsum(rng.normal(0.0, DRIFT_DEG / math.sqrt(rate_hz), (time.size, 2)), axis=0)
     walk_before = walk[np.minimum(np.searchsorted(time, start), time.size - 1)]
-    # a saccade leaves from where the drift has led and lands on its target
+    # a saccade starts where the drift has ended, and lands on its target
     departure = np.concatenate([arrival[:1], arrival[:-1] + np.diff(walk_before, axis=0)])
     now = np.searchsorted(start, time, side="right") - 1
     phase = np.clip((time - start[now]) / length[now], 0.0, 1.0)[:, None]

@@ -1,4 +1,4 @@
-"""A gaze file as a table: encodings, delimiters, lines before the header, EyeLink's ASC, JSON.
+"""Reads a gaze file as a table: encodings, delimiters, lines before the header, ASC, JSON.
 
 Legend: N rows.
 """
@@ -34,7 +34,7 @@ LOST = frozenset((
 SPSS #NULL!, SQL \\N, Excel #N/A, Python None and nan, JavaScript null and undefined."""
 
 NO_VALUE = -32768  # EyeLink's MISSING_DATA (EyeLink 1000 User Manual)
-NOWHERE = 1e7  # a position beyond it is none: EyeLink's libraries write 1e8 for a missing float
+NOWHERE = 1e7  # larger positions are missing: EyeLink's libraries write 1e8 for a missing float
 _MAX_NUMBER = 1e30  # larger numbers count as infinite: sums would overflow
 
 TIME_UNITS = dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0)
@@ -53,11 +53,11 @@ _MEDIA = ("mcs", "rcs")  # Tobii: coordinates of the media shown, of a snapshot;
 
 @dataclass(frozen=True)
 class Column:
-    """A name in plain words (``gaze point x``), its unit as written, the place in the row."""
+    """A column: its name in plain words (``gaze point x``), its unit, and its index in a row."""
 
     name: str
-    unit: str = ""  # of TIME_UNITS or POSITION_UNITS, "" where the header states none
-    of_media: bool = False  # positions in the picture shown, whatever the screen
+    unit: str = ""  # one of TIME_UNITS or POSITION_UNITS, "" if the header states none
+    of_media: bool = False  # positions in the picture shown, not on the screen
     place: int = 0
 
 
@@ -67,8 +67,8 @@ class Table:
 
     path: Path
     columns: tuple[Column, ...]
-    rows: tuple[tuple[int, list[str]], ...]  # the line of the file, the cells
-    screen: Size | None = None  # height, width in px, where the lines before the header say it
+    rows: tuple[tuple[int, list[str]], ...]  # the number of the line in the file, the cells
+    screen: Size | None = None  # height, width in px, if the lines before the header state it
 
     def find(self, name: str) -> Column | None:
         """Return the first column of that name, in the words of :func:`parse_name`."""
@@ -93,7 +93,7 @@ class Table:
         return values
 
     def keep(self, chosen: NDArray[np.bool_]) -> Table:
-        """Return a table of the chosen rows [N]."""
+        """Return a table of the selected rows [N]."""
         rows = tuple(row for row, wanted in zip(self.rows, chosen, strict=True) if wanted)
         return Table(self.path, self.columns, rows, self.screen)
 
@@ -206,7 +206,7 @@ _BINARY = {
     b"PAR1": ("a Parquet file", "text: write it as CSV"),
     b"\x93NUMPY": ("a NumPy array", "text: numpy.savetxt with a header time,x,y"),
 }
-"""What is often given instead of text, by its first bytes."""
+"""Binary formats that users try instead of text: first bytes, name, and how to convert it."""
 
 
 def _text(path: Path) -> str:
@@ -245,7 +245,7 @@ def _are_numbers(cells: list[str]) -> bool:
 
 
 def _screen(preamble: list[str]) -> Size | None:
-    """The size in px that SMI's header states (BeGaze manual: ``## Stimulus Dimension [px]:``)."""
+    """The size in px in SMI's header (BeGaze manual: ``## Stimulus Dimension [px]:``)."""
     for name in ("stimulus dimension", "calibration area"):
         for line in preamble:
             found = re.match(rf"##\s*{name}\s*(?:\[px\])?:\s*(\d+)\s+(\d+)", line.lower())
@@ -284,7 +284,7 @@ def _tobii_glasses(path: Path, text: str) -> Table:
 def _eyelink(path: Path, text: str) -> Table:
     """The samples of an ASC file (EyeLink 1000 User Manual, "The ASC File Format").
 
-    Sample lines hold time, x, y, pupil of one eye or of both; a SAMPLES line says what they are.
+    Sample lines contain time, x, y and pupil of one eye or both; a SAMPLES line says which.
     """
     rows: list[tuple[int, list[str]]] = []
     block, eyes, screen = "", ["left"], None

@@ -1,8 +1,10 @@
-"""A gaze track as a value, and the position it gives at every frame.
+"""A gaze track: samples over time, and the position for every frame.
 
 A *normalised* position is 0 to 1 across the frame, edge to edge, x right, y down. Tracks are
-kept so, and fit every resolution. Gaze in *px* is in pixels of a frame, x right, y down, origin
-at the centre of the top-left pixel: px = norm * width - 0.5. Time 0 is the first frame.
+stored normalised, and so fit every resolution. Gaze in *px* is in pixels of a frame, x right, y
+down, origin at the centre of the top-left pixel: px = norm * width - 0.5. Time 0 is that of the
+first frame.
+
 Legend: N samples of a track; T frames; h, w low resolution.
 """
 
@@ -29,16 +31,15 @@ UNITS = ("px", "norm", "ndc", "norm_up")
 MIN_CONFIDENCE = 0.6
 """Confidence, 0 to 1, below which a sample counts as lost: Pupil Player's min_data_confidence."""
 HOLD_SECONDS = 0.100
-"""Age of the last valid sample up to which the gaze stays at it. Chosen: a blink lasts 0.1 to 0.4
-s, and the gaze should not move during a short one."""
+"""Age of the last valid sample up to which the gaze stays at it. Our choice: a blink lasts 0.1 to
+0.4 s, and the gaze should not move during a short one."""
 HOLD_STEPS = 1.5
-"""The same in median steps, for a track with longer steps. Chosen: one step and half of one
-more."""
+"""The same in median steps, for a track with longer steps. Our choice: one and a half steps."""
 RETURN_SECONDS = 0.150
-"""Time that the gaze then takes to the centre. Chosen."""
+"""Time in which the gaze then moves to the centre. Our choice."""
 CLOCK_SLACK_SECONDS = 0.001
-"""Seconds by which a sample may be later than the frame that it is for: containers and trackers
-round their times to milliseconds."""
+"""A sample may be later than its frame by this many seconds, as containers and trackers round their
+times to milliseconds."""
 
 
 def to_pixels(position: ArrayLike, height: int, width: int) -> Floats:
@@ -53,18 +54,18 @@ def from_pixels(pixels: ArrayLike, height: int, width: int) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class GazeTrack:
-    """Where one eye looked: samples over time, as a value, whatever the resolution.
+    """Where one eye looked: samples over time, for any resolution.
 
     A track of one sample is a constant. Raises InputError if the arrays do not fit together.
 
     The times are those of the video, or the track counts its frames: then ``frame_rate`` is set,
-    time_seconds is frame number / frame_rate, and frames meet their samples whatever their times.
+    time_seconds is frame number / frame_rate, and frames get their samples by number, not by time.
     """
 
     time_seconds: Floats  # [N], increasing
     position: Floats  # [N, 2] normalised, perhaps outside the frame; anything where not valid
     valid: NDArray[np.bool_]  # [N]; False for a blink, low confidence, a lost tracker
-    frame_rate: float | None = None  # of a track that counts frames, 1/s
+    frame_rate: float | None = None  # frames/second, if the track counts frames
 
     def __post_init__(self) -> None:
         for name, dtype in (("time_seconds", float), ("position", float), ("valid", bool)):
@@ -84,7 +85,7 @@ class GazeTrack:
             raise InputError(f"{received}; expected a positive rate")
 
     def frame_times(self, frame_index: ArrayLike, pts_seconds: ArrayLike) -> Floats:
-        """Return the times [T] at which to ask this track about frames of the video.
+        """Return the times [T] with which to query this track for frames of the video.
 
         ``frame_index`` [T] counts the frames from 0, ``pts_seconds`` [T] are their times.
         """
@@ -95,10 +96,10 @@ class GazeTrack:
     def at(self, time_seconds: ArrayLike) -> Floats:
         """Return the normalised position [T, 2] at the times [T], see :meth:`frame_times`.
 
-        Causal, as a live system is: the latest valid sample at or before the frame (within
-        1 ms), never a mixture with a later one. On loss that sample is held until it is 100 ms
-        old, then the gaze moves back to the centre in a straight line within 150 ms and stays
-        there until a valid sample comes. Before the first valid sample it is at the centre.
+        This is causal, as a live system is: the latest valid sample at or before the frame (within
+        1 ms) counts, without interpolation towards a later one. On a loss that sample is held until
+        it is 100 ms old; then the gaze moves to the centre in a straight line within 150 ms and
+        stays there until the next valid sample. Before the first valid sample it is at the centre.
         In slow tracks a sample is held for 1.5 times the median step, or until an invalid one.
         """
         frame_time = np.array(time_seconds, dtype=np.float64, ndmin=1)
@@ -127,12 +128,12 @@ class GazeTrack:
 
 
 def fixed(x_norm: float, y_norm: float) -> GazeTrack:
-    """Look at one normalised position for ever."""
+    """Look at one normalised position all the time."""
     return GazeTrack(np.zeros(1), np.array([[x_norm, y_norm]]), np.ones(1, dtype=np.bool_))
 
 
 def center() -> GazeTrack:
-    """Look at the centre of the frame for ever."""
+    """Look at the centre of the frame all the time."""
     return fixed(0.5, 0.5)
 
 

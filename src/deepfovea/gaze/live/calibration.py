@@ -19,14 +19,15 @@ from ..geometry import DEFAULT_DISPLAY, DisplayGeometry
 from ..track import Floats, refusal
 
 POINTS = ((0.5, 0.5), (0.1, 0.1), (0.9, 0.1), (0.9, 0.9), (0.1, 0.9))
-"""Where the five targets are shown, normalised to the video. Chosen: the centre, and a tenth of
-the frame from its corners."""
+"""Positions of the five targets, normalised to the video. Our choice: the centre, and points a
+tenth of the frame away from its edges."""
 MIN_SPREAD_RATIO, MIN_SPREAD = 0.02, 1e-12
-"""Least spread of the measurements across the line that fits them best, relative to the spread
-along it, which counts as the second value at least, so that measurements on one point fail too.
-With less spread the eye did not follow the targets. Chosen."""
+"""Smallest allowed spread of the measurements across the line that fits them best, relative to the
+spread along it. The spread along it counts as at least the second value, so that measurements on a
+single point fail too. With less spread the eye did not follow the targets. Our choice."""
 MIN_DETERMINANT = 1e-9
-"""Of the linear part of a map; less is a map onto a line. Chosen: far below any magnification."""
+"""Smallest allowed determinant of a map's linear part; a smaller one means that the map projects
+onto a line. Our choice: far below any magnification."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +92,7 @@ def _angle_deg(a: Floats, b: Floats, display: DisplayGeometry) -> Floats:
 
 
 def calibration_json(calibration: Calibration) -> dict[str, Any]:
-    """The calibration as it is written."""
+    """The calibration as JSON."""
     return {
         "affine": calibration.affine.tolist(),
         "residual_deg": {

@@ -1,8 +1,8 @@
-"""From the tracker's clock to ours: offset and drift.
+"""Converts the tracker's times to our clock, by its offset and drift.
 
-Lab Streaming Layer measures the offset itself. If a tracker answers (Pupil Labs), we fit a line
-to offsets measured by round trips; if it only sends (UDP, OSC), to the fastest packets.
-Our clock is ``time.perf_counter``.
+Lab Streaming Layer measures the offset itself. For a tracker that answers requests (Pupil Labs), we
+fit a line to offsets measured by round trips; for one that only sends (UDP, OSC), to the fastest
+packets. Our clock is ``time.perf_counter``.
 """
 
 from __future__ import annotations
@@ -12,27 +12,28 @@ from collections import deque
 
 import numpy as np
 
-# All chosen.
+# All of these are our choice.
 BIN_SECONDS = 1.0
 """Length of the intervals, in each of which only the sample with the least delay counts."""
 BINS = 120
 """Number of intervals that are kept: over two minutes the drift is assumed to be constant."""
 DRIFT_AFTER_SECONDS = 10.0
-"""Before that, the offset alone is fitted: a slope would follow the jitter of the delays."""
+"""Until then only the offset is fitted: a slope would follow the jitter of the delays."""
 JUMP_SECONDS = 1.0
-"""A time that differs by more from now is of another clock, or too late to be of use."""
+"""A time that differs from now by more belongs to another clock, or is too late to be useful."""
 JUMP_COUNT = 10
-"""Number of such times in a row after which the clock is assumed to have been set anew."""
+"""After this many such times in a row, the tracker's clock is assumed to have been set."""
 
 
 class OneWayClock:
-    """Offset and drift from times of sending and of arrival alone.
+    """Estimates offset and drift from the times of sending and of arrival.
 
-    A packet arrives its delay after it was sent, so the differences of the two clocks lie above
-    a line whose slope is the drift. Of all lines below them we take the one with the least sum of
-    distances, an edge of their convex hull (Moon, Skelly & Towsley 1999, Estimation and removal
-    of clock skew from network delay measurements). The least delay itself cannot be known from
-    one side, and is assumed to be zero. Memory is constant: one point for each of the last 120 s.
+    A packet arrives some delay after it was sent, so the differences of the two clocks lie above a
+    line whose slope is the drift. Of all lines below them we take the one with the smallest sum of
+    distances, which is an edge of their convex hull (Moon, Skelly & Towsley 1999, Estimation and
+    removal of clock skew from network delay measurements). The smallest delay cannot be measured
+    from one side, and is assumed to be zero. Memory is constant: a point for each of the last
+    120 s.
     """
 
     def __init__(self) -> None:
@@ -79,7 +80,7 @@ class OneWayClock:
         if points[-1][0] - points[0][0] < DRIFT_AFTER_SECONDS:
             self.offset, self.drift = min(difference for _, difference in points), 0.0
             return
-        hull: list[tuple[float, float]] = []  # the lower one (Andrew 1979)
+        hull: list[tuple[float, float]] = []  # the lower convex hull (Andrew 1979)
         for point in points:
             while len(hull) > 1 and _is_above(hull[-1], hull[-2], point):
                 hull.pop()
@@ -100,7 +101,7 @@ def _is_above(
 
 
 class RoundTripClock:
-    """Offset and drift from offsets that round trips have measured: a line by least squares."""
+    """Estimates offset and drift from round trips: a line through measured offsets."""
 
     def __init__(self) -> None:
         self._points: deque[tuple[float, float]] = deque(maxlen=BINS)

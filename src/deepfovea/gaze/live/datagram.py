@@ -1,6 +1,6 @@
-"""Gaze in UDP packets: JSON or Open Sound Control, as game engines send them.
+"""Receives gaze in UDP packets: JSON or Open Sound Control, as game engines send them.
 
-A packet that cannot be understood is counted and has no other effect.
+A malformed packet is counted and has no other effect.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ...config import InputError
 from .sample import Axes, Deliver, Malformed, Reading
 
 MAX_PACKET_BYTES = 65536  # the length field of UDP has 16 bits (RFC 768)
-RECEIVE_BUFFER_BYTES = 2**20  # chosen: some seconds of a fast tracker, where this program is busy
-_STOP_SECONDS = 0.1  # chosen: at most until a thread sees that it is to end
+RECEIVE_BUFFER_BYTES = 2**20  # our choice: seconds of a fast tracker, while this program is busy
+_STOP_SECONDS = 0.1  # our choice: the longest time until the thread notices that it must end
 
 
 class Message(NamedTuple):
@@ -31,7 +31,7 @@ class Message(NamedTuple):
 
 
 Parse = Callable[[bytes, float], Iterator[Message]]
-"""From a packet and the least confidence to its messages; ValueError for a malformed one."""
+"""(packet, smallest confidence) -> its messages; raises ValueError if it is malformed."""
 
 
 class DatagramSource:
@@ -64,7 +64,7 @@ class DatagramSource:
                     packet = self._socket.recv(MAX_PACKET_BYTES)
                 except TimeoutError:
                     continue
-                except ConnectionError:  # Windows: the answer to an earlier packet was refused
+                except ConnectionError:  # on Windows, if an answer to an earlier packet was refused
                     continue
                 received = time.perf_counter()
                 try:
@@ -79,9 +79,9 @@ class DatagramSource:
 def parse_json(packet: bytes, min_confidence: float) -> Iterator[Message]:
     """Read a JSON object, or a list of them, with the names of our CSV files.
 
-    ``x`` and ``y``; optionally ``time`` (seconds of the sender's clock), ``confidence`` (0 to 1),
-    ``valid`` and ``blink``. Where ``valid`` is false, x and y may be missing or null. Other names
-    are ignored. Raises ValueError for anything else.
+    These are ``x`` and ``y``, and optionally ``time`` (seconds of the sender's clock),
+    ``confidence`` (0 to 1), ``valid`` and ``blink``. If ``valid`` is false, x and y may be missing
+    or null. Other names are ignored. Raises ValueError for anything else.
     """
     try:
         values = json.loads(packet)

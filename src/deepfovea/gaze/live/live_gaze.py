@@ -1,4 +1,4 @@
-"""A live eye tracker as a source of gaze: the newest sample, its time, and where to look now."""
+"""Follows a live eye tracker: the newest sample, its time, and where to sample now."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from .sample import Deliver, GazeEstimate, LiveSample, Malformed, Reading, axes
 _log = logging.getLogger(__name__)
 
 KEEP_SECONDS = 0.5  # twice what holding (100 ms) and returning (150 ms) need
-KEEP_SAMPLES = 16  # at least, for the step of a slow tracker; chosen
+KEEP_SAMPLES = 16  # at least, for the step of a slow tracker; our choice
 MAX_PORT = 65535  # a port number has 16 bits (RFC 768)
 FORMS = "lsl[:NAME] | pupil[:HOST[:PORT]] | udp:[HOST:]PORT | osc:[HOST:]PORT"
-_JOIN_SECONDS = 5.0  # at most until a source has ended; chosen
-_LATER_SECONDS = 1e-6  # between samples of one time, to keep their order; chosen
-_BEFORE_SECONDS = 1e-3  # from a sample that stands for none to the first one; chosen
+_JOIN_SECONDS = 5.0  # the longest wait until a source has ended; our choice
+_LATER_SECONDS = 1e-6  # between samples with equal times, to keep their order; our choice
+_BEFORE_SECONDS = 1e-3  # from an added invalid sample to the first one; our choice
 
 
 class Source(Protocol):
-    """Where readings come from."""
+    """Receives readings from one kind of tracker."""
 
     title: str
 
     def run(self, deliver: Deliver, malformed: Malformed, stop: threading.Event) -> None:
-        """Receive in the calling thread until ``stop`` is set, through all losses."""
+        """Receive in the calling thread until ``stop`` is set; reconnect after every loss."""
 
 
 class LiveCounts(NamedTuple):
     """How many samples have arrived, and how many of them could not be used."""
 
     received: int = 0
-    lost: int = 0  # blinks, low confidence, no eye: they count as received
+    lost: int = 0  # blinks, low confidence, no eye; they are counted in received, too
     malformed: int = 0
-    out_of_order: int = 0  # older than the newest, or of another clock
+    out_of_order: int = 0  # older than the newest, or with times of another clock
 
 
 class LiveGaze:
@@ -64,20 +64,20 @@ class LiveGaze:
         source: ``lsl`` (the first stream of type Gaze) or ``lsl:NAME``; ``pupil`` (found on the
             network) or ``pupil:HOST``; ``udp:PORT`` for JSON and ``osc:PORT`` for Open Sound
             Control, on 127.0.0.1 unless a host is given, as in ``udp:0.0.0.0:5005``.
-        units: of the positions, one of :data:`deepfovea.gaze.UNITS`; by default what the stream
-            states, else norm. Not for Pupil Labs.
+        units: unit of the positions, one of :data:`deepfovea.gaze.UNITS`; by default the one that
+            the stream states, else norm. Not for Pupil Labs.
         screen_size: (height, width) of the screen or camera, in pixels; the unit px needs it.
         offset_seconds: added to the tracker's times; negative for a delay that its times do not
             include. A sample is never newer than its arrival.
         min_confidence: a confidence below it makes a sample invalid.
         calibration: from the tracker's positions to those in the video; with None the video is
             assumed to fill the tracker's screen.
-        predict_landing: during a saccade, look where it will land. The guess has an error, see
-            :attr:`prediction_error`.
-        display: gives the degrees of velocities and errors.
+        predict_landing: during a saccade, return its predicted landing point. The prediction has an
+            error, see :attr:`prediction_error`.
+        display: converts velocities and errors to degrees.
 
     Raises:
-        InputError: another source or unit, a port that is taken, a package that is missing.
+        InputError: the source or the unit is unknown, the port is in use, or a package is missing.
     """
 
     def __init__(
@@ -108,12 +108,12 @@ class LiveGaze:
 
     @property
     def title(self) -> str:
-        """What is followed, for people."""
+        """A description of the source for messages."""
         return self._source.title
 
     @property
     def port(self) -> int | None:
-        """The UDP port that is listened on, None for other sources; port 0 takes a free one."""
+        """The UDP port, None for other sources; port 0 in the source selects a free one."""
         return self._source.port if isinstance(self._source, DatagramSource) else None
 
     @property
@@ -124,7 +124,7 @@ class LiveGaze:
 
     @property
     def counts(self) -> LiveCounts:
-        """What has arrived so far."""
+        """The number of samples so far."""
         with self._condition:
             return LiveCounts(self._received, self._lost, self._malformed, self._out_of_order)
 
@@ -137,7 +137,7 @@ class LiveGaze:
     def look(self, now: float | None = None) -> GazeEstimate:
         """Say where to sample a frame: at the newest sample, or held, returning or predicted.
 
-        ``now`` is a time of ``time.perf_counter``; the present by default.
+        ``now`` is a time of ``time.perf_counter``; None: the present.
         """
         with self._condition:
             now = time.perf_counter() if now is None else now
@@ -145,11 +145,13 @@ class LiveGaze:
                 return GazeEstimate((0.5, 0.5), now, None)
             newest = self._samples[-1]
             landing = self._detector.landing
-            fresh = now - newest.own_seconds < HOLD_SECONDS  # else the tracker was lost on the way
+            fresh = (
+                now - newest.own_seconds < HOLD_SECONDS
+            )  # else the tracker was lost in the saccade
             if self._predict and landing is not None and fresh:
                 return GazeEstimate(landing, now, newest, predicted=True)
             if newest.valid and 0.0 <= now - newest.own_seconds < HOLD_SECONDS:
-                # As GazeTrack.at, without the arrays of all samples, which take 2 ms.
+                # Equals GazeTrack.at, but without building arrays of all samples, which takes 2 ms.
                 return GazeEstimate(newest.position, now, newest)
             samples = list(self._samples)
         x, y = _track(samples).at([now])[0].tolist()
@@ -161,9 +163,9 @@ class LiveGaze:
         return x * width - 0.5, y * height - 0.5
 
     def measured(self, seconds: float) -> tuple[float, float, int]:
-        """Return the median position of the last seconds before calibration, and the count.
+        """Return the median uncalibrated position of the last seconds, and the number of samples.
 
-        For a calibration; only valid samples count, of at most the last half second. Raises
+        It is for a calibration. Only valid samples of at most the last half second count. Raises
         InputError if there is none.
         """
         since = time.perf_counter() - seconds
@@ -184,7 +186,7 @@ class LiveGaze:
             return newest if newest is not after else None
 
     def close(self) -> None:
-        """Stop following; the samples stay."""
+        """Stop following the tracker; the samples remain available."""
         self._stop.set()
         self._thread.join(_JOIN_SECONDS)
 
@@ -209,7 +211,7 @@ class LiveGaze:
         with self._condition:
             self._malformed += 1
             first = self._malformed == 1
-        if first:  # the others are counted
+        if first:  # later ones are only counted
             _log.warning("%s: malformed: %s; such packets are passed over", self.title, reason)
 
     def _deliver(self, reading: Reading) -> None:
@@ -228,7 +230,7 @@ class LiveGaze:
             self._condition.notify_all()
 
     def _place(self, reading: Reading) -> LiveSample | None:
-        """The sample with its time on our clock; None if a newer one came before it."""
+        """The sample with its time on our clock; None if a newer one has arrived before it."""
         newest = self._samples[-1] if self._samples else None
         tracker, received = reading.tracker_seconds, reading.received_seconds
         own = reading.own_seconds
@@ -241,7 +243,9 @@ class LiveGaze:
             before = newest.tracker_seconds
             if tracker is not None and before is not None and tracker <= before:
                 return None
-            own = newest.own_seconds + _LATER_SECONDS  # two in a packet, or the offset has changed
+            own = (
+                newest.own_seconds + _LATER_SECONDS
+            )  # two in one packet, or the offset has changed
         measured = reading.x, reading.y
         valid = reading.valid and all(map(math.isfinite, measured))
         position = self.calibration(*measured) if valid and self.calibration else measured
@@ -263,9 +267,9 @@ def _track(samples: list[LiveSample]) -> GazeTrack:
 
 
 def make_source(text: str, units: str | None, screen: Size | None, min_confidence: float) -> Source:
-    """The source that a text such as ``udp:5005`` names.
+    """The source named by a text such as ``udp:5005``.
 
-    Raises InputError for any other text.
+    Raises InputError if the text names none.
     """
     kind, _, rest = text.partition(":")
     if kind == "lsl":
@@ -291,10 +295,10 @@ def make_source(text: str, units: str | None, screen: Size | None, min_confidenc
 
 
 def _host_and_port(text: str, rest: str, port: int | None) -> tuple[str, int]:
-    """``HOST:PORT``, or one of them; IPv6 in brackets."""
+    """Split ``HOST:PORT``, or only one of them; IPv6 addresses are in brackets."""
     host, _, number = rest.rpartition(":")
     if port is not None and not (host and number.isdecimal()):
-        host, number = rest, str(port)  # a host alone
+        host, number = rest, str(port)  # only a host
     if not number.isdecimal() or int(number) > MAX_PORT:
         raise refusal("gaze", f"{text!r:.100}", f"{FORMS}, PORT from 0 to {MAX_PORT}")
     return host.strip("[]"), int(number)

@@ -1,4 +1,4 @@
-"""Gaze from a stream of the Lab Streaming Layer (labstreaminglayer.org)."""
+"""Receives gaze from a stream of the Lab Streaming Layer (labstreaminglayer.org)."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from .sample import Axes, Deliver, Malformed, Reading, axes
 
 _log = logging.getLogger(__name__)
 
-_POLL_SECONDS = 0.1  # chosen: at most until a thread sees that it is to end
-_CONNECT_SECONDS = 2.0  # chosen: at most, for an answer of a stream
-_FORGET_SECONDS = 2.0  # chosen: after that a stream that is silent is no longer listed
-_TRY_AGAIN_SECONDS = 0.3  # chosen: after a stream was lost
-_REFUSED_SECONDS = 1.0  # chosen: after a stream that cannot be read, until another may have come
+# All but _CORRECTION_SECONDS are our choice.
+_POLL_SECONDS = 0.1  # the longest time until the thread notices that it must end
+_CONNECT_SECONDS = 2.0  # the longest wait for an answer of a stream
+_FORGET_SECONDS = 2.0  # a stream that is silent for longer is no longer listed
+_TRY_AGAIN_SECONDS = 0.3  # the wait after a stream was lost
+_REFUSED_SECONDS = 1.0  # the wait for another stream, after one that cannot be read
 _CORRECTION_SECONDS = 1.0  # liblsl measures every 5 s by itself and answers from memory
-_BUFFER_SECONDS = 10  # chosen: of samples that wait while this program is busy
+_BUFFER_SECONDS = 10  # duration of the samples that are kept while this program is busy
 
 
 class Eyes(NamedTuple):
     """The channels of a stream that hold the gaze: pairs of x and y, averaged over the eyes seen.
 
-    ``zero_is_lost``: the sender writes 0, 0 for an eye that it does not see.
+    ``zero_is_lost``: the sender writes 0, 0 for an eye that it cannot find.
     """
 
     pairs: tuple[tuple[int, int], ...]
@@ -39,7 +40,7 @@ class Eyes(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """How one sender labels its channels."""
+    """The labels that one sender gives its channels."""
 
     pairs: tuple[tuple[str, str], ...]
     units: str
@@ -67,11 +68,11 @@ _LABELS = (
 
 
 def find_eyes(channels: Sequence[dict[str, str]]) -> Eyes | None:
-    """Find the gaze among channels by their meta-data; None if nothing says where it is.
+    """Find the gaze among channels by their metadata; None if it cannot be found.
 
-    Each channel is its ``label``, ``type``, ``eye`` and ``unit``. The types ScreenX and ScreenY are
-    those of the XDF specification (github.com/sccn/xdf/wiki/Gaze-Meta-Data); else labels of senders
-    that we know; else a stream of just two channels.
+    Each channel has a ``label``, ``type``, ``eye`` and ``unit``. The gaze is in channels of the
+    types ScreenX and ScreenY of the XDF specification (github.com/sccn/xdf/wiki/Gaze-Meta-Data);
+    else in those with the labels of a known sender; else in the channels of a stream with just two.
     """
     types = [channel.get("type", "").lower() for channel in channels]
     names = [parse_name(channel.get("label", ""))[0] for channel in channels]
@@ -142,9 +143,9 @@ def read_position(
 
 
 class LslSource:
-    """Follows the stream of a name, or the first one of the type Gaze.
+    """Follows the stream with a name, or the first one of the type Gaze.
 
-    It waits for the stream, and again when it is lost. Raises InputError if pylsl is missing.
+    It waits for the stream, also after it was lost. Raises InputError if pylsl is missing.
     """
 
     def __init__(
@@ -174,15 +175,15 @@ class LslSource:
                 if not was_lost:
                     _log.warning("%s: lost; waiting for it", self.title)
                 was_lost = True
-                stop.wait(_TRY_AGAIN_SECONDS)  # a stream that is gone is listed for a while
-            except InputError as error:  # said once; another stream may come
+                stop.wait(_TRY_AGAIN_SECONDS)  # an ended stream is still listed for a while
+            except InputError as error:  # reported once; another stream may come
                 if str(error) != refused:
                     refused = str(error)
                     malformed(refused)
                 stop.wait(_REFUSED_SECONDS)
 
     def _connect(self, found: Any) -> tuple[Any, Eyes, Axes]:
-        # We recover ourselves, so that a stream that returns is read anew.
+        # We reconnect ourselves, so that the channels of a stream that returns are read again.
         inlet = self._lsl.StreamInlet(
             found, max_buflen=_BUFFER_SECONDS, max_chunklen=1, recover=False
         )
@@ -231,7 +232,7 @@ class LslSource:
 def _import() -> Any:
     try:
         import pylsl
-    except (ImportError, RuntimeError) as error:  # without its library it raises RuntimeError
+    except (ImportError, RuntimeError) as error:  # without liblsl, pylsl raises RuntimeError
         raise InputError(
             f"gaze from LSL: pylsl is missing ({error}); pip install 'deepfovea[live]' brings it"
         ) from None

@@ -1,7 +1,7 @@
-"""Gaze from Pupil Labs Neon or Invisible, by their realtime API (RTSP and HTTP).
+"""Receives gaze from Pupil Labs Neon or Invisible, by their realtime API (RTSP and HTTP).
 
-The gaze is in pixels of the scene camera, which the head carries: only a calibration maps it to
-the video, and only while the head is still.
+The gaze is in pixels of the scene camera, which moves with the head. So a calibration is needed to
+map it to the video, and it is right only while the head is still.
 """
 
 from __future__ import annotations
@@ -26,22 +26,24 @@ PORT = 8080  # of the realtime API (docs.pupil-labs.com, Real-time API)
 _SCENE_CAMERA = {"1": (1080, 1088), "2": (1200, 1600)}
 """Height and width by the version of the hardware: 1 Invisible, 2 Neon
 (docs.pupil-labs.com, Data streams: Scene video)."""
-_ECHOES = 20  # round trips for one offset, as each tells whole milliseconds; chosen
-_BETWEEN_ECHOES_SECONDS = 0.001  # chosen
-_ECHO_SECONDS = 10.0  # between two measurements of the offset; chosen
-_TRY_AGAIN_SECONDS = 1.0  # after the connection or a measurement failed; chosen
-_ANSWER_SECONDS = 5.0  # at most until the device answers; chosen
-_STOP_SECONDS = 0.05  # at most until the thread sees that it is to end; chosen
+# All of these are our choice.
+_ECHOES = 20  # round trips for one offset, as the device answers in whole milliseconds
+_BETWEEN_ECHOES_SECONDS = 0.001  # the wait between two round trips
+_ECHO_SECONDS = 10.0  # the time between two measurements of the offset
+_TRY_AGAIN_SECONDS = 1.0  # the wait after the connection or a measurement failed
+_ANSWER_SECONDS = 5.0  # the longest wait for an answer of the device
+_STOP_SECONDS = 0.05  # the longest time until the thread notices that it must end
+
 _ONE_POINT, _TWO_POINTS = struct.Struct("!ffB"), struct.Struct("!ffBff")
-"""Packets of gaze: x, y and worn; with two points the second behind them (pupil-labs-realtime-api
-1.9, streaming/gaze.py)."""
+"""Packets of gaze: x, y and worn; if there are two points, the second one follows
+(pupil-labs-realtime-api 1.9, streaming/gaze.py)."""
 _WORN = 255
 
 
 class PupilSource:
     """Follows a Companion device: the one at ``host``, or the first one found on the network.
 
-    It waits for the device, and again when it is lost. Raises InputError if the client is missing.
+    It waits for the device, also after it was lost. Raises InputError if the client is missing.
     """
 
     def __init__(self, host: str, port: int = PORT) -> None:
@@ -58,7 +60,7 @@ class PupilSource:
 
     def run(self, deliver: Deliver, malformed: Malformed, stop: threading.Event) -> None:
         """Receive until ``stop`` is set."""
-        for name in ("aiortsp", "pupil_labs"):  # they tell every try; we tell what matters
+        for name in ("aiortsp", "pupil_labs"):  # these log every attempt; we report what matters
             logging.getLogger(name).addHandler(logging.NullHandler())
             logging.getLogger(name).propagate = False
         asyncio.run(self._run(deliver, malformed, stop))
@@ -76,7 +78,7 @@ class PupilSource:
             try:
                 await self._follow(deliver, malformed)
                 _log.warning("%s: lost; waiting for it", self.title)
-            except Exception as error:  # of HTTP, RTSP, JSON or the client's models
+            except Exception as error:  # from HTTP, RTSP, JSON or the client's models
                 _log.info("%s: %s; waiting for it", self.title, error)
             await asyncio.sleep(_TRY_AGAIN_SECONDS)
 
@@ -116,9 +118,9 @@ class PupilSource:
         from pupil_labs.realtime_api.time_echo import TimeOffsetEstimator
 
         while port is not None:
-            with contextlib.suppress(Exception):  # the next try comes soon
+            with contextlib.suppress(Exception):  # the next attempt comes soon
                 echoes = TimeOffsetEstimator(host, port).estimate(
-                    # whole milliseconds, rounded down as the device does: the halves cancel
+                    # whole milliseconds, rounded down as on the device, so that errors cancel
                     _ECHOES,
                     _BETWEEN_ECHOES_SECONDS,
                     time_fn_ms=lambda: int(1e3 * time.perf_counter()),
@@ -138,9 +140,9 @@ def _scene_size(version: str) -> Size:
 def unpack(payload: bytes) -> tuple[float, float, bool]:
     """Read x, y and whether the glasses are worn from a packet's payload.
 
-    Every kind of gaze packet begins with x, y (float32) and worn (255), big endian; one of 17
-    bytes holds one point for each eye, of which we take the mean. Raises ValueError for anything
-    shorter.
+    Every kind of gaze packet begins with x, y (float32) and worn (255), big endian. A packet of 17
+    bytes has one point for each eye, of which we take the mean. Raises ValueError if it is shorter
+    than 9 bytes.
     """
     if len(payload) < _ONE_POINT.size:
         raise ValueError(f"a packet of {len(payload)} bytes, not {_ONE_POINT.size} or more")

@@ -1,7 +1,7 @@
-"""The gaze that frames were made with, as the CSV that ``--gaze`` reads.
+"""Records the gaze with which frames were made, as a CSV file that ``--gaze`` reads.
 
-One row per frame shown. ``time`` is that of the video, so the file replays exactly: at the time
-of a frame, :func:`deepfovea.read_track` gives the very position that the frame was sampled at.
+It has one row per frame shown. ``time`` is the time in the video, so that the file replays exactly:
+at the time of a frame, :func:`deepfovea.read_track` gives the position where it was sampled.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ HEADER = (
     "time [s],x [norm],y [norm],asked own clock [s],sample own clock [s],sample tracker clock [s],"
     "sample valid,landing predicted"
 )
-_BEFORE_NEXT_SECONDS = 2 * CLOCK_SLACK_SECONDS  # a row filled in stays clear of the next one
+_BEFORE_NEXT_SECONDS = 2 * CLOCK_SLACK_SECONDS  # an added row must not reach the next one
 
 
 class GazeRecording:
-    """Collects one row per frame of a video, in memory, and writes them when closed.
+    """Collects one row per frame of a video in memory, and writes the file when closed.
 
-    If one frame is recorded several times, the last time counts, as on the screen. Memory is
-    bounded by the number of frames. A missing folder is made with the file. Raises InputError if
-    the file exists and ``overwrite`` is false, or if the folder cannot be made.
+    If a frame is recorded several times, the last one counts, as on the screen. Memory grows only
+    with the number of frames. A missing folder is created with the file. Raises InputError if the
+    file exists and ``overwrite`` is false, or if the folder cannot be created.
     """
 
     def __init__(self, path: str | Path, frame_rate: float, *, overwrite: bool = False) -> None:
@@ -40,7 +40,7 @@ class GazeRecording:
         return len(self._rows)
 
     def add(self, pts_seconds: float, look: GazeEstimate) -> None:
-        """Say where the frame at a time of the video was sampled."""
+        """Record where the frame at a time of the video was sampled."""
         self._rows[pts_seconds] = look
 
     def close(self) -> None:
@@ -54,8 +54,8 @@ class GazeRecording:
         ends = [pts for pts, _ in shown[1:]] + [shown[-1][0] + self._interval]
         lines = [HEADER]
         for (pts, look), end in zip(shown, ends, strict=True):
-            # While a frame was skipped, the screen kept the picture, and so the gaze, of the one
-            # before.
+            # While a frame was skipped, the screen showed the picture, and so the gaze, of the
+            # frame before.
             count = max(1, round((end - pts) / self._interval))
             for k in range(count):
                 time = min(pts + k * self._interval, end - _BEFORE_NEXT_SECONDS) if k else pts

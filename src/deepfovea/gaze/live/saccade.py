@@ -1,8 +1,8 @@
-"""Detection of saccades while they happen, and prediction of where they will land.
+"""Detects saccades while they happen, and predicts where they will land.
 
 During a saccade the gaze moves so fast that a frame sampled at the present gaze is always late. A
-frame sampled at the landing point is right when the eye arrives. The prediction is a guess, and its
-error is measured.
+frame sampled at the landing point is right when the eye arrives. The error of the prediction is
+measured.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from .sample import LiveSample
 ONSET_DEG_PER_SECOND = 80.0
 END_DEG_PER_SECOND = 40.0
 """Velocity thresholds (I-VT: Salvucci & Goldberg 2000, Identifying fixations and saccades), two of
-them so that noise near one does not split a saccade. The values are chosen."""
+them so that noise near one does not split a saccade. The values are our choice."""
 
-# Chosen, all of these; docs/live-gaze.md has what they come to.
+# All of these are our choice; docs/live-gaze.md has the resulting errors.
 VELOCITY_SPAN_SECONDS = 0.012
-"""Time over which a line is fitted for the velocity: over less, noise would grow with the rate."""
+"""Time over which a line is fitted for the velocity; over a shorter one, noise would dominate."""
 LONGEST_SACCADE_SECONDS = 0.15
-"""A longer movement is no saccade: 40° take 0.11 s (:func:`saccade_seconds`)."""
+"""A longer movement is not a saccade; one of 40° takes 0.11 s (:func:`saccade_seconds`)."""
 HISTORY_SECONDS = 0.2
-"""How long samples are kept: for the longest saccade and the fixation before it."""
+"""How long samples are kept: enough for the longest saccade and the fixation before it."""
 FIXATION_SECONDS = (0.015, 0.040)
-"""Before the onset: when the eye rested at the place that it leaves."""
+"""From and to this time before the onset, the eye rested at the start of the saccade."""
 FEWEST_SAMPLES, MOST_SAMPLES = 3, 16
-"""Samples of a saccade: with how many the prediction begins, and how many the fit uses at most,
-evenly chosen."""
+"""Number of samples of a saccade with which the prediction begins, and the largest number that the
+fit uses, at even distances."""
 MIN_NOISE_DEG = 0.03
-"""Least noise that is assumed of a sample, so that a quiet tracker is not trusted without bound."""
+"""Smallest assumed noise, so that a tracker that hides its noise is not trusted too much."""
 _AMPLITUDES_DEG = np.geomspace(0.5, 40.0, 60)
 _BEGINS_SECONDS = np.linspace(-0.004, 0.004, 9)
 """The grid of the fit: amplitudes, and onsets around the one that fits the newest sample."""
@@ -47,11 +47,11 @@ _PROFILE = minimum_jerk(_PHASES)
 
 
 class PredictionError(NamedTuple):
-    """Mean distances from where saccades ended, degrees: of the prediction, and without it."""
+    """Mean distances in degrees from where saccades ended, with the prediction and without it."""
 
     saccades: int
     predicted_deg: float
-    newest_deg: float  # of the newest sample at the same moments
+    newest_deg: float  # the distance of the newest sample at the same moments
 
 
 class SaccadeDetector:
@@ -84,7 +84,7 @@ class SaccadeDetector:
         return PredictionError(self._saccades, float(mean[0]), float(mean[1]))
 
     def add(self, sample: LiveSample) -> None:
-        """Take the next sample. A lost one ends a saccade, which is then not scored."""
+        """Add the next sample. A lost one ends a saccade, which is then not scored."""
         if not sample.valid:
             self._history.clear()
             self._end(None)
@@ -105,7 +105,7 @@ class SaccadeDetector:
             self._predict()
 
     def _speed(self) -> float:
-        """Degrees per second: the slope of the samples of the last milliseconds, two at least."""
+        """Degrees per second: the slope of the newest samples, of at least two."""
         now, x, y = self._history[-1]
         recent: list[tuple[float, float, float]] = []
         for t, x0, y0 in reversed(self._history):
@@ -125,7 +125,7 @@ class SaccadeDetector:
         time, position = track[:, 0], track[:, 1:]
         before = self._onset - time
         rest = position[(before >= FIXATION_SECONDS[0]) & (before <= FIXATION_SECONDS[1])]
-        moving = before <= VELOCITY_SPAN_SECONDS  # the onset is noticed a span late
+        moving = before <= VELOCITY_SPAN_SECONDS  # the onset is detected one span late
         if not len(rest) or moving.sum() < FEWEST_SAMPLES:
             return
         origin = rest.mean(axis=0)

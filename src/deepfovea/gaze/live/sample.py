@@ -11,14 +11,14 @@ from ..track import Size, refusal, to_normalised
 
 
 class Reading(NamedTuple):
-    """What a source has received: a position, perhaps with the tracker's time."""
+    """A position that a source has received, perhaps with the tracker's time."""
 
-    x: float  # normalised to the tracker's screen or camera; nan where there is none
+    x: float  # normalised to the tracker's screen or camera; nan: no position
     y: float
     valid: bool
-    received_seconds: float  # by time.perf_counter, at the arrival
+    received_seconds: float  # time of arrival by time.perf_counter
     tracker_seconds: float | None = None  # by the tracker's clock
-    own_seconds: float | None = None  # the same by ours, where the protocol can tell
+    own_seconds: float | None = None  # the same by our clock, if the protocol states it
 
 
 class LiveSample(NamedTuple):
@@ -38,11 +38,11 @@ class LiveSample(NamedTuple):
 
 
 class GazeEstimate(NamedTuple):
-    """Where to sample a frame: what :meth:`LiveGaze.look` answers."""
+    """Where to sample a frame: the result of :meth:`LiveGaze.look`."""
 
     position: tuple[float, float]  # normalised to the video
-    seconds: float  # when it was asked, by time.perf_counter
-    sample: LiveSample | None  # the newest by then
+    seconds: float  # time of the call, by time.perf_counter
+    sample: LiveSample | None  # the newest one at that time
     predicted: bool = False  # whether it is the landing point of a saccade under way
 
 
