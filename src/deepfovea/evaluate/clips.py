@@ -74,7 +74,7 @@ class ReferenceClip:
         return motion
 
     def notes(self, asked: int) -> list[str]:
-        """Lines about how the clip differs from what was asked for."""
+        """Lines about differences between the clip and the request."""
         count, height, width = self.frames.shape[:3]
         notes = []
         if count < asked:

@@ -34,7 +34,7 @@ class DataSet:
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """(width, height) of the listed clips; a width of 0 is not checked."""
     any_size: tuple[int, int] = (0, 0)
-    """(width, height) of all other clips; (0, 0): not checked."""
+    """(width, height) of every clip that is not listed in ``sizes``; (0, 0): not checked."""
     clip_count: int = 0
     """Number of clips, if their names are not listed."""
     clip_frames: int = 0
@@ -72,7 +72,7 @@ class DataSet:
         return found
 
     def _check(self, path: Path, name: str) -> int:
-        """How many frames a clip has."""
+        """Check the frames of a clip, and return their number."""
         images = list_images(path)
         count = self.frames.get(name, self.clip_frames)
         if count and len(images) != count:
@@ -163,7 +163,7 @@ def data_set(name: str) -> DataSet:
     """The data set of that name.
 
     Raises:
-        InputError: an unknown one.
+        InputError: the name is unknown.
     """
     if name not in DATA_SETS:
         raise InputError(f"--data: received {name!r:.100}, {expected_one_of(name, DATA_SETS)}")

@@ -1,4 +1,4 @@
-"""A result for other tools: comma-separated rows, and a table for a paper."""
+"""Writes a result for other tools: comma-separated rows, and a LaTeX table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from .statistics import CONFIDENCE, intervals
 
 
 def to_csv(result: Result) -> str:
-    """A line per clip and method, a column per metric by its name in the JSON; empty: no value."""
+    """Make a line per clip and method, and a column per metric, named as in the JSON.
+
+    An empty cell means that there is no value.
+    """
     names = [name for name in COLUMNS if any(name in row.values for row in result.rows)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -24,7 +27,7 @@ def to_csv(result: Result) -> str:
 
 
 def to_latex(result: Result) -> str:
-    """A table of the means with their intervals, for the package booktabs."""
+    """Make a table of the means with their intervals, for LaTeX's package booktabs."""
     names, means = shown_metrics(result), result.means()
     found = intervals(result, names)
     heads = " & ".join(["method", *(_escape(COLUMNS[name].heading) for name in names)])

@@ -28,7 +28,7 @@ FORGETTING = 0.9
 RIDGE = 0.01
 """μ, for colours in [0, 1]: without it a row with fewer samples than the rank has no solution."""
 SWEEPS = 3
-"""Number of alternations between γ, A and B for each frame."""
+"""For each frame, γ, A and B are updated in turn this many times."""
 
 
 class Factors(NamedTuple):

@@ -49,7 +49,7 @@ class Protocol:
     fov_deg: float | None = None
     """Horizontal angle that the frames fill, for radii in degrees and FovVideoVDP."""
     metrics: tuple[str, ...] = DEFAULT_METRICS
-    """Some of :data:`METRIC_GROUPS`."""
+    """The selected ones of :data:`METRIC_GROUPS`."""
     flow: str = "dis"
     """Estimator of the true motion for E_warp, one of ``FLOW_ESTIMATORS``."""
     name: str = "published"
@@ -126,10 +126,11 @@ ECCENTRICITY_BIN = {"px": 10.0, "deg": 5.0}
 class Row:
     """The figures of one method on one clip.
 
-    ``values`` by the names of :data:`COLUMNS`, None if a metric has nothing to judge (a small frame
-    has no periphery); ``sampled`` is the share of low-resolution pixels; ``gaze_px`` has (x, y) of
-    every frame in low-resolution pixels, or a single one if the gaze does not move. Ring k of
-    ``mse_by_eccentricity`` reaches from k to k + 1 times :data:`ECCENTRICITY_BIN`.
+    ``values`` are by the names of :data:`COLUMNS`, None if a metric does not apply (a small frame
+    has no periphery). ``sampled`` is the share of low-resolution pixels that are sampled.
+    ``gaze_px`` has (x, y) of every frame in low-resolution pixels, or a single one if the gaze does
+    not move. Ring k of ``mse_by_eccentricity`` extends from k to k + 1 times
+    :data:`ECCENTRICITY_BIN`.
     """
 
     method: str

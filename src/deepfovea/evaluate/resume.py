@@ -28,7 +28,7 @@ class KeptRows:
 
         Args:
             target: the file of the result.
-            inputs: files that, besides clips and models, decide the figures, as those of the gaze.
+            inputs: other files that decide the figures, beside clips and models: those of the gaze.
         """
         self.folder, self.inputs = target.parent, inputs
         self.name = f".deepfovea-rows-{target.name}-"  # and the number of the process

@@ -210,7 +210,7 @@ def _methods(
 
 
 def _metrics(protocol: Protocol, settings: Settings) -> tuple[list[Metric], list[str]]:
-    """The metrics that are asked for and can be computed, and a line about the others."""
+    """The requested metrics that can be computed, and a line about the others."""
     for name in protocol.metrics:
         if name not in METRIC_GROUPS:
             raise InputError(
@@ -234,9 +234,9 @@ def _choices() -> str:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute on one thread: the last bits of PyTorch's interpolation depend on their number.
+    """Compute on one thread, as the last bits of PyTorch's interpolation depend on the number.
 
-    Optical flow amplifies such a bit. Processes that share the clips use the other cores.
+    Optical flow amplifies these differences. To use more cores, start several processes.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -256,7 +256,7 @@ def _is_shared() -> bool:
 
 
 def _rank_and_world_size() -> tuple[int, int]:
-    """Which of how many processes this is."""
+    """The number of this process, and how many there are."""
     if not _is_shared():
         return 0, 1
     try:
@@ -265,9 +265,9 @@ def _rank_and_world_size() -> tuple[int, int]:
         raise InputError(
             "several processes need Accelerate, which is missing: pip install 'deepfovea[eval]'"
         ) from None
-    # Unless told otherwise, Accelerate takes several CPU processes for separate runs.
+    # By default Accelerate treats several CPU processes as separate runs.
     state = PartialState(cpu=not torch.cuda.is_available())
-    # A process that leaves the group to the interpreter's end is now and then aborted there.
+    # A process whose group still exists when the interpreter ends sometimes aborts there.
     atexit.register(state.destroy_process_group)
     return state.process_index, state.num_processes
 
@@ -278,7 +278,7 @@ def _gather(
     failed: list[tuple[str, str]],
     order: list[str],
 ) -> tuple[list[Row], list[tuple[str, str]], list[tuple[str, str]]]:
-    """What all processes found, in the order of the clips."""
+    """The results of all processes, in the order of the clips."""
     if _is_shared():
         from accelerate import PartialState
         from accelerate.utils import gather_object
@@ -304,7 +304,7 @@ def _protocol_record(
     settings: Settings,
     engines: Mapping[str, str],
 ) -> dict[str, Any]:
-    """All that is needed to repeat the figures, and how the columns are defined."""
+    """The settings needed to repeat the figures, and the definitions of the columns."""
     columns = {name: f"{c.heading}: {c.definition}" for name, c in COLUMNS.items()}
     details = {metric.name: metric.details(settings) for metric in metrics}
     for name, text in details.items():

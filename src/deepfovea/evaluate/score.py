@@ -1,8 +1,8 @@
-"""One clip: every method and every metric, frame by frame.
+"""Scores one clip with every method and every metric, frame by frame.
 
-All methods advance frame by frame together. So what a metric needs of the truth (its motion, its
-regions) is computed once per frame, and only a few frames of each method are kept. Each frame is
-judged alone: no batch, no worker and no other clip can change a figure.
+All methods advance together. So the facts about the true frames that metrics need (motion, regions)
+are computed once per frame, and only a few frames of each method are kept. Each frame is scored
+alone, so that batches, workers and other clips cannot change a figure.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def score_clip(
     settings: Settings,
     sheet: bool = False,
 ) -> tuple[list[Row], list[contact_sheets.Panels]]:
-    """Every method on one clip; the methods run on ``settings.device``, the metrics on the CPU.
+    """Score every method on one clip, with methods on ``settings.device`` and metrics on the CPU.
 
     Returns:
-        A row per method, and for a contact sheet the panels of a few frames.
+        A row per method, and the panels of a few frames for a contact sheet.
 
     Raises:
-        InputError: a density that does not fit the frames.
+        InputError: the density does not fit the frames.
     """
     low = clip.low()
     count, _, h, w = low.shape
@@ -105,12 +105,12 @@ def score_clip(
         references = {
             scope: reference(scope, *span) for scope, span in spans.items() if scope in used
         }
-        sampled_on = {  # the same frames, and what was computed of them, by the grid
+        sampled_on = {  # the references with the jitter of each sampling grid; caches are shared
             kind: references
             if jitter is None
             else {
-                scope: replace(there, jitter=jitter[slice(*spans[scope])])
-                for scope, there in references.items()
+                scope: replace(unshifted, jitter=jitter[slice(*spans[scope])])
+                for scope, unshifted in references.items()
             }
             for kind, jitter in jitters.items()
         }
@@ -145,7 +145,7 @@ def score_clip(
 
 
 def _spans(t: int, count: int) -> dict[Scope, tuple[int, int]]:
-    """The scopes that end with frame t of a clip, and the frames (start, end) that they hold."""
+    """The scopes that end with frame t of a clip, with their frames (start, end)."""
     spans: dict[Scope, tuple[int, int]] = {"frame": (t, t + 1)}
     last = t + 1 == count
     if t > 0:
@@ -158,36 +158,36 @@ def _spans(t: int, count: int) -> dict[Scope, tuple[int, int]]:
 
 
 class MetricAccumulator:
-    """The values of one method on one clip, frame by frame."""
+    """Collects the values of one method on one clip, frame by frame."""
 
     def __init__(self, metrics: Sequence[Metric]) -> None:
         self.metrics = metrics
         self.values: dict[str, list[float]] = defaultdict(list)
-        self.recent: list[Tensor] = []  # [3, H, W] each, as the method left them
-        self.shown: list[Tensor] = []  # uint8, if a metric will look at the whole clip
+        self.recent: list[Tensor] = []  # [3, H, W] each, not clamped
+        self.displayed: list[Tensor] = []  # uint8, if a metric needs the whole clip
         scopes = {metric.scope for metric in metrics}
         self.kept = ITEM_FRAMES if "item" in scopes else 2
         self.keeps_clip = "clip" in scopes
-        self.error_sums = torch.zeros(0, dtype=torch.float64)  # squared, by ring
+        self.error_sums = torch.zeros(0, dtype=torch.float64)  # sum of squared errors of each ring
         self.pixel_counts = torch.zeros(0, dtype=torch.float64)
 
     @torch.no_grad()
     def add(self, frame: Tensor, references: Mapping[Scope, Reference], rings: Tensor) -> None:
-        """Judge the next frame.
+        """Score the next frame.
 
         Args:
             frame: [3, H, W].
-            references: of the scopes that end with it.
-            rings: int64 [H, W], the ring around the gaze of every pixel.
+            references: the true frames of each scope that ends with this frame.
+            rings: int64 [H, W], for every pixel the number of its ring around the gaze.
         """
         self.recent = [*self.recent, frame][-self.kept :]
         if self.keeps_clip:
-            self.shown.append((frame.clamp(0.0, 1.0) * 255.0 + 0.5).byte())
+            self.displayed.append((frame.clamp(0.0, 1.0) * 255.0 + 0.5).byte())
         for metric in self.metrics:
             reference = references.get(metric.scope)
             if reference is None or min(frame.shape[-2:]) < metric.min_side:
                 continue
-            frames = self.shown if metric.scope == "clip" else self.recent
+            frames = self.displayed if metric.scope == "clip" else self.recent
             prediction = torch.stack(frames[-len(reference.frames) :])
             value = metric.function(prediction, reference)
             if not metric.by_region:
@@ -205,7 +205,7 @@ class MetricAccumulator:
         self.pixel_counts = F.pad(self.pixel_counts, (0, more)) + pixels
 
     def means(self) -> dict[str, float]:
-        """The mean over the frames (pairs, items) in which there was something to judge."""
+        """The means over the frames (pairs, items) that have a value."""
         means = {}
         for name, values in self.values.items():
             present = [value for value in values if not math.isnan(value)]
@@ -213,7 +213,7 @@ class MetricAccumulator:
         return means
 
     def mse_by_eccentricity(self) -> tuple[float | None, ...]:
-        """Mean squared error ring by ring around the gaze, None for a ring without pixels."""
+        """The mean squared error of each ring around the gaze; None for a ring without pixels."""
         pairs = zip(self.error_sums.tolist(), self.pixel_counts.tolist(), strict=True)
         return tuple(round(error / pixels, 8) if pixels else None for error, pixels in pairs)
 

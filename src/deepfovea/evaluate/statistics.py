@@ -1,7 +1,7 @@
-"""How far a mean over clips can be trusted: bootstrap intervals, of means and of differences.
+"""Bootstrap confidence intervals of means over clips, and of differences between methods.
 
-The clips are taken as a sample of the clips that might have been chosen. The frames of a clip are
-not independent of each other, so a clip counts once, however long it is.
+The clips are treated as a random sample of all clips. The frames of a clip are not independent of
+each other, so a clip counts once, however long it is.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ class Interval(NamedTuple):
 
     @property
     def is_none(self) -> bool:
-        """Whether a difference is not shown: 0 lies in the interval, or there is no interval."""
+        """Whether no difference is shown: 0 lies in the interval, or there is no interval."""
         return self.clips < 2 or self.low <= 0.0 <= self.high
 
 
 def bootstrap(values: Sequence[float]) -> Interval:
     """The mean of one number per clip, with its interval of :data:`CONFIDENCE`.
 
-    The expanded percentile interval of Hesterberg 2015, "What teachers should know about the
-    bootstrap: resampling in the undergraduate statistics curriculum". For few clips the interval
-    between plain percentiles is too narrow, by the factor between Student's distribution and the
-    normal one and by √((n - 1) / n), so percentiles farther out are taken. The same values give
-    the same interval. An interval never goes beyond the values themselves, so with fewer than six
-    clips it holds the true mean less often than its confidence says.
+    This is the expanded percentile interval of Hesterberg 2015, "What teachers should know about
+    the bootstrap: resampling in the undergraduate statistics curriculum". For few clips the
+    interval between plain percentiles is too narrow, by the factor between Student's distribution
+    and the normal one and by √((n - 1) / n), so percentiles farther out are used. The same values
+    give the same interval. An interval never exceeds the range of the values, so with fewer than
+    six clips it contains the true mean less often than its confidence says.
 
     Args:
         values: one or more.
@@ -104,10 +104,9 @@ def intervals(result: Result, names: Iterable[str]) -> dict[str, dict[str, Inter
 
 
 def difference(one: Result, method: str, two: Result, other: str, name: str) -> Interval | None:
-    """The difference of a metric between a method of each of two results, clip by clip.
+    """The mean difference of a metric between methods of two results, paired by clip.
 
-    As it is paired, what makes a clip hard for both does not count. None if no clip has a value
-    of both.
+    As the values are paired, the difficulty of a clip cancels. None if no clip has both values.
     """
     theirs = {row.clip: row.values.get(name) for row in two.rows if row.method == other}
     pairs = [

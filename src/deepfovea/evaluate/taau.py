@@ -1,13 +1,13 @@
 """Baseline ``taau-all``: temporal upscaling of all low-resolution pixels on a jittered grid.
 
-What renderers ship without a network (Unreal's TAAU, AMD's FSR 2), as the survey of Yang, Liu and
-Salvi 2020, "A survey of temporal antialiasing techniques", describes it: the history has the output
-resolution; it is warped along the motion, clipped to the colours around each pixel of the new frame
-(variance clipping, Salvi 2016, "An excursion in temporal supersampling"), and blended with the new
-frame by how near its samples are to the output pixel.
+Renderers contain such methods without a network (Unreal's TAAU, AMD's FSR 2). This one follows the
+survey of Yang, Liu and Salvi 2020, "A survey of temporal antialiasing techniques". The history has
+the output resolution. It is warped along the motion, clipped to the colours around each pixel of
+the new frame (variance clipping, Salvi 2016, "An excursion in temporal supersampling"), and blended
+with the new frame by the distance between the new samples and the output pixel.
 
-Renderers know the motion. In a video, where it is not given, it is the better of standing still and
-DIS flow, as in ``accumulate``.
+Renderers know the motion. For a video without given motion, it is the better of zero motion and DIS
+flow, as in ``accumulate``.
 
 Legend: h, w low resolution; H, W high resolution, H = 4h. Places are (x, y).
 """
@@ -27,24 +27,25 @@ from ..resample import bilinear_sample, pixel_grid, sampling_grid, upsample_bili
 CLIP_SIGMAS = 1.25
 """γ of the variance clipping; Salvi 2016 recommends 0.75 to 1.25."""
 FALLOFF = 1.0
-"""Weight exp(-d²) of a sample at d output pixels. Karis 2014, "High-quality temporal
-supersampling", has 2.29; a sample is the mean of 2 × 2 output pixels here and reaches farther."""
+"""A sample at a distance of d output pixels has the weight exp(-FALLOFF d²). Karis 2014,
+"High-quality temporal supersampling", has 2.29; here a sample is the mean of 2 × 2 output pixels
+and so extends farther."""
 MIN_WEIGHT = 0.02
-"""Of the new frame where no sample is near: it is all there is where the history is empty."""
+"""Smallest weight of the new frame, for pixels with neither a near sample nor a history."""
 MAX_HISTORY = 0.3
-"""Weight that the history may have: a new frame has 0.2 in the mean, and motion is never exact."""
+"""Largest weight of the history. A new frame has 0.2 in the mean, and motion is never exact."""
 WINDOW = 9
-"""Side in low-resolution pixels of the square in which the two candidates of motion compete."""
+"""Side of the square in which the errors of the two motions are compared, low-resolution pixels."""
 MAX_ERROR_SHARE = 0.5
-"""Share of the error of standing still that flow must stay below: a shifted grid alone makes frames
-of a still scene differ, and flow explains some of that away."""
+"""Flow is used where its error is below this share of that of zero motion. A shifted grid alone
+makes the frames of a still scene differ, and flow would compensate some of that."""
 
 YCOCG = ((0.25, 0.5, 0.25), (0.5, 0.0, -0.5), (-0.25, 0.5, -0.25))
-"""RGB to luma, orange and green chroma (Malvar and Sullivan 2003)."""
+"""RGB to luma and two chroma values, orange and green (Malvar and Sullivan 2003)."""
 
 
 class History(NamedTuple):
-    """color [B,3,H,W]; weight [B,1,H,W], samples that it counts for; low [B,3,h,w], the frame."""
+    """color [B,3,H,W]; weight [B,1,H,W], number of samples it equals; low [B,3,h,w], the frame."""
 
     color: Tensor
     weight: Tensor
@@ -62,7 +63,7 @@ def taau_frames(
 
     Args:
         motion: [B, T, 2, h, w], see :class:`deepfovea.generators.Generator`; None: estimated.
-        jitter: [B, T, 2], likewise; None: the grid rests, and little is gained.
+        jitter: [B, T, 2], likewise; None: no jitter, which gains little.
     """
     frames, history = [], state
     for t in range(samples.shape[1]):
@@ -76,7 +77,7 @@ def taau_frames(
 def _step(frame: Tensor, offset: Tensor, given: Tensor | None, history: History | None) -> History:
     height, width = (SCALE * side for side in frame.shape[-2:])
     shift = offset[..., None, None].to(frame)  # [B, 2, 1, 1]
-    # Where each output pixel lies among the samples, low-resolution pixels.
+    # The position of each output pixel in the sampling grid, low-resolution pixels.
     places = (pixel_grid(frame, height, width) + 0.5) / SCALE - 0.5 - shift
     color = bicubic_sample(places, frame)
     distance = SCALE * (places - places.round())
@@ -100,7 +101,7 @@ def _step(frame: Tensor, offset: Tensor, given: Tensor | None, history: History 
 
 
 def _motion(previous: Tensor, current: Tensor) -> Tensor:
-    """The better of standing still and DIS flow, [B, 2, h, w]."""
+    """The better of zero motion and DIS flow, [B, 2, h, w]."""
     flow = dis_flow(previous, current)
 
     def error(image: Tensor) -> Tensor:
@@ -112,7 +113,7 @@ def _motion(previous: Tensor, current: Tensor) -> Tensor:
 
 
 def _clip(past: Tensor, frame: Tensor, places: Tensor) -> Tensor:
-    """The history [B,3,H,W] within the colours of the 3 × 3 samples around each place, in YCoCg."""
+    """Clip the history [B,3,H,W] to the colours of the 3 × 3 samples around a place, in YCoCg."""
     matrix = past.new_tensor(YCOCG)
     small = torch.einsum("cd,bdhw->bchw", matrix, frame)
     around = F.pad(small, (1, 1, 1, 1), mode="replicate")
@@ -130,6 +131,6 @@ def _nearest(places: Tensor, image: Tensor) -> Tensor:
 
 
 def bicubic_sample(places: Tensor, image: Tensor) -> Tensor:
-    """The image [B, C, h, w] at the places [B, 2, H, W], bicubic, the border repeated."""
+    """Sample the image [B, C, h, w] at the places [B, 2, H, W]: bicubic, with repeated border."""
     grid = sampling_grid(places, *image.shape[-2:])
     return F.grid_sample(image, grid, "bicubic", "border", align_corners=False)
