@@ -35,11 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0; 1 if a part failed and the rest was done; 2 for bad input; 130 if
         interrupted; 143 if SIGTERM ended a training.
     """
-    for stream in (sys.stdout, sys.stderr):  # file names may hold any bytes
+    for stream in (sys.stdout, sys.stderr):  # file names may contain any bytes
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        options = _parser().parse_args(arguments)  # which prints --help and the lists
+        options = _parser().parse_args(arguments)  # this also prints --help and the lists
         handler: Callable[[argparse.Namespace], int | None] = options.handler
         code = handler(options) or 0
         sys.stdout.flush()  # here, where a full disk can still be reported
@@ -56,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"deepfovea: not enough memory ({reason:.200}); give smaller frames", file=sys.stderr)
         return 2
-    except OSError as error:  # the output cannot be written, a socket cannot be opened …
+    except (
+        OSError
+    ) as error:  # for example, the output cannot be written, or a socket cannot be opened
         about = f"{error.filename}: " if error.filename else ""
         print(f"deepfovea: {about}{one_line(error.strerror or error)}", file=sys.stderr)
         _discard_stdout()

@@ -1,4 +1,4 @@
-"""Messages before a reconstruction: what it is going to do, and what looks like a mistake."""
+"""Messages before a reconstruction: its sizes and settings, and warnings of likely mistakes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from ..reconstructor import Reconstructor
 
 MAX_USUAL_LOW_PIXELS = 640 * 480
-"""Pixels; a larger input without --simulate is more often a full resolution by mistake."""
+"""Pixels; a larger input without --simulate is likely to be a full resolution by mistake."""
 
 MIN_ESTIMATED_PIXELS = 50 * 192 * 256
-"""Low-resolution pixels over all frames, below which no time is estimated: some seconds."""
+"""Low-resolution pixels of all frames; for fewer, which take seconds, no time is estimated."""
 
 
 def refuse_folder_of_videos(folder: Path) -> None:
-    """Name the subcommand for a folder of videos.
+    """Refuse a folder of videos, with a message that names the subcommand for it.
 
     Raises:
         InputError: the folder holds videos, or folders of images, but no images.
@@ -37,7 +37,7 @@ def refuse_folder_of_videos(folder: Path) -> None:
     try:
         count = len(find_videos(folder))
     except InputError:
-        return  # nothing of either kind: the reader says so
+        return  # it contains neither, which the reader reports
     raise InputError(
         f"{folder}: received a folder of videos ({count}), expected one video or a folder of "
         f"images; 'deepfovea infer {folder} -o FOLDER' reconstructs them all"
@@ -62,7 +62,7 @@ def refuse_unusable_outputs(options: argparse.Namespace, *outputs: Path | None) 
 
 
 def quality(summary: Summary) -> str:
-    """PSNR against the original and that of a simple method; empty without an original."""
+    """PSNR against the original, and the PSNR of a simple method; empty without an original."""
     if summary.psnr is None or summary.baseline_psnr is None:
         return ""
     return (
@@ -72,7 +72,7 @@ def quality(summary: Summary) -> str:
 
 
 def describe_sampling(noise: str, jitter: str) -> str:
-    """How pixels were drawn, for people."""
+    """A description of how pixels were drawn, for messages."""
     drawn = "blue noise" if noise == "blue" else "independent draws"
     return drawn if jitter == "none" else f"{drawn}, {jitter} jitter"
 
@@ -84,7 +84,7 @@ def announce(
     reconstructor: Reconstructor,
     total: int | None,
 ) -> None:
-    """Print sizes, number of frames and, where it takes a while, an estimate of the time."""
+    """Print sizes, the number of frames and, for long videos, an estimate of the time."""
     engine = reconstructor.engine
     scale = engine.scale
     height, width = reader.height, reader.width
@@ -125,7 +125,7 @@ def announce(
 
 
 def _estimate(model: Any, height: int, width: int, frames: int, device: Any) -> str:
-    """Time for so many frames, from two steps of the model on black frames."""
+    """Estimate the time for ``frames`` frames from two steps of the model on black frames."""
     import torch
 
     from ..wording import format_duration
@@ -134,7 +134,7 @@ def _estimate(model: Any, height: int, width: int, frames: int, device: Any) -> 
     samples = torch.zeros(1, group, 3, height, width, device=device)
     seconds = 0.0
     with torch.inference_mode():
-        for _ in range(2):  # the first one may prepare something
+        for _ in range(2):  # the first one may include preparations
             start = time.perf_counter()
             model(samples, samples[:, :, :1], None)[0].cpu()
             seconds = time.perf_counter() - start

@@ -50,7 +50,7 @@ def _check_motion(options: argparse.Namespace) -> int:
     from ..video import VideoReader, list_images
 
     images = list_images(options.input)
-    # 16-bit PNGs of motion lie in a folder of their own, or they would be taken for frames.
+    # 16-bit PNGs of motion must be in their own folder, or they would be read as frames.
     fields = find_motion(images, Path(options.motion or options.input))
     with VideoReader(options.input) as reader:
         frames = [torch.from_numpy(frame.image).float() / 255 for frame in reader]

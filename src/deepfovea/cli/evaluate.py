@@ -269,7 +269,7 @@ def _data_lines() -> Iterator[str]:
 
 
 def named_folder(text: str) -> tuple[str, Path]:
-    """``NAME=FOLDER``."""
+    """Read ``NAME=FOLDER``."""
     name, sign, folder = text.partition("=")
     if not (name and sign and folder) or not name.isprintable() or "|" in name:
         raise argparse.ArgumentTypeError(f"received {text!r:.100}, expected NAME=FOLDER")
@@ -277,7 +277,7 @@ def named_folder(text: str) -> tuple[str, Path]:
 
 
 def _baselines(options: argparse.Namespace) -> list[str]:
-    """The names of the baselines; of ``all`` those that are installed."""
+    """The names of the baselines; ``all`` means those that are installed."""
     from ..evaluate import BASELINES
 
     names = comma_separated(options.baselines)
@@ -455,7 +455,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _gaze_of(word: str, clip: str) -> str:
-    """The file of a clip where --gaze is a folder."""
+    """The gaze file of a clip, if --gaze is a folder."""
     folder = Path(word)
     if not folder.is_dir():
         return word
@@ -475,7 +475,9 @@ def _write(result: Result, options: argparse.Namespace) -> None:
         write_text(options.json, to_json(result) + "\n")
     if options.markdown:
         before = ""
-        with contextlib.suppress(OSError, ValueError):  # it is new, or no text: replaced
+        with contextlib.suppress(
+            OSError, ValueError
+        ):  # the file does not exist or is not text: it is replaced
             before = options.markdown.read_text(encoding="utf-8")
         write_text(options.markdown, insert_tables(before, tables))
     if options.csv:

@@ -85,7 +85,7 @@ def _infer(options: argparse.Namespace) -> None:
     from ..video import VideoReader, find_videos
 
     outputs = {video: _output(video, options) for video in find_videos(options.root)}
-    protect_inputs(options, *outputs.values(), inputs=outputs)  # links may lead out of the folder
+    protect_inputs(options, *outputs.values(), inputs=outputs)  # links may point outside the folder
     for output in outputs.values():
         if output.exists() and not options.overwrite:
             raise InputError(f"{output}: exists already; choose another folder or --overwrite")
@@ -129,13 +129,13 @@ def _infer(options: argparse.Namespace) -> None:
 
 
 def _output(video: Path, options: argparse.Namespace) -> Path:
-    """Where a video of the folder goes: the same name, or one that can be written."""
+    """The output of a video of the folder, with the same name or a suffix that can be written."""
     from ..video import VIDEO_SUFFIXES
 
     inside = video.relative_to(options.root)
     name = inside.name or options.root.resolve().name
     if video.is_dir():
-        name = name.replace(".", "_")  # a suffix would make it a file
+        name = name.replace(".", "_")  # with a suffix it would be a file
     elif video.suffix.lower() not in VIDEO_SUFFIXES:
         name += ".mp4"
     output: Path = options.output / inside.parent / name

@@ -29,5 +29,7 @@ def _info(options: argparse.Namespace) -> None:
 
     table = Table(show_header=False, box=None)
     for name, value in describe(options.model).items():
-        table.add_row(Text(one_line(name)), Text(one_line(value)))  # brackets are no markup
+        table.add_row(
+            Text(one_line(name)), Text(one_line(value))
+        )  # Text, as brackets would be markup
     Console(highlight=False).print(table)

@@ -1,4 +1,4 @@
-"""Options that several subcommands share, and how their values are read."""
+"""Options that several subcommands share, and functions that read their values."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ GAZE_HELP = (
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Shows every default, leaves the examples as they are, and breaks no name at its hyphens."""
+    """Shows every default, keeps the lines of examples, and breaks no name at its hyphens."""
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
@@ -71,7 +71,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a wrong command line in one line; ``examples`` end its help."""
+    """Reports a wrong command line in one line; its help ends with ``examples``."""
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **options: Any) -> None:
         if examples:
@@ -87,7 +87,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, *args: Any, **options: Any
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Refuse an unknown option here, where the ones that the subcommand has are known."""
+        """Refuse an unknown option here, where the options of the subcommand are known."""
         namespace, unknown = super().parse_known_args(*args, **options)
         if unknown:
             option = unknown[0].partition("=")[0]
@@ -109,7 +109,7 @@ class PrintAndExit(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         """Print the lines; exit with code 0."""
-        print("\n".join(self.lines()), flush=True)  # here, where a closed pipe is handled
+        print("\n".join(self.lines()), flush=True)  # flushed here, where a closed pipe is handled
         parser.exit()
 
 
@@ -117,20 +117,20 @@ Subcommands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def one_line(message: object) -> str:
-    """A message without line breaks, and without what would steer a terminal."""
-    text = " ".join(str(message).splitlines())  # names of files may hold anything
+    """A message without line breaks and control characters."""
+    text = " ".join(str(message).splitlines())  # file names may contain anything
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def shortened(name: str, width: int = 48) -> str:
-    """A name for a line of a log: its middle is left out where it is long."""
+    """A name for a line of a log; the middle of a long one is left out."""
     name = one_line(name)
     half = (width - 1) // 2
     return name if len(name) <= width else f"{name[:half]}…{name[-half:]}"
 
 
 def add_input_output(parser: argparse.ArgumentParser) -> None:
-    """INPUT, -o OUTPUT and what limits them."""
+    """Add INPUT, -o OUTPUT and the options that limit them."""
     parser.add_argument(
         "input", type=local_path, metavar="INPUT", help="video file or folder of images"
     )
@@ -162,17 +162,17 @@ def add_input_output(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """--model."""
+    """Add --model."""
     parser.add_argument("--model", default="stream", metavar="NAME|PATH", help=MODEL_HELP)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """--device."""
+    """Add --device."""
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
-    """--engine."""
+    """Add --engine."""
     parser.add_argument(
         "--engine",
         default="auto",
@@ -182,7 +182,7 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def add_gaze_and_density(parser: argparse.ArgumentParser) -> None:
-    """Where the eye looks and how densely is sampled."""
+    """Add the options of the gaze and of the sampling density."""
     parser.add_argument("--gaze", default="centre", metavar="X,Y|FILE", help=GAZE_HELP)
     parser.add_argument(
         "--gaze-units",
@@ -206,7 +206,7 @@ def add_gaze_and_density(parser: argparse.ArgumentParser) -> None:
 
 
 def add_noise(parser: argparse.ArgumentParser, default: str) -> argparse.Action:
-    """--noise."""
+    """Add --noise."""
     return parser.add_argument(
         "--noise",
         choices=NOISES,
@@ -217,7 +217,7 @@ def add_noise(parser: argparse.ArgumentParser, default: str) -> argparse.Action:
 
 
 def add_jitter(parser: argparse.ArgumentParser, default: str | None) -> argparse.Action:
-    """--jitter; None as default: the best that the generator and the other options allow."""
+    """Add --jitter; default None: the best one that the generator and the other options allow."""
     usual = default or BEST_SAMPLING.jitter
     if default is None and usual != "none":
         usual += " where it can be used"
@@ -231,7 +231,7 @@ def add_jitter(parser: argparse.ArgumentParser, default: str | None) -> argparse
 
 
 def add_motion(parser: argparse.ArgumentParser, default: str) -> None:
-    """--motion, --motion-unit and --motion-from-previous."""
+    """Add --motion, --motion-unit and --motion-from-previous."""
     parser.add_argument(
         "--motion",
         type=local_path,
@@ -254,7 +254,7 @@ def add_motion(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 def add_gaze_offset(parser: argparse.ArgumentParser) -> argparse.Action:
-    """--gaze-offset."""
+    """Add --gaze-offset."""
     return parser.add_argument(
         "--gaze-offset",
         type=seconds,
@@ -265,7 +265,7 @@ def add_gaze_offset(parser: argparse.ArgumentParser) -> argparse.Action:
 
 
 def seconds(text: str) -> float:
-    """A time, perhaps negative."""
+    """Read a time in seconds, which may be negative."""
     try:
         value = float(text)
     except ValueError:
@@ -276,7 +276,7 @@ def seconds(text: str) -> float:
 
 
 def local_path(text: str) -> Path:
-    """The path of an input; addresses and pipes are refused as they were typed."""
+    """Read the path of an input; addresses and pipes are refused as they were typed."""
     if text == "-":
         raise argparse.ArgumentTypeError(
             "received '-', expected a file or folder; nothing is read from a pipe"
@@ -290,7 +290,7 @@ def local_path(text: str) -> Path:
 
 
 def output_path(text: str) -> Path:
-    """The path of an output; addresses and pipes are refused as they were typed."""
+    """Read the path of an output; addresses and pipes are refused as they were typed."""
     if text == "-" or "://" in text:
         raise argparse.ArgumentTypeError(
             f"received {text!r:.200}, expected a file or folder on this machine to write to"
@@ -299,21 +299,21 @@ def output_path(text: str) -> Path:
 
 
 def positive(text: str) -> int:
-    """A number from 1 on."""
+    """Read an integer of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"received {text!r:.100}, expected a number from 1 on")
     return int(text)
 
 
 def non_negative(text: str) -> int:
-    """A number from 0 on."""
+    """Read an integer of at least 0."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"received {text!r:.100}, expected a number from 0 on")
     return int(text)
 
 
 def rate(text: str) -> Fraction:
-    """A number or a fraction; the reader of the video refuses what it cannot use."""
+    """Read a frame rate, a number or a fraction; the video reader refuses impossible ones."""
     try:
         return Fraction(text)
     except (ValueError, ZeroDivisionError):
@@ -322,14 +322,14 @@ def rate(text: str) -> Fraction:
 
 
 def seed(text: str) -> int:
-    """A number that seeds random draws."""
+    """Read a seed of random draws."""
     if not text.isdecimal() or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"received {text!r:.100}, expected 0 to 2^32 - 1")
     return int(text)
 
 
 def size(text: str) -> tuple[int, int]:
-    """``768x1024``: height and width."""
+    """Read a height and a width, such as ``768x1024``."""
     height, _, width = text.partition("x")
     if not (height.isdecimal() and width.isdecimal() and len(text) < 12):
         raise argparse.ArgumentTypeError(f"received {text!r:.100}, expected HxW, as 768x1024")
@@ -337,7 +337,7 @@ def size(text: str) -> tuple[int, int]:
 
 
 def density(text: str) -> Density:
-    """See :meth:`Density.parse`."""
+    """Read a density, see :meth:`Density.parse`."""
     try:
         return Density.parse(text)
     except InputError as error:
@@ -347,7 +347,7 @@ def density(text: str) -> Density:
 def gaze_and_display(
     options: argparse.Namespace, reader: Any
 ) -> tuple[GazeTrack, DisplayGeometry | None, int | None]:
-    """The gaze track, the display and the number of frames that were asked for."""
+    """The gaze track, the display and the number of frames that the options state."""
     from .. import gaze
 
     size = (reader.height, reader.width)
@@ -382,7 +382,7 @@ def gaze_track(
     frame_count: int | None,
     offset: float,
 ) -> GazeTrack:
-    """What is meant by --gaze for a video of that size (height, width), rate and length."""
+    """The track that --gaze names, for a video of that size (height, width), rate and length."""
     from .. import gaze
 
     is_point = "," in word and not Path(word).exists()
@@ -416,8 +416,8 @@ def gaze_track(
 
 
 def _hint_at_units(point: str, units: str | None) -> None:
-    """Warn that a point that looks normalised is taken for pixels."""
-    with contextlib.suppress(ValueError):  # which is reported by who reads it
+    """Warn if a point that looks normalised is interpreted as pixels."""
+    with contextlib.suppress(ValueError):  # the reader of the point reports it
         x, y = (float(part) for part in point.split(","))
         if units is None and 0 <= x <= 1 and 0 <= y <= 1 and not (x % 1 == y % 1 == 0):
             print(
@@ -428,7 +428,7 @@ def _hint_at_units(point: str, units: str | None) -> None:
 
 
 def frame_total(reader: Any, frames: int | None) -> int | None:
-    """How many frames will come; None if the file does not say."""
+    """The number of frames that will be read; None if the file does not state it."""
     count: int | None = reader.frame_count
     return frames if count is None else min(count, frames or count)
 
@@ -436,7 +436,7 @@ def frame_total(reader: Any, frames: int | None) -> int | None:
 def make_reconstructor(
     options: argparse.Namespace, geometry: DisplayGeometry | None, frames: int | None = None
 ) -> Reconstructor:
-    """The model with the sampling that was asked for; ``frames``: how many, where it is known."""
+    """The reconstructor that the options state; ``frames``: their number, if it is known."""
     from ..reconstructor import Reconstructor
     from ..runtime.device import pick_device
     from ..runtime.engine import load_engine
@@ -459,7 +459,7 @@ def chosen_jitter(options: argparse.Namespace, reconstructor: Reconstructor) -> 
 def protect_inputs(
     options: argparse.Namespace, *outputs: Path | None, inputs: Iterable[Path] = ()
 ) -> None:
-    """Refuse outputs that are an input of the options or of ``inputs``, or lie inside one.
+    """Refuse outputs that equal an input of the options or one of ``inputs``, or are inside one.
 
     A model may be a bundled name or a file; files are protected. A gaze that is not a keyword is a
     file or a folder; both are protected.
@@ -492,7 +492,7 @@ def _is_file(text: str | Path) -> bool:
 
 
 def comma_separated(text: str) -> list[str]:
-    """Split a text at its commas, and leave out empty parts."""
+    """Split a text at its commas, and drop empty parts."""
     return [name for name in text.split(",") if name]
 
 

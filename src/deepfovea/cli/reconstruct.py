@@ -121,5 +121,5 @@ def _motion_files(options: argparse.Namespace) -> MotionFiles | None:
     if options.motion == Path("none"):
         return MotionFiles(None)
     if options.motion is None and convention == ("px", False):
-        return None  # what lies beside the images, if anything
+        return None  # the motion beside the images, if there is any
     return MotionFiles(options.motion or options.input, *convention)

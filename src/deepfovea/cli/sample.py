@@ -50,7 +50,7 @@ def _sample(options: argparse.Namespace) -> None:
     with VideoReader(options.input, frame_rate=options.frame_rate) as reader:
         gaze, geometry, total = gaze_and_display(options, reader)
     jitter = options.jitter
-    if jitter is None:  # only a folder keeps the shifts
+    if jitter is None:  # only a folder can record the shifts
         keeps = options.simulate and not options.output.suffix
         jitter = BEST_SAMPLING.jitter if keeps else "none"
     with ProgressBar(total) as advance:

@@ -118,7 +118,7 @@ def _loss_lines() -> Iterator[str]:
 
 
 def _argument_type(name: str, hint: Any) -> dict[str, Any]:
-    """How argparse reads the value of an option."""
+    """The type of an option, for argparse."""
     if name == "size":
         return {"type": size, "metavar": "HxW"}
     if get_origin(hint) is Literal:
@@ -185,7 +185,7 @@ def _train(options: argparse.Namespace) -> None:
         )
     except TrainingInterrupted:
         raise
-    except KeyboardInterrupt:  # before the first step, or a second Ctrl-C in one
+    except KeyboardInterrupt:  # before the first step, or a second Ctrl-C during one
         if last.is_file():
             said = (
                 "interrupted; what was done since the last checkpoint is lost; the same command "
@@ -197,12 +197,12 @@ def _train(options: argparse.Namespace) -> None:
                 "again with the videos that are decoded"
             )
         raise TrainingInterrupted(said) from None
-    if model:  # not in the other processes of this training
+    if model:  # only in the first process of this training
         print(f"{model}: trained; 'deepfovea reconstruct --model {model}' uses it")
 
 
 def _validate(options: argparse.Namespace, epoch: int, model: Path) -> None:
-    """The published table and grids of the validation videos; printed, written into the run."""
+    """Compute the published table and grids of the validation videos; print and save the table."""
     from ..checkpoint import load
     from ..reds.validate import to_json, to_markdown, validate
     from ..runtime.device import pick_device
@@ -227,7 +227,7 @@ def _validate(options: argparse.Namespace, epoch: int, model: Path) -> None:
 
 
 def _protect_inputs(options: argparse.Namespace) -> None:
-    """Refuse a run folder, or a cache, that would write into what is read."""
+    """Refuse a run folder or a cache that would overwrite the data."""
     files = ("config.json", "metrics.jsonl", "model.safetensors")
     folders = ("checkpoints", "models", "pictures", "tensorboard", "validation")
     outputs = [options.run / name for name in (*files, *folders)]
@@ -236,13 +236,13 @@ def _protect_inputs(options: argparse.Namespace) -> None:
 
 
 def _ignore_failed_tensorboard_write(failure: threading.ExceptHookArgs) -> None:
-    """TensorBoard's thread hands a failed write to the next call, which reports it in one line."""
+    """Print nothing: TensorBoard raises a failed write in its next call, which is then reported."""
     if not issubclass(failure.exc_type, OSError):
         threading.__excepthook__(failure)
 
 
 def _default_config(given: dict[str, Any]) -> TrainConfig:
-    """The defaults that suit the model and the losses that were asked for."""
+    """The defaults for the model and the losses that the options state."""
     model = given.get("model", "stream")
     losses = {text.partition("=")[0] for text in given.get("losses", ())}
     if model == "stream" and not losses & set(PUBLISHED_LOSSES):
