@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures that all tests share."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def predictor():
 
 @pytest.fixture(autouse=True, scope="session")
 def cache_of_engines(tmp_path_factory):
-    """What engines compile does not go into the cache of whoever runs the tests."""
+    """Keep what engines compile out of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("user-cache")))
         yield

@@ -1,6 +1,6 @@
-"""Debian's Firefox, driven over its own WebSocket by WebDriver BiDi, a W3C standard.
+"""Controls Debian's Firefox over its WebSocket by WebDriver BiDi, a W3C standard.
 
-Playwright drives a Firefox of its own build alone, and Debian has no geckodriver.
+Playwright controls only its own build of Firefox, and Debian has no geckodriver.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PREFERENCES = {
 
 @contextlib.contextmanager
 def firefox(folder: Path, **preferences):
-    """A headless Firefox with a profile of its own in an existing folder."""
+    """A headless Firefox with its own profile in an existing folder."""
     from websockets.sync.client import connect
 
     profile = folder / "profile"
@@ -76,7 +76,7 @@ def firefox(folder: Path, **preferences):
 
 
 class Page:
-    """One tab; what it logs as an error and whom it asks is kept."""
+    """One tab; collects the errors that it logs and the hosts that it contacts."""
 
     def __init__(self, socket) -> None:
         self._socket = socket
@@ -90,7 +90,7 @@ class Page:
         self.command("browsingContext.activate", context=self.context)  # gives it the focus
 
     def command(self, method, **parameters):
-        """What Firefox answers; events on the way are kept."""
+        """Send a command and return Firefox's answer; collect events that come before it."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
         self._socket.send(json.dumps(message))
@@ -106,12 +106,12 @@ class Page:
                 return answer["result"]
 
     def open(self, url, width, height):
-        """Go to an address in a window of a size."""
+        """Open an address in a window of the given size."""
         self.size(width, height)
         self.command("browsingContext.navigate", context=self.context, url=url, wait="complete")
 
     def size(self, width, height):
-        """Make the window so large."""
+        """Set the size of the window."""
         viewport = {"width": width, "height": height}
         self.command("browsingContext.setViewport", context=self.context, viewport=viewport)
 

@@ -1,4 +1,4 @@
-"""A video of which every frame is another coarse noise, and what is seen of it on the page."""
+"""A video in which every frame is a different noise, and functions that find it on the page."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def frame_of_video(folder, number):
 
 
 def from_data_url(url):
-    """A canvas in pixels of the video, float [H, W, 3]."""
+    """The contents of a canvas in pixels of the video, float [H, W, 3]."""
     image = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
     return np.asarray(image.resize((WIDTH, HEIGHT), Image.Resampling.BOX)).astype(float)
 
@@ -52,12 +52,12 @@ def around(picture, gaze, radius=RADIUS - 4):
 
 
 def known(picture, gaze):
-    """The share of a picture of samples that is not black around a point."""
+    """The share of pixels around a point that are sampled, and so not black."""
     return (around(picture, gaze).max(-1) > 15).mean()
 
 
 def wait_until(condition):
-    """Wait until something holds; returns what it then is."""
+    """Wait until a value is true, and return it."""
     until = time.monotonic() + PATIENCE
     while not (value := condition()):
         assert time.monotonic() < until, "this did not come about"
@@ -66,7 +66,7 @@ def wait_until(condition):
 
 
 def settled(pixels):
-    """What a page shows once no frame comes any more; ``pixels`` is called for what it shows."""
+    """Wait until the picture no longer changes, and return it; ``pixels`` reads it."""
     before = pixels()
 
     def rests():

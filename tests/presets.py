@@ -1,4 +1,4 @@
-"""Small networks in the places of the presets."""
+"""Small networks that replace the presets."""
 
 from deepfovea.generators import Preset
 from deepfovea.generators.stream.net import StreamNet
@@ -6,6 +6,6 @@ from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
 
 
 def preset_of(config, weights=None):
-    """A row of the table of presets for a configuration."""
+    """The row of the table of presets for a configuration."""
     network = RecurrentUNet if isinstance(config, UNetConfig) else StreamNet
     return Preset(network, config, weights, "for a test")

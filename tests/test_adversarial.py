@@ -29,7 +29,7 @@ def seed():
 
 
 def layers(model):
-    """Everything that learns."""
+    """All layers with parameters."""
     return [m for m in model.modules() if isinstance(m, (nn.Conv3d, nn.Linear))]
 
 
@@ -92,7 +92,7 @@ def without_normalisation(model):
 def test_flipping_an_axis_of_frames_and_kernels_flips_the_patches(
     frame_axis, kernel_axis, patch_axis
 ):
-    """Time is time, height is height and width is width, in every layer."""
+    """No layer mixes up the axes time, height and width."""
     model = without_normalisation(VideoDiscriminator(SMALL)).double()
     frames = torch.rand(1, 4, 3, 256, 384, dtype=torch.float64)
     patches = model(frames)

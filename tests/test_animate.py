@@ -17,7 +17,7 @@ pytest.importorskip("cv2")
 
 
 def photograph(seed, height=200, width=240):
-    """Something smooth enough that its low resolution can be warped."""
+    """A photograph so smooth that its low resolution can be warped."""
     noise = torch.rand(
         1, 3, height // 20, width // 20, generator=torch.Generator().manual_seed(seed)
     )

@@ -1,4 +1,4 @@
-"""Claims about Python's door: any frames in, frames of the same kind or a file out."""
+"""Claims about reconstruct(): it takes any frames, and gives frames of the same kind or a file."""
 
 import runpy
 import sys
@@ -36,7 +36,7 @@ def model():
 
 
 def expected(model, images=IMAGES, gaze=GAZE):
-    """By the network alone: [T, 3, H, W]."""
+    """The result of calling the network directly: [T, 3, H, W]."""
     frames = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)[None] / 255.0
     points = torch.tensor(gaze).expand(1, len(images), 2)
     samples, mask = deepfovea.sample(frames, points, blue_noise=True)
@@ -225,7 +225,7 @@ def test_nonsense_in_one_call_is_refused_too(model, source, gaze, complaint):
     ("kind", "frames"), [("file", 3), ("array", 3), ("list", 3), ("one", 1), ("iterator", None)]
 )
 def test_auto_is_told_how_many_frames_there_are(model, tmp_path, monkeypatch, kind, frames):
-    """So that nothing is compiled for a few of them."""
+    """For only a few frames nothing is compiled."""
     source = {
         "file": media.write_video(tmp_path / "in.mp4", IMAGES),
         "array": np.stack(IMAGES),

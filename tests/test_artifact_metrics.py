@@ -1,4 +1,4 @@
-"""Claims about flicker, mask imprint and raggedness: what each sees, and what it does not."""
+"""Claims about flicker, mask imprint and raggedness: what each metric detects and ignores."""
 
 import math
 
@@ -19,7 +19,7 @@ HEIGHT, WIDTH = 160, 192
 
 
 def reference_of(frames, mask=None, frame_number=FIRST_FRAME, **known):
-    """Frames [T, 3, H, W] that are looked at in the middle."""
+    """The reference for frames [T, 3, H, W], with the gaze at the centre."""
     time, _, height, width = frames.shape
     h, w = height // 4, width // 4
     gaze_px = torch.tensor([(w - 1) / 2, (h - 1) / 2]).expand(time, 2)
@@ -45,7 +45,7 @@ def texture(seed=0, time=1):
 
 
 def edge(angle, offset=0.0, width=1.0, wave=0.0):
-    """A step between 0.2 and 0.8 through the middle: [1, 3, H, W]; its place may wave, pixels."""
+    """A step from 0.2 to 0.8 through the middle, [1, 3, H, W]; its position may wave, in pixels."""
     y, x = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
     x, y = x - (WIDTH - 1) / 2, y - (HEIGHT - 1) / 2
     normal = x * math.cos(angle) + y * math.sin(angle)

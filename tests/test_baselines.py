@@ -81,7 +81,7 @@ def test_the_divergence_is_the_negative_adjoint_of_the_gradient():
 
 
 def test_low_rank_completes_a_tensor_of_low_rank_and_learns_over_time():
-    """OLSTEC's own experiment: a slow change of three components, a quarter of it seen."""
+    """OLSTEC's own experiment: three slowly changing components, a quarter of the values known."""
     random = torch.Generator().manual_seed(1)
     a, b = (torch.rand(side, 3, generator=random, dtype=torch.float64) for side in (40, 50))
     factors, errors = None, []
@@ -171,7 +171,7 @@ def test_baselines_that_miss_a_package_say_which_one(tmp_path, monkeypatch, caps
 
 
 def test_sample_writes_for_another_tool_what_methods_are_given(tmp_path, monkeypatch):
-    """As docs/evaluate.md says, to half a step of eight bits."""
+    """As docs/evaluate.md says, with an error of up to half an 8-bit level."""
     given = []
 
     def spy(samples, mask, state):
@@ -194,7 +194,7 @@ def test_sample_writes_for_another_tool_what_methods_are_given(tmp_path, monkeyp
 
 
 def test_frames_of_another_tool_are_scored_as_they_are(tmp_path, capsys):
-    """The original scores 100 dB; an image of known error what the error says."""
+    """The original scores 100 dB, and an image with a known error the PSNR of that error."""
     clips, theirs = tmp_path / "clips", tmp_path / "theirs"
     clips.mkdir()
     images = media.moving(3, 41, 54)

@@ -59,14 +59,14 @@ def model(tmp_path):
 
 @pytest.fixture
 def little(tmp_path):
-    """The smallest file with something in it."""
+    """The smallest file that is not empty."""
     path = tmp_path / "little.safetensors"
     write(path, {"w": torch.tensor([1.0, 2.0])}, {"kind": "test"})
     return path
 
 
 def refused(call, *args):
-    """The message of an InputError, which is one line, and not a long one."""
+    """The message of the InputError, which is one short line."""
     with pytest.raises(InputError) as error:
         call(*args)
     message = str(error.value)
@@ -84,7 +84,7 @@ def raw(path, header, data=b"", length=None):
 
 
 def describing(path, about):
-    """A file of ours with no tensors and this description, correctly hashed."""
+    """A model file without tensors, with this description and a correct hash."""
     text = about if isinstance(about, str) else json.dumps(about)
     digest = checkpoint._digest({}, text)
     return raw(path, {"__metadata__": {"deepfovea": text, "sha256": digest}})
@@ -408,7 +408,7 @@ def test_weights_that_do_not_fit_the_config_are_refused(model, change):
 
 @pytest.fixture
 def shelf(tmp_path, monkeypatch, model):
-    """The package as if it shipped one model, named tiny."""
+    """The package as if it contained only one model, named tiny."""
     folder = tmp_path / "weights"
     folder.mkdir()
     model.rename(folder / "tiny.safetensors")

@@ -34,7 +34,7 @@ RANDOM_POINT = random_point(3, 48, 64).pixels([0], 48, 64)[0].tolist()
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Good and bad inputs, and a model."""
+    """A folder with good and bad inputs, and a model."""
     folder = tmp_path_factory.mktemp("inputs")
     torch.manual_seed(0)
     model = folder / "model.safetensors"
@@ -433,7 +433,7 @@ def test_long_work_is_estimated(folder, tmp_path, capsys, monkeypatch):
 
 
 def test_quality_stands_beside_that_of_hole_filling(folder, tmp_path, capsys):
-    """Figures of the line, from the frames that were written and from the parts of the package."""
+    """The printed figures equal those computed from the written frames with the package."""
     good, model = folder / "good.mp4", ("--model", folder / "model.safetensors")
     line = ("reconstruct", good, "-o", tmp_path / "a", "--simulate", "--side-by-side", *model)
     assert main([str(word) for word in (*line, "--engine", "torch")]) == 0
@@ -492,7 +492,7 @@ def test_every_option_has_help_and_every_subcommand_examples_that_can_be_read():
 
 
 def test_options_of_training_say_what_the_configuration_says():
-    """One description for field, help and page."""
+    """Field, help and page have the same description."""
     help = " ".join(_help_of("train").split())
     for field in dataclasses.fields(TrainConfig):
         words = " ".join(field.metadata["help"].split())
@@ -530,7 +530,7 @@ def _help_of(name):
     ids=lambda words: words.split()[0],
 )
 def test_the_engine_is_told_how_many_frames_there_are(words, tmp_path, monkeypatch, capsys):
-    """So that ``auto`` compiles nothing for few."""
+    """With only a few frames, ``auto`` compiles nothing."""
     folder, told = tmp_path / "in", []
     folder.mkdir()
     monkeypatch.chdir(folder)

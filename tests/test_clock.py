@@ -39,7 +39,7 @@ def copy(source, path):
 
 
 def onsets(path):
-    """When the picture turns white, and when the tone begins, s; each may happen several times."""
+    """The times at which the picture turns white and the tone begins, s; there may be several."""
     with av.open(str(path)) as container:
         container.flags &= ~av.container.Flags.gen_pts.value
         unit = container.streams.video[0].time_base

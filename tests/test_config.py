@@ -15,7 +15,7 @@ from deepfovea.generators.unet.net import UNetConfig
 
 
 def refused(call, *args):
-    """The message of an InputError, which is one line, and not a long one."""
+    """The message of the InputError, which is one short line."""
     with pytest.raises(InputError) as error:
         call(*args)
     message = str(error.value)
@@ -148,7 +148,7 @@ def test_lists_become_tuples_and_whole_numbers_floats():
 
 @pytest.mark.parametrize("key", ["learning_rate", "discriminator_learning_rate"])
 def test_a_rate_beyond_float32_is_refused(key):
-    """A checkpoint or file may say 1e308, at which Adam raised in the middle of a step."""
+    """A checkpoint or file may contain 1e308, with which Adam would fail inside a step."""
     message = refused(from_json, TrainConfig, {key: 1e308})
     assert f"--{key.replace('_', '-')}: received 1e+308, expected at most 1" in message
 

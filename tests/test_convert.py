@@ -30,7 +30,7 @@ SUPER_RESOLUTION = [(48, 8), (40, 18)]
 
 
 def shapes(norm_size=None):
-    """Names and shapes of their state dict; ``norm_size``: of the frames it was trained on."""
+    """Names and shapes of their state dict; ``norm_size``: size of the frames in training."""
     found = {}
 
     def conv(name, before, out, kernel):
@@ -59,7 +59,7 @@ def shapes(norm_size=None):
 
 
 def checkpoint(norm_size=None, prefix=""):
-    """A state dict of theirs with random weights of sensible size."""
+    """The authors' state dict, with random weights of a usual magnitude."""
     draw = torch.Generator().manual_seed(1)
     state = {}
     for name, shape in shapes(norm_size).items():
@@ -75,7 +75,7 @@ def checkpoint(norm_size=None, prefix=""):
 
 
 def their_network(state, item, recurrent):
-    """One item through the network as their code runs it.
+    """Run the authors' network on one item, as their code does.
 
     Args:
         state: their state dict.
@@ -173,7 +173,7 @@ def test_a_converted_checkpoint_is_their_network(tmp_path, capsys, prefix, norm_
 
 @torch.no_grad()
 def test_each_of_the_four_differences_changes_the_frames():
-    """So that none of them is a word only: with the paper's way in any of them, it differs."""
+    """If any of them is computed as in the paper instead, the frames differ."""
     theirs = checkpoint((32, 64))
     samples, mask = items(1)
     changed = dataclasses.replace(PAPER_RELEASED, norm_size=(32, 64))

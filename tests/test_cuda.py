@@ -1,4 +1,4 @@
-"""A captured step equals the generator; the bookkeeping is tried without a GPU."""
+"""Claims about CUDA graphs: a captured step equals the generator; most is tested without a GPU."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from deepfovea.runtime.cuda import CapturedGenerator
 
 
 class FakeGraph:
-    """Computes again where a graph would be replayed, and counts."""
+    """A stand-in for a CUDA graph: it computes again instead of replaying, and counts."""
 
     def __init__(self):
         self.captures = self.replays = 0
@@ -90,7 +90,7 @@ def test_another_batch_with_an_old_state_is_refused():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", ["stream", "paper"])
 def test_a_graph_equals_eager_on_a_device(name, monkeypatch):
-    """To 1e-3 in the median in float32 without TF32: single pixels may take another motion."""
+    """The median differs by at most 1e-3 in float32 without TF32; single pixels may differ more."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     model = load(name, "cuda")
     samples, mask = clip(model, 3, 96, 128, device="cuda")

@@ -21,7 +21,7 @@ def write(folder, count, size=(16, 12)):
 
 
 def small(name):
-    """A data set with tiny frames, and few where their numbers are free."""
+    """A data set with tiny frames, and with few frames if their number is not checked."""
     found = DATA_SETS[name]
     return dataclasses.replace(
         found,

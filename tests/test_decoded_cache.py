@@ -1,4 +1,4 @@
-"""Claims about folders of videos: what is found, and that decoded frames are the frames."""
+"""Claims about folders of videos: which are found, and that cached frames equal decoded ones."""
 
 import errno
 import os
@@ -181,7 +181,7 @@ def test_the_videos_of_a_split_of_reds(tmp_path):
 
 @pytest.fixture
 def damaged(root):
-    """The third image of a sequence is no image, its second has another size; junk beside them."""
+    """A sequence whose third image is broken and whose second has another size; other files."""
     folder = root / "sharp" / "000"
     (folder / "00000002.png").write_text("no picture", encoding="utf-8")
     media_file = write_pngs(root / "large", media.moving(1, 24, 30))

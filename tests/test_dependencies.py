@@ -80,7 +80,7 @@ def test_the_licence_is_what_the_package_states(name):
 
 @pytest.mark.parametrize("looked_up", [True, False])
 def test_a_known_vulnerability_is_told_whoever_knows_it(monkeypatch, capsys, looked_up):
-    """Of packages that pip-audit cannot look up, a copy of the advisories is asked."""
+    """Packages that pip-audit cannot look up are searched in a copy of the advisories."""
     hole = {"id": "GHSA-1", "fix_versions": ["2.0"]}
     answer = {"name": "Bad_One", "version": "1.9", "vulns": [hole]}
     skipped = {"name": "Bad_One", "skip_reason": "not found"}

@@ -28,7 +28,7 @@ def prose(text):
 
 
 def links(text):
-    """Targets of the links and pictures of a page: inline, by reference and in HTML."""
+    """The targets of links and pictures of a page: inline, by reference and in HTML."""
     text = prose(text)
     found = re.findall(r"\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)", text)
     found += re.findall(r"^\[[^\]]+\]:\s*(\S+)", text, re.MULTILINE)
@@ -48,7 +48,7 @@ def anchors(text):
 
 
 def dead(page, text):
-    """What the links of a page lead to in vain."""
+    """The targets of a page's links that do not exist."""
     lost = []
     for link in links(text):
         if re.match(r"[a-z]+:", link):
@@ -88,7 +88,7 @@ def test_no_table_has_a_cell_that_nobody_reads(name):
 
 
 def shown_commands():
-    """The deepfovea commands in the shell blocks of all pages, but for those of the past.
+    """The deepfovea commands in the shell blocks of all pages except those about the past.
 
     And those of docs/extending.md, whose recipes tests/test_extending.py runs.
     """

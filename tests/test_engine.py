@@ -36,7 +36,7 @@ COMPILED = pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 
 @pytest.fixture(scope="module")
 def stream():
-    """Small, and nothing in it is zero any more that starts at zero."""
+    """A small network in which all parameters that start at zero have other values."""
     torch.manual_seed(0)
     network = StreamNet(StreamConfig(12, 16, 8, 4)).eval()
     with torch.no_grad():
@@ -62,7 +62,7 @@ def ancestor():
 
 
 def clip(length, height=20, width=30, batch=1):
-    """A texture that moves, as in noise no motion can be found, nor the same by all engines."""
+    """A moving texture: in noise, no motion can be found on which all engines agree."""
     torch.manual_seed(1)
     texture = F.interpolate(
         torch.rand(batch, 3, height // 4, width // 4), (height, width), mode="bicubic"
@@ -225,7 +225,7 @@ def operators(model):
 
 @pytest.mark.parametrize("size", [(16, 24), (72, 200)])
 def test_openvino_samples_grids_where_channels_are_few(stream, size):
-    """All but the resizing of many channels and the means of overlapping windows."""
+    """All frames are equal except for resizing many channels and averaging overlapping windows."""
     step = Step(stream)
     samples, mask = (tensor[:, 0] for tensor in clip(1, *size))
     inputs = [samples, mask, *step.initial_state(1, *size)]
@@ -270,7 +270,7 @@ def test_a_grid_resamples_alike(size, shift):
 
 
 def test_frames_flow_while_it_compiles(stream, monkeypatch):
-    """By PyTorch until the other is ready, and from then on by the other; the same frames."""
+    """PyTorch computes frames until the other engine is ready; the frames stay the same."""
     pytest.importorskip("openvino")
     may_end = threading.Event()
     make = Engine._make
@@ -296,7 +296,7 @@ def test_frames_flow_while_it_compiles(stream, monkeypatch):
 
 
 def test_two_engines_may_compile_at_once(stream):
-    """As two calls of deepfovea.reconstruct do; the exporter itself can do one thing at a time."""
+    """As in two calls of deepfovea.reconstruct, although the exporter exports one at a time."""
     pytest.importorskip("openvino")
     samples, mask = clip(2)
     engines = [load_engine(stream, "auto", bfloat16=False) for _ in range(2)]
@@ -334,7 +334,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(stream, monkeypatch, tmp
 
 @pytest.mark.parametrize("fails_at", [None, 1, 2])
 def test_a_graph_that_cannot_be_captured_gives_way(stream, monkeypatch, caplog, fails_at):
-    """Bookkeeping without a GPU: what stands for a capture computes again, or fails."""
+    """Tested without a GPU: the stand-in for a capture computes again, or fails."""
     captures = []
 
     def capture(run):

@@ -56,7 +56,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
-    """Untrained: one frame at a time, and six; with the files they are saved in."""
+    """Untrained networks for one frame and for six frames at a time, with their files."""
     folder = tmp_path_factory.mktemp("networks")
     torch.manual_seed(0)
     one = StreamNet(StreamConfig(8, 8, 4, 4))
@@ -73,7 +73,7 @@ def networks(tmp_path_factory):
 
 
 def truth_and_low(path, count):
-    """The protocol by hand: [T,3,H,W] cropped to multiples of four, and the reduced frames."""
+    """The protocol written out: frames [T,3,H,W], cropped to multiples of four, and reduced."""
     with VideoReader(path) as reader:
         images = np.stack([frame.image for frame in reader])[:count] / 255.0
     height, width = (side - side % 4 for side in images.shape[1:3])
@@ -235,7 +235,7 @@ def test_rows_equal_an_independent_computation(root, networks):
 
 
 def test_the_gaze_may_move_and_regions_follow_it(root):
-    """The error of a corner counts as fovea in the frames in which it is looked at."""
+    """The error of a corner counts as foveal in the frames in which the gaze is there."""
 
     def jump(clip):
         corners = np.array([[0.0, 0.0], [1.0, 1.0]])
@@ -256,7 +256,7 @@ def test_the_gaze_may_move_and_regions_follow_it(root):
 
 
 def test_a_metric_is_told_the_jitter_of_the_method_that_it_judges(root, networks, monkeypatch):
-    """One network is sampled on a shifted grid and told so; the other one and fill are not."""
+    """One network is sampled on a shifted grid and receives the jitter; the others do not."""
     seen = {}
 
     def spy(prediction, reference):
@@ -296,7 +296,7 @@ def test_rows_depend_on_no_other_clip_or_method_and_not_on_workers_or_threads(ro
 
 
 def test_processes_share_the_clips(root, networks, tmp_path):
-    """Two processes of torchrun write what one does, to the last digit."""
+    """Two processes of torchrun write the same as one, to the last digit."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
@@ -521,7 +521,7 @@ def test_a_cost_that_cannot_be_measured_does_not_cost_the_rows(root, monkeypatch
 
 
 def gaze_of(root, words, tmp_path):
-    """PSNR of a foveated method says where one looked."""
+    """The PSNR of a foveated method shows where the gaze was."""
     path = tmp_path / "rows.json"
     base = ["evaluate", str(root), "--models=", "--baselines=fill", "--frames=3", "--metrics=psnr"]
     assert main([*base, "--density=0.98,0.1,3,6", *words, f"--json={path}"]) == 0

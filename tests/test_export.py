@@ -47,7 +47,7 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "export.md"
 
 @pytest.fixture(scope="module")
 def network():
-    """Small, and nothing in it is zero any more that starts at zero."""
+    """A small network in which all parameters that start at zero have other values."""
     torch.manual_seed(0)
     net = StreamNet(SMALL).eval()
     with torch.no_grad():
@@ -123,7 +123,7 @@ def test_equal_to_torch_over_eight_frames_at_any_size(exported, network, size):
 
 @pytest.fixture(scope="module")
 def told(network, tmp_path_factory):
-    """The files that are told jitter, and motion too, by what they are told."""
+    """The files with inputs for jitter, and for motion and jitter, by these inputs."""
     folder = tmp_path_factory.mktemp("told")
     paths = {}
     for names in (("jitter",), ("motion", "jitter")):
@@ -133,7 +133,7 @@ def told(network, tmp_path_factory):
 
 
 def test_motion_and_jitter_are_inputs_where_asked_for(network, told):
-    """At two sizes and batches, each video with its own shifts; the names are stable."""
+    """With two sizes and batches, and different shifts for each video; the names are stable."""
     for names, path in told.items():
         for size in ((2, 24, 32), (1, 16, 40)):
             assert_within(run(path, network, *size, frames=5, told=names), TOLERANCE)
@@ -233,7 +233,7 @@ def test_no_operator_that_engines_lack(exported):
 
 
 def test_the_page_lists_the_operators(exported, network, told):
-    """All that a file of stream may contain, whatever it is told, of open and of fixed size."""
+    """All operators in files of stream, with any inputs, of open and of fixed size."""
     models = [onnx.load(path) for path in (exported, *told.values())]
     step = Step(network, motion=True, jitter=True)
     given = [torch.zeros(1, channels, 16, 24) for channels in (3, 1, 2)]
@@ -375,7 +375,7 @@ void show(const float* frame) {
 
 
 def cpp_of_onnxruntime():
-    """The folder of ONNX Runtime's C++ headers and its library, that of the Python package."""
+    """The folder of ONNX Runtime's C++ headers, and the library in its Python package."""
     folders = [Path(f) for f in (os.environ.get("ONNXRUNTIME_INCLUDE"), "/usr/include") if f]
     found = [h for f in folders for h in f.glob("**/onnxruntime_cxx_api.h")]
     library = sorted(Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so.*"))
@@ -406,7 +406,7 @@ def test_the_page_names_every_tensor():
 
 
 class Different(StreamNet):
-    """Computes something else under the tracer."""
+    """A network that computes something else while it is traced."""
 
     def step(self, samples, mask, state, motion=None, jitter=None):
         frame, state = super().step(samples, mask, state)
@@ -423,7 +423,7 @@ def test_what_differs_from_torch_is_not_written(tmp_path):
 
 
 def checked(network, changed, half=False):
-    """What the check says of torch, as changed by (number of the call, inputs, outputs)."""
+    """The result of the check if a function of (call, inputs, outputs) changes torch's outputs."""
     step, calls = Step(network), itertools.count()
 
     def run(inputs):
@@ -434,7 +434,7 @@ def checked(network, changed, half=False):
 
 
 def test_rounding_that_adds_up_in_the_state_is_no_fault(network):
-    """Steps are compared from the state of torch; with their own state, only the pictures are."""
+    """Steps are compared with torch's state as input; with their own state, only pictures are."""
     torch.manual_seed(0)
     states = []
 
@@ -453,7 +453,7 @@ def test_rounding_that_adds_up_in_the_state_is_no_fault(network):
 
 @pytest.mark.parametrize(("share", "refused"), [(0.5, False), (2.0, True)])
 def test_a_few_values_may_be_chosen_otherwise(network, share, refused):
-    """The last bit of a sum decides between two motions, and differs between processors."""
+    """The last bit of a sum can decide between two motions, and it differs between processors."""
 
     def flipped(call, inputs, outputs):
         frame = outputs[0].clone()

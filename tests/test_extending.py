@@ -1,4 +1,4 @@
-"""The recipes of docs/extending.md, applied to a copy of the package and run as they stand."""
+"""The recipes of docs/extending.md are applied to a copy of the package and run unchanged."""
 
 import json
 import os
@@ -20,7 +20,7 @@ MOST_FILES = {"A metric": 2, "A loss": 2, "A density": 2, "An engine": 2, "A gen
 
 
 def changes(recipe):
-    """(file, language, block) of every block that is to be written into a file."""
+    """(file, language, block) of every block that belongs into a file."""
     found, file = [], None
     for line, language, block in re.findall(
         r"^`(src/[\w/.]+)`.*?:$|^```(\w+)\n(.*?)^```$", recipe, re.M | re.S
@@ -33,7 +33,7 @@ def changes(recipe):
 
 
 def examples(recipe):
-    """The blocks of Python that are to be run."""
+    """The blocks of Python that are run."""
     return re.findall(r"^```python\n(.*?)^```$", recipe, re.M | re.S)
 
 
@@ -80,7 +80,7 @@ for line in sys.stdin:
 def extended(tmp_path_factory):
     """A copy of the package with all the recipes, a folder of clips, and a way to run commands.
 
-    They run one after the other in one process that has this copy, as they would in one each.
+    The commands run one after the other in a single process that imports this copy.
     """
     folder = tmp_path_factory.mktemp("extended")
     shutil.copytree(
@@ -114,7 +114,7 @@ def extended(tmp_path_factory):
 
 
 def run_recipe(extended, title):
-    """What the commands of a recipe print, one by one."""
+    """The outputs of the commands of a recipe."""
     folder, run = extended
     found = commands(RECIPES[title])
     assert found and all(words[0] == "deepfovea" for words in found)

@@ -213,7 +213,7 @@ def test_warping_is_bilinear_with_the_border_repeated(size, reach):
 
 
 def still_scene(length=8):
-    """A clip that stands still and masks of 20 % that together visit every pixel."""
+    """A still clip, and masks of 20 % that together sample every pixel."""
     frames = texture(48, 56)[:, None].expand(1, length, 3, 48, 56)
     place = torch.arange(48)[:, None] + 2 * torch.arange(56)  # each fifth pixel, then the next ones
     mask = torch.stack([(place + 2 * t) % 5 == 0 for t in range(length)])[None, :, None].float()

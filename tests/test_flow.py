@@ -226,7 +226,7 @@ def test_pwcnet_loads_a_checkpoint_and_runs_at_odd_sizes(pwcnet_file):
 def independent_pwcnet(state, first, second):
     """PWC-Net from its paper (Sun et al. 2018, sections 3 and 4) by the names of the state dict.
 
-    The cost volume is taken from patches, and the warp sums over the four neighbours itself.
+    The cost volume is computed from patches, and the warp by a sum over four neighbours.
     """
 
     def conv(name, x, stride=1, dilation=1, activate=True):
@@ -243,7 +243,7 @@ def independent_pwcnet(state, first, second):
         return F.leaky_relu((a.unsqueeze(2) * patches).sum(1) / channels, 0.1)
 
     def warp(x, flow):
-        """Bilinear, 0 where not all of the four neighbours that count are inside."""
+        """Warp bilinearly; 0 where a neighbour with a weight lies outside."""
         height, width = x.shape[-2:]
         out = torch.zeros_like(x)
         for row in range(height):
@@ -290,7 +290,7 @@ def independent_pwcnet(state, first, second):
 
 @torch.no_grad()
 def test_pwcnet_equals_an_independent_implementation():
-    """In float64 on random weights, and by numbers: eight of them as that implementation gave."""
+    """In float64 with random weights, and for eight stored values of that implementation."""
     state = {key: value.double() for key, value in pwcnet_state().items()}
     draw = torch.Generator().manual_seed(3)
     first, second = torch.rand(2, 1, 3, 128, 64, generator=draw, dtype=torch.float64)

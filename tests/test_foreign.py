@@ -1,4 +1,4 @@
-"""Files of other programs are named for what they are, and nothing in them is run."""
+"""Files of other programs are recognised, and no code in them is run."""
 
 import pickle
 import random
@@ -170,7 +170,7 @@ def test_classes_are_named_and_no_code_is_run(tmp_path):
 
 
 def test_a_checkpoint_of_mmengine_with_objects_in_it(tmp_path):
-    """Their message hub is a class of theirs, which is not installed here."""
+    """The message hub in it is an object of a class that is not installed here."""
     path = tmp_path / "a.pth"
     path.write_bytes(b"\x80\x02cmmengine.logging.history_buffer\nHistoryBuffer\n)R.")
     assert "MMEngine" in identify(path).what

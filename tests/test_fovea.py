@@ -344,7 +344,7 @@ def test_blue_noise_is_even_in_space(share):
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.2])
 def test_blue_noise_is_even_over_a_few_frames(share):
-    """What four frames sample together is spread more evenly than in independent frames."""
+    """The samples of four frames together are spread more evenly than independent ones."""
     both = {}
     for blue in (True, False):
         masks = draw_mask(uniform(share, 16), 3, blue_noise=blue)
@@ -355,7 +355,7 @@ def test_blue_noise_is_even_over_a_few_frames(share):
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
 def test_blue_noise_hardly_repeats_from_frame_to_frame(share):
-    """A pixel that was sampled is rather left out in the next frames, also where a cycle ends."""
+    """A sampled pixel is less likely to be sampled in the next frames, also between cycles."""
     masks = draw_mask(uniform(share, 64), 1, blue_noise=True)[0, :, 0].double() - share
     for later in (1, 2, 3):
         correlation = (masks[later:] * masks[:-later]).mean((1, 2)) / (share * (1 - share))
@@ -365,7 +365,7 @@ def test_blue_noise_hardly_repeats_from_frame_to_frame(share):
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.2, 0.5])
 def test_blue_noise_visits_every_pixel(share):
-    """Nothing is left out for ever, as the tile moves after each cycle."""
+    """Every pixel is sampled at some time, as the tile moves after each cycle."""
     frames = round(16 / share)  # independent draws would leave out 1e-7
     visits = draw_mask(uniform(share, frames), 1, blue_noise=True)
     assert visits.amax(1).min() == 1

@@ -46,7 +46,7 @@ def refused(read):
 
 @pytest.fixture
 def warned(caplog):
-    """Whether exactly one warning was logged, and says so; none if nothing is to be said."""
+    """Check that exactly one warning with this text was logged, or none."""
 
     def warned(says=None):
         messages = [record.getMessage() for record in caplog.records]
@@ -584,7 +584,7 @@ def test_tobii_pro_lab(read):
 
 @pytest.mark.parametrize("header", ["Recording timestamp", "Recording timestamp [ms]"])
 def test_tobii_pro_lab_in_milliseconds(read, header):
-    """Older exports have milliseconds, and say it or do not."""
+    """Older exports have milliseconds, with or without a stated unit."""
     rows = [
         f"{40 * i}\t" + ("\t\tInvalid" if i in LOST_ROWS else f"{x}\t{y}\tValid")
         for i, x, y in ROWS
@@ -595,7 +595,7 @@ def test_tobii_pro_lab_in_milliseconds(read, header):
 def test_tobii_studio(read):
     """Tobii Studio 3 user manual, Data export; codes 0 and 1 are kept, 2 to 4 are discarded.
 
-    The code 1 stands beside 3: one eye was seen, and this is it.
+    The code 1 beside 3 means that only one eye was found, and that it is this one.
     """
     rows = []
     for i, x, y in ROWS:
@@ -854,7 +854,7 @@ def test_frames_before_the_first_row_look_at_the_centre(read, warned):
 
 
 def test_an_index_of_rows_is_no_number_of_frames(read):
-    """120 rows a second, numbered as pandas numbers them, beside their times."""
+    """The table has 120 rows a second with times, and the row numbers that pandas adds."""
     rows = [f"{i},{i / 120:.5f},{i},{i}" for i in range(1, 240)]
     gaze = read(table("index,time,x,y", rows), **SHOWN)
     assert gaze.frame_rate is None

@@ -1,4 +1,4 @@
-"""Claims about the motion vectors of a renderer: what they hide is found, wrong ones do no harm."""
+"""Claims about a renderer's motion vectors: disocclusions are found, and wrong ones do no harm."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ MISTAKES = {
 
 @pytest.fixture(scope="module")
 def rendered():
-    """Samples, mask, motion [1,T,...] and the truth [T,3,H,W] of the tiny renderer."""
+    """Samples, mask, motion [1,T,...] and the truth [T,3,H,W] from the toy renderer."""
     gaze_px = torch.tensor([(WIDTH - 1) / 2, (HEIGHT - 1) / 2]).expand(1, COUNT, 2)
     mask = draw_mask(density_map(gaze_px, HEIGHT, WIDTH), blue_noise=True)
     samples = [SCENE.samples(t, mask[0, t, 0].numpy())[:3] for t in range(COUNT)]
@@ -38,7 +38,7 @@ def rendered():
 
 @pytest.fixture(scope="module")
 def score(rendered):
-    """PSNR in dB of the shipped network given some motion, frames 3 on."""
+    """PSNR in dB of the packaged network with the given motion, from frame 3 on."""
     samples, mask, motion, truth = rendered
     net = deepfovea.load("stream", device="cpu")
 

@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py runs whole on a CPU, without the packages that a bare machine lacks."""
+"""benchmarks/gpu.py runs completely on a CPU, with only the packages that it names."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Claims about the report for the browser: it holds the figures, sorts, wipes between frames."""
+"""Claims about the report for the browser: it shows figures, sorts, and wipes between frames."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Claims about pictures for people: rounding, rings at the gaze, panels and contact sheets."""
+"""Claims about pictures: rounding, rings at the gaze, panels and contact sheets."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Claims about the loss that sees the mask in a picture."""
+"""Claims about the loss that finds the pattern of the mask in a picture."""
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ def cells_of(jitter=None, share=0.15, frames=3, side=64):
 
 
 def with_dots(frames, fresh):
-    """Samples stay, what is between them is blurred."""
+    """Blur a picture except at the samples."""
     flat = frames.flatten(0, 1)
     blurred = F.avg_pool2d(F.pad(flat, (4, 4, 4, 4), mode="replicate"), 9, 1)
     # A cell is the mean of the pixels 2i+1 and 2i+2.

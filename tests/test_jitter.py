@@ -24,7 +24,7 @@ def band_limited(height, width, seed=0):
 
 
 def photograph(height=96, width=128):
-    """A part of a photograph that scikit-image ships: [1, 3, height, width]."""
+    """A part of a photograph from scikit-image: [1, 3, height, width]."""
     from skimage import data
 
     pixels = torch.from_numpy(data.astronaut()).permute(2, 0, 1)[None].float() / 255
@@ -37,9 +37,9 @@ def psnr(a, b):
 
 
 def still(jitter, frames=8, size=(128, 160), density=ALL_PIXELS, net=None):
-    """The result for a scene at rest, frame by frame, and the truth.
+    """The frames reconstructed from a still scene, and the truth.
 
-    That nothing moves is told, as a renderer would.
+    The network receives zero motion, as a renderer would give it.
     """
     truth = band_limited(*size)
     offsets = jitter_sequence(jitter, 0, frames)
@@ -60,7 +60,7 @@ def test_no_offset_is_the_published_low_resolution():
 
 @pytest.mark.parametrize(("x", "y"), [(2, 0), (0, 2), (2, 2), (-1, 1), (4, -4)])
 def test_whole_output_pixels_are_a_shift_of_the_frame(x, y):
-    """Pixel (i, j) shows what the published one shows when the frame is moved the other way."""
+    """Shifting the sampling grid equals shifting the frame the other way."""
     video = torch.rand(1, 3, 64, 64)
     moved = torch.roll(video, (-y, -x), (-2, -1))
     got = downsample(video, jitter=torch.tensor([[x / 4, y / 4]]))
@@ -80,7 +80,7 @@ def test_quad_visits_each_cell_of_the_canvas_once():
 
 
 def test_halton_is_spread_evenly():
-    """Each quarter of the pixel is met by four of sixteen offsets, each column and row by one."""
+    """Each quarter of the pixel has four of sixteen offsets, each column and row has one."""
     offsets = jitter_sequence("halton", 0, HALTON_LENGTH).double().numpy()
     assert (np.abs(offsets) <= 0.5).all()
     quarters = np.floor(2 * offsets).astype(int)
@@ -107,7 +107,7 @@ def test_an_unknown_sequence_is_refused():
 
 @pytest.mark.parametrize("kind", ["quad", "halton"])
 def test_a_scene_at_rest_converges_to_the_full_resolution(kind):
-    """With all pixels sampled, shifted grids show what one never does: judged by the truth."""
+    """With all pixels sampled, shifted grids reveal detail that a single grid cannot."""
     torch.manual_seed(0)
     accumulator = StreamNet().eval()  # the geometry alone, nothing learned
     shifted, truth, _ = still(kind, frames=12, net=accumulator)
@@ -134,7 +134,7 @@ def test_an_offset_of_zero_is_no_offset():
 
 
 def test_frames_of_every_phase_lie_on_the_output_grid():
-    """The best whole-pixel alignment with the truth is none, in every phase."""
+    """In every phase, the frame fits the truth best without a shift."""
     result, truth, _ = still("quad")
     for frame in result[4:]:
         middle = frame[..., 16:-16, 16:-16]
@@ -174,7 +174,7 @@ def periods(frames):
 
 
 def test_what_rests_does_not_shimmer_with_the_phases():
-    """A still photograph, nothing told but the offsets: the picture is painted on one grid."""
+    """For a still photograph without given motion, the frames lie on a single grid."""
     truth = photograph()
     offsets = jitter_sequence("quad", 0, 24)[None]
     low = downsample(truth.expand(24, -1, -1, -1), jitter=offsets[0])[None]
@@ -186,7 +186,7 @@ def test_what_rests_does_not_shimmer_with_the_phases():
 
 
 def test_a_jump_of_the_gaze_leaves_no_grid_behind():
-    """Where the eye looked before, no period of the phases stands out of the spectrum."""
+    """At the earlier gaze, the spectrum has no peak at a period of the phases."""
     truth = photograph(128, 192)
     offsets = jitter_sequence("quad", 0, 14)[None]
     low = downsample(truth.expand(14, -1, -1, -1), jitter=offsets[0])[None]

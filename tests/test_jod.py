@@ -1,4 +1,4 @@
-"""FovVideoVDP through pyfvvdp: our call equals theirs, the gaze counts, its absence is named."""
+"""FovVideoVDP with pyfvvdp: our call equals theirs, uses the gaze, reports a missing package."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Who may import whom, held by the syntax trees of the package."""
+"""Which modules may import which, checked in the package's syntax trees."""
 
 import ast
 from pathlib import Path
@@ -178,7 +178,7 @@ def test_a_planted_violation_is_caught(tmp_path, file, line):
 
 
 def text_without_encoding(tree: ast.AST) -> list[int]:
-    """Lines of calls that read or write text by the locale, which a library may change."""
+    """The lines of calls that read or write text with the encoding of the locale."""
     lines = []
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):

@@ -118,7 +118,7 @@ def test_a_malformed_packet_is_counted_and_changes_nothing(udp, caplog):
 
 
 def test_a_sample_of_a_list_that_is_malformed_takes_the_others_along(udp):
-    """Half of a packet is no better than none."""
+    """A packet is used completely or not at all."""
     with pytest.raises(ValueError, match="without x or y"):
         list(parse_json(b'[{"x": 1, "y": 1}, {"x": 2}]', 0.6))
 
@@ -133,7 +133,7 @@ def test_late_and_dropped_samples_never_move_the_gaze_back(udp):
 
 
 def test_a_source_that_vanishes_is_a_loss_and_is_followed_when_it_returns(udp):
-    """Also if its clock begins anew, as that of a game that was started again does."""
+    """This includes a clock that starts again, as after a restart of a game."""
     gaze, send = udp
     for number in range(20):
         send({"time": 5000 + 0.004 * number, "x": 0.9, "y": 0.9})
@@ -300,7 +300,7 @@ while True:
 
 @pytest.fixture
 def lsl_outlet(tmp_path, monkeypatch):
-    """Starts an outlet in another process; both look for streams on this machine alone."""
+    """Start an outlet in another process; both search for streams only on this machine."""
     pytest.importorskip("pylsl")
     config = tmp_path / "lsl.cfg"
     config.write_text(
@@ -340,7 +340,7 @@ def test_a_real_lsl_outlet_is_followed_and_found_again(lsl_outlet):
 
 
 def test_channels_of_eyelink_are_pixels_of_the_screen(lsl_outlet):
-    """One eye is seen; 0, 0 is the other."""
+    """One eye is found; the other one is 0, 0."""
     name = f"deepfovea-eyelink-{os.getpid()}"
     lsl_outlet("eyelink", name)
     with LiveGaze(f"lsl:{name}", screen_size=(100, 200)) as gaze:
@@ -504,7 +504,7 @@ def simulated_saccades(rate_hz, seed=1, seconds=20.0):
 
 @pytest.mark.parametrize("rate_hz", [250, 500])
 def test_saccades_are_found_and_their_landing_is_guessed(rate_hz):
-    """On a simulated eye, whose saccades have the very profile that the fit assumes."""
+    """Tested on a simulated eye, whose saccades have the profile that the fit assumes."""
     found, detector = simulated_saccades(rate_hz)
     assert 30 <= found <= 80  # 20 s of fixations of 0.1 to 0.8 s; the smallest are not seen
     error = detector.error
@@ -536,7 +536,7 @@ def test_landing_points_are_used_only_where_asked_for(udp):
 
 
 def test_a_recording_replays_exactly(tmp_path, caplog):
-    """Frames at 24 Hz with both clocks; some passed over, one shown twice, a rewind, a blink."""
+    """Frames at 24 Hz with both clocks: some skipped, one shown twice, a rewind, a blink."""
     path = tmp_path / "gaze.csv"
     recording = GazeRecording(path, 24.0)
     rng = np.random.default_rng(2)

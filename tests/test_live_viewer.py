@@ -48,7 +48,7 @@ def plain(folder):
 
 @pytest.fixture
 def tracked(plain, tmp_path):
-    """A catalog with a tracker, which looks where it is told, and a recording."""
+    """A catalog with a simulated tracker, whose gaze is set, and a recording."""
     recording = GazeRecording(tmp_path / "gaze.csv", RATE)
     with LiveGaze("udp:0") as gaze:
         live = LiveViewing(gaze, recording, "0")
@@ -62,7 +62,7 @@ def look_at(catalog, x, y, valid=True):
 
 @contextmanager
 def looking(catalog, x, y):
-    """The tracker sees the eye there, 200 times a second."""
+    """Let the tracker report this gaze 200 times a second."""
     stop = threading.Event()
 
     def send():
@@ -221,7 +221,7 @@ def test_the_options_of_view(plain, folder, tmp_path, capsys, monkeypatch):
 
 @contextmanager
 def listening(catalog, folder):
-    """A real server in a thread; gives its address."""
+    """Run a real server in a thread; yield its address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(make_app(catalog, folder), log_level="warning", lifespan="off")
         one = uvicorn.Server(config)
@@ -236,7 +236,7 @@ def listening(catalog, folder):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path")
 def test_the_page_calibrates_with_five_targets(tracked, tmp_path):
-    """A simulated eye looks at whatever dot the page shows; the tracker's map is an affine one."""
+    """A simulated eye looks at the dot on the page; the tracker's error is an affine map."""
     at, stop = [0.5, 0.5], threading.Event()
 
     def track():

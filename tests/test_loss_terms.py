@@ -1,4 +1,4 @@
-"""The objective's terms: each what its name says, and one pass for the gradient of all."""
+"""Claims about the loss terms: each matches its definition, and one pass gives all gradients."""
 
 import math
 from dataclasses import replace
@@ -111,7 +111,7 @@ def test_what_is_learned_beside_the_generator():
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_term_of_a_batch_is_the_mean_of_its_parts(name):
-    """What lets several processes each take a part of the batch."""
+    """So several processes can each compute a part of the batch."""
     frames, noise = torch.rand(2, 2, 2, 3, 64, 64).unbind(0)
     frames[1] = frames[1] * 0.2  # clips of different contrast
     frames[1, 1] = frames[1, 0].roll(3, -1)
@@ -267,7 +267,7 @@ def test_what_is_no_number_is_named(value):
 
 
 def weighted_sum_gradients(training, terms, config, chunk):
-    """The gradients by one graph that holds everything."""
+    """The gradients from a single graph of all losses."""
     output, _ = forward(training.net, chunk, None)
     output, target = crop_to_valid(output, chunk, training.net.scale)
     weights = loss_weights(config.losses)

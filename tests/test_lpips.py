@@ -1,4 +1,4 @@
-"""LPIPS: the metric is the published distance; what is missing is named and never downloaded."""
+"""LPIPS: the metric equals the published distance; missing weights are named, not downloaded."""
 
 import sys
 from importlib.util import find_spec
@@ -26,7 +26,7 @@ FILE = AlexNet_Weights.DEFAULT.url.rpartition("/")[2]
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """A cache of torch without any file, and no way out."""
+    """An empty cache of torch, without a network."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
     def refused(*_, **__):
@@ -39,7 +39,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def backbone(cache):
-    """AlexNet with random features in the place of the real one; its classifier takes no room."""
+    """A stand-in for AlexNet with random features and an empty classifier."""
     with torch.device("meta"):
         shapes = alexnet(weights=None).state_dict()
     generator = torch.Generator().manual_seed(0)
@@ -73,7 +73,7 @@ def by_hand(first, second, state):
 
 
 def distance(frame, truth):
-    """The metric of a frame, as an evaluation asks for it: [3, H, W] each."""
+    """The metric of a frame, called as in an evaluation: [3, H, W] each."""
     low = [-(-side // 4) for side in truth.shape[-2:]]
     mask, gaze, from_gaze = torch.ones(1, 1, *low), torch.zeros(1, 2), torch.zeros(1, *low)
     reference = Reference(truth[None], mask, gaze, from_gaze, PUBLISHED_DENSITY)

@@ -59,7 +59,7 @@ PARALLEL = ["--train", "--data", "REDS", "--data_parallel", "--cuda_devices", "0
 
 @pytest.fixture
 def main_py(tmp_path, monkeypatch):
-    """The module, in an empty working directory; its environment variable is put back."""
+    """The module in an empty working directory; its environment variable is restored."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     spec = importlib.util.spec_from_file_location("main_py", FILE)
@@ -276,7 +276,7 @@ def test_their_checkpoint_is_pointed_to_convert(main_py, reds, capsys):
 
 
 def test_train_interrupt_resume_validate_and_infer(main_py, tmp_path, monkeypatch, capsys):
-    """As a person does it: two tiny epochs, Ctrl-C in the first, --resume, and the models used."""
+    """As a user would: two tiny epochs, Ctrl-C in the first, --resume, and use of the models."""
     for split in ("train", "val", "test"):
         for number in ("000", "001"):
             folder = tmp_path / "REDS" / split / f"{split}_sharp" / number

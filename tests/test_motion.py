@@ -18,7 +18,7 @@ def field(height=6, width=8):
 
 
 def write_kitti(path, motion, valid=None, bits=16):
-    """A PNG by the specification alone."""
+    """Write a PNG by its specification."""
     height, width = motion.shape[1:]
     values = np.zeros((height, width, 3), ">u2")
     values[..., :2] = (64 * motion + 2**15).transpose(1, 2, 0)

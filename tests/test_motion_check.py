@@ -1,4 +1,4 @@
-"""Claims about check-motion: the contract is confirmed, each usual mistake is named."""
+"""Claims about check-motion: correct motion is confirmed, and each usual mistake is named."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Claims about outputs: none replaces or lands inside what is read, whatever its spelling."""
+"""Claims about outputs: none may replace an input or lie inside one, by any spelling."""
 
 import os
 import re
@@ -26,7 +26,7 @@ def contents(root):
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """Files and folders, and other names for them."""
+    """Files and folders, and links to them."""
     root = tmp_path_factory.mktemp("tree")
     for name in ("a/film.mp4", "a/frames/00000000.png", "a/frames/00000001.png", "b/other.mp4"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Claims about what goes to PyPI: it is complete, well described, and works by itself."""
+"""Claims about the package for PyPI: it is complete, well described, and works by itself."""
 
 import os
 import re
@@ -36,7 +36,7 @@ def run(*command, **options):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """A folder with the wheel and the source archive."""
+    """A folder with the built wheel and source archive."""
     folder = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT)
     return folder
@@ -49,7 +49,7 @@ def wheel(built):
 
 
 def test_the_wheel_holds_the_whole_package(wheel):
-    """Modules, weights, the viewer's page and py.typed; and nothing of the tests."""
+    """It contains modules, weights, the viewer's page and py.typed, and no tests."""
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     files = {
         path.relative_to(SOURCE.parent).as_posix()

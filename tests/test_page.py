@@ -1,4 +1,4 @@
-"""Claims about the page without a server: its sampling, its network and what a visitor sees."""
+"""Claims about the page without a server: its sampling, its network and its display."""
 
 import base64
 import contextlib
@@ -231,7 +231,7 @@ def test_bad_requests_write_nothing(tmp_path, capsys, monkeypatch):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A host's folder with the page in sub/page, of a small demo video, stream and a tiny model."""
+    """A folder with the page in sub/page, with a small demo video, stream and a tiny model."""
     try:
         fetch_runtime()
     except InputError as error:
@@ -354,7 +354,7 @@ def test_frames_equal_pytorchs(folder, address, context, jitter):
 
 
 def test_a_visit(folder, address, context):
-    """With threads, from a subfolder; then offline, with a video of the visitor's."""
+    """The page runs with threads from a subfolder; then offline, with the visitor's own video."""
     page = context.new_page()
     complaints, hosts = [], set()
     page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)

@@ -27,7 +27,7 @@ def room():
 
 
 def test_what_rests_has_no_motion(room, monkeypatch):
-    """So rays and projection are each other's inverse."""
+    """This shows that rays and projection are inverse to each other."""
     from examples.path_tracing import scene, trace
 
     camera = scene.load_camera(48, 64)
@@ -40,7 +40,7 @@ def test_what_rests_has_no_motion(room, monkeypatch):
 
 
 def test_motion_leads_to_the_same_point_of_the_scene(room):
-    """The frame before, warped by the motion, is this frame but for what was hidden and noise."""
+    """The previous frame, warped by the motion, equals this one but for disocclusions and noise."""
     from examples.path_tracing import scene, trace
     from examples.path_tracing.__main__ import encode
 

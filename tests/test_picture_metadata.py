@@ -1,4 +1,4 @@
-"""Claims about what files say of their pictures: primaries, depth, fields, crop."""
+"""Claims about the metadata of pictures: primaries, depth, fields, crop."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_sixteen_bits_of_png_come_back_exactly(tmp_path):
 
 
 def interlaced(path, count=8, first=0):
-    """Fields of a bar that moves a little from one to the next, woven into frames."""
+    """Interlaced frames of a bar that moves between two fields."""
     fields = []
     for number in range(2 * count):
         field = np.full((96, 128, 3), 40, np.uint8)
@@ -200,7 +200,7 @@ def interlaced(path, count=8, first=0):
 
 
 def combs(image):
-    """How much odd rows differ from even ones between them, in levels."""
+    """The mean difference between odd rows and the even rows around them, in levels."""
     rows = image[..., 1].astype(float)
     return np.abs(rows[1:-1] - (rows[:-2] + rows[2:]) / 2).mean()
 

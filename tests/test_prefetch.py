@@ -1,4 +1,4 @@
-"""Claims about stages that overlap: same items, same errors, bounded, and gone at the end."""
+"""Claims about overlapping stages: same items and errors, bounded queues, no thread left behind."""
 
 import threading
 from functools import partial

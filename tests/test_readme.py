@@ -1,4 +1,4 @@
-"""The README's commands and Python run as they stand, and so do those of docs/training.md."""
+"""The commands and Python code of README.md and docs/training.md run unchanged."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def commands(block):
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
-    """A working directory with the files that the README speaks of."""
+    """A working directory with the files that the README names."""
     monkeypatch.chdir(tmp_path)
     media.write_video(tmp_path / "video.mp4", media.moving(16, 192, 336))
     (tmp_path / "gaze.csv").write_text("time,x,y\n0,100,50\n0.3,200,150\n", encoding="utf-8")
@@ -74,7 +74,7 @@ def test_commands(desk, capsys, block):
 
 
 def test_the_table_of_models_holds_the_measured_figures():
-    """What docs/benchmark.json and benchmarks/bench.json say, and the sizes of the files."""
+    """It shows figures of docs/benchmark.json and benchmarks/bench.json, and the files' sizes."""
     benchmark = json.loads((ROOT / "docs" / "benchmark.json").read_text(encoding="utf-8"))
     mean = benchmark["mean"]
     bench = json.loads((ROOT / "benchmarks" / "bench.json").read_text(encoding="utf-8"))["rows"]

@@ -26,7 +26,7 @@ FOVEA = Density(0.9, 0.2, 2, 6)
 
 
 def randomised(network):
-    """Every part of the network has an influence, those that begin at zero too."""
+    """Randomise the network so that every part has an effect, also those that start at zero."""
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -58,7 +58,7 @@ def pairs(frames, gaze):
 
 
 def bare(model, frames, gaze, **options):
-    """The network without the loop: frames clamped [T,3,H,W], samples, masks."""
+    """Call the network without the loop: clamped frames [T,3,H,W], samples, masks."""
     samples, mask = sample(frames[None], gaze[None], **{"blue_noise": True, **options})
     with torch.inference_mode():
         output, _ = model(samples, mask, None)

@@ -35,7 +35,7 @@ def write_pngs(folder, images):
 
 @pytest.fixture(scope="module")
 def reds(tmp_path_factory):
-    """REDS in small: of val one video of 3 items, one of 2 and one that is too short."""
+    """A small REDS: its val has a video of 3 items, one of 2, and one that is too short."""
     root = tmp_path_factory.mktemp("REDS")
     for number, count in enumerate((14, 10, 3)):
         images = media.moving(count, 90, 160, seed=number)
@@ -46,7 +46,7 @@ def reds(tmp_path_factory):
 
 
 def untrained(network):
-    """Weights as they come back from float16, and enough state for it to be seen."""
+    """Random weights, rounded to float16, with a visible effect of the state."""
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.copy_((parameter + 0.05 * torch.randn_like(parameter)).half())
@@ -67,7 +67,7 @@ def model(tmp_path_factory, six):
 
 
 class Oracle(torch.nn.Module):
-    """A network that knows the truth, and errs by a constant."""
+    """A network that returns the truth plus a constant."""
 
     scale, frames_per_step = 4, 6
 
@@ -191,7 +191,7 @@ def test_the_state_goes_on_into_the_next_video_only_when_carried(reds, six):
 
 
 def test_the_state_is_new_before_every_item_when_asked(reds, six):
-    """As the published code on several GPUs; a video of one item shows no difference."""
+    """The published code does so on several GPUs; for a video of one item nothing changes."""
     rows = {state: validate(reds, six, state=state, size=SIZE) for state in ("reset", "item")}
     first = [validate(reds, six, state=state, size=SIZE, frames=6) for state in ("reset", "item")]
     assert first[0] == first[1]
@@ -315,7 +315,7 @@ def test_bad_input_is_one_line_and_code_2(
 
 @pytest.fixture
 def folder(tmp_path):
-    """Data to infer from: a video, one in a format that is only read, a folder of images."""
+    """Inputs for infer: a video, one in a format that can only be read, a folder of images."""
     root = tmp_path / "data"
     write_pngs(root / "deep" / "take1", media.moving(7, 32, 48))
     write_pngs(root / "plain", media.moving(2, 32, 48)).rename(root / "take.2")

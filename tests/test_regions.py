@@ -16,7 +16,7 @@ DENSITY = Density(0.9, 0.1, 4.0, 9.0)
 
 @pytest.fixture
 def frame():
-    """Distance and mask [12, 17] of a gaze, and a map [48, 68] of anything."""
+    """Distance from the gaze and mask [12, 17], and a random map [48, 68]."""
     generator = torch.Generator().manual_seed(0)
     distance = eccentricity_map(torch.tensor([5.0, 3.0]), 12, 17)
     mask = (torch.rand(12, 17, generator=generator) < 0.4).float()

@@ -83,7 +83,7 @@ with files.atomic_write(path / "a.json") as file:
 
 @pytest.fixture
 def half_written(tmp_path):
-    """A program that hangs while it writes into the folder."""
+    """The folder of a program that hangs while it writes."""
     command = [sys.executable, "-c", HALF_WRITTEN, str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment())
     assert process.stdout.readline() == b"ready\n"

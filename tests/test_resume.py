@@ -23,7 +23,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def scored(monkeypatch):
-    """The names of the clips that are computed; an interruption comes before those in ``stop``."""
+    """The names of the computed clips; an interruption comes before each clip in ``stop``."""
     names, stop = [], []
 
     def listen(clip, *arguments):
@@ -70,7 +70,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_figures(root, tmp_path, s
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_a_run_goes_on_with_more_or_fewer_processes(root, tmp_path, scored, monkeypatch, processes):
-    """As with torchrun, but one after the other: each process takes its share of the clips."""
+    """Each process takes its share of the clips as with torchrun, but they run in turn."""
     names, stop = scored
     target, protocol = tmp_path / "rows.json", Protocol(2, metrics=())
 

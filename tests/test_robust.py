@@ -26,7 +26,7 @@ def double(*values):
 
 
 def rho(x, alpha):
-    """The definition, one number at a time, for scipy."""
+    """The definition for a single number, for SciPy."""
     s, b = x * x, abs(alpha - 2)
     if b == 0:
         return s / 2

@@ -92,7 +92,7 @@ def test_a_record_that_does_not_fit_is_refused(video, tmp_path, capsys, change, 
 def test_who_does_not_choose_gets_the_best_and_is_told(
     video, tmp_path, monkeypatch, capsys, jitter
 ):
-    """Whatever the one constant says; networks that cannot be told of a jitter get none."""
+    """The default is the best jitter; networks that do not take jitter get none."""
     for module in ("files_to_files", "cli.sample"):
         monkeypatch.setattr(f"deepfovea.{module}.BEST_SAMPLING", Sampling("blue", jitter))
     words = ["--simulate", "--frames", "3", "--engine", "torch"]

@@ -1,4 +1,4 @@
-"""Changes of brightness and cuts between two frames, and what the network makes of them."""
+"""Changes of brightness and cuts between two frames, and their effect on the network."""
 
 import pytest
 import torch

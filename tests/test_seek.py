@@ -1,4 +1,4 @@
-"""Claims about seeking: what is shown after it is what a whole decoding shows there."""
+"""Claims about seeking: the frames after it equal those of decoding from the beginning."""
 
 import contextlib
 import itertools
@@ -96,7 +96,7 @@ def test_frames_are_counted_from_the_first_that_can_be_shown(tmp_path):
 
 
 def test_frames_that_an_edit_list_hides_are_not_counted(tmp_path):
-    """As ``ffmpeg -ss 0.48 -i IN -c copy OUT`` leaves them: from the key frame on, and hidden."""
+    """``ffmpeg -ss 0.48 -i IN -c copy OUT`` writes such files: frames are hidden at the start."""
     path = media.write_video(tmp_path / "a.mp4", media.moving(50), options={"g": "50", "bf": "0"})
     cut = tmp_path / "cut.mp4"
     with av.open(str(path)) as whole, av.open(str(cut), "w") as output:

@@ -1,4 +1,4 @@
-"""Claims about the weights of `stream` that ship, on photographs that scikit-image ships."""
+"""Claims about the packaged weights of `stream`, tested on photographs from scikit-image."""
 
 import pytest
 import torch
@@ -51,7 +51,7 @@ def gaze(x: float, y: float, length: int = LENGTH) -> Tensor:
 
 @torch.inference_mode()
 def reconstructed(net, frames, at=None, density=None, **draw):
-    """What the network makes of frames, and what filling makes of the same samples."""
+    """The network's reconstruction of frames, and hole filling from the same samples."""
     at = gaze(WIDTH / 8, HEIGHT / 8, frames.shape[1]) if at is None else at
     samples, mask = sample(downsample(frames), at, density or Density(), seed=0, **draw)
     ours, _ = net(samples, mask)
@@ -77,13 +77,13 @@ def test_better_than_filling_and_better_with_time(stream, name, scene):
 
 @pytest.fixture(scope="module")
 def at_rest(stream):
-    """What rests and lies in the periphery, the network's frames of it, and filled ones."""
+    """The still periphery, the network's frames of it, and filled ones."""
     truth = still("astronaut", 14)
     return truth[0], *reconstructed(stream, truth, gaze(-100.0, -100.0, 14))
 
 
 def flicker_of(frames, truth):
-    """Of late frames, by the metric: 1 is that of the original, 2 one grey level more."""
+    """The flicker of late frames by the metric: 1 equals the original, 2 is one grey level more."""
     known = torch.ones(2, 1, HEIGHT // 4, WIDTH // 4)
     pairs = []
     for t in range(8, len(frames) - 1):
@@ -94,7 +94,7 @@ def flicker_of(frames, truth):
 
 
 def test_a_still_periphery_does_not_boil(at_rest):
-    """The network itself changes what rests by up to a grey level per frame, filling by 16."""
+    """The network changes still regions by up to a grey level per frame, filling by 16."""
     truth, ours, filled = at_rest
     late, late_filled = (frames[8:].diff(dim=0).abs().mean() for frames in (ours, filled))
     assert late < 0.25 * late_filled
@@ -132,7 +132,7 @@ def test_blocks_keep_their_brightness(stream, side, bound):
 
 
 def test_writing_a_video_adds_no_flicker_and_no_light(at_rest, tmp_path):
-    """Neither the conversion to luma and chroma nor the encoder: what flickers did so before."""
+    """Neither the conversion to luma and chroma nor the encoder adds any."""
     truth, ours, _ = at_rest
     for frames in (ours, truth):
         path = tmp_path / "video.mp4"
@@ -146,7 +146,7 @@ def test_writing_a_video_adds_no_flicker_and_no_light(at_rest, tmp_path):
 
 
 def test_the_perceptual_weights_are_sharper_and_as_steady():
-    """More of the fine detail of the periphery, and no more flicker where all is still."""
+    """They keep more fine detail in the periphery, without more flicker in still scenes."""
     plain, sharp = (deepfovea.load(name).eval() for name in ("stream", "stream-perceptual"))
     truth = pan("coffee", 12)
     kernel = torch.tensor([[0.0, -1, 0], [-1, 4, -1], [0, -1, 0]]).expand(3, 1, 3, 3)
@@ -176,7 +176,7 @@ def test_nothing_of_the_scene_before_a_cut_is_seen_after_it(stream):
 
 
 def test_openvino_in_bfloat16_shows_the_same(stream):
-    """On a processor without bfloat16 it computes in float32, and this is no evidence."""
+    """On a processor without bfloat16 it computes in float32, and the test shows nothing."""
     pytest.importorskip("openvino", reason="OpenVINO is not installed (extra openvino)")
     truth = pan("astronaut")
     exact, _ = reconstructed(stream, truth)

@@ -1,4 +1,4 @@
-"""Claims about what containers cannot hold, sound tracks, alpha, and unusual rates."""
+"""Claims about limits of containers, sound tracks, alpha, and unusual rates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of docs/speed.md are those of the JSON files beside the benchmarks."""
+"""The tables of docs/speed.md show the figures of the JSON files beside the benchmarks."""
 
 import runpy
 from pathlib import Path

@@ -33,7 +33,7 @@ def repeatable():
 
 
 def lively(config=SMALL):
-    """A network in which nothing is zero any more that starts at zero."""
+    """A network in which all parameters that start at zero have other values."""
     net = StreamNet(config)
     with torch.no_grad():
         for parameter in net.parameters():
@@ -67,7 +67,7 @@ def at_samples(cells):
 
 
 def fill(samples, mask):
-    """The baseline that needs neither learning nor memory."""
+    """Hole filling with bicubic upscaling, frame by frame."""
     return upsample_bicubic(pull_push(samples, mask))
 
 
@@ -280,7 +280,7 @@ def test_where_all_is_sampled_a_smooth_picture_comes_back():
 
 @torch.no_grad()
 def test_motion_by_half_a_pixel_fills_the_cells_between_samples():
-    """What no frame at the low resolution shows, four together do: far beyond bicubic."""
+    """Four frames together reveal detail that no single one has, far beyond bicubic."""
     large = texture(104, 144, 1.5)
     places = [(0, 0), (2, 0), (2, 2), (0, 2)]  # y, x in output pixels
     frames = torch.stack([large[..., y : y + 96, x : x + 128] for y, x in places], 1)
@@ -431,7 +431,7 @@ def moved(x, y):
 
 
 def selected(flow, target, reference, last=None):
-    """From a fifth of the pixels; the picture before on a canvas that knows all of it."""
+    """The flow from a fifth of the pixels; the canvas has every pixel of the previous picture."""
     mask = draw_mask(torch.full((1, 1, 1, 96, 128), 0.2))[:, 0]
     last = torch.zeros_like(flow) if last is None else last
     return select_flow(flow, target * mask, mask, _interpolate_to_canvas(reference), last)

@@ -1,4 +1,4 @@
-"""Claims about tables and pictures: they hold the figures, and come out of the JSON alone."""
+"""Claims about tables and pictures: they show the figures, and need only the JSON."""
 
 import io
 import json
@@ -271,7 +271,7 @@ def test_a_sheet_shows_samples_methods_original_and_errors_in_this_order():
         return [Panels((2.0, 2.0), torch.zeros(3, 8, 12), frames, flat(0.8))] * 2
 
     def levels(data):
-        """Level of the middle of every panel in the last row, between the gaps."""
+        """The grey level at the centre of every panel in the last row."""
         image = np.asarray(Image.open(io.BytesIO(data)))[-200]
         width = 480
         return [int(image[6 + k * (width + 6) + 240, 0]) for k in range(len(image) // (width + 6))]
@@ -292,7 +292,7 @@ def test_a_sheet_shows_samples_methods_original_and_errors_in_this_order():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A folder with results.json, table.md and plots, made from a video that is gone by now."""
+    """A folder with results.json, table.md and plots of a video that no longer exists."""
     folder = tmp_path_factory.mktemp("run")
     videos = folder / "videos"
     (videos / "deep").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The distance of textures."""
+"""Claims about the texture loss."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from deepfovea.losses.texture import LAGS, WINDOW, autocorrelations, texture_dis
 
 
 def noise(blur, seed, frames=2, size=128):
-    """A texture of one kind, [1, T, 3, H, W]: each seed has other pixels."""
+    """A texture of one kind, [1, T, 3, H, W]; each seed gives other pixels."""
     random = np.random.default_rng(seed)
     image = random.standard_normal((frames, size, size))
     image = gaussian_filter(image, (0, blur, blur), mode="wrap")

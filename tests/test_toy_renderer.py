@@ -1,4 +1,4 @@
-"""Claims about the tiny renderer: exact samples, exact motion."""
+"""Claims about the toy renderer: exact samples, exact motion."""
 
 import numpy as np
 import torch

@@ -237,7 +237,7 @@ def test_two_processes_share_what_one_takes(data, cache, config, dataset):
 
 
 def test_a_new_video_begins_with_a_new_state_or_not(data, cache):
-    """The two published settings; within a video the state goes on in either."""
+    """These are the two published settings; within a video, both keep the state."""
     dataset = of_items(ITEMS, open_sources(data, cache))  # two videos of two items
     carried = list(islice(iter_chunks(dataset, ITEMS, CPU), 12))
     assert not any(chunk.is_clip_start.any() for chunk in carried)
@@ -371,7 +371,7 @@ def rows(run):
 
 
 def interrupted(monkeypatch, after):
-    """Steps that stop as by Ctrl-C once so many are done."""
+    """Interrupt training as by Ctrl-C after this many steps."""
     calls = []
 
     def until(*arguments):
@@ -500,7 +500,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(data, cache, tmp_path, small, mo
     path_open = Path.open
 
     class Full:
-        """A file on a disk that takes a few bytes more."""
+        """A file on a disk that has room for only a few bytes."""
 
         def __init__(self, file):
             self.file = file
@@ -532,7 +532,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(data, cache, tmp_path, small, mo
 def test_a_signal_saves_the_step_under_way_and_says_how_to_go_on(
     data, cache, tmp_path, small, monkeypatch, capsys
 ):
-    """Ctrl-C or SIGTERM in step 2 of 6: step 2 is saved, and --resume ends as if unbroken."""
+    """After Ctrl-C or SIGTERM in step 2 of 6, step 2 is saved, and --resume changes no result."""
     command = ["train", f"--data={data}", f"--cache={cache}", "--crop=64", "--clip=4", "--chunk=2"]
     command += ["--batch=1", "--workers=1", "--steps=3", "--cooldown=0", "--picture-steps=0"]
     assert main([*command, f"--run={tmp_path / 'straight'}"]) == 0
@@ -566,7 +566,7 @@ def test_a_signal_saves_the_step_under_way_and_says_how_to_go_on(
 def test_before_the_first_step_an_interruption_says_to_begin_again(
     data, tmp_path, monkeypatch, capsys
 ):
-    """Nothing is saved, so nobody is sent to --resume; who gives it hears of no checkpoint."""
+    """Nothing is saved, so --resume is not recommended, and reports that there is no checkpoint."""
 
     def decoding(*_, **__):
         raise KeyboardInterrupt
@@ -661,7 +661,7 @@ def test_without_a_terminal_lines_say_the_losses(data, cache, tmp_path, small, c
 
 
 def test_the_time_left_is_that_of_the_usual_step(monkeypatch):
-    """A first step of a minute, which compiles and fills caches, is no measure of the others."""
+    """A first step of a minute, which compiles and fills caches, does not count."""
     clock = iter([60.0, 61.0, 62.0, 75.0, 76.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     shown = TrainingProgress("stream", 3604, 0, visible=False)
@@ -822,7 +822,7 @@ def test_a_resumed_run_keeps_its_configuration(data, cache, tmp_path, small, cap
 
 
 def test_pictures_show_the_values_as_they_are(tmp_path):
-    """Clamped to [0, 1] and never stretched: equal values are equal pixels in every picture."""
+    """They are clamped to [0, 1] and not rescaled: equal values give equal pixels everywhere."""
     log = Log(tmp_path, 0, {})
     grey = torch.full((2, 3, 64, 96), 0.5)
     overshoot = torch.cat([torch.full((1, 3, 64, 96), 1.7), torch.full((1, 3, 64, 96), -0.3)])

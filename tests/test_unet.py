@@ -1,4 +1,4 @@
-"""DeepFovea++, its 2019 ancestor, and the deformable convolution they stand on."""
+"""DeepFovea++, DeepFovea of 2019, and their deformable convolution."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ def repeatable():
 
 
 def unet(config):
-    """A network whose deformable convolutions do deform."""
+    """A network whose deformable convolutions have offsets other than zero."""
     model = RecurrentUNet(config)
     for module in model.modules():
         if isinstance(module, ModulatedDeformConv):
@@ -60,7 +60,7 @@ def conv(channels, out, k):
 
 
 def deformable(channels, out, k=3):
-    """With the ordinary convolution that predicts two offsets and a mask for each tap."""
+    """Parameters of the convolution that predicts two offsets and a mask for each tap."""
     return conv(channels, out, k) + conv(channels, 3 * k * k, k)
 
 

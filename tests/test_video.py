@@ -455,7 +455,7 @@ def test_rotation_is_applied_as_other_decoders_do(tmp_path, degrees, mirrored):
 
 
 def test_a_phone_held_upright(tmp_path, clip):
-    """The matrix that phones write for a quarter turn clockwise, put into the file by hand."""
+    """The file gets the matrix that phones write for a quarter turn clockwise."""
     data = bytearray(clip.read_bytes())
     at = data.index(b"tkhd") + 4 + 40
     assert data[at : at + 4] == b"\x00\x01\x00\x00"
@@ -861,7 +861,7 @@ def test_sound_ends_with_the_frames(tmp_path):
 
 
 def test_sound_and_frames_are_interleaved(tmp_path):
-    """Beyond the 10 seconds that FFmpeg would put in order by itself, in memory."""
+    """This holds beyond the 10 seconds for which FFmpeg would interleave in memory."""
     sound = write_sound(tmp_path / "a.mp3", packets=1200)
     images = media.moving(150, 16, 16)
     path = write(tmp_path / "a.mkv", images, rate=5, audio_from=sound)

@@ -1,4 +1,4 @@
-"""Claims about the viewer's server: what it shows, what it refuses, what it forgets."""
+"""Claims about the viewer's server: what it sends, what it refuses, when it resets its state."""
 
 import contextlib
 import json
@@ -56,7 +56,7 @@ def catalog(folder):
 
 
 class Viewer:
-    """The other end of a session: what it sends lies in a queue."""
+    """The client of a session; messages from the session are in a queue."""
 
     def __init__(self, catalog, **first):
         self.got = queue.Queue()
@@ -75,7 +75,7 @@ class Viewer:
         return json.loads(message)
 
     def frame(self, acknowledge=True):
-        """The next frame, texts passed over."""
+        """The next frame; texts before it are skipped."""
         while isinstance(message := self.got.get(timeout=PATIENCE), str):
             assert "error" not in message
         header, pictures = unpack(message)
@@ -84,7 +84,7 @@ class Viewer:
         return header, pictures
 
     def error(self):
-        """The next error, frames and other texts passed over."""
+        """The next error; frames and other texts before it are skipped."""
         while True:
             message = self.got.get(timeout=PATIENCE)
             if isinstance(message, bytes):
@@ -308,7 +308,7 @@ def test_errors_and_filling(catalog):
 
 
 def test_a_clip_that_begins_again_is_not_forgotten(catalog):
-    """A loop gives what the network would make of the clip twice in a row, not of a new clip."""
+    """A loop gives the network's result for the clip twice in a row, not for a new clip."""
     with viewer(catalog, speed=0, views=["reconstruction"], jitter="none") as one:
         frames = [one.frame() for _ in range(COUNT + 1)]
     (first, _), (again, _) = frames[0], frames[COUNT]

@@ -1,4 +1,4 @@
-"""Claims about the page, in a real browser: what a person does is seen in the pixels."""
+"""Claims about the page in a real browser: actions of the user change the pixels."""
 
 import base64
 import io
@@ -73,9 +73,9 @@ def wait_for_frames(page):
 
 @contextmanager
 def opened(browser, address, **options):
-    """A page that shows frames. It may not complain, nor ask any other host for anything.
+    """A page that shows frames. It must not log errors or contact other hosts.
 
-    It starts paused, as for people who asked their system for less motion.
+    It starts paused, as for users who have set their system to reduced motion.
     """
     options = {"viewport": WINDOW, "reduced_motion": "reduce"} | options
     page = browser.new_page(**options)
@@ -96,7 +96,7 @@ def opened(browser, address, **options):
 
 @pytest.fixture(scope="module")
 def desk(browser, address):
-    """One page for the tests that do not need another."""
+    """One page for all tests that do not need a new one."""
     with opened(browser, address, has_touch=True) as page:
         small_fovea(page)
         yield page
@@ -104,7 +104,7 @@ def desk(browser, address):
 
 @pytest.fixture
 def page(desk):
-    """Paused at the beginning, no ring, a small fovea that follows the pointer."""
+    """The page, paused at the first frame, without a ring, with a small fovea at the pointer."""
     if desk.locator("#untrack").is_visible():
         desk.click("#untrack")
     if desk.locator("#play").get_attribute("aria-label") == "Pause":

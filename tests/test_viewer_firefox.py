@@ -1,4 +1,4 @@
-"""Claims about the page in Firefox: the essential ones, again seen in the pixels."""
+"""The most important claims about the page, in Firefox."""
 
 import time
 from urllib.parse import urlsplit
@@ -68,7 +68,7 @@ def desk(folder):
 
 @pytest.fixture
 def page(desk):
-    """At the beginning, the stage in view and with the keyboard."""
+    """The page at the first frame, with the stage visible and focused."""
     put(desk, "#position", 0)
     desk.evaluate("document.querySelector('#stage').focus()")
     return desk
@@ -79,7 +79,7 @@ def click(page, selector):
 
 
 def put(page, selector, value):
-    """Choose or write a value as a person does, with both events."""
+    """Set a value as a user does, with both events."""
     page.evaluate(
         f"""(() => {{
             const element = document.querySelector({selector!r});
@@ -99,7 +99,7 @@ def choose(page, view, arrangement="alone"):
 
 
 def place(page, selector, share=(0.5, 0.5)):
-    """A place of an element in the window."""
+    """A position in an element, in coordinates of the window."""
     x, y, width, height = page.evaluate(
         f"""(() => {{
             const element = document.querySelector({selector!r});

@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def viewer(folder):
-    """A server that knows one further name."""
+    """A server that accepts one more host name."""
     words = (folder / "noise.mp4", "--model", folder / "tiny.safetensors", "--engine", "torch")
     with running_viewer(*words, "--allowed-host", "lab.localhost") as address:
         yield address

@@ -1,4 +1,4 @@
-"""What the tests of the viewer share: a small video and model, a reader of frames, a browser."""
+"""Helpers of the viewer's tests: a small video and model, a reader of frames, a browser."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DISC = "1,0,4,4.01"
 
 
 def make_catalog(folder, *, models=("tiny",), videos=1, count=COUNT, rate=RATE):
-    """An catalog of videos (each with its own phase) and of a small untrained model."""
+    """A catalog of videos (each with its own phase) and a small untrained model."""
     torch.manual_seed(0)
     path = folder / "tiny.safetensors"
     save_model(path, StreamNet(StreamConfig(8, 8, 4, 4)), {"trained": "not at all"})
@@ -73,7 +73,7 @@ CHROMIUM_ARGUMENTS = [
 
 @contextlib.contextmanager
 def running_viewer(*arguments, temporary=None, threads=1):
-    """``deepfovea view`` as a process of its own; gives its address. It must end with 0.
+    """Run ``deepfovea view`` as a process; yield its address. It must end with 0.
 
     ``threads``: of the network; None leaves their number to it.
     """
@@ -105,7 +105,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving(folder):
-    """A host of static files; gives its address."""
+    """Serve static files; yield the address."""
     handler = functools.partial(_Quiet, directory=folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -114,7 +114,7 @@ def serving(folder):
 
 
 def accessibility_faults(page):
-    """What axe-core finds, as one text; empty if nothing."""
+    """The faults that axe-core finds, as one text; empty if there are none."""
     from axe_playwright_python.sync_playwright import Axe
 
     results = Axe().run(page, options={"resultTypes": ["violations"]})
@@ -127,7 +127,7 @@ def accessibility_faults(page):
 
 @contextlib.contextmanager
 def chromium():
-    """Debian's Chromium, driven by Playwright."""
+    """Debian's Chromium, controlled by Playwright."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
