@@ -88,7 +88,7 @@ def ssim(a, b):
     return float(value.mean())
 
 
-def judge(path, frames, images):
+def measure_quality(path, frames, images):
     yuv, rgb, likeness = [], [], []
     with av.open(str(path)) as container:
         for frame, given, image in zip(container.decode(video=0), frames, images, strict=True):
@@ -121,7 +121,7 @@ def main():
                 "setting": setting,
                 "core_ms_per_frame": 1e3 * taken / len(frames),
                 "kb_per_frame": path.stat().st_size / 1e3 / len(frames),
-                **judge(path, frames, images),
+                **measure_quality(path, frames, images),
             }
             rows.append(row)
             print("  ".join(f"{k} {v:.5g}" if isinstance(v, float) else v for k, v in row.items()))

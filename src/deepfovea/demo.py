@@ -22,7 +22,7 @@ from .reconstructor import Reconstructed, Reconstructor
 from .video import VideoReader
 
 SHEET_ROWS = 4
-"""Number of frames on the contact sheet."""
+"""Number of frames on the contact sheet. Our choice."""
 
 
 @dataclass(frozen=True)

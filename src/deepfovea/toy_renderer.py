@@ -15,6 +15,8 @@ import numpy as np
 
 SCALE = 4
 """Output pixels per low-resolution pixel, along each axis."""
+
+# The appearance of the scene. All of it is our choice.
 SUBSAMPLES = 3
 """Points of the scene per output pixel, along each axis."""
 CELLS = 64
@@ -26,7 +28,7 @@ CONTRAST, TINT = 1.6, 0.2
 """Contrast of the textures (factor of the difference from grey), and the strength of the tints that
 tell the sprites apart."""
 
-# The motion of the scene, chosen so that all kinds of motion occur in a small frame.
+# The motion of the scene. All of it is our choice, so that a small frame has all kinds of motion.
 CAMERA = (-1.0, 0.45)
 """Velocity of the background (x, y), low-resolution pixels per frame at speed 1."""
 SHAKE_PX, SHAKE_RATES = 1.5, (1.3, 1.9)

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from ..reconstructor import Reconstructor
 
 MAX_USUAL_LOW_PIXELS = 640 * 480
-"""Pixels; a larger input without --simulate is likely to be a full resolution by mistake."""
+"""Pixels; a larger input without --simulate is likely to be a full resolution by mistake.
+Our choice."""
 
 MIN_ESTIMATED_PIXELS = 50 * 192 * 256
-"""Low-resolution pixels of all frames; for fewer, which take seconds, no time is estimated."""
+"""Low-resolution pixels of all frames; for fewer, which take seconds, no time is estimated.
+Our choice."""
 
 
 def refuse_folder_of_videos(folder: Path) -> None:

@@ -513,7 +513,7 @@ def write_grid(path: Path, samples: Tensor, prediction: Tensor, label: Tensor) -
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """As :func:`write_text`."""
+    """Write a binary file, complete or not at all."""
     try:
         with ensure_folder(path.parent), atomic_write(path) as file:
             file.write(data)

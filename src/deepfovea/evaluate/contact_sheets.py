@@ -14,7 +14,7 @@ from ..config import InputError
 from ..images import contact_sheet, mark_gaze, resize_frame
 
 ROWS_PER_SHEET = 3
-"""Number of frames on a sheet."""
+"""Number of frames on a sheet. Our choice."""
 
 MAX_SHOWN_ERROR = 0.25
 """Mean absolute error of the channels that is brightest in an error map; larger ones are clamped.

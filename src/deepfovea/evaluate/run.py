@@ -54,7 +54,7 @@ def evaluate(
     """Score methods on every clip of a folder; the clips are the ground truth.
 
     The first frames of a clip, at their own resolution (cropped to a multiple of four), are
-    downsampled by four without antialiasing, sampled at the gaze, reconstructed, and judged by
+    downsampled by four without antialiasing, sampled at the gaze, reconstructed, and scored by
     every metric of the protocol. The same arguments give the same figures, except for the cost, for
     any number of workers, threads and processes. A clip is computed on one core. To use more, start
     several processes by ``torchrun`` or ``accelerate launch``: they share the clips, and each

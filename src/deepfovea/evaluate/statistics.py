@@ -17,6 +17,8 @@ import numpy as np
 from .result import COLUMNS, Result
 
 CONFIDENCE, RESAMPLES, SEED = 0.95, 10_000, 0
+"""The intended probability that an interval contains the true mean; the number of resamplings of
+the clips, and the seed of their draws. Our choice: usual values."""
 
 
 class Interval(NamedTuple):

@@ -24,6 +24,7 @@ from ..config import SCALE
 from ..flow import backward_warp, dis_flow
 from ..resample import bilinear_sample, pixel_grid, sampling_grid, upsample_bilinear
 
+# Where a constant names no source, it is our choice.
 CLIP_SIGMAS = 1.25
 """γ of the variance clipping; Salvi 2016 recommends 0.75 to 1.25."""
 FALLOFF = 1.0

@@ -307,7 +307,7 @@ def check_overlap(path: Path, time: Floats, video: Video, by_frame: bool) -> Non
     first, last = float(time.min()), float(time.max())
     last_shown = last + float(np.median(np.diff(np.unique(time)))) if first < last else last
 
-    def told(begin: float, end: float) -> str:
+    def format_span(begin: float, end: float) -> str:
         if by_frame and video.frame_rate is not None:
             begin, end = (round(t * video.frame_rate) for t in (begin, end))
             return f"frames {begin} to {end}"
@@ -316,9 +316,9 @@ def check_overlap(path: Path, time: Floats, video: Video, by_frame: bool) -> Non
     frames = f"{video.frame_count} frames" if by_frame else f"{length:.3f} s"
     if last_shown < 0 or first > length - 0.5 / video.frame_rate:
         expected = f"some that meets the video's {frames}; --gaze-offset SECONDS shifts it"
-        raise refusal(path, f"gaze from {told(first, last)}", expected)
+        raise refusal(path, f"gaze from {format_span(first, last)}", expected)
     met = max(0.0, min(last_shown, length) - max(first, 0.0))
-    span = f"the gaze lasts from {told(first, last)}, the video {frames}"
+    span = f"the gaze lasts from {format_span(first, last)}, the video {frames}"
     if met < 0.5 * length:
         video.warnings.append(
             f"{span}: {100 * met / length:.0f} % of the video have gaze; the other frames look at "

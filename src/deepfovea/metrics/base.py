@@ -90,7 +90,7 @@ class Reference:
 class Metric:
     """One metric: its name, its meaning, and the function that computes it.
 
-    ``function(prediction, reference)`` returns a number, nan if there is nothing to judge. If
+    ``function(prediction, reference)`` returns a number, nan if it does not apply. If
     ``by_region`` is set, it returns the dictionary of :func:`deepfovea.metrics.regions.map_means`.
     The prediction is [T, 3, H, W], where T depends on the scope, and may be outside [0, 1]. For the
     scope ``clip`` it is uint8, as a screen would show it. The value of a clip is the mean of the
@@ -105,7 +105,7 @@ class Metric:
     digits: int
     """Number of decimals in tables; the JSON has four more."""
     definition: str
-    """What it measures, and by whose definition, in one line."""
+    """The measured quantity, and who defined it, in one line."""
     scope: Scope
     function: Callable[[Tensor, Reference], Any]
     unit: str = ""
@@ -115,7 +115,7 @@ class Metric:
     by_region: bool = False
     """Whether ``function`` returns a mean for each region."""
     min_side: int = 1
-    """Frames with a smaller side, in pixels, are not judged."""
+    """Frames with a smaller side, in pixels, get no value."""
     default: bool = True
     """Whether an evaluation computes it if ``--metrics`` is not given."""
     table: Literal["overview", "published", "none"] = "overview"

@@ -22,7 +22,7 @@ def load_cvvdp(
 
     Source: Mantiuk, Hanji, Ashraf, Asano and Chapiro 2024, "ColorVideoVDP: A visual difference
     predictor for image, video and display distortions". JOD are just-objectionable differences. It
-    judges every place as if the eye looked there, so unlike FovVideoVDP it penalises losses in the
+    treats every place as if the eye looked there, so unlike FovVideoVDP it penalises losses in the
     periphery that the eye would not see.
 
     Args:
@@ -46,7 +46,7 @@ def cvvdp_jod(prediction: Tensor, reference: Reference) -> float:
     """ColorVideoVDP of a clip, uint8 [T, 3, H, W], in JOD."""
     settings = reference.settings
     predictor = load_cvvdp(*prediction.shape[-2:], settings.fov_deg, settings.device)
-    return predictor.judge(prediction, reference.frames, None, reference.frames_per_second)
+    return predictor.jod(prediction, reference.frames, None, reference.frames_per_second)
 
 
 CVVDP = Metric(

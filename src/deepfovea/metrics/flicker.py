@@ -19,7 +19,7 @@ NOISE_FLOOR = 1.0 / 255.0
 """Added to both changes, one grey level: smaller changes are invisible, and the ratio stays
 finite."""
 MIN_SHARE = 0.01
-"""Least share of still pixels; a pair of frames with fewer is not judged."""
+"""Smallest share of still pixels; a pair of frames with fewer gets no value."""
 
 
 def still_pixels(reference: Reference) -> Tensor:

@@ -50,7 +50,7 @@ def _jod(prediction: Tensor, reference: Reference) -> float:
     settings = reference.settings
     predictor = load_jod(*prediction.shape[-2:], settings.fov_deg, settings.device)
     gaze_px, rate = reference.output_gaze_px, reference.frames_per_second
-    return predictor.judge(prediction, reference.frames, gaze_px, rate)
+    return predictor.jod(prediction, reference.frames, gaze_px, rate)
 
 
 JOD = Metric(

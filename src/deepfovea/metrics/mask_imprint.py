@@ -21,7 +21,7 @@ from ..losses.imprint import detail
 from .base import Metric, Reference
 
 FIRST_FRAME = 9
-"""The first frame, from 0, that is judged: at its start a video has other artefacts. Our choice."""
+"""The first frame, from 0, that gets a value: a video's start has other artefacts. Our choice."""
 
 
 def at_samples(cells: Tensor, jitter: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -64,9 +64,9 @@ def mask_imprint(prediction: Tensor, reference: Reference) -> float:
     jitter = None if reference.jitter is None else reference.jitter[0]
     values, inside = at_samples(cells, jitter)
     sampled = reference.mask[0, 0] > 0
-    judged = inside & (reference.eccentricity[0] >= reference.density.outer)
-    others = float(values[judged & ~sampled].mean())  # nan if all are sampled
-    return float(values[judged & sampled].mean()) / others if others else math.nan
+    counted = inside & (reference.eccentricity[0] >= reference.density.outer)
+    others = float(values[counted & ~sampled].mean())  # nan if all are sampled
+    return float(values[counted & sampled].mean()) / others if others else math.nan
 
 
 MASK_IMPRINT = Metric(

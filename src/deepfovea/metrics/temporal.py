@@ -41,7 +41,7 @@ def e_warp(earlier: Tensor, later: Tensor, flow: Tensor, occlusion: Tensor) -> f
     evaluate_WarpError.py).
 
     Args:
-        earlier: a frame of the video that is judged; clamped to [0, 1] first.
+        earlier: a frame of the video that is scored; clamped to [0, 1] first.
         later: the frame after it.
         flow: the flow of the true frames, from :func:`true_flow`.
         occlusion: likewise.
@@ -103,7 +103,7 @@ def t_of(flow: np.ndarray, true_flow: np.ndarray) -> float:
     as in TecoGAN's metrics.py, which leaves out a border of 8 to 24 pixels).
 
     Args:
-        flow: [H, W, 2] from :func:`farneback_flow`, of the video that is judged.
+        flow: [H, W, 2] from :func:`farneback_flow`, of the video that is scored.
         true_flow: likewise, of the true frames.
     """
     middle = tuple(map(_inner, flow.shape[:2]))
@@ -124,7 +124,7 @@ def t_lpips(distance: float, true_distance: float) -> float:
     :func:`t_of`).
 
     Args:
-        distance: LPIPS between two consecutive frames of the video that is judged.
+        distance: LPIPS between two consecutive frames of the video that is scored.
         true_distance: LPIPS between the same true frames.
     """
     return 100.0 * abs(distance - true_distance)

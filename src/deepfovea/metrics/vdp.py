@@ -30,7 +30,7 @@ _BARE_NAMES = ("interp", "third_party", "third_party.cpuinfo")
 class Predictor(NamedTuple):
     """A visual difference predictor for one size of frames, and its description of itself."""
 
-    judge: Callable[[Tensor, Tensor, Tensor | None, float], float]
+    jod: Callable[[Tensor, Tensor, Tensor | None, float], float]
     """(video uint8 [T,3,H,W], truth uint8 [T,3,H,W], gaze_px [T,2] of H × W, frames/s) -> JOD."""
     info: str
     """Its settings, which its authors ask to quote with every figure."""
@@ -90,7 +90,7 @@ def load_predictor(
         info = info.replace(f"({DISPLAY})", f"({DISPLAY} at {fov_deg:g}° across)")
 
     @torch.inference_mode()
-    def judge(
+    def jod(
         video: Tensor, truth: Tensor, gaze_px: Tensor | None, frames_per_second: float
     ) -> float:
         fixation = {} if gaze_px is None else {"fixation_point": gaze_px}
@@ -99,7 +99,7 @@ def load_predictor(
         )
         return float(score)
 
-    return Predictor(judge, info)
+    return Predictor(jod, info)
 
 
 def describe(load: Callable[..., Predictor]) -> Callable[[Settings], str]:

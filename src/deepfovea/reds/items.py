@@ -58,11 +58,10 @@ class PublishedItems(Dataset[PublishedItem]):
 
     Items are numbered video by video. Each begins four frames after the one before, as two of its
     six frames overlap; frames at the end that do not fill an item are left out. An index from
-    ``len(self)`` on belongs to a later epoch: the frames are the same, but gaze and masks are drawn
-    anew.
+    ``len(self)`` on belongs to a later epoch: the frames are the same, with new gaze and masks.
 
     The gaze is one point per video and epoch, uniform in [50, w − 50] × [50, h − 50]. Masks are
-    drawn anew for every frame of every item, on the whole low-resolution frame before the crop.
+    drawn for every frame of every item, on the whole low-resolution frame before the crop.
     Both depend on the name of the video, but not on which other videos there are.
 
     Videos of other sizes than 720 × 1280 are cropped or padded with black to fit, about the centre

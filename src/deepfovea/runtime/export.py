@@ -45,6 +45,7 @@ CHECKED_STEPS = 8
 CHECKED_SIZES = ((2, 48, 80), (1, 24, 16))
 """(B, h, w), rounded up to multiples, of the clips with which an export of open size is checked."""
 
+# The limits of the check are our choice: above what rounding causes, below what can be seen.
 TOLERANCE = 1e-4
 """Largest difference from PyTorch in the values of an output, for one step from the same state,
 relative to the output's largest value or to 1, whichever is larger."""

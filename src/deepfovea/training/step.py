@@ -205,8 +205,8 @@ def backward(output: Output, leaves: Output) -> None:
     """Propagate the gradient in the leaves back through the generator."""
     pairs = zip(_tensors_of(output), _tensors_of(leaves), strict=True)
     # Given motion requires no gradient, so a loss on it trains nothing.
-    judged = [(x, leaf.grad) for x, leaf in pairs if leaf.grad is not None and x.requires_grad]
-    torch.autograd.backward([tensor for tensor, _ in judged], [grad for _, grad in judged])
+    used = [(x, leaf.grad) for x, leaf in pairs if leaf.grad is not None and x.requires_grad]
+    torch.autograd.backward([tensor for tensor, _ in used], [grad for _, grad in used])
 
 
 def discriminator_step(

@@ -69,8 +69,8 @@ MARKER = "page.json"
 
 
 class Page(NamedTuple):
-    """What was written: the folder, the bytes of all its files, and the compressed bytes (gzip)
-    that a first visit loads without and with WebGPU."""
+    """The written folder, the bytes of all its files, and the compressed bytes (gzip) that a first
+    visit loads without and with WebGPU."""
 
     folder: Path
     total: int

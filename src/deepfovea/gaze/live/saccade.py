@@ -21,7 +21,8 @@ from .sample import LiveSample
 ONSET_DEG_PER_SECOND = 80.0
 END_DEG_PER_SECOND = 40.0
 """Velocity thresholds (I-VT: Salvucci & Goldberg 2000, Identifying fixations and saccades), two of
-them so that noise near one does not split a saccade. The values are our choice."""
+them, degrees per second, so that noise near one does not split a saccade. The values are our
+choice."""
 
 # All of these are our choice; docs/live-gaze.md has the resulting errors.
 VELOCITY_SPAN_SECONDS = 0.012

@@ -21,7 +21,7 @@ IMPROVEMENT_RATIO = 1.08
 is kept only where it is more than 8 % better than every candidate. Experiment 39 of
 docs/research/log.md chose 8 %."""
 ACCEPT_MARGIN = 0.04
-"""A candidate replaces the flow wholly if its error is lower by this share of the lowest error so
+"""A candidate replaces the flow entirely if its error is lower by this share of the lowest error so
 far. If it is lower by less, the two are mixed, so that rounding decides nothing. No experiment
 varies it."""
 NOISE_FLOOR = 0.002

@@ -16,8 +16,8 @@ from .flow_candidates import NOISE_FLOOR, sample_error
 
 KEEP_RATIO, DISCARD_RATIO = 1.15, 1.6
 """Error of the given vectors at the samples, divided by that of the estimated motion: up to the
-first value the given vectors are used wholly, from the second on not at all. All constants of this
-file were chosen with benchmarks/renderer.py: wrong vectors cost at most 0.5 dB, right ones are
+first value only the given vectors are used, from the second on they are ignored. All constants of
+this file were chosen with benchmarks/renderer.py: wrong vectors cost at most 0.5 dB, right ones are
 used."""
 ERROR_WINDOW = 5
 """Side, in cells of 8×8 low-resolution pixels, of the square over which the two are compared."""

@@ -42,7 +42,7 @@ MAX_SPEED = 8.0
 MIN_SQUARED_SPEED = 1e-6
 """Added to squared speeds, (pixels of a level)², so that the root has a gradient at 0."""
 PRIOR_TENT_RADIUS = 3
-"""Half width, in pixels at 1/8, of the tent over which the motion of the frame before is judged."""
+"""Half width, in pixels at 1/8, of the tent over which the previous frame's motion is compared."""
 PRIOR_SLOPE = 200.0
 """Slope of the logistic choice between the motion of the frame before and no motion, per unit of
 colour difference in [0, 1]: one level of 8 bits gives the better one a weight of two thirds."""

@@ -20,12 +20,12 @@ REWEIGHTINGS = 2
 estimate explains them. No experiment varies it."""
 UNEXPLAINED, EXPLAINED = 0.25, 0.5
 """Mean weight of the samples, 0 to 1: up to the first value the gain is ignored, from the second on
-it is used wholly. No experiment varies them."""
+it is used in full. No experiment varies them."""
 MAX_GAIN = 2.0
 """Largest ratio of brightness from one frame to the next. No experiment varies it."""
 SAME_SCENE_RATIO, CUT_RATIO = 0.6, 0.75
 """Error of the canvas at the samples, divided by the error of one uniform colour: up to the first
-value the canvas is kept wholly, from the second on it is discarded. Experiment 50 of
+value the whole canvas is kept, from the second on it is discarded. Experiment 50 of
 docs/research/log.md chose both."""
 PRIOR_WEIGHT = 2.0
 """Added to the error of the uniform colour, as a sum of differences in [0, 1] over a frame, so that
