@@ -36,7 +36,7 @@ def test_the_motion_leads_to_where_each_pixel_was(seed):
     warped = backward_warp(low[:-1], torch.from_numpy(clip.motion[1:]))
     missed = (warped - low[1:]).abs().mean(1)
     rested = (low[:-1] - low[1:]).abs().mean(1)
-    # Where nothing comes in at the border or from behind the object: most of the frame.
+    # Only where nothing enters at the border or appears behind the object: most of the frame.
     assert float(missed.median()) < 0.01
     if float(rested.median()) > 0.01:
         assert float(missed.median()) < 0.5 * float(rested.median())

@@ -165,7 +165,7 @@ def test_bad_input_is_one_line_and_code_2(folder, capsys, monkeypatch, arguments
         arguments += ["--model", "model.safetensors"]
     before = snapshot(folder)
     code, error = run(capsys, *arguments)
-    # Not what a run says of its plan and its progress.
+    # Messages about a run's settings and progress are not compared.
     progress = ("rgba  fill", "good.mp4: 64x48", "rgba: 64x48", "cut.mp4: 32x32")
     error = [line for line in error.splitlines() if not line.startswith(progress)]
     assert (code, len(error)) == (2, 1)

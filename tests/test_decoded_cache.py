@@ -86,7 +86,7 @@ def test_what_has_changed_is_decoded_anew(root, tmp_path):
     sources = {source.name: source.frames for source in open_sources(root, tmp_path / "cache")}
     assert sources["b.mp4"].shape == (6, 24, 32, 3)
     assert sources["sharp/000"].shape == (2, 20, 30, 3)
-    # The same name and size: the time alone tells.
+    # The same name and size: only the time differs.
     image = root / "still" / "frame.ppm"
     image.parent.mkdir()
     for value in (b"a", b"b"):
@@ -218,7 +218,7 @@ def test_frames_that_cannot_be_used_are_skipped_when_asked(damaged, root, tmp_pa
     assert np.array_equal(sources[2].frames, expected[[0, 2]])
     for name in ("000/00000001.png", "000/00000002.png", "001/00000001.png", "A.MKV"):
         assert sum(name in message for message in caplog.messages) == 1
-    # What was decoded in part is not taken for the whole later.
+    # A partly decoded video must not be used as a complete one later.
     again = open_sources(root, tmp_path / "cache", skip_unreadable=True)
     assert [len(s.frames) for s in again] == [5, 1, 2]
     with pytest.raises(InputError, match=r"A\.MKV"):

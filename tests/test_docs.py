@@ -121,7 +121,7 @@ def test_every_public_name_is_in_the_reference():
 
 def test_every_page_is_in_the_menu():
     menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    for name in set(NAMES) - {"MODEL_CARD.md"}:  # which only says where they are
+    for name in set(NAMES) - {"MODEL_CARD.md"}:  # which only names their folder
         shown = "index.md" if name == "README.md" else name.removeprefix("docs/")
         found = re.search(rf"\b{re.escape(shown)}$", menu, re.MULTILINE)
         assert found, f"{name}: add it to nav in mkdocs.yml"

@@ -93,7 +93,7 @@ def test_equals_the_generator(request, name, which, steps, batch):
     assert_near(tuple(state), tuple(end))
     assert compiled.frames_by[name] == len(samples[0]) - network.frames_per_step
 
-    # Step by step, the state handed back, and what was returned stays what it was.
+    # Step by step with the state passed back; earlier results must not change.
     parts, state = [], None
     for some, known in zip(
         samples.split(network.frames_per_step, 1),
@@ -242,7 +242,7 @@ def test_openvino_samples_grids_where_channels_are_few(stream, size):
     after = operators(model)
     assert after["GridSample"] == before["GridSample"] + len(few)
     assert sum(before[kind] - after[kind] for kind in ("Interpolate", "AvgPool")) == len(few) > 50
-    # A Slice behind the one padded mean is all that is left of resizing.
+    # Of resizing only one Slice remains, after the padded mean.
     kept = [n for n in model.get_ordered_ops() if n.get_type_name() == "Interpolate"]
     assert all(node.input_value(0).shape[1] >= 16 for node in kept)
 

@@ -285,7 +285,7 @@ def test_the_first_frame_is_filled_and_samples_are_always_kept():
 
 
 def test_after_a_cut_it_lets_go():
-    # Twelve frames of one scene, then one of another as different as scenes are.
+    # Twelve frames of one scene, then one of an entirely different scene.
     before, after = texture(64, 64, seed=1), texture(64, 64, seed=2)
     frames = torch.stack([before] * 12 + [after], 1)
     mask = random_mask(frames, 0.3)

@@ -139,7 +139,7 @@ def test_it_is_named_wherever_a_model_is_expected(tmp_path, capsys, case, name):
     message = one_line(error)
     assert f"{path}: received " in message and what in message
     assert "expected a .safetensors file written by deepfovea" in message
-    # The converter takes the authors' generators only, and names the rest alike.
+    # The converter accepts only the authors' generators, and describes others in the same way.
     assert main(["convert", str(path), "-o", str(tmp_path / "out.safetensors")]) == 2
     said = capsys.readouterr().err
     assert what in said and said.count("\n") == 1

@@ -130,7 +130,7 @@ def test_radii_in_degrees():
     angle = np.degrees(np.arccos(cosine))
     expected = np.interp(angle, [4.0, 15.0], [0.9, 0.1])
     assert np.allclose(at(gaze.tolist(), 90, 160, profile, DISPLAY), expected, rtol=0, atol=1e-5)
-    assert 0.2 < (expected > 0.11).mean() < 0.9  # the test sees all of the profile
+    assert 0.2 < (expected > 0.11).mean() < 0.9  # the test covers all of the profile
 
 
 def test_radii_in_degrees_need_a_display():
@@ -203,7 +203,7 @@ def test_pixels_are_sampled_as_often_as_their_probability():
     p = density[0].double().numpy()
     z = (masks.sum((0, 1, 2)).numpy() - frames * p) / np.sqrt(frames * p * (1 - p))
     assert np.abs(z).max() < 4.5
-    # Neither more nor less spread than independent draws have.
+    # The spread must be that of independent draws.
     low, high = stats.chi2.ppf([1e-4, 1 - 1e-4], z.size)
     assert low < (z**2).sum() < high
 

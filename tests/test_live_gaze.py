@@ -244,7 +244,7 @@ def test_offset_and_drift_are_found_under_delays_that_vary():
     mapped = np.array([clock.to_own(*pair) for pair in zip(sent, received, strict=True)])
     error = mapped - own
     assert clock.drift == pytest.approx(-80e-6, abs=5e-6)
-    # the least delay, 1 ms, cannot be known from one side
+    # the smallest delay, 1 ms, cannot be measured from one side
     assert np.abs(error[2000:] - 0.001).max() < 0.0005
     assert (mapped <= received).all()
 
@@ -524,7 +524,7 @@ def test_landing_points_are_used_only_where_asked_for(udp):
             look = predicting.look(t)
             assert look.predicted == (look.position != (x, y))
             differ += look.predicted
-            if look.predicted:  # a tracker that is lost on the way is a loss as any other
+            if look.predicted:  # a tracker lost during a saccade is a loss like any other
                 assert predicting.look(t + 0.3).position == (0.5, 0.5)
         assert 10 < differ < 0.3 * track.time_seconds.size
         assert plain.prediction_error == predicting.prediction_error  # told either way

@@ -237,7 +237,7 @@ def test_no_more_frames_than_asked_and_none_kept(stream, tmp_path, monkeypatch):
     output, options = tmp_path / "out.mp4", {"max_frames": 28, "on_frame": count}
     summary = reconstruct_file(source, output, Reconstructor(stream), simulate=True, **options)
     assert summary.frames == len(seen) == len(read(output)) == 28
-    assert max(alive) <= 9  # two wait behind each of three stages, and three are being used
+    assert max(alive) <= 9  # two frames wait behind each of three stages, and three are in use
 
 
 @pytest.mark.parametrize("which", ["stream", "six", "compiled"])

@@ -103,7 +103,7 @@ def test_items_overlap_by_two_frames_and_know_where_videos_begin(items):
             top, left, height, width = now["valid_region"].tolist()
             shown = now["frames"][..., top : top + height, left : left + width]
             assert torch.equal(shown, expected[..., :88, 16:144])
-            # one gaze, fresh draws: every frame of every item has another mask
+            # one gaze, but new draws: every frame of every item has another mask
             masks = [*now["mask"], *then["mask"]]
             assert len({mask.numpy().tobytes() for mask in masks}) == 2 * FRAMES
             if first + k + 2 == len(items):
@@ -187,7 +187,7 @@ def batches(count, batch_size=2, counts=COUNTS, seed=0, **arguments):
 def test_every_item_comes_once_per_epoch_and_in_order(batch_size):
     total, epochs = sum(COUNTS), 3
     firsts = set(np.cumsum([0, *COUNTS[:-1]]).tolist())
-    # Enough batches for the slowest place to have left the third epoch.
+    # Enough batches for the slowest slot to finish the third epoch.
     played = batches(epochs * total + max(COUNTS), batch_size)
     seen = [index for batch in played for index in batch if index < epochs * total]
     assert sorted(seen) == list(range(epochs * total))

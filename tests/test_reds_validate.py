@@ -109,7 +109,7 @@ def test_the_published_ssim_is_one_global_correlation():
     expected = 4 * x.mean() * y.mean() * covariance
     expected /= (x.mean() ** 2 + y.mean() ** 2) * (x.var(ddof=1) + y.var(ddof=1))
     assert float(published_ssim(prediction, truth)) == pytest.approx(expected, rel=1e-5)
-    # Blind to where things are: the same permutation of all pixels changes nothing.
+    # It ignores positions: the same permutation of all pixels changes nothing.
     order = torch.randperm(truth.numel())
     shuffled = published_ssim(prediction.flatten()[order], truth.flatten()[order])
     assert float(shuffled) == pytest.approx(expected, rel=1e-5)
@@ -206,7 +206,7 @@ def test_padding_counts_in_the_published_figures_alone(reds):
         # the peak of the published PSNR: 10 log10(max² / 1e-8)
         assert row.published.psnr == pytest.approx(80, abs=1.1)
         assert values(row.correct) == pytest.approx([0, 0, 100, 1], abs=1e-6)
-    # Wrong in the padding and nowhere else: the correct figures do not see it.
+    # Only the padding is wrong, which must not change the correct figures.
     for item in truth:
         item["frames"] = item["frames"].clone()
         item["frames"][..., :4, :] = 255
@@ -214,7 +214,7 @@ def test_padding_counts_in_the_published_figures_alone(reds):
     for row in rows:
         assert row.published.l1 == pytest.approx(4 / 96, rel=1e-5)
         assert values(row.correct) == pytest.approx([0, 0, 100, 1], abs=1e-6)
-    # What cannot be shown is no error: values above 1 are clamped.
+    # Values above 1, which cannot be shown, are clamped and so are no error.
     bright = [item | {"frames": torch.full_like(item["frames"], 255)} for item in truth]
     plain, over = (validate(reds, Oracle(bright, e), size=SIZE) for e in (0.0, 2.0))
     assert [r.correct for r in plain] == [r.correct for r in over]
@@ -337,7 +337,7 @@ def test_infer_answers_every_video(folder, model, tmp_path, capsys):
     for name, count in (("deep/take1", 7), ("take_2", 2), ("one.mp4", 3), ("two.gif.mp4", 2)):
         assert frames_of(out / name).shape == (count, 128, 192, 3)
     assert len([path for path in out.rglob("*") if path.is_file()]) == 7 + 2 + 2
-    # each is what reconstruct makes of it, the first with the seed as given
+    # each equals the output of reconstruct; the first one has the given seed
     alone = ["reconstruct", str(folder / "deep" / "take1"), "-o", str(tmp_path / "alone")]
     assert main([*alone, "--model", str(model), "--gaze", "random"]) == 0
     assert np.array_equal(frames_of(tmp_path / "alone"), frames_of(out / "deep" / "take1"))

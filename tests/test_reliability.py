@@ -28,7 +28,7 @@ from soak.media import corpus
 from soak.table import PARTS, render
 from soak.worker import ROOT, Worker, classify, environment
 
-PATIENCE = 60.0  # where others use the machine a second may become many
+PATIENCE = 60.0  # on a busy machine a second may become many
 FUZZED = settings(
     max_examples=100,
     deadline=None,
@@ -98,7 +98,7 @@ def test_the_next_run_removes_what_a_killed_one_left_and_nothing_else(tmp_path, 
     others = [".deepfovea-12345678.old", ".deepfovea-xyz", ".deepfovea-1234567", "deepfovea-1"]
     for name in others:
         (tmp_path / name).write_bytes(b"kept")
-    # While it lives, what it writes is its own.
+    # An unfinished file stays while its program is still writing it.
     with atomic.atomic_write(tmp_path / "b.json") as file:
         file.write(b"new")
     assert len(list(tmp_path.glob(".deepfovea-????????*"))) == 3
@@ -204,7 +204,7 @@ def test_a_reader_that_leaves_is_no_error():
 
 
 def test_bad_media_end_in_success_or_in_one_line(worker, tmp_path, monkeypatch):
-    # A part of the corpus here: an eighth of what is damaged, and all else.
+    # Only a part of the corpus: an eighth of the damaged files, and all others.
     def part(folder, *, large):
         return [
             case
@@ -239,7 +239,7 @@ def test_a_crash_and_a_hang_are_seen(worker, model, tmp_path):
     os.kill(worker.process.pid, 9)
     assert worker.run("info", model).kind == "crash"
     os.mkfifo(tmp_path / "pipe")
-    # A track may come out of a pipe, for which it waits.
+    # A track may be a pipe, which is read until its end.
     video = media.write_video(tmp_path / "video.mp4", media.moving(1))
     words = ["sample", video, "-o", tmp_path / "out.mp4", "--gaze", tmp_path / "pipe"]
     assert worker.run(*words, timeout_seconds=0.5).kind == "hang"

@@ -142,7 +142,7 @@ def test_motion_that_does_not_fit_is_one_line_and_code_2(rendered, tmp_path, cap
 
 
 def test_a_model_that_cannot_use_motion_leaves_it_out_with_a_warning(rendered, tmp_path, caplog):
-    (rendered / sampling_record.FILE).unlink()  # jitter it would have to refuse
+    (rendered / sampling_record.FILE).unlink()  # this network would refuse jitter
     reconstruct_file(rendered, tmp_path / "out", deepfovea.load("paper"))
     assert "which this model cannot use" in caplog.text
 

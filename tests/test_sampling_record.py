@@ -45,7 +45,7 @@ def test_samples_written_and_read_back_make_the_same_frames(video, tmp_path, jit
     later, direct = frames_of(tmp_path / "later"), frames_of(tmp_path / "direct")
     # Samples are rounded to 256 levels in between.
     assert np.abs(later.astype(int) - direct).mean() < 1.0
-    # Read without what was written down, the same pictures give other frames.
+    # Without sampling.json the same pictures give other frames.
     (tmp_path / "samples" / sampling_record.FILE).unlink()
     assert main(["reconstruct", str(tmp_path / "samples"), "-o", str(tmp_path / "untold")]) == 0
     assert np.abs(frames_of(tmp_path / "untold").astype(int) - direct).mean() > 2.0

@@ -137,7 +137,7 @@ def test_one_frame_an_hour(tmp_path, suffix):
     write(tmp_path / f"b{suffix}", media.moving(2), [0, 3600], again.frame_rate)
 
 
-# What a format cannot keep is said
+# The loss of what a format cannot store is reported
 
 
 def test_a_folder_says_that_it_has_no_times(tmp_path, caplog):

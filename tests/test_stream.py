@@ -240,7 +240,7 @@ def test_gradient_flows_through_the_state_until_detached():
     assert gradient is None
 
 
-# --- what it does before it has learned anything --------------------------------------------------
+# --- the untrained network ------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -331,7 +331,7 @@ def test_after_a_cut_it_lets_go():
     shown, _ = net(low * mask, mask)
     afresh, _ = net(low[:, 6:] * mask[:, 6:], mask[:, 6:])
     quality, without_past = psnr(shown[0], frames[0]), psnr(afresh[0], frames[0, 6:])
-    # The first frame after the cut is hardly worse than one without any past, and no ghost stays.
+    # The first frame after the cut is nearly as good as without a past; no ghost remains.
     assert quality[6] > without_past[0] - 1.0
     assert (quality[7:] > without_past[1:] - 0.5).all()
     ghost = psnr(shown[0, 6:], before)

@@ -167,7 +167,7 @@ def test_the_json_gives_back_the_result():
     assert data["rows"][2] | {"psnr": 23.456, "clip": "a", "method": "ours"} == data["rows"][2]
     assert data["mean"]["fill"]["psnr"] == 25.5
     assert data["protocol"] == PROTOCOL
-    # Without the cost nothing is left that two runs may differ in.
+    # Without the cost, two runs must be equal.
     assert list(data) == [
         *("protocol", "rows", "mean", "interval", "difference", "notes", "failed", "cost")
     ]

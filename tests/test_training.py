@@ -156,7 +156,7 @@ def test_published_sampling_of_clips():
 
 
 def test_a_clip_is_a_window_in_space_and_time():
-    # The pixels tell where they are from: red the frame, green the row, blue the column.
+    # Pixels encode their origin: red the frame, green the row, blue the column.
     axes = np.meshgrid(10 * np.arange(20), np.arange(80), np.arange(100), indexing="ij")
     source = Source("positions", np.stack(axes, -1).astype(np.uint8))
     dataset = ClipDataset([source], frames=5, crop=64, seed=0)
@@ -557,7 +557,7 @@ def test_a_signal_saves_the_step_under_way_and_says_how_to_go_on(
         )
         assert "--resume" in said
         assert contents(run)[1]["step"] == 2
-        assert main([*command, f"--run={run}"]) == 2  # nothing begins anew by mistake
+        assert main([*command, f"--run={run}"]) == 2  # no run starts again by mistake
         assert "add --resume to go on" in capsys.readouterr().err
         assert main([*command, f"--run={run}", "--resume"]) == 0
         assert same(contents(run)[0], contents(tmp_path / "straight")[0])
@@ -878,8 +878,8 @@ def test_two_processes_are_one_with_twice_the_batch(data, cache, tmp_path):
     command = [sys.executable, "-m", "deepfovea", "train", f"--data={data}", f"--cache={cache}"]
     words = "--crop=64 --clip=2 --chunk=2 --warmup=1 --cooldown=0 --learning-rate=1e-3 --workers=0"
     words += f" --losses={losses} --discriminator-channels=2,3,3,2,1 --steps=3 --batch=1"
-    # Trained weights: where the last layer is still zero, gradients are but rounding errors. And
-    # clips whose motion is found: where another explains the samples better, nothing learns.
+    # Trained weights: while the last layer is zero, gradients are only rounding errors. And
+    # clips whose motion can be found: otherwise nothing is learned.
     words += " --perceptual-backbone=efficientnet-lite0 --start-from=stream-perceptual --seed=5"
     words += " --keep-minutes=1e-9"
     command += [f"--run={run}", *words.split()]
@@ -917,13 +917,13 @@ def test_two_processes_are_one_with_twice_the_batch(data, cache, tmp_path):
         torch.cat([values[name].flatten() for name in names]) for values in (first, first_of_two)
     )
     assert (of_two - gradient).norm() <= 1e-5 * gradient.norm()
-    for name in names:  # of a single number, the sum of much that cancels, less is left
+    for name in names:  # a single number, as a sum of values that cancel, is less precise
         error = (first_of_two[name] - first[name]).norm()
         assert error <= 5e-4 * first[name].norm() + 1e-8, name
     assert all(first[name].abs().max() > 1e-7 for name in names)
 
-    # Adam divides by it and so makes much of a gradient near zero: almost all weights are equal
-    # after the first step; these few move the others apart in the steps that follow.
+    # Adam divides by the gradient and so amplifies those near zero: almost all weights are equal
+    # after the first step, and the others then diverge because of these few.
     config = TrainConfig(losses=tuple(losses.split(",")), discriminator_channels=(2, 3, 3, 2, 1))
     begins = init_run(config, CPU, start_from="stream-perceptual").net.state_dict()
 

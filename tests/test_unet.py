@@ -78,7 +78,7 @@ def test_the_published_part_has_the_published_parameters():
         deformable(i, o) + deformable(o, o) + conv(i, o, 1) for i, o in [(48, 8), (40, 18)]
     )
     assert (encoder, decoder, super_resolution) == (748_054, 1_499_888, 42_420)
-    # What the published code has without its layer normalisation; it leaves conv3 out.
+    # The parameters of the published code without its layer normalisation and conv3.
     assert encoder + decoder + super_resolution == 2_290_362
 
     normalisation = parameters(*(block.norm for block in model.decoder))

@@ -196,7 +196,7 @@ def test_the_newest_gaze_wins_and_no_frame_is_queued(catalog):
         first, second = (one.frame(acknowledge=False)[0] for _ in range(2))
         for i in range(100):
             one.say(gaze=[i / 100, 0.5], timestamp=float(i))
-        assert one.silent()  # two frames are on their way to the eye
+        assert one.silent()  # two frames are sent and not yet painted
         one.say(acknowledged=first["number"])
         third = one.frame(acknowledge=False)[0]
         assert (third["gaze"], third["timestamp"]) == ([0.99, 0.5], 99.0)
@@ -230,7 +230,7 @@ def test_step_seek_reset_and_the_other_video(catalog):
         assert one.frame()[0]["frame"] == 1
         one.session.apply_message('{"step": true}')
         one.say(step=True)
-        while one.frame()[0]["frame"] != 3:  # two steps are two, however fast they came
+        while one.frame()[0]["frame"] != 3:  # two fast steps still count as two
             pass
         one.say(seek=8 / RATE)
         assert one.frame()[0]["frame"] == 8
@@ -264,7 +264,7 @@ def test_step_seek_reset_and_the_other_video(catalog):
 def test_steps_count_from_the_last_seek_however_fast_they_come(catalog, messages, number):
     with viewer(catalog, playing=False) as one:
         one.frame()
-        with one.session._condition:  # all of them while the session looks elsewhere
+        with one.session._condition:  # all of them before the session reads a request
             for message in messages:
                 one.say(**message)
         assert one.frame()[0]["frame"] == number
@@ -404,7 +404,7 @@ def test_a_refused_request_leaves_nothing_of_itself(catalog):
         assert np.abs(pictures["original"] - first[header["frame"]].astype(int)).mean() < 3.0
 
 
-# ---- every order of every change ----
+# ---- changes in every order ----
 
 SIZES = {"0": (40, 56), "1": (64, 96), "2": (50, 34)}
 CHANGES = st.sampled_from(
@@ -486,7 +486,7 @@ def test_whatever_was_asked_before_a_reset_shows_what_a_new_viewer_sees(
                 break
 
 
-# ---- what a client may say ----
+# ---- messages of clients ----
 
 NAMES = {"models": ["tiny"], "videos": ["0"]}
 
@@ -686,7 +686,7 @@ def test_a_client_that_reads_but_never_answers_gets_two_frames(catalog, folder):
     ):
         one.send_json({"speed": 0})
         numbers = [next_frame(one, acknowledge=False)[0]["number"] for _ in range(2)]
-        one.send_text("[]")  # whose answer is the next message: no third frame came before
+        one.send_text("[]")  # the next message is its answer, so no third frame came before
         assert "error" in json.loads(one.receive_text())
         assert numbers == [1, 2]
 

@@ -38,7 +38,7 @@ pytestmark = [
     pytest.mark.skipif(
         CHROMIUM is None, reason="no chromium on the path (Debian: apt-get install chromium)"
     ),
-    pytest.mark.flaky(reruns=2),  # a browser may starve where everything runs at once
+    pytest.mark.flaky(reruns=2),  # a browser may be slow while other tests run
 ]
 
 
@@ -138,7 +138,7 @@ def look(page, gaze):
     page.locator("#stage").scroll_into_view_if_needed()
     box = page.locator("#stage").bounding_box()
     x, y = box["x"] + gaze[0] * box["width"], box["y"] + gaze[1] * box["height"]
-    page.mouse.move(x, y - 3)  # where it may have been before, which is no movement
+    page.mouse.move(x, y - 3)  # it may have been there before, which would be no movement
     page.mouse.move(x, y)
 
 
@@ -159,7 +159,7 @@ def test_samples_and_picture_follow_the_pointer(page):
     page.select_option("#second", "original")
     for here, there in ((LEFT, RIGHT), (RIGHT, LEFT)):
         look(page, here)
-        press(page, "r")  # nothing is known from before: what is sharp was sampled now
+        press(page, "r")  # the state is new: what is sharp was sampled now
         page.wait_for_timeout(300)
 
         def errors(here=here, there=there):
@@ -278,7 +278,7 @@ def test_density_blue_noise_and_model(page):
     page.select_option("#density", "budget")
     page.fill("#percent", "20")
     wait_until(lambda: abs(sampled() - 20) < 3)
-    page.fill("#percent", "")  # not yet a number: nothing is sent, and nothing complains
+    page.fill("#percent", "")  # not yet a number: nothing is sent, and there is no error
     page.fill("#percent", "30")
     wait_until(lambda: abs(sampled() - 30) < 4)
     page.uncheck("#blue-noise")
@@ -307,9 +307,9 @@ def test_a_recorded_gaze_reads_back_and_plays(page, folder):
     page.locator("#stage").focus()
     look(page, LEFT)
     fovea_is_at(page, LEFT, away_from=RIGHT)
-    # Not by the mouse: it would scroll, and the stage would pass below the pointer.
+    # Not with the mouse, which would scroll the stage away from the pointer.
     page.locator("#record").dispatch_event("click")
-    # By steps, so that no clock runs between the words of this test.
+    # In single steps, so that no clock runs during this test.
     for gaze, other, until in ((LEFT, RIGHT, 12), (RIGHT, LEFT, 25)):
         look(page, gaze)
         fovea_is_at(page, gaze, away_from=other)

@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.skipif(
         FIREFOX is None, reason="no Firefox on the path (Debian: apt-get install firefox-esr)"
     ),
-    pytest.mark.flaky(reruns=2),  # a browser may starve where everything runs at once
+    pytest.mark.flaky(reruns=2),  # a browser may be slow while other tests run
 ]
 
 
@@ -113,7 +113,7 @@ def place(page, selector, share=(0.5, 0.5)):
 
 def look(page, gaze):
     x, y = place(page, "#stage", gaze)
-    page.move(x, y - 3)  # where it may have been before, which is no movement
+    page.move(x, y - 3)  # it may have been there before, which would be no movement
     page.move(x, y)
 
 
@@ -138,7 +138,7 @@ def test_samples_and_picture_follow_the_pointer(page):
     put(page, "#second", "original")
     for here, there in ((LEFT, RIGHT), (RIGHT, LEFT)):
         look(page, here)
-        page.press("r")  # nothing is known from before: what is sharp was sampled now
+        page.press("r")  # the state is new: what is sharp was sampled now
 
         def errors(here=here, there=there):
             page.evaluate("document.querySelector('#handle').focus()")
@@ -174,7 +174,9 @@ def test_the_wipe_is_dragged(page):
     choose(page, "samples", "wipe")
     put(page, "#second", "original")
     look(page, LEFT)
-    x, y = settled(lambda: place(page, "#handle", (0.5, 0.4)))  # a busy page lays itself out late
+    x, y = settled(
+        lambda: place(page, "#handle", (0.5, 0.4))
+    )  # a busy page may update its layout late
     to, _ = place(page, "#stage", (0.7, 0.5))
     hit = f"document.elementFromPoint({round(x)}, {round(y)}).id"
     wait_until(lambda: page.evaluate(hit) == "handle")
@@ -228,14 +230,14 @@ def test_a_recorded_gaze_reads_back_and_plays(page, folder):
     choose(page, "samples")
     put(page, "#speed", "0")
     if text(page, "#record") != "Record gaze":
-        click(page, "#record")  # an earlier try broke off; what it saved is not this one's
+        click(page, "#record")  # an earlier attempt failed; its file does not count
     before = set(folder.glob("gaze*.csv"))
     look(page, LEFT)
     fovea_is_at(page, LEFT, away_from=RIGHT)
     click(page, "#record")
 
     def step_to(number):
-        # The frame has to be there before the next word: a busy server makes it later.
+        # Wait for the frame before the next action, as a busy server may be late.
         page.press(".")
         at = "Number(document.querySelector('#position').value)"
         wait_until(lambda: page.evaluate(at) == pytest.approx(number / RATE))

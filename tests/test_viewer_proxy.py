@@ -14,7 +14,7 @@ pytest.importorskip("playwright", reason="playwright is not installed (it is in 
 pytestmark = [
     pytest.mark.skipif(NGINX is None, reason="no nginx (Debian: apt-get install nginx-light)"),
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium (Debian: apt-get install chromium)"),
-    pytest.mark.flaky(reruns=2),  # a browser may starve where everything runs at once
+    pytest.mark.flaky(reruns=2),  # a browser may be slow while other tests run
 ]
 
 CONFIGURATION = """
