@@ -421,6 +421,10 @@ def test_what_cannot_be_shown_is_told(folder, address, context):
         page.locator("#status", has_text="stream goes on").wait_for()
         assert "the host answered 404" in page.inner_text("#status")
         assert page.input_value("#model") == "stream"
+        page.click("#dismiss")
+        page.select_option("#first", "model:tiny")
+        page.locator("#status", has_text="tiny: models/tiny.onnx: the host answered 404").wait_for()
+        assert page.input_value("#first") == "samples"  # which is still shown
     finally:
         hidden.rename(model)
     page.select_option("#model", "tiny")

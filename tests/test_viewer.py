@@ -27,14 +27,17 @@ from deepfovea.checkpoint import load
 from deepfovea.cli.view import host_name
 from deepfovea.config import Density, InputError
 from deepfovea.files_to_files import to_tensor
+from deepfovea.fill import pull_push
 from deepfovea.fovea import downsample, jitter_sequence, sample
 from deepfovea.gaze import read_track
 from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
 from deepfovea.images import to_image
 from deepfovea.metrics.pixel import psnr
 from deepfovea.reconstructor import Reconstructor
+from deepfovea.resample import upsample_bicubic
 from deepfovea.video import VideoReader
 from deepfovea.viewer import server
+from deepfovea.viewer.methods import Accumulator
 from deepfovea.viewer.request import VIEWS, ViewerRequest, apply_message
 from deepfovea.viewer.server import make_app, rejection_reason
 from deepfovea.viewer.session import Catalog, LoadedModel, Session
@@ -302,9 +305,45 @@ def test_errors_and_filling(catalog):
     assert list(pictures) == views
     shown, original, filled, error = (pictures[view].astype(int) for view in views)
     assert np.abs(error - (4 * np.abs(shown - original)).clip(max=255)).mean() < 8  # JPEG
-    assert header["filled_psnr"] == pytest.approx(
+    assert header["psnr_of"]["filled"] == pytest.approx(
         10 * np.log10(255**2 / np.mean((filled - original) ** 2)), abs=0.5
     )
+
+
+def test_another_model_gets_the_same_samples_and_begins_together(catalog):
+    """A network beside itself gives the same frames, whatever it saw before."""
+    with viewer(catalog, playing=False, views=["reconstruction"], density=DISC) as one:
+        one.frame()
+        one.say(views=["reconstruction", "model:twin", "model:tiny", "accumulated"], step=True)
+        for _ in range(3):
+            header, pictures = one.frame()
+            np.testing.assert_array_equal(pictures["model:twin"], pictures["reconstruction"])
+            np.testing.assert_array_equal(pictures["model:tiny"], pictures["reconstruction"])
+            assert header["psnr_of"]["model:twin"] == header["psnr"]
+            one.say(step=True)
+        assert np.abs(pictures["accumulated"] - pictures["reconstruction"].astype(float)).max() > 9
+        assert header["psnr_of"].keys() >= {"model:twin", "accumulated"}
+
+
+@pytest.mark.parametrize("size", [(40, 56), (37, 50)])
+def test_samples_are_carried_along_the_motion(size):
+    height, width = size
+    images = [to_tensor(image) for image in media.moving(8, 4 * height, 4 * width)]
+    original = torch.stack(images)[None]
+    low = downsample(original[0])[None]
+    mask = (torch.rand(1, 8, 1, *size, generator=torch.Generator().manual_seed(0)) < 0.2).float()
+    accumulator = Accumulator()
+    with torch.inference_mode():
+        frames, _ = accumulator(low * mask, mask)
+        state, one_by_one = None, []
+        for t in range(8):
+            part = slice(t, t + 1)
+            frame, state = accumulator(low[:, part] * mask[:, part], mask[:, part], state)
+            one_by_one.append(frame)
+    torch.testing.assert_close(torch.cat(one_by_one, 1), frames)
+    filled = upsample_bicubic(pull_push(low[:, -1] * mask[:, -1], mask[:, -1]))
+    errors = [(made - original[:, -1]).square().mean() for made in (frames[:, -1], filled)]
+    assert errors[0] < 0.7 * errors[1]
 
 
 def test_a_clip_that_begins_again_is_not_forgotten(catalog):
@@ -356,6 +395,23 @@ def test_six_frames_at_a_time_are_shown_five_frames_late_and_say_so(six):
         stamps = [one.frame()[0]["timestamp"] for _ in range(8)]
         assert stamps[:5] == [1.0] * 5  # looked at before
         assert stamps[-1] == 2.0
+
+
+def test_six_frames_at_a_time_cannot_be_shown_beside_single_ones(catalog, six):
+    models = {"tiny": catalog.model("tiny"), "six": six.model("six")}
+    both = Catalog(catalog.videos, list(models), models.__getitem__)
+    with viewer(both, playing=False, views=["original"]) as one:
+        one.frame()
+        one.say(views=["original", "model:six"])
+        while "current" not in (text := one.text()):
+            pass
+        assert text["current"]["views"] == ["original"]
+        assert one.error() == (
+            "six: received it beside tiny; expected a method that takes one frame at a time and "
+            "enlarges by 4: choose six as the model"
+        )
+        one.say(model="six", views=["original", "model:tiny"], playing=True, speed=0)
+        assert "model:tiny" in one.frame()[1]
 
 
 def test_six_frames_at_a_time_paused_what_was_asked_last_is_shown_at_last(six):

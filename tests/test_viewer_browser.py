@@ -32,6 +32,7 @@ from viewing import CHROMIUM, accessibility_faults, chromium, running_viewer
 from deepfovea.cli import main
 from deepfovea.config import BEST_SAMPLING
 from deepfovea.gaze import read_track
+from deepfovea.video import VideoReader
 
 pytest.importorskip("playwright", reason="playwright is not installed (it is in the extra dev)")
 pytestmark = [
@@ -291,8 +292,15 @@ def test_density_blue_noise_and_model(page):
 
 def test_side_by_side_and_full_screen(page):
     page.check("input[value=beside]", force=True)
-    tags = page.locator(".tag").all_inner_texts()
-    assert tags == ["samples", "filled, no network", "reconstruction", "original"]
+    tags = ["samples", "original", "filled, no network", "reconstruction"]
+    wait_until(lambda: page.locator(".tag").all_inner_texts() == tags)
+    page.select_option("#other", "model:stream")
+    tags[2] = "stream"
+    wait_until(lambda: page.locator(".tag").all_inner_texts() == tags)
+    wait_until(lambda: "stream" in page.inner_text("#psnr-others"))
+    page.select_option("#other", "model:paper")
+    wait_until(lambda: page.inner_text("#status").startswith("paper: received it beside tiny"))
+    wait_until(lambda: page.input_value("#other") == "model:stream")  # which is still shown
     page.wait_for_timeout(300)
     press(page, "f")
     wait_until(lambda: page.evaluate("document.fullscreenElement?.id") == "stage")
@@ -300,6 +308,54 @@ def test_side_by_side_and_full_screen(page):
     press(page, "f")
     wait_until(lambda: page.locator(".tag").all_inner_texts() == tags)
     assert page.evaluate("!document.fullscreenElement")
+
+
+LEAST_MEAN = """async () => {
+    const canvas = document.querySelector("#picture");
+    const select = document.querySelector("#first");
+    let least = 255;
+    for (const view of ["filled", "accumulated", "error", "original"]) {
+        select.value = view;
+        select.dispatchEvent(new Event("change"));
+        const text = select.selectedOptions[0].textContent;
+        while (document.querySelector(".tag").textContent !== text) {
+            await new Promise(requestAnimationFrame);
+            const { width, height } = canvas;
+            const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+            least = Math.min(least, data.reduce((a, b) => a + b) / data.length);
+        }
+    }
+    return least;
+}"""
+
+
+def test_a_picture_that_is_chosen_while_paused_replaces_the_one_before_it(page):
+    """Until there is one, the one before stays: the stage is never black."""
+    choose(page, "reconstruction")
+    wait_until(lambda: page.locator(".tag").all_inner_texts() == ["reconstruction"])
+    assert page.evaluate(LEAST_MEAN) > 80  # opaque and black is 64
+
+
+def test_a_clip_is_a_webm_of_what_is_shown(page, folder):
+    choose(page, "original")
+    wait_until(lambda: page.locator(".tag").all_inner_texts() == ["original"])
+    page.locator("#clip").dispatch_event("click")
+    for _ in range(5):
+        before = page.input_value("#position")
+        press(page, ".")
+        wait_until(lambda before=before: page.input_value("#position") != before)
+        page.wait_for_timeout(100)
+    last = settled(lambda: pixels(page))
+    with page.expect_download() as download:
+        page.locator("#clip").dispatch_event("click")
+    assert download.value.suggested_filename == "deepfovea.webm"
+    download.value.save_as(folder / "clip.webm")
+    with VideoReader(folder / "clip.webm") as reader:
+        clip = [
+            np.asarray(Image.fromarray(frame.image).resize((WIDTH, HEIGHT))) for frame in reader
+        ]
+    assert len(clip) > 3
+    assert np.abs(clip[-1] - last).mean() < 8 < np.abs(clip[0] - last).mean()
 
 
 def test_a_recorded_gaze_reads_back_and_plays(page, folder):

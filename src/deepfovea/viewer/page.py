@@ -28,6 +28,7 @@ from ..io.outputs import ensure_folder
 from ..io.user_cache import user_cache
 from ..runtime.export import export_onnx, round_to_float16, store_as_float16
 from ..video import VideoReader, VideoWriter
+from .methods import Accumulator
 from .scene import harbour
 
 STATIC = Path(__file__).parent / "static"
@@ -64,6 +65,7 @@ DEMO_SIZE, DEMO_FRAMES, DEMO_RATE, DEMO_CRF = (768, 1024), 200, 25, 24
 the scale of x264. Our choice."""
 PLAYED = (".mp4", ".webm")
 """Suffixes of videos that browsers play."""
+ACCUMULATED_FILE = "models/accumulated.onnx"
 MARKER = "page.json"
 """A file that shows that this module has written the folder."""
 
@@ -135,7 +137,8 @@ def build_page(
                 round_to_float16(network)
                 export_onnx(network, file, name=name, jitter=True)
                 file.write_bytes(store_as_float16(file.read_bytes()))
-            log("drawing the demo video")
+            log("exporting the method without a network")
+            export_onnx(Accumulator(), temporary / ACCUMULATED_FILE, name="accumulated")  # type: ignore[arg-type]
             (temporary / "videos").mkdir()
             with VideoWriter(
                 temporary / "videos" / DEMO, frame_rate=DEMO_RATE, crf=DEMO_CRF
@@ -153,6 +156,7 @@ def build_page(
                         for number, (v, rate) in enumerate(zip(videos, rates, strict=True), 1)
                     ),
                 ],
+                "accumulated": ACCUMULATED_FILE,
                 "size": size,
                 "sampling": {
                     "blue_noise": BEST_SAMPLING.noise == "blue",
@@ -281,7 +285,10 @@ def _first_visit(folder: Path, page: dict[str, Any]) -> list[str]:
     """The files that a first visit loads: not the licences, the files for WebGPU, and the models
     and videos after the first."""
     later = {item["file"] for kind in ("models", "videos") for item in page[kind][1:]}
-    later |= {f"runtime/{name}" for name in (*LICENCES, *WEBGPU_RUNTIME_FILES)}
+    later |= {
+        page["accumulated"],
+        *(f"runtime/{name}" for name in (*LICENCES, *WEBGPU_RUNTIME_FILES)),
+    }
     return [name for name in _files(folder) if name not in later]
 
 

@@ -16,7 +16,10 @@ from typing import Any
 from ..config import BEST_SAMPLING, JITTERS, PUBLISHED_DENSITY, Density, InputError
 from ..gaze import DEFAULT_DISPLAY
 
-VIEWS = ("reconstruction", "samples", "original", "filled", "error")
+ACCUMULATED = "accumulated"
+MODEL_PREFIX = "model:"
+VIEWS = ("reconstruction", "samples", "original", "filled", ACCUMULATED, "error")
+"""Pictures of a frame. A model's own is ``MODEL_PREFIX`` and its name."""
 MAX_TRACK_BYTES = 2**20  # of a gaze file dropped on the page: some minutes at 250/s; our choice
 MAX_MESSAGE_BYTES = MAX_TRACK_BYTES + 2**18  # more, as JSON escapes the line breaks
 
@@ -103,10 +106,12 @@ def apply_message(
             changes[key] = _known_name(models, key, value)
         elif key == "video":
             changes[key] = _known_name(videos, key, value)
+        elif key == "views":
+            changes[key] = _views(key, value, models)
         elif key in _CHECKS:
             changes[key] = _CHECKS[key](key, value)
         else:
-            known = sorted([*_CHECKS, "model", "reset", "seek", "step", "video"])
+            known = sorted([*_CHECKS, "model", "reset", "seek", "step", "video", "views"])
             raise _input_error("a key", key, f"one of {', '.join(known)}")
     if "seek" not in values and changes.get("video", request.video) != request.video:
         # Another video starts at its beginning.
@@ -146,10 +151,11 @@ def _density(key: str, value: Any) -> Density:
     return density
 
 
-def _views(key: str, value: Any) -> frozenset[str]:
-    if isinstance(value, list) and value and all(view in VIEWS for view in value):
+def _views(key: str, value: Any, models: Collection[str]) -> frozenset[str]:
+    known = (*VIEWS, *(MODEL_PREFIX + name for name in models))
+    if isinstance(value, list) and value and all(view in known for view in value):
         return frozenset(value)
-    raise _input_error(key, value, f"some of {', '.join(VIEWS)}")
+    raise _input_error(key, value, f"some of {', '.join(known)}")
 
 
 def _jitter(key: str, value: Any) -> str:
@@ -192,7 +198,6 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "blue_noise": _flag,
     "jitter": _jitter,
     "live": _flag,
-    "views": _views,
     "track": _track,
     "acknowledged": _acknowledged,
 }

@@ -40,8 +40,9 @@ from ..resample import pixel_grid, sampling_grid, upsample_bicubic
 from ..runtime.engine import Engine
 from .batcher import FrameBatcher, PendingFrame
 from .live import LiveViewing, describe
+from .methods import OtherMethods
 from .player import Player
-from .request import VIEWS, ViewerRequest, apply_message
+from .request import MODEL_PREFIX, ViewerRequest, apply_message
 
 # All are our choice.
 MAX_IN_FLIGHT = 2  # frames that are sent and not yet painted
@@ -121,6 +122,7 @@ class Session:
         self._video = ""  # the identifier of the player's video
         self._batcher: FrameBatcher | None = None
         self._model, self._engine = "", ""  # those of the batcher's reconstructor
+        self._methods = OtherMethods(lambda name: catalog.model(name).model)
         self._track: GazeTrack | None = None
         self._track_text: str | None = None  # the text from which the track was read
         self._clock = (0.0, 0.0)  # a time of perf_counter, and the video's time then, seconds
@@ -192,8 +194,9 @@ class Session:
                     timestamp=newest.timestamp,
                     acknowledged=newest.acknowledged,
                 )
-        current = {"model": self._applied.model, "video": self._applied.video}
-        self._send(json.dumps({"current": current | {"tracked": self._applied.track is not None}}))
+        applied = self._applied
+        current = {"model": applied.model, "video": applied.video, "views": [*applied.views]}
+        self._send(json.dumps({"current": current | {"tracked": applied.track is not None}}))
 
     def _next_request(self) -> ViewerRequest | None:
         """Wait until the next frame is due, and return the newest request; None when closed."""
@@ -262,25 +265,27 @@ class Session:
             pending = self._pending_frame(request, player, image, low, scale)
             jitter = None if offset is None else (float(offset[0]), float(offset[1]))
             finished = batcher(pending._replace(jitter=jitter))
-        if finished is None:
-            return request, None
+            if finished is None:
+                return request, None
+            others = self._methods.frames(finished.pending, finished.result.mask)
         pending, result, network = finished
         self._sent = pending
         height, width = pending.image.shape[-2:]
         frame = result.frame[..., :height, :width].cpu()
         pictures = {"reconstruction": frame, "samples": result.samples, "original": pending.image}
-        header: dict[str, Any] = {}
+        pictures |= {MODEL_PREFIX + request.model: frame, **others}
         if "filled" in request.views or self._sent_count % FILL_EVERY == 0:
             filled = _fill(result.samples, result.mask, pending.jitter)[..., :height, :width]
-            pictures["filled"] = filled
-            header["filled_psnr"] = float(psnr(filled, pending.image))
+            pictures["filled"] = others["filled"] = filled
         if "error" in request.views:
             pictures["error"] = (ERROR_GAIN * (frame - pending.image).abs()).clamp(max=1.0)
         encoded = [
-            (view, *_encode(view, pictures[view])) for view in VIEWS if view in request.views
+            (view, *_encode(view, picture))
+            for view, picture in pictures.items()
+            if view in request.views
         ]
         inner, outer = _ring_radii(pending.settings, scale)
-        header |= {
+        header = {
             "number": self._sent_count + 1,
             "scale": scale,
             "size": [width, height],
@@ -293,6 +298,7 @@ class Session:
             "outer": outer / width,
             "sampled": float(result.mask.mean()),
             "psnr": float(psnr(frame, pending.image)),
+            "psnr_of": {view: float(psnr(made, pending.image)) for view, made in others.items()},
             "model": request.model,
             "engine": self._engine,
             "jitter": pending.jitter,
@@ -356,8 +362,10 @@ class Session:
         if request.playing and not sought and not steps:
             self._advance(request, player)
         batcher = self._load(request, player)
-        if restart:
+        scale = batcher.reconstructor.engine.scale
+        if self._methods.open(request.views, request.model, scale) or restart:
             batcher.reset()
+            self._methods.reset()
         reconstructor = batcher.reconstructor
         reconstructor.density, reconstructor.blue_noise = request.density, request.blue_noise
         reconstructor.geometry = _display_geometry(request, player)
@@ -385,6 +393,7 @@ class Session:
             lock = self._catalog.inference_lock
             _warm_up(request, player, batcher.reconstructor, lock)
             batcher.reset()
+            self._methods.reset()
             self._batcher, self._model, self._engine = batcher, request.model, loaded.engine
             self._restart_clock()  # as the video does not play during the warm-up
         return self._batcher

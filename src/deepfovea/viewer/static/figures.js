@@ -1,5 +1,7 @@
 // The live figures, which the page measures itself, and the plot of the last ten seconds.
 
+import { title } from "./stage.js";
+
 const WINDOW_MS = 10_000;
 const RATE_MS = 2_000;
 const REFRESH_MS = 200;
@@ -29,7 +31,7 @@ export class Figures {
     }
     this.lastTimestamp = header.timestamp;
     this.header = header;
-    this.filled = header.filled_psnr ?? this.filled; // not every frame has it
+    this.filled = header.psnr_of.filled ?? this.filled; // not every frame has it
   }
 
   clear() {
@@ -61,13 +63,15 @@ export class Figures {
     const header = this.header;
     if (header) {
       text("psnr", header.psnr.toFixed(2));
-      text("psnr-filled", this.filled?.toFixed(2) ?? "–");
+      const others = Object.entries({ ...header.psnr_of, filled: this.filled })
+        .map(([view, value]) => `${title(view).replace(", no network", "")}\u00a0${value?.toFixed(2) ?? "–"}`);
+      text("psnr-others", others.join(", "));
       text("sampled", `${(100 * header.sampled).toFixed(1)} %`);
       text("model-name", header.model);
       text("engine", header.engine);
       const times = [
         ["sampling", header.sampling_ms], ["network", header.network_ms],
-        ["pictures", header.pictures_ms], ["in all", header.server_ms],
+        ["compared", header.compared_ms || undefined], ["pictures", header.pictures_ms], ["in all", header.server_ms],
       ].filter(([, ms]) => ms !== undefined);
       text("server", times.map(([name, ms]) => `${name}\u00a0${ms.toFixed(0)}`).join(", "));
       text("working-size", header.size.join(" × "));

@@ -3,7 +3,7 @@
 import { Backend } from "./backend.js";
 import { Figures } from "./figures.js";
 import { Live } from "./live.js";
-import { Stage } from "./stage.js";
+import { MODEL_PREFIX, Stage } from "./stage.js";
 import { startClip } from "./clip.js";
 import { Recorder, download } from "./track.js";
 import { acceptDrops } from "./upload.js";
@@ -185,6 +185,7 @@ function start(greeting) {
   const place = video ? currentPlace() : savedPlace();
   const options = (names) => names.map(([value, text]) => new Option(text, value));
   byId("model").replaceChildren(...options(hello.models.map((name) => [name, name])));
+  offerModels(hello.models);
   byId("video").replaceChildren(...options(hello.videos.map(({ id, name }) => [id, name])));
   byId("video-label").hidden = hello.videos.length < 2;
   const known = hello.videos.find(({ name }) => name === place?.video);
@@ -197,6 +198,19 @@ function start(greeting) {
   showNotice(megabytes ? `Loading: ${megabytes.toFixed(1)} MB at the first visit …` : "Loading …");
   // When the connection ended, the server removed the uploaded video.
   if (video && video.id === uploaded?.id) uploadFile(uploaded.file, place.seconds);
+}
+
+const pictureSelects = ["first", "second", "other"].map(byId);
+
+// Where there are several models, the pictures of each can be chosen beside those of another.
+function offerModels(names) {
+  for (const select of pictureSelects) {
+    for (const option of [...select.options]) {
+      if (option.value.startsWith(MODEL_PREFIX)) option.remove();
+    }
+    if (names.length < 2) continue;
+    select.append(...names.map((name) => new Option(name, MODEL_PREFIX + name)));
+  }
 }
 
 // Show the controls that this backend supports.
@@ -266,6 +280,10 @@ function showCurrent(current) {
   byId("model").value = current.model;
   byId("video").value = current.video;
   if (current.backend) byId("backend").value = current.backend;
+  if (!stage.views().every((view) => current.views.includes(view))) {
+    for (const select of pictureSelects) select.value = stage[select.id]; // what is still shown
+    arrange(stage.arrangement);
+  }
   if (!current.tracked) track = null;
   showTrackControls(current.tracked);
 }
@@ -372,14 +390,16 @@ const arrangements = [...document.querySelectorAll("input[name=arrangement]")];
 function arrange(name = arrangements.find((input) => input.checked).value) {
   for (const input of arrangements) input.checked = input.value === name;
   byId("first-label").hidden = name === "beside";
-  const [first, second] = { wipe: ["Left", "Right"], inset: ["Inset", "Picture"] }[name] ?? ["Picture"];
-  byId("first-label").firstElementChild.textContent = first;
-  byId("second-label").firstElementChild.textContent = second ?? "";
-  byId("second-label").hidden = !second;
-  stage.arrange({ arrangement: name, first: byId("first").value, second: byId("second").value });
+  byId("other-label").hidden = name !== "beside";
+  const labels = { wipe: ["Left", "Right"], inset: ["Inset", "Picture"] }[name] ?? ["Picture"];
+  byId("first-label").firstElementChild.textContent = labels[0];
+  byId("second-label").firstElementChild.textContent = labels[1] ?? "";
+  byId("second-label").hidden = labels.length < 2;
+  const [first, second, other] = pictureSelects.map(({ value }) => value);
+  stage.arrange({ arrangement: name, first, second, other });
 }
 
-for (const input of [...arrangements, byId("first"), byId("second")]) input.onchange = () => arrange();
+for (const input of [...arrangements, ...pictureSelects]) input.onchange = () => arrange();
 
 // Full screen shows the reconstruction alone; afterwards the earlier arrangement returns.
 let arrangementBefore = null;
@@ -390,7 +410,7 @@ async function toggleFull() {
     else leaveFull();
     return;
   }
-  arrangementBefore = stage.arrangement;
+  arrangementBefore = arrangements.find((input) => input.checked).value;
   stage.arrange({ arrangement: "alone", first: "reconstruction" });
   try {
     await byId("stage").requestFullscreen();

@@ -4,9 +4,12 @@ const INSET = 0.3; // share of the picture's width
 const LENS = 0.18; // radius as a share of the picture's shorter side
 const LENS_GAIN = 3; // magnification
 const GAP = 4; // between pictures side by side, CSS pixels
-const BESIDE = ["samples", "filled", "reconstruction", "original"];
-const TITLES = { filled: "filled, no network", error: "error × 4" };
-const title = (view) => TITLES[view] ?? view;
+const BESIDE = 4; // pictures: the last two are the methods that are compared
+const TITLES = {
+  filled: "filled, no network", accumulated: "carried, no network", error: "error × 4",
+};
+export const MODEL_PREFIX = "model:"; // of the view of a model that is not the chosen one
+export const title = (view) => TITLES[view] ?? view.replace(MODEL_PREFIX, "");
 const MARGIN = 16; // below the controls, CSS pixels
 const LEAST_HEIGHT = 280; // CSS pixels; in lower windows the page scrolls, as in narrow ones
 const HEIGHT_STEP = 12; // CSS pixels; with it, the widths of 4:3 and 3:2 are whole pixels, too
@@ -14,6 +17,7 @@ const NARROW_SHARE = 0.62; // of the window's height, in narrow windows
 const KEY_STEP = 0.02; // share of the frame's width
 const KEY_STEP_LARGE = 0.1;
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const close = ({ pictures }) => Object.values(pictures).forEach((bitmap) => bitmap.close());
 const clamp = (value) => Math.min(1, Math.max(0, value));
 
 export class Stage {
@@ -27,9 +31,11 @@ export class Stage {
     this.handle = root.querySelector("#handle");
     this.controls = [...document.querySelectorAll(".look")].at(-1); // the lowest ones
     Object.assign(this, { onGaze, onPaint, onViews, onKey });
-    this.arrangement = "inset";
-    this.first = "samples";
-    this.second = "reconstruction";
+    // What is shown, and what is chosen: they differ until a frame has the pictures for it.
+    this.chosen = {
+      arrangement: "inset", first: "samples", second: "reconstruction", other: "filled",
+    };
+    Object.assign(this, this.chosen);
     this.ring = true;
     this.lens = false;
     this.lensAt = null; // normalised, while the lens is used
@@ -45,19 +51,32 @@ export class Stage {
   }
 
   arrange(changes) {
-    Object.assign(this, changes);
-    this.layout();
+    Object.assign(this.chosen, changes);
+    this.showChosen();
     this.onViews(this.views());
   }
 
-  views() {
-    if (this.arrangement === "beside") return BESIDE;
-    if (this.arrangement === "alone") return [this.first];
-    return [...new Set([this.first, this.second])]; // wipe and inset
+  // Show what is chosen once there are pictures for it; until then what was shown before.
+  showChosen() {
+    if (this.frame && !this.canShow(this.chosen, this.frame)) return;
+    Object.assign(this, this.chosen);
+    this.layout();
+  }
+
+  canShow(arranged, { pictures }) {
+    return this.views(arranged).every((view) => pictures[view]);
+  }
+
+  // The pictures that are needed for what is chosen.
+  views({ arrangement, first, second, other } = this.chosen) {
+    const shown = {
+      beside: ["samples", "original", other, "reconstruction"], alone: [first],
+    }[arrangement];
+    return shown ?? [...new Set([first, second])]; // wipe and inset
   }
 
   show(header, pictures) {
-    if (this.pending) for (const bitmap of Object.values(this.pending.pictures)) bitmap.close();
+    if (this.pending) close(this.pending);
     this.pending = { header, pictures };
     this.paintSoon();
   }
@@ -66,10 +85,14 @@ export class Stage {
     this.animationFrame ||= requestAnimationFrame(() => {
       this.animationFrame = 0;
       const newFrame = this.pending;
-      if (newFrame) {
-        if (this.frame) for (const b of Object.values(this.frame.pictures)) b.close();
+      this.pending = null;
+      // One that was asked for before something else was chosen may fit neither.
+      if (newFrame && (this.canShow(this.chosen, newFrame) || this.canShow(this, newFrame))) {
+        if (this.frame) close(this.frame);
         this.frame = newFrame;
-        this.pending = null;
+        this.showChosen();
+      } else if (newFrame) {
+        close(newFrame);
       }
       this.draw();
       // By the callback of the next refresh, this frame has been handed to the screen.
@@ -79,7 +102,7 @@ export class Stage {
 
   // The positions of the pictures on a stage of this size (by default its own), CSS pixels.
   panes(width = this.root.clientWidth, height = this.root.clientHeight) {
-    const views = this.arrangement === "beside" ? BESIDE : [null];
+    const views = this.arrangement === "beside" ? this.views(this) : [null];
     const columns = this.columns();
     const rows = views.length / columns;
     const room = [(width - GAP * (columns - 1)) / columns, (height - GAP * (rows - 1)) / rows];
@@ -101,7 +124,7 @@ export class Stage {
     const height = full ? window.innerHeight : this.highest();
     const ratio = this.size[0] / this.size[1];
     const width = (columns) => Math.min(
-      this.root.parentElement.clientWidth / columns, (height * ratio * columns) / BESIDE.length);
+      this.root.parentElement.clientWidth / columns, (height * ratio * columns) / BESIDE);
     return [1, 2, 4].reduce((best, columns) => (width(columns) > width(best) ? columns : best));
   }
 
@@ -118,7 +141,7 @@ export class Stage {
   layout() {
     const [w, h] = this.size;
     let ratio = w / h;
-    if (this.arrangement === "beside") ratio *= this.columns() ** 2 / BESIDE.length;
+    if (this.arrangement === "beside") ratio *= this.columns() ** 2 / BESIDE;
     this.root.style.setProperty("--ratio", ratio.toFixed(6));
     this.root.style.setProperty("--highest", `${this.highest()}px`);
     const density = window.devicePixelRatio || 1;

@@ -31,6 +31,7 @@ export class Backend {
     };
     this.actions = { reset: false, seek: null, steps: 0 };
     this.files = new Map(); // the visitor's own videos
+    this.others = new Set(); // views of the methods that the worker has loaded
     this.track = this.trackText = null;
     this.lastDensity = "published"; // the last one that could be sampled
     this.sent = this.acknowledged = 0;
@@ -143,6 +144,7 @@ export class Backend {
       for (let i = 0; i < steps; i++) if (!(await source.step())) await source.seek(0);
     }
     const loaded = await this.openModel(request);
+    const added = await this.openOthers(request);
     const [width, height] = this.workingSize(request.size);
     const { seconds, frame } = source;
     const image = await source.take();
@@ -151,10 +153,10 @@ export class Backend {
     const timestamp = track ? null : this.request.timestamp;
     const density = parseDensity(request.density);
     const message = {
-      image, width, height, gaze, density, views: request.views, blueNoise: request.blue_noise,
+      image, width, height, gaze, density, views: request.views, blueNoise: request.blue_noise, model: this.model,
       display: display(source.width, source.height, request.pixels_per_degree),
       jitter: request.jitter,
-      reset: opened || loaded || actions.reset || this.resized,
+      reset: opened || loaded || added || actions.reset || this.resized,
     };
     const first = message.reset;
     this.resized = false;
@@ -238,8 +240,8 @@ export class Backend {
 
   // A request could not be followed: tell the page which settings are in use.
   showCurrent() {
-    const { model, backend, video, track } = this.request;
-    this.handlers.text({ current: { model, backend, video, tracked: track !== null } });
+    const { model, backend, video, track, views } = this.request;
+    this.handlers.text({ current: { model, backend, video, views, tracked: track !== null } });
   }
 
   async openModel({ model: name, backend }) {
@@ -248,7 +250,7 @@ export class Backend {
       this.worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
     }
     const { file } = this.page.models.find((model) => model.name === name);
-    const answer = await this.ask({ model: file, threads: this.threads, backend });
+    const answer = await this.ask({ open: { model: file, threads: this.threads, backend } });
     if (answer.failed) {
       if (!this.model) throw new Error(`${name}: ${answer.failed}`);
       this.handlers.text({ error: `${name}: ${answer.failed}. ${this.model} stays in use.` });
@@ -258,6 +260,36 @@ export class Backend {
     }
     Object.assign(this, { model: name, backend });
     return true;
+  }
+
+  // Have the methods ready that are shown beside the reconstruction; whether there is a new one, with
+  // which all begin anew, so that it is fair. One that cannot be loaded is not asked for any more.
+  async openOthers(request) {
+    const wanted = new Map();
+    const { models, accumulated } = this.page;
+    for (const view of request.views) {
+      const file = view === "accumulated" ? accumulated
+        : models.find(({ name }) => view === `model:${name}` && name !== this.model)?.file;
+      if (file) wanted.set(view, file);
+    }
+    this.others = new Set([...this.others].filter((view) => wanted.has(view)));
+    let added = false;
+    for (const [view, file] of wanted) {
+      if (this.others.has(view)) continue;
+      const answer = await this.ask({ open: {
+        model: file, view, threads: this.threads, backend: view === "accumulated" ? "wasm" : request.backend,
+      } });
+      if (!answer.failed) {
+        this.others.add(view);
+        added = true;
+        continue;
+      }
+      request.views = request.views.filter((each) => each !== view);
+      this.request.views = this.request.views.filter((each) => each !== view);
+      this.handlers.text({ error: `${view.replace("model:", "")}: ${answer.failed}` });
+      this.showCurrent();
+    }
+    return added;
   }
 
   ask(message, transferred = []) {
@@ -283,9 +315,9 @@ export class Backend {
   }
 
   // Adapt the automatic size: as large as the frame rate allows.
-  fitSize({ sampling_ms: sampling, network_ms: network, pictures_ms: pictures }, size) {
+  fitSize({ sampling_ms: sampling, network_ms: network, compared_ms: compared, pictures_ms: pictures }, size) {
     if (size !== "auto") return;
-    (this.measured ??= []).push(sampling + network + pictures);
+    (this.measured ??= []).push(sampling + network + compared + pictures);
     if (this.measured.length < MEASURED_FRAMES) return;
     const ms = [...this.measured].sort((a, b) => a - b)[this.measured.length >> 1];
     this.measured = [];

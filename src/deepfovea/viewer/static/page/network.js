@@ -35,6 +35,7 @@ export class Network {
     network.session = await ort.InferenceSession.create(model, {
       executionProviders: [provider], graphOptimizationLevel: "all", logSeverityLevel: 3,
     });
+    network.takesJitter = network.session.inputNames.includes("jitter");
     network.reset();
     return network;
   }
@@ -71,7 +72,7 @@ export class Network {
     const feeds = {
       samples: new Tensor("float32", pad(samples, h, w, height, width), [1, 3, height, width]),
       mask: new Tensor("float32", pad(mask, h, w, height, width), [1, 1, height, width]),
-      jitter: new Tensor("float32", Float32Array.from(jitter), [1, 2]),
+      ...(this.takesJitter ? { jitter: new Tensor("float32", Float32Array.from(jitter), [1, 2]) } : {}),
       ...(this.state ?? this.emptyState(height, width)),
     };
     const outputs = await this.session.run(feeds);

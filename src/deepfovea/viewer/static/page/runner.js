@@ -17,7 +17,6 @@ async function runtime(kind, threads) {
   const ort = await import(RUNTIMES[kind]);
   ort.env.wasm.wasmPaths = new URL("./runtime/", import.meta.url).href;
   ort.env.wasm.numThreads = threads;
-  return ort;
 }
 
 function largestDifference(a, b) {
@@ -52,6 +51,8 @@ export class Runner {
   }
 
   get name() { return this.gpu ? "WebGPU" : "WASM"; }
+
+  get takesJitter() { return this.wasm.takesJitter; }
 
   get isComparing() { return this.gpu !== null && this.compared < COMPARED_FRAMES; }
 

@@ -10,18 +10,33 @@ const FILL_EVERY = 8; // frames between two measurements of pull-push, which tak
 const ERROR_GAIN = 4; // factor of the errors in their map, as in session.py
 
 let runner = null;
+const others = new Map(); // view -> the runner of a method that is shown beside
 let ranks = null;
 let framesSeen = 0; // frames since the last reset, which numbers the masks
 const canvas = new OffscreenCanvas(1, 1);
 const context = canvas.getContext("2d", { willReadFrequently: true });
 
-async function open({ model, threads, backend }) {
+// The network; or, where a view is named, a method to be shown beside it.
+async function open({ model, view, threads, backend }) {
   ranks ??= readRanks(await (await load("blue_noise.npy")).arrayBuffer());
   const bytes = new Uint8Array(await (await load(model)).arrayBuffer());
   const opened = await Runner.open(bytes, { threads, backend });
+  if (view) {
+    others.set(view, opened);
+    return;
+  }
   await runner?.release();
   runner = opened;
   framesSeen = 0;
+}
+
+// The frame that another method makes of the same pixels: RGBA.
+async function byOther(other, { data }, mask, height, width, jitter) {
+  const told = other.takesJitter ? jitter : null;
+  const [h, w] = [height / SCALE, width / SCALE];
+  const samples = applyMask(downsample(data, height, width, told), mask);
+  const frame = await other.step(samples, mask, h, w, told ?? undefined);
+  return toImageData(frame.values, height, width, frame.height, frame.width);
 }
 
 // Converts a value in [0, 1] to a byte, rounded as in images.to_image.
@@ -67,8 +82,14 @@ async function reconstruct(asked) {
   image.close();
   const original = context.getImageData(0, 0, width, height);
   const [h, w] = [height / SCALE, width / SCALE];
+  for (const [view, other] of others) {
+    if (!views.includes(view) || view === `model:${asked.model}`) { // it begins anew when it is shown again
+      others.delete(view);
+      await other.release();
+    }
+  }
   if (reset) {
-    runner.reset();
+    for (const each of [runner, ...others.values()]) each.reset();
     framesSeen = 0;
   }
   const gazePx = [gaze[0] * w - 0.5, gaze[1] * h - 0.5];
@@ -94,10 +115,18 @@ async function reconstruct(asked) {
     note: runner.takeNote(),
     comparing: isComparing,
   };
-  const pixels = { reconstruction: shown, original };
+  const pixels = { reconstruction: shown, [`model:${asked.model}`]: shown, original };
+  header.psnr_of = {};
+  for (const [view, other] of others) {
+    pixels[view] = await byOther(other, original, mask, height, width, jitter);
+    header.psnr_of[view] = psnr(pixels[view].data, original.data);
+    header.note ??= other.takeNote();
+  }
+  const comparedAt = performance.now();
+  header.compared_ms = others.size ? comparedAt - networkAt : 0;
   if (views.includes("filled") || framesSeen % FILL_EVERY === 1) {
     pixels.filled = toImageData(fillFrame(samples, mask, h, w, jitter), height, width, height, width);
-    header.filled_psnr = psnr(pixels.filled.data, original.data);
+    header.psnr_of.filled = psnr(pixels.filled.data, original.data);
   }
   if (views.includes("error")) pixels.error = errorMap(shown, original);
   if (views.includes("samples")) pixels.samples = toImageData(samples, h, w, h, w);
@@ -105,14 +134,14 @@ async function reconstruct(asked) {
   await Promise.all(views.map(async (view) => {
     pictures[view] = await createImageBitmap(pixels[view]);
   }));
-  header.pictures_ms = performance.now() - networkAt;
+  header.pictures_ms = performance.now() - comparedAt;
   return [{ header, pictures }, Object.values(pictures)];
 }
 
 self.onmessage = async ({ data }) => {
   try {
-    if (data.model) {
-      await open(data);
+    if (data.open) {
+      await open(data.open);
       self.postMessage({ opened: true });
     } else {
       const [message, transferred] = await reconstruct(data);
