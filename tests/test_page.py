@@ -25,7 +25,7 @@ from deepfovea.generators.stream.net import StreamConfig, StreamNet, StreamState
 from deepfovea.reconstructor import Reconstructor
 from deepfovea.runtime.export import MAX_BEYOND
 from deepfovea.viewer import page as page_module
-from deepfovea.viewer.page import STATIC, build_page, fetch_runtime
+from deepfovea.viewer.page import DRAWN, STATIC, build_page, fetch_runtime
 from deepfovea.viewer.session import _fill
 
 HEIGHT, WIDTH, COUNT = 96, 136, 24  # the low resolution, 24x34, is padded to 24x40
@@ -199,6 +199,16 @@ def test_a_gaze_track_is_followed_as_in_python(tmp_path):
     np.testing.assert_allclose(json.loads(answer.stdout), track.at(times), atol=1e-12)
 
 
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_drawn_video_moves_and_can_be_repeated(name):
+    frames = np.stack(list(DRAWN[name](96, 128, 24))).astype(float)
+    assert frames.shape == (24, 96, 128, 3)
+    steps = np.abs(frames - np.roll(frames, 1, 0)).mean((1, 2, 3))  # the first: from the last
+    assert steps.max() > 1
+    assert steps[0] <= steps.max()
+    assert np.abs(frames[0] - frames[12]).mean() > 5
+
+
 def test_bad_requests_write_nothing(tmp_path, capsys, monkeypatch):
     def unreachable(*_, **__):
         raise OSError("no route to host")
@@ -240,8 +250,9 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     save_model(root / "tiny.safetensors", StreamNet(StreamConfig(8, 8, 4, 4)), {})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(page_module, "DEMO_SIZE", (HEIGHT, WIDTH))
-        patch.setattr(page_module, "DEMO_FRAMES", COUNT)
+        for name in ("DEMO", "FURTHER"):
+            patch.setattr(page_module, f"{name}_SIZE", (HEIGHT, WIDTH))
+            patch.setattr(page_module, f"{name}_FRAMES", COUNT)
         (root / "sub").mkdir()
         video = media.write_video(root / "100 %.mp4", media.moving(12, 48, 80))
         models = ["stream", str(root / "tiny.safetensors")]
@@ -379,6 +390,15 @@ def test_a_visit(folder, address, context):
     page.click("#step")
     page.wait_for_function(f"document.querySelector('#position').value !== '{at}'")
     context.set_offline(False)
+    page.check("input[value=beside]", force=True)
+    for view, tag in (("accumulated", "carried, no network"), ("model:tiny", "tiny")):
+        page.select_option("#other", view)
+        page.locator(".tag", has_text=tag).wait_for()
+        page.locator("#psnr-others", has_text=tag.split(",")[0]).wait_for()
+    page.check("input[value=inset]", force=True)
+    for name in DRAWN:
+        page.select_option("#video", f"{name} (drawn)")
+        page.wait_for_function(f"document.querySelector('#title').textContent === '{name} (drawn)'")
     page.select_option("#video", "100 %.mp4")
     page.wait_for_function("document.querySelector('#size').textContent.startsWith('80 × 48')")
     context.set_offline(True)

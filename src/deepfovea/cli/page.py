@@ -40,7 +40,7 @@ def add(subcommands: Subcommands) -> None:
         action="append",
         type=local_path,
         metavar="FILE",
-        help="an MP4 or WebM that the page offers beside the drawn video; may be given several "
+        help="an MP4 or WebM that the page offers beside the drawn ones; may be given several "
         "times (default: none)",
     )
     parser.add_argument(

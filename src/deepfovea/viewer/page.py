@@ -14,22 +14,26 @@ import os
 import shutil
 import tarfile
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..checkpoint import load
 from ..config import BEST_SAMPLING, InputError
 from ..io import atomic
 from ..io.outputs import ensure_folder
 from ..io.user_cache import user_cache
-from ..runtime.export import export_onnx, round_to_float16, store_as_float16
+from ..runtime.export import Size, export_onnx, round_to_float16, store_as_float16
 from ..video import VideoReader, VideoWriter
 from .methods import Accumulator
 from .scene import harbour
+from .scene_balls import balls
+from .scene_reading import reading
 
 STATIC = Path(__file__).parent / "static"
 FRONT_END = (".html", ".css", ".js", ".svg")
@@ -59,10 +63,15 @@ AUTOMATIC = "auto"
 SIZES = (AUTOMATIC, "384", "512", "768", "1024")
 """Longer side in pixels of the network's output; the page offers the same (LONG_SIDES)."""
 
-DEMO = "harbour.mp4"
-DEMO_SIZE, DEMO_FRAMES, DEMO_RATE, DEMO_CRF = (768, 1024), 200, 25, 24
-"""The drawn video: height and width in pixels, number of frames, frames per second, and quality on
-the scale of x264. Our choice."""
+DRAWN = {"harbour": harbour, "text": reading, "balls": balls}
+"""The videos that are drawn when the page is built, by their names; the page starts with the
+first."""
+DEMO_SIZE, DEMO_FRAMES = (768, 1024), 200
+"""Of the first drawn video: height and width in pixels, and number of frames. Our choice."""
+FURTHER_SIZE, FURTHER_FRAMES = (576, 768), 100
+"""Of each other drawn video. Our choice."""
+DEMO_RATE, DEMO_CRF = 25, 24
+"""Of all drawn videos: frames per second, and quality on the scale of x264. Our choice."""
 PLAYED = (".mp4", ".webm")
 """Suffixes of videos that browsers play."""
 ACCUMULATED_FILE = "models/accumulated.onnx"
@@ -95,7 +104,7 @@ def build_page(
         folder: a new folder, or with ``overwrite`` one with an earlier page.
         models: names or paths of generators that take one frame at a time; the page starts with
             the first.
-        videos: MP4 or WebM files, which are copied unchanged and offered beside the drawn one.
+        videos: MP4 or WebM files, which are copied unchanged and offered beside the drawn ones.
         size: one of :data:`SIZES`, with which the page starts.
         overwrite: replace an earlier page.
         log: called with a message for each step.
@@ -140,17 +149,24 @@ def build_page(
             log("exporting the method without a network")
             export_onnx(Accumulator(), temporary / ACCUMULATED_FILE, name="accumulated")  # type: ignore[arg-type]
             (temporary / "videos").mkdir()
-            with VideoWriter(
-                temporary / "videos" / DEMO, frame_rate=DEMO_RATE, crf=DEMO_CRF
-            ) as writer:
-                for number, image in enumerate(harbour(*DEMO_SIZE, DEMO_FRAMES)):
-                    writer.write(image, number / DEMO_RATE)
+            for number, name in enumerate(DRAWN):
+                log(f"drawing the video {name}")
+                of_first = number == 0
+                _draw(
+                    temporary / "videos" / f"{name}.mp4",
+                    DRAWN[name],
+                    DEMO_SIZE if of_first else FURTHER_SIZE,
+                    DEMO_FRAMES if of_first else FURTHER_FRAMES,
+                )
             for number, video in enumerate(videos, 1):
                 shutil.copyfile(video, temporary / "videos" / _address(number, video))
             page: dict[str, Any] = {
                 "models": [{"name": name, "file": f"models/{name}.onnx"} for name in names],
                 "videos": [
-                    {"name": "harbour (drawn)", "file": f"videos/{DEMO}", "rate": DEMO_RATE},
+                    *(
+                        {"name": f"{n} (drawn)", "file": f"videos/{n}.mp4", "rate": DEMO_RATE}
+                        for n in DRAWN
+                    ),
                     *(
                         {"name": v.name, "file": f"videos/{_address(number, v)}", "rate": rate}
                         for number, (v, rate) in enumerate(zip(videos, rates, strict=True), 1)
@@ -192,6 +208,15 @@ def _check_target(folder: Path, overwrite: bool) -> None:
         raise InputError(f"{folder}: exists; choose another folder, or --overwrite to replace it")
     if not (folder / MARKER).is_file():
         raise InputError(f"{folder}: holds no page, so it is not replaced; choose another folder")
+
+
+def _draw(
+    path: Path, scene: Callable[[int, int, int], Iterator[np.ndarray]], size: Size, frames: int
+) -> None:
+    """Write a drawn scene as a video."""
+    with VideoWriter(path, frame_rate=DEMO_RATE, crf=DEMO_CRF) as writer:
+        for number, image in enumerate(scene(*size, frames)):
+            writer.write(image, number / DEMO_RATE)
 
 
 def _frame_rate(video: Path) -> float:
