@@ -937,7 +937,8 @@ def test_the_verb_offers_a_folder_and_warns_of_another_host(catalog, folder, cap
     assert "there is no password" in err
     names = [name for _, name in offered["o"].videos.values()]
     assert {"video0.mp4", "video1.mp4"} <= set(names)
-    assert list(offered["o"].models) == ["tiny.safetensors", "paper", "stream", "stream-perceptual"]
+    bundled = ["paper", "stream", "stream-free", "stream-perceptual"]
+    assert list(offered["o"].models) == ["tiny.safetensors", *bundled]
     assert run(capsys, catalog.videos["0"][0], "--model", folder / "tiny.safetensors")[2] == ""
     assert offered["host"] == "127.0.0.1"
     for bad in (["missing.mp4"], [folder / "track.csv"], ["--model", "nonesuch"]):
