@@ -1,15 +1,15 @@
 """Fixtures that all tests share."""
 
+import os
+
+# The tensors here are too small to share, and where something else runs on the machine threads
+# that wait for a busy core are many times slower than one. So it is in the processes that tests
+# start. OpenMP reads this as it is loaded, with torch.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
-import torch
 
 from deepfovea.metrics.vdp import import_predictor
-
-
-def pytest_sessionstart():
-    # The tensors here are too small to share, and where something else runs on the machine
-    # threads that wait for a busy core are many times slower than one.
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
