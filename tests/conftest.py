@@ -25,6 +25,14 @@ def predictor():
     return package
 
 
+@pytest.fixture
+def bench_in_this_process(monkeypatch):
+    """Benchmarks start no process for each row; tests/test_bench.py claims that they do."""
+    monkeypatch.setattr(
+        "deepfovea.runtime.bench.call_in_fresh_process", lambda measure, *given: measure(*given)
+    )
+
+
 @pytest.fixture(autouse=True, scope="session")
 def cache_of_engines(tmp_path_factory):
     """Keep what engines compile out of the user's cache."""

@@ -38,7 +38,7 @@ def test_rows(tmp_path, capsys):
         assert re.search(rf"{row['engine']}[ │]+{row['ms_p50']:.1f} ", shown)
 
 
-def test_the_fastest_of_several_rounds_counts(tmp_path):
+def test_the_fastest_of_several_rounds_counts(tmp_path, bench_in_this_process):
     save_model(tmp_path / "model.safetensors", StreamNet(StreamConfig(8, 8, 4, 4)), {})
     seen, size = [], (24, 32)
     model = [str(tmp_path / "model.safetensors")]

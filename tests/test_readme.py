@@ -54,13 +54,15 @@ def test_only_known_programs_are_shown():
     [block for block in blocks("sh") if "deepfovea " in block],
     ids=lambda block: block.split()[1],
 )
-def test_commands(desk, capsys, block):
+def test_commands(desk, bench_in_this_process, capsys, block):
     ours = [words for words in commands(block) if words[0] not in NOT_RUN]
     for number, (program, *arguments) in enumerate(ours):
         assert program == "deepfovea"
         if arguments[0] == "demo":
             pytest.importorskip("skvideo", reason="scikit-video is not installed (extra demo)")
             arguments += ["--frames=4"]
+        if arguments[0] == "bench":
+            arguments += ["--size=24x32", "--frames=5"]
         if arguments[0] == "train":
             arguments += [*TINY_TRAINING, f"--steps={2 * number + 2}"]
         if arguments[:2] == ["evaluate", "path/to/videos"]:
