@@ -263,7 +263,8 @@ contents = st.one_of(
 
 @pytest.mark.filterwarnings("error")
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(contents, st.sampled_from([None, *UNITS, "?"]), st.sampled_from([None, 0.0, 25.0]))
 def test_any_file_is_a_track_or_an_input_error(tmp_path, content, units, frame_rate):
@@ -428,7 +429,8 @@ MARKS = ["", ".", "-", "NA", "N/A", "#N/A", "null", "nan", "None", "NaN", "-1.#I
 
 
 @settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=200,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(
     clock=st.sampled_from(list(CLOCKS)),

@@ -31,9 +31,8 @@ from soak.worker import ROOT, Worker, classify, environment
 PATIENCE = 60.0  # on a busy machine a second may become many
 FUZZED = settings(
     max_examples=100,
-    deadline=None,
     database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 
 
