@@ -169,6 +169,29 @@ def test_a_gpu_that_differs_or_fails_is_left(tmp_path):
     assert fails == [[0.5] * 8, "WASM", note, 2, None]  # WASM begins anew
 
 
+USUAL = """
+import { usualBackend } from "./runner.js";
+const offering = (adapter) => ({ requestAdapter: async () => adapter });
+const told = [];
+for (const gpu of [
+    undefined, offering(null), { requestAdapter: async () => { throw new Error("blocked"); } },
+    offering({ info: { isFallbackAdapter: true } }), offering({ isFallbackAdapter: true }),
+    offering({ info: { isFallbackAdapter: false } }), offering({ info: {} }),
+]) told.push(await usualBackend(gpu));
+console.log(JSON.stringify(told));
+"""
+
+
+@pytest.mark.skipif(NODE is None, reason="no node on the path (Debian: apt-get install nodejs)")
+def test_a_gpu_is_the_default_but_not_a_processor_in_its_place(tmp_path):
+    for name in ("runner.js", "network.js"):
+        shutil.copy(STATIC / "page" / name, tmp_path)
+    (tmp_path / "package.json").write_text('{"type": "module"}', encoding="utf-8")
+    (tmp_path / "test.js").write_text(USUAL, encoding="utf-8")
+    answer = subprocess.run([NODE, "test.js"], cwd=tmp_path, check=True, capture_output=True)
+    assert json.loads(answer.stdout) == ["wasm"] * 5 + ["webgpu"] * 2
+
+
 TRACK = """
 import fs from "node:fs";
 import { gazeAt, parseTrack } from "./gaze_track.mjs";
@@ -438,7 +461,7 @@ def test_what_cannot_be_shown_is_told(folder, address, context):
     hidden = model.rename(folder / "tiny.onnx")
     try:
         page.select_option("#model", "tiny")
-        page.locator("#status", has_text="stream goes on").wait_for()
+        page.locator("#status", has_text="stream stays in use").wait_for()
         assert "the host answered 404" in page.inner_text("#status")
         assert page.input_value("#model") == "stream"
         page.click("#dismiss")
@@ -449,6 +472,26 @@ def test_what_cannot_be_shown_is_told(folder, address, context):
         hidden.rename(model)
     page.select_option("#model", "tiny")
     page.wait_for_function("document.querySelector('#model-name').textContent === 'tiny'")
+    page.close()
+
+
+OFFERS_A_GPU = """
+const gpu = { requestAdapter: async () => ({ info: { isFallbackAdapter: false } }) };
+Object.defineProperty(navigator, "gpu", { value: gpu });
+"""
+
+
+def test_a_gpu_that_is_gone_is_told_and_wasm_goes_on(address, context):
+    """The page is offered a GPU and takes it; its worker, where the network runs, finds none."""
+    page = context.new_page()
+    page.add_init_script(OFFERS_A_GPU)
+    page.goto(address)
+    wait_for_frames(page)
+    told = "WebGPU is not offered by this browser. WASM goes on."
+    page.locator("#status", has_text=told).wait_for()
+    assert page.inner_text("#engine").startswith("WASM, ")
+    assert page.locator("#backend").is_visible()
+    assert page.input_value("#backend") == "wasm"  # where WebGPU may be chosen again
     page.close()
 
 

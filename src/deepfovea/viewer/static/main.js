@@ -214,7 +214,7 @@ function offerModels(names) {
 }
 
 // Show the controls that this backend supports.
-function offer({ densities, jitters, sizes, size, backends, camera, local }) {
+function offer({ densities, jitters, sizes, size, backends, backend: usual, camera, local }) {
   const keep = (id, values) => {
     if (!values) return;
     for (const option of [...byId(id).options]) if (!values.includes(option.value)) option.remove();
@@ -226,6 +226,7 @@ function offer({ densities, jitters, sizes, size, backends, camera, local }) {
   byId("privacy").hidden = !local;
   byId("working-label").hidden = !sizes;
   byId("backend-label").hidden = !backends;
+  if (usual) byId("backend").value = usual;
   if (sizes && !byId("working").options.length) {
     const text = (value) => (value === "auto" ? "automatic" : `${value} pixels`);
     byId("working").replaceChildren(...sizes.map((value) => new Option(text(value), value)));

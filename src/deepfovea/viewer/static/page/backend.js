@@ -5,6 +5,7 @@
 
 import { gazeAt, parseTrack } from "./gaze_track.js";
 import { load } from "./load.js";
+import { usualBackend } from "./runner.js";
 import { display, parseDensity } from "./sampling.js";
 import { Source } from "./source.js";
 
@@ -83,7 +84,8 @@ export class Backend {
     if (await isolate()) return; // the page reloads, with the headers that threads need
     this.threads = self.crossOriginIsolated
       ? Math.min(MAX_THREADS, navigator.hardwareConcurrency || 1) : 1;
-    Object.assign(this.request, { model: models[0].name, video: videos[0]?.file ?? CAMERA.id, size });
+    const backend = await usualBackend();
+    Object.assign(this.request, { model: models[0].name, video: videos[0]?.file ?? CAMERA.id, size, backend });
     this.handlers.open();
     this.handlers.text({ hello: {
       models: models.map(({ name }) => name),
@@ -96,7 +98,8 @@ export class Backend {
       sizes: ["auto", ...LONG_SIDES],
       size,
       backends: navigator.gpu ? ["wasm", "webgpu"] : null,
-      download_bytes: this.page.download_bytes,
+      backend,
+      download_bytes: this.page[backend === "webgpu" ? "webgpu_download_bytes" : "download_bytes"],
     } });
     if (!self.crossOriginIsolated) {
       this.handlers.text({ note: "The network runs with one thread, which is slower. Threads need a page from https or "
@@ -185,7 +188,10 @@ export class Backend {
         : `WASM, ${this.threads === 1 ? "1 thread" : `${this.threads} threads`}`,
       live: null,
     }, answer.pictures);
-    if (answer.header.note) this.handlers.text({ note: answer.header.note });
+    if (answer.header.note) {
+      this.handlers.text({ note: answer.header.note });
+      this.showBackend(answer.header.backend);
+    }
     if (!first && !answer.header.comparing) this.fitSize(answer.header, request.size);
   }
 
@@ -236,6 +242,13 @@ export class Backend {
       this.showCurrent();
     }
     return this.track;
+  }
+
+  // Where WebGPU was left, show that WASM is in use, so that WebGPU can be chosen again.
+  showBackend(name) {
+    if (name !== "WASM" || this.backend === "wasm" || this.request.backend !== this.backend) return;
+    this.backend = this.request.backend = "wasm";
+    this.showCurrent();
   }
 
   // A request could not be followed: tell the page which settings are in use.

@@ -7,14 +7,24 @@ const RUNTIMES = { webgpu: "./runtime/ort.webgpu.min.mjs", wasm: "./runtime/ort.
 const COMPARED_FRAMES = 4;
 const TOLERANCE = 1e-3; // largest difference of frames, whose values are about 0 to 1
 
-// Whether to compute on the GPU: only if the user chose it, as its speed was not measured.
-export async function hasGpu(backend) {
-  if (backend !== "webgpu" || !navigator.gpu) return false;
-  return Boolean(await navigator.gpu.requestAdapter().catch(() => null));
+const adapterOf = async (gpu) => (await gpu?.requestAdapter().catch(() => null)) ?? null;
+
+// Where the network runs unless the visitor chooses: on the GPU that the browser offers, but not on a
+// processor in place of a GPU, which is slower than WASM.
+export async function usualBackend(gpu = globalThis.navigator?.gpu) {
+  const adapter = await adapterOf(gpu);
+  const isProcessor = adapter?.info?.isFallbackAdapter ?? adapter?.isFallbackAdapter ?? false;
+  return adapter && !isProcessor ? "webgpu" : "wasm";
 }
 
+let ort = null;
+let ortKind = null;
+
 async function runtime(kind, threads) {
-  const ort = await import(RUNTIMES[kind]);
+  if (ortKind !== "webgpu" && ortKind !== kind) { // that with WebGPU has WASM, too
+    ort = await import(RUNTIMES[kind]);
+    ortKind = kind;
+  }
   ort.env.wasm.wasmPaths = new URL("./runtime/", import.meta.url).href;
   ort.env.wasm.numThreads = threads;
 }
@@ -29,16 +39,16 @@ export class Runner {
   // model: the bytes of the file; backend: webgpu or wasm
   static async open(model, { backend, threads }) {
     const runner = new Runner();
-    const onGpu = await hasGpu(backend);
-    const ort = await runtime(onGpu ? "webgpu" : "wasm", threads);
+    const onGpu = backend === "webgpu" && (await adapterOf(navigator.gpu)) !== null;
+    await runtime(onGpu ? "webgpu" : "wasm", threads);
     Object.assign(runner, { backend, gpu: null, compared: 0, note: null });
     runner.wasm = await Network.open(ort, model);
-    if (onGpu) await runner.openGpu(ort, model);
+    if (onGpu) await runner.openGpu(model);
     else if (backend === "webgpu") runner.leave("is not offered by this browser");
     return runner;
   }
 
-  async openGpu(ort, model) {
+  async openGpu(model) {
     try {
       this.gpu = await Network.open(ort, model, "webgpu");
       const device = await ort.env.webgpu.device;
