@@ -18,6 +18,29 @@ settings.register_profile(
 )
 settings.load_profile("any machine")
 
+TOGETHER = {
+    *("test_engine.py", "test_export.py", "test_extending.py", "test_package.py", "test_page.py"),
+    *("test_viewer_browser.py", "test_viewer_firefox.py", "test_viewer_proxy.py"),
+}
+"""Files whose tests share what takes long to make: traced networks, a package or a copy of it, a
+built page, a server and a browser."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Every free process takes the next test, but the tests of a file in TOGETHER go to one.
+
+    Not by marks of xdist_group: with pytest 9.2, xdist 3.8 does not see them.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return file if file.rpartition("/")[2] in TOGETHER else nodeid
+
+    return Scheduling(config, log)
+
 
 @pytest.fixture(scope="session")
 def predictor():
