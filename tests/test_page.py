@@ -451,7 +451,9 @@ def test_what_cannot_be_shown_is_told(folder, address, context):
         "#notice", has_text="lacks SIMD in WebAssembly, which the network needs"
     ).wait_for()
     page.close()
-    page = context.new_page()
+    newcomer = context.browser.new_context(reduced_motion="reduce")  # whose page keeps no file yet
+    newcomer.set_default_timeout(PATIENCE_MS)
+    page = newcomer.new_page()
     page.goto(address)
     wait_for_frames(page)
     page.click("#camera")
@@ -472,7 +474,7 @@ def test_what_cannot_be_shown_is_told(folder, address, context):
         hidden.rename(model)
     page.select_option("#model", "tiny")
     page.wait_for_function("document.querySelector('#model-name').textContent === 'tiny'")
-    page.close()
+    newcomer.close()
 
 
 OFFERS_A_GPU = """
