@@ -37,6 +37,9 @@ http {{
       proxy_set_header Upgrade $http_upgrade;
       proxy_set_header Connection upgrade;
     }}
+    location = /astray {{
+      proxy_pass {address};
+    }}
   }}
 }}
 """
@@ -96,6 +99,16 @@ def test_page_socket_and_pictures_work_below_a_prefix(browser, port):
     page.reload()
     wait_for_frames(page)
     wait_until(lambda: page.input_value("#position") == "1")  # it returns to the same place
+    page.close()
+
+
+def test_without_the_last_slash_the_page_says_what_it_lacks(browser, port):
+    page = browser.new_page()
+    page.goto(f"http://lab.localhost:{port}/astray")
+    page.get_by_text("Does its address need a slash at the end").wait_for()
+    page.goto(f"http://lab.localhost:{port}/user/me/viewer")  # which nginx mends by itself
+    wait_for_frames(page)
+    assert not page.get_by_text("Does its address need a slash at the end").is_visible()
     page.close()
 
 

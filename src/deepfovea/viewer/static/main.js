@@ -10,6 +10,7 @@ import { acceptDrops } from "./upload.js";
 
 const MAX_TRACK_BYTES = 2 ** 20;
 const GAZE_INTERVAL_MS = 4; // no pointer needs more, and the server allows 500 messages a second
+const SIGN_OF_LIFE_MS = 5000;
 
 const byId = (id) => document.getElementById(id);
 const recorder = new Recorder();
@@ -25,6 +26,11 @@ let scrubbing = false;
 
 let pendingGaze = null; // the newest gaze, not yet sent
 let gazeSentAt = 0;
+let acknowledged = 0; // number of the last frame painted
+
+// After a sleep the server may have given the connection up without this page hearing of it:
+// what is sent then tells. Says nothing new otherwise.
+setInterval(() => backend.send({ acknowledged }), SIGN_OF_LIFE_MS);
 
 function sendGaze() {
   if (!pendingGaze) return;
@@ -44,7 +50,8 @@ const stage = new Stage(byId("stage"), {
     sendGaze();
   },
   onPaint(header, now) {
-    backend.send({ acknowledged: header.number });
+    acknowledged = header.number;
+    backend.send({ acknowledged });
     figures.add(header, now);
     live.add(header, now);
     recorder.add(header);
@@ -180,6 +187,7 @@ function start(greeting) {
     byId("jitter").value = greeting.sampling.jitter;
   }
   hello = greeting;
+  acknowledged = 0;
   offer(hello);
   live.start(hello);
   const place = video ? currentPlace() : savedPlace();
@@ -248,13 +256,18 @@ function savedPlace() {
   }
 }
 
-addEventListener("pagehide", () => {
+function savePlace() {
   try {
     if (video) sessionStorage.setItem("place", JSON.stringify(currentPlace()));
   } catch {
     // storage is switched off, so a reload starts at the beginning
   }
-});
+}
+
+// A tab that the browser puts aside to save memory is hidden, then frozen, and hears nothing more.
+addEventListener("pagehide", savePlace);
+document.addEventListener("visibilitychange", savePlace);
+document.addEventListener("freeze", savePlace);
 
 function openVideo(opened) {
   video = opened;
