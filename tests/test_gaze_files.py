@@ -379,6 +379,12 @@ def test_units_as_names_of_times_and_bars_between_cells(read, header, between):
         ("1000\t320\t240\n1040\t321\t240\n", "numbers in the first line; .*names first"),
         ('{"ts":1,"gp":[0.5,0.5]}\n', "JSON of another kind in line 1; .*gazedata"),
         ('{"type":"imu"}\n', "JSON without samples of gaze"),
+        ('[{"x": 1, "y": 2, "t": 3}]', "JSON of another kind in line 1"),
+        (b"\x89HDF\r\n\x1a\n\0\0", "an HDF5 file; expected text: .* CSV"),
+        (b"MATLAB 5.0 MAT-file\0\0", "a MATLAB file; expected text: .*writetable"),
+        (b"XDF:\0\0", "LabRecorder's XDF; expected text: .*pyxdf"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "pointer of Git LFS.*pull"),
+        ("<!DOCTYPE html>\n<html>Sign in, please</html>\n", "a web page; .*download the file"),
         (
             "time,x,y\n00:00:01:12,3,4\n",
             "the time code 00:00:01:12 .*; expected seconds, or .*frame",
@@ -387,6 +393,39 @@ def test_units_as_names_of_times_and_bars_between_cells(read, header, between):
 )
 def test_what_is_often_given_instead_is_named(refused, content, says):
     refused(content, says)
+
+
+def test_a_folder_names_the_file_in_it(tmp_path):
+    (tmp_path / "gaze.csv").write_text("time,x,y\n0,1,2\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"a folder; expected .* as .*gaze\.csv"):
+        read_track(tmp_path, frame_size=VIDEO)
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ("time,x [px],y [norm]", "x in px, y in norm; expected positions in one unit"),
+        ("time,left x [px],left y [px],right x [norm],right y [norm]", "in px.* in norm"),
+        ("time,x,y,x", "2 different columns named x"),
+        ("frame,x,y,frame", "2 different columns named frame"),
+    ],
+)
+def test_headers_that_mean_two_things_are_refused(refused, names, says):
+    count = names.count(",") + 1
+    rows = [",".join(map(str, (i, 0.5, i, i + 1, 0.5)[:count])) for i in range(5)]
+    refused(table(names, rows), says, frame_rate=25)
+
+
+@pytest.mark.parametrize("names", ["time,x,y [norm]", "time,x [norm],y [norm],x [norm]"])
+def test_headers_that_say_it_once_or_twice_are_read(read, names):
+    rows = [",".join(map(str, (i / 25, 0.25, 0.5, 0.25)[: names.count(",") + 1])) for i in range(9)]
+    assert read(table(names, rows), **SHOWN).position[0].tolist() == [0.25, 0.5]
+
+
+@pytest.mark.parametrize("moment", ["{:05.2f}Z", "{:012.9f}+02:00", "{:06.3f}"])
+def test_moments_of_iso_8601_with_any_number_of_decimals(read, moment):
+    rows = [f"2024-05-01T12:00:{moment.format(i / 25)},{x},{y}" for i, (x, y) in enumerate(PATH)]
+    assert at_frames(read(table("time,x,y", rows), **SHOWN)) == pytest.approx(PATH)
 
 
 # --- one path, however it is written ---------------------------------------------------------

@@ -564,6 +564,13 @@ def test_a_raw_stream_has_evenly_spaced_frames(tmp_path):
     assert times == pytest.approx([i / 50 for i in range(6)])
 
 
+def test_a_raw_dv_file_has_the_rate_of_its_system(tmp_path):
+    options = {"rate": Fraction(30000, 1001), "codec": "dvvideo", "pix_fmt": "yuv411p"}
+    path = media.write_video(tmp_path / "a.dv", media.moving(6, 480, 720), **options)
+    with VideoReader(path) as reader:
+        assert reader.frame_rate == Fraction(30000, 1001)  # FFmpeg's mean is 60000
+
+
 def test_avi_with_b_frames_stays_in_order(tmp_path):
     path = media.write_video(tmp_path / "a.avi", media.moving(12), options={"bf": "3"})
     times = [frame.pts_seconds for frame in read(path)]
@@ -734,6 +741,15 @@ def test_files_that_are_no_media(tmp_path, name):
     assert "empty" in refused(VideoReader, path)
     path.write_text('{"a": [1, 2, 3]}\n' * 200, encoding="utf-8")
     assert name in refused(VideoReader, path)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.png", "a.tif"])
+def test_what_lies_in_the_place_of_a_file_is_named(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", encoding="utf-8")
+    assert "Git LFS" in refused(VideoReader, path)
+    path.write_text("<!DOCTYPE html>\n<html><title>Sign in</title></html>\n", encoding="utf-8")
+    assert "a web page" in refused(VideoReader, path)
 
 
 def test_folders_that_cannot_be_read(tmp_path):

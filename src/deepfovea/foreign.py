@@ -97,7 +97,6 @@ _NETWORKS = (
 """Prefixes of keys, the network that has them, and what to do; the first entry that fits counts."""
 
 _MAGIC = (
-    (b"version https://git-lfs", "a pointer of Git LFS instead of the file", "run: git lfs pull"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes it", _NOT_OURS),
     (b"\x93NUMPY", "a NumPy array", _NOT_OURS),
     (b"GGUF", "a GGUF file", _NOT_OURS),
@@ -135,6 +134,15 @@ UNREADABLE = (
 """The exceptions that reading a file with arbitrary content may raise."""
 
 
+def stand_in(head: bytes) -> Foreign | None:
+    """What lies in the place of a file that was not fetched; None if its first bytes are others."""
+    if head.startswith(b"version https://git-lfs"):
+        return Foreign("a pointer of Git LFS instead of the file", "run: git lfs pull")
+    if head.lstrip()[:1] == b"<" and b"<html" in head.lower():
+        return Foreign("a web page", "download the file itself ('raw'), not the page that shows it")
+    return None
+
+
 def identify(path: Path) -> Foreign | None:
     """Recognise a file of another program; None if its kind is not known here.
 
@@ -153,11 +161,11 @@ def _identify(path: Path) -> Foreign | None:
         head = file.read(1024)
     if not head:
         return Foreign("an empty file", "fetch it again")
+    if instead := stand_in(head):
+        return instead
     for magic, what, advice in _MAGIC:
         if head.startswith(magic):
             return Foreign(what, advice)
-    if head.lstrip()[:1] == b"<" and b"<html" in head.lower():
-        return Foreign("a web page", "download the file itself ('raw'), not the page that shows it")
     if head[257:262] == b"ustar":
         return Foreign("a tar archive", "unpack it first")
     if head[:4] == b"PK\x03\x04":

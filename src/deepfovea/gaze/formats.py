@@ -289,16 +289,15 @@ def _present(table: Table) -> Iterator[tuple[Source, list[tuple[Eye, Column, Col
 def _find(table: Table, name: str, of_media: bool) -> Column | None:
     found = [c for c in table.columns if c.name == name and c.of_media == of_media]
     found = [c for c in found if POSITION_UNITS.get(c.unit, "") not in ("length", "angle")]
-    return next((c for c in found if POSITION_UNITS.get(c.unit) == "norm"), None) or next(
-        iter(found), None
-    )
+    best = next((c for c in found if POSITION_UNITS.get(c.unit) == "norm"), next(iter(found), None))
+    return best and table.unambiguous(best)
 
 
 def _read_source(
     table: Table, source: Source, eyes: list[tuple[Eye, Column, Column]]
 ) -> tuple[Floats, NDArray[np.bool_], str, str, bool]:
     """See :func:`positions`. Two eyes give the mean of those that are valid."""
-    stated = POSITION_UNITS.get(eyes[0][1].unit, "")
+    stated = _stated_units(table, [column for _, x, y in eyes for column in (x, y)])
     percent = 100.0 if stated == "percent" else 1.0
     units = "norm" if stated == "percent" else stated or source.units
     if units == "norm" and eyes[0][1].name == "x" and any(map(table.find, _PUPIL_SURFACE)):
@@ -320,6 +319,15 @@ def _read_source(
     count = np.isfinite(xy[:, 0]).sum(axis=0)
     mean = np.nansum(xy, axis=0) / np.where(count, count, np.nan)
     return mean.T, count > 0, units, source.time_unit, eyes[0][1].of_media
+
+
+def _stated_units(table: Table, columns: list[Column]) -> str:
+    """The units that the headers of positions state, "" for none; InputError if they differ."""
+    stated = {c.name: units for c in columns if (units := POSITION_UNITS.get(c.unit))}
+    if len(set(stated.values())) > 1:
+        received = ", ".join(f"{name} in {units}" for name, units in stated.items())
+        raise refusal(table.path, received, "positions in one unit: convert them")
+    return next(iter(stated.values()), "")
 
 
 def _is_no_position(xy: Floats, units: str, source: Source) -> NDArray[np.bool_]:

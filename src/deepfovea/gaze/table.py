@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..foreign import stand_in
 from .track import Floats, Size, refusal
 
 # fmt: off
@@ -71,8 +72,24 @@ class Table:
     screen: Size | None = None  # height, width in px, if the lines before the header state it
 
     def find(self, name: str) -> Column | None:
-        """Return the first column of that name, in the words of :func:`parse_name`."""
-        return next((c for c in self.columns if c.name == name), None)
+        """Return the first column of that name, in the words of :func:`parse_name`.
+
+        Raises InputError as :meth:`unambiguous`.
+        """
+        found = next((c for c in self.columns if c.name == name), None)
+        return found and self.unambiguous(found)
+
+    def unambiguous(self, column: Column) -> Column:
+        """Return the column; raises InputError if another has its name and other cells."""
+
+        def header(of: Column) -> tuple[str, str, bool]:
+            return of.name, of.unit, of.of_media
+
+        alike = [c for c in self.columns if header(c) == header(column)]
+        if any(self.text(c) != self.text(column) for c in alike if c is not column):
+            received = f"{len(alike)} different columns named {column.name}"
+            raise refusal(self.path, received, "one: rename the others, or leave them out")
+        return column
 
     def text(self, column: Column) -> list[str]:
         """Return the cells [N] of a column, stripped, in lower case."""
@@ -115,7 +132,9 @@ class Table:
             expected = "seconds, or a column frame with the number of the frame from 0"
             raise refusal(self.path, found, expected)
         try:
-            return datetime.fromisoformat(cell.upper()).timestamp()
+            # Python 3.10 knows neither Z nor any number of decimals but 3 and 6.
+            moment = re.sub(r"[.,](\d+)", lambda part: f".{part[1]:0<6.6}", cell.upper())
+            return datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
         except (ValueError, OverflowError):
             found = f"{cell!r:.200} as {column.name} in row {self.rows[row][0]}"
             marks = "a number, or a mark of a lost sample (nothing, '.', '-', NA, null)"
@@ -158,7 +177,7 @@ def read_table(path: str | Path) -> Table:
     text = _text(path)
     if re.search(r"(?m)^SAMPLES\s+\w+", text) and re.search(r"(?m)^START\s+\d", text):
         return _eyelink(path, text)
-    if text.lstrip().startswith("{"):
+    if re.match(r"\s*(\{|\[\s*[\[{\d])", text):
         return _tobii_glasses(path, text)
     lines = text.splitlines()
     first = 0
@@ -205,11 +224,18 @@ _BINARY = {
     b"SR_RESEARCH": ("EyeLink's EDF", "text: edf2asc makes it"),
     b"PAR1": ("a Parquet file", "text: write it as CSV"),
     b"\x93NUMPY": ("a NumPy array", "text: numpy.savetxt with a header time,x,y"),
+    b"\x89HDF\r\n\x1a\n": ("an HDF5 file", "text: write the samples of gaze as CSV"),
+    b"MATLAB": ("a MATLAB file", "text: MATLAB's writetable makes it"),
+    b"XDF:": ("LabRecorder's XDF", "text: write its stream of gaze as CSV, read by pyxdf"),
 }
 """Binary formats that users try instead of text: first bytes, name, and how to convert it."""
 
 
 def _text(path: Path) -> str:
+    if path.is_dir():
+        named = sorted(p for p in path.iterdir() if p.is_file() and "gaze" in p.name.lower())
+        example = f", as {named[0]}" if named else ""
+        raise refusal(path, "a folder", f"a text file with a track of gaze{example}")
     try:
         data = path.read_bytes()
         if data.startswith(b"\x1f\x8b"):
@@ -218,6 +244,8 @@ def _text(path: Path) -> str:
         reason = getattr(error, "strerror", None) or error
         received = f"no file that can be read ({reason})"
         raise refusal(path, received, "a text file with a track of gaze; check the path") from None
+    if instead := stand_in(data[:1024]):
+        raise refusal(path, instead.what, f"a text file with a track of gaze; {instead.advice}")
     for start, (received, expected) in _BINARY.items():
         if data.startswith(start):
             raise refusal(path, received, expected)

@@ -13,6 +13,7 @@ import av.logging
 from av.stream import Disposition
 
 from ..config import InputError
+from ..foreign import stand_in
 
 IMAGE_SUFFIXES = (".bmp", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif", ".tiff",
                   ".webp")  # fmt: skip
@@ -115,6 +116,10 @@ def open_media(path: Path) -> Any:
             refuse(path, "no file, but a pipe or device", expected)
         if size == 0:
             refuse(path, "an empty file", expected)
+        with path.open("rb") as file:
+            instead = stand_in(file.read(1024))
+        if instead:
+            refuse(path, instead.what, f"a video or images; {instead.advice}")
         container = av.open(
             str(path.absolute()),  # else "12:30.mp4" would be understood as a protocol,
             container_options={"pattern_type": "none"},  # and "%d.png" as a series of files

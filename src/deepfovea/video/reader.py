@@ -164,8 +164,9 @@ class VideoReader:
         if source.stream is not None:
             stream, container = source.stream, source.container
             aspect = fraction(stream.sample_aspect_ratio) or Fraction(1)
-            own_rate = fraction(stream.average_rate) or fraction(stream.guessed_rate)
             finest = fraction(stream.guessed_rate)
+            rates = (fraction(stream.average_rate), finest)  # a raw DV file says 60000 and 30
+            own_rate = next((r for r in rates if MIN_FRAME_RATE <= r <= MAX_FRAME_RATE), own_rate)
             self.has_audio = not self._images and bool(container.streams.audio)
             if stream.duration:
                 length = float(stream.duration * fraction(stream.time_base))
@@ -189,11 +190,7 @@ class VideoReader:
                 "none; leave it out",
             )
         if rate is None:
-            rate = (
-                own_rate
-                if not self._images and MIN_FRAME_RATE <= own_rate <= MAX_FRAME_RATE
-                else DEFAULT_FRAME_RATE
-            )
+            rate = DEFAULT_FRAME_RATE if self._images else own_rate or DEFAULT_FRAME_RATE
         self.frame_rate = checked_rate(self.path, rate)
         self.constant_rate = self.frame_rate
         if has_times and self.frame_rate < finest <= max(MAX_CONSTANT_RATE, self.frame_rate):
