@@ -61,6 +61,23 @@ def ancestor():
     return RecurrentUNet(UNetConfig(1, True, False, (4,) * 5, (4,) * 5, ())).eval()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def traced_once():
+    """The ONNX of a step at a size is made once: it is the same for every engine and test."""
+    known = {}
+
+    def once(step, inputs):
+        shapes = [tensor.shape for tensor in inputs]
+        key = (step.network, step.matrix, step.given, *shapes)
+        if key not in known:
+            known[key] = trace(step, inputs)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "trace", once)
+        yield
+
+
 def clip(length, height=20, width=30, batch=1):
     """A moving texture: in noise, no motion can be found on which all engines agree."""
     torch.manual_seed(1)
@@ -116,12 +133,12 @@ def test_another_size_and_another_video(stream, name, monkeypatch):
         return trace(*arguments, **options)
 
     monkeypatch.setattr(engine, "trace", counting_trace)
-    for size in ((20, 30), (9, 41), (20, 30), (8, 8), (9, 41)):
+    for size in ((20, 30), (9, 41), (20, 30), (8, 8), (20, 30)):
         samples, mask = clip(3, *size)
         with torch.inference_mode():
             expected, _ = stream(samples, mask)
         assert_near(compiled(samples, mask)[0], expected)
-    assert len(compilations) == 4  # the size used longest ago is the one forgotten
+    assert len(compilations) == 3  # the size used longest ago is the one forgotten
     assert len(compiled._runs) == 2
 
 
@@ -175,18 +192,18 @@ def test_what_a_network_cannot_be_told_is_refused_by_every_engine(ancestor, name
 
 
 @COMPILED
-@pytest.mark.parametrize("size", [(20, 30), (8, 319)])  # with the padding 1280 wide: another matrix
-def test_planes_are_those_of_the_frames(stream, name, size):
-    samples, mask = clip(4, *size, batch=2)
+def test_planes_are_those_of_the_frames(stream, name):
     compiled = load_engine(stream, name, bfloat16=False)
-    with torch.inference_mode():
-        frames, end = stream(samples, mask)
-    planes, state = compiled.yuv420(samples, mask)
-    assert_near(tuple(state), tuple(end))
-    for received, expected in zip(planes, to_yuv420(frames, 6), strict=True):
-        assert received.shape == expected.shape
-        assert (received.int() - expected.int()).abs().max() <= 1
-        assert (received != expected).float().mean() < 0.01
+    for size in ((8, 319), (20, 30)):  # the first is with the padding 1280 wide: another matrix
+        samples, mask = clip(4, *size, batch=2)
+        with torch.inference_mode():
+            frames, end = stream(samples, mask)
+        planes, state = compiled.yuv420(samples, mask)
+        assert_near(tuple(state), tuple(end))
+        for received, expected in zip(planes, to_yuv420(frames, 6), strict=True):
+            assert received.shape == expected.shape
+            assert (received.int() - expected.int()).abs().max() <= 1
+            assert (received != expected).float().mean() < 0.01
     assert_near(compiled(samples, mask)[0], frames)  # both kinds side by side
 
 
@@ -295,9 +312,10 @@ def test_frames_flow_while_it_compiles(stream, monkeypatch):
     assert ours.summary() == "PyTorch 4, OpenVINO 2"
 
 
-def test_two_engines_may_compile_at_once(stream):
+def test_two_engines_may_compile_at_once(stream, monkeypatch):
     """As in two calls of deepfovea.reconstruct, although the exporter exports one at a time."""
     pytest.importorskip("openvino")
+    monkeypatch.setattr(engine, "trace", trace)
     samples, mask = clip(2)
     engines = [load_engine(stream, "auto", bfloat16=False) for _ in range(2)]
     for ours in engines:
@@ -309,6 +327,7 @@ def test_two_engines_may_compile_at_once(stream):
 
 def test_what_is_compiled_is_kept_by_weights(stream, six, monkeypatch, tmp_path):
     pytest.importorskip("openvino")
+    monkeypatch.setattr(engine, "trace", trace)  # for what is traced anew has to be the same
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
     load_engine(stream, "openvino")(*clip(2))

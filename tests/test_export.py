@@ -147,6 +147,14 @@ def test_motion_and_jitter_are_inputs_where_asked_for(network, told):
         assert not operators(model) & set(export.FORBIDDEN)
 
 
+@pytest.fixture(scope="module")
+def for_a_renderer(network, tmp_path_factory):
+    """The file of fixed size 24x32 that is told motion and jitter."""
+    path = tmp_path_factory.mktemp("renderer") / "model.onnx"
+    export_onnx(network, path, static=(24, 32), motion=True, jitter=True)
+    return path
+
+
 def test_static(network, tmp_path):
     path = tmp_path / "static.onnx"
     assert export_onnx(network, path, static=(24, 40), opset=18) < TOLERANCE
@@ -232,13 +240,9 @@ def test_no_operator_that_engines_lack(exported):
     assert model.opset_import[0].version == 16
 
 
-def test_the_page_lists_the_operators(exported, network, told):
+def test_the_page_lists_the_operators(exported, told, for_a_renderer):
     """All operators in files of stream, with any inputs, of open and of fixed size."""
-    models = [onnx.load(path) for path in (exported, *told.values())]
-    step = Step(network, motion=True, jitter=True)
-    given = [torch.zeros(1, channels, 16, 24) for channels in (3, 1, 2)]
-    inputs = [*given, torch.zeros(1, 2), *step.initial_state(1, 16, 24)]
-    models.append(onnx.load_from_string(export.trace(step, inputs)))
+    models = [onnx.load(path) for path in (exported, *told.values(), for_a_renderer)]
     (listed,) = re.findall(
         r"operators of `stream` are\n(.*?)\.\n", DOCUMENT.read_text(encoding="utf-8"), re.S
     )
@@ -309,9 +313,8 @@ def test_the_documented_loop_runs(exported, network, capsys):
         assert np.abs(ours[0] - truth.numpy()).max() < TOLERANCE
 
 
-def test_the_documented_loop_of_a_renderer_runs(network, tmp_path):
+def test_the_documented_loop_of_a_renderer_runs(network, for_a_renderer):
     _, code, _ = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.S)
-    export_onnx(network, tmp_path / "model.onnx", static=(24, 32), motion=True, jitter=True)
     torch.manual_seed(2)
     mask = (torch.rand(1, 6, 1, 24, 32) < 0.3).float()
     samples, motion = torch.rand(1, 6, 3, 24, 32) * mask, torch.rand(1, 6, 2, 24, 32) - 0.5
@@ -323,7 +326,7 @@ def test_the_documented_loop_of_a_renderer_runs(network, tmp_path):
         shifts.append((x, y))
         return [tensor[:, len(shifts) - 1].numpy() for tensor in (samples, mask, motion)]
 
-    names = {"path": str(tmp_path / "model.onnx"), "render": render, "show": shown.append}
+    names = {"path": str(for_a_renderer), "render": render, "show": shown.append}
     exec(compile(code, str(DOCUMENT), "exec"), names)
     jitter = jitter_sequence("quad", 0, 6)[None]
     assert torch.equal(torch.tensor([shifts]), jitter)
@@ -332,9 +335,9 @@ def test_the_documented_loop_of_a_renderer_runs(network, tmp_path):
     assert np.abs(np.concatenate(shown) - frames[0].clamp(0, 1).numpy()).max() < TOLERANCE
 
 
-def test_the_documented_loop_in_cpp_runs(network, tmp_path):
+def test_the_documented_loop_in_cpp_runs(network, request, tmp_path):
     include, library = cpp_of_onnxruntime()
-    export_onnx(network, tmp_path / "model.onnx", static=(24, 32), motion=True, jitter=True)
+    shutil.copy(request.getfixturevalue("for_a_renderer"), tmp_path)  # where a compiler is
     code = re.search(r"```cpp\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.S)[1]
     includes, loop = code.split("\n\n", 1)
     program = f"{includes}\n{READ_AND_SHOW}\nint main() {{\n{loop}\n}}\n"
