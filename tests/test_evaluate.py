@@ -304,27 +304,19 @@ def test_processes_share_the_clips(root, networks, tmp_path):
     words += ["--metrics", "ssim,temporal"]
     environment = {**os.environ, "PYTHONPATH": str(Path(deepfovea.__file__).parents[1])}
 
-    def run(*command):
-        done = subprocess.run(
-            [sys.executable, "-m", *command],
-            env=environment,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    said = run(
-        *("torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)),
-        *("-m", "deepfovea", "--", *words),
-        *("--json", str(tmp_path / "two.json"), "--markdown", str(tmp_path / "two.md")),
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command += ["--master_port", str(port), "-m", "deepfovea", "--", *words]
+    command += ["--json", str(tmp_path / "two.json"), "--markdown", str(tmp_path / "two.md")]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, encoding="utf-8", timeout=120
     )
-    run("deepfovea", *words, "--json", str(tmp_path / "one.json"))
+    assert done.returncode == 0, done.stderr
+    assert main([*words, "--json", str(tmp_path / "one.json")]) == 0
     assert (tmp_path / "two.json").read_text(encoding="utf-8") == (tmp_path / "one.json").read_text(
         encoding="utf-8"
     )
-    lines = [line for line in said.splitlines(True) if not line.startswith("[Gloo] ")]  # torch 2.10
+    said = done.stdout.splitlines(True)
+    lines = [line for line in said if not line.startswith("[Gloo] ")]  # torch 2.10
     assert "".join(lines) == (tmp_path / "two.md").read_text(encoding="utf-8")  # said once
     assert {path.name for path in tmp_path.iterdir()} == {"one.json", "two.json", "two.md"}
 
