@@ -335,21 +335,27 @@ FRAMES = """async ({ height, width, count, gaze, jitter, states }) => {
 }"""
 
 
+@pytest.fixture(scope="module")
+def visited(address, context):
+    """The page, shown and at rest, for what only runs its modules."""
+    page = context.new_page()
+    page.goto(address)
+    wait_for_frames(page)
+    yield page
+    page.close()
+
+
 @pytest.mark.parametrize("jitter", ["none", "quad", "halton"])
-def test_frames_equal_pytorchs(folder, address, context, jitter):
+def test_frames_equal_pytorchs(folder, visited, jitter):
     images = media.moving(COUNT, HEIGHT, WIDTH)
     opaque = np.full((COUNT, HEIGHT, WIDTH, 1), 255, np.uint8)
     rgba = np.concatenate([np.stack(images), opaque], -1)
     (folder / "frames.rgba").write_bytes(rgba.tobytes())
     gaze = (12.0, 9.5)
-    page = context.new_page()
-    page.goto(address)
-    wait_for_frames(page)
     size = {"height": HEIGHT, "width": WIDTH, "count": COUNT, "gaze": gaze, "jitter": jitter}
-    url = page.evaluate(
+    url = visited.evaluate(
         FRAMES, size | {"states": [f"state_{name}" for name in StreamState._fields]}
     )
-    page.close()
     received = torch.frombuffer(
         bytearray(base64.b64decode(url.partition(",")[2])), dtype=torch.float
     )
