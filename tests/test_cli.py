@@ -51,6 +51,8 @@ def folder(tmp_path_factory):
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
         sound.writeframes(bytes(16000))
     (folder / "no-images").mkdir()
+    (folder / "radiance").mkdir()
+    (folder / "radiance" / "f0.EXR").touch()
     (folder / "videos").mkdir()
     media.write_video(folder / "videos" / "large.mp4", media.moving(2, 496, 660))
     assert main(["sample", str(good), "-o", str(folder / "rgba")]) == 0
@@ -95,7 +97,8 @@ def run(capsys, *arguments):
         ("reconstruct cut.mp4", "frames, the last at .* repair"),
         ("reconstruct text.mp4", "text.mp4.*expected"),
         ("reconstruct sound.wav", "without video"),
-        ("reconstruct no-images", "folder without images"),
+        ("reconstruct no-images", "folder without images;"),
+        ("reconstruct radiance", "names that end in .exr;.*radiance first, as docs/renderer.md"),
         ("reconstruct good.mp4 --gaze 64,10", "outside the frame"),
         ("reconstruct good.mp4 --gaze-units norm --gaze 0.5,1.1", "outside the frame"),
         ("reconstruct good.mp4 --gaze nan,2", "outside the frame"),

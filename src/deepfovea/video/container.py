@@ -19,6 +19,9 @@ IMAGE_SUFFIXES = (".bmp", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga
                   ".webp")  # fmt: skip
 """Suffixes, in lower case, of images that can be read."""
 
+RADIANCE_SUFFIXES = frozenset((".exr", ".hdr"))
+"""Suffixes, in lower case, of images of linear radiance, which a folder may not hold."""
+
 READ_ONLY_SUFFIXES = (
     ".3g2", ".3gp", ".264", ".265", ".apng", ".asf", ".divx", ".dv", ".f4v", ".flv", ".gif",
     ".h264", ".h265", ".hevc", ".ivf", ".m2ts", ".m2v", ".mjpeg", ".mjpg", ".mpeg", ".mpg", ".mts",

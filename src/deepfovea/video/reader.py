@@ -10,7 +10,7 @@ from bisect import bisect
 from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import av
 import numpy as np
@@ -22,6 +22,7 @@ from .container import (
     IMAGE_SUFFIXES,
     MAX_FRAME_RATE,
     MIN_FRAME_RATE,
+    RADIANCE_SUFFIXES,
     checked_rate,
     fraction,
     open_media,
@@ -138,7 +139,7 @@ class VideoReader:
         if self.path.is_dir():
             self._images = list_images(path)
             if not self._images:
-                refuse(path, "a folder without images", f"images ({' '.join(IMAGE_SUFFIXES)})")
+                _refuse_without_images(self.path)
             self._number_of = {image: number for number, image in enumerate(self._images)}
             if skip_unreadable:
                 self._images = list(itertools.dropwhile(_unreadable, self._images))
@@ -412,6 +413,17 @@ def _from(seconds: float, frames: Iterator[Decoded]) -> Iterator[Decoded]:
 
 def _has_alpha(frame: Any) -> bool:
     return any(component.is_alpha for component in frame.format.components)
+
+
+def _refuse_without_images(folder: Path) -> NoReturn:
+    """Say what the folder has instead, and what to do with radiance."""
+    received, expected = "a folder without images", f"images ({' '.join(IMAGE_SUFFIXES)})"
+    found = sorted({path.suffix.lower() for path in folder.iterdir() if path.suffix})
+    if found:
+        received += f", with names that end in {' '.join(found[:5])}"
+    if not RADIANCE_SUFFIXES.isdisjoint(found):
+        expected += "; map the tones of radiance first, as docs/renderer.md says"
+    refuse(folder, received, expected)
 
 
 def _unreadable(image: Path) -> bool:
