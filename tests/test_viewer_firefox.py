@@ -267,7 +267,8 @@ def test_a_recorded_gaze_reads_back_and_plays(page, folder):
 def test_full_screen_and_back(page):
     page.press("3")
     tags = "[...document.querySelectorAll('.tag')].map((tag) => tag.textContent)"
-    assert page.evaluate(tags) == ["samples", "filled, no network", "reconstruction", "original"]
+    beside = ["samples", "original", "filled, no network", "reconstruction"]
+    wait_until(lambda: page.evaluate(tags) == beside)
     covers = """(() => {
         const { x, y, width, height } = document.querySelector("#stage").getBoundingClientRect();
         return x === 0 && y === 0 && width === innerWidth && height === innerHeight;
@@ -280,12 +281,7 @@ def test_full_screen_and_back(page):
         page.press("f")
         wait_until(lambda: not page.evaluate(covers))
         assert page.evaluate("document.fullscreenElement === null")
-        assert page.evaluate(tags) == [
-            "samples",
-            "filled, no network",
-            "reconstruction",
-            "original",
-        ]
+        wait_until(lambda: page.evaluate(tags) == beside)
     page.press("2")
 
 
