@@ -1,6 +1,6 @@
 // The live figures, which the page measures itself, and the plot of the last ten seconds.
 
-import { title } from "./stage.js";
+import { title } from "./views.js";
 
 const WINDOW_MS = 10_000;
 const RATE_MS = 2_000;

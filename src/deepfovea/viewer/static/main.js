@@ -3,10 +3,11 @@
 import { Backend } from "./backend.js";
 import { Figures } from "./figures.js";
 import { Live } from "./live.js";
-import { MODEL_PREFIX, Stage } from "./stage.js";
+import { Stage } from "./stage.js";
 import { startClip } from "./clip.js";
 import { Recorder, download } from "./track.js";
 import { acceptDrops } from "./upload.js";
+import { isOfModel, viewOfModel } from "./views.js";
 
 const MAX_TRACK_BYTES = 2 ** 20;
 const GAZE_INTERVAL_MS = 4; // no pointer needs more, and the server allows 500 messages a second
@@ -214,10 +215,10 @@ const pictureSelects = ["first", "second", "other"].map(byId);
 function offerModels(names) {
   for (const select of pictureSelects) {
     for (const option of [...select.options]) {
-      if (option.value.startsWith(MODEL_PREFIX)) option.remove();
+      if (isOfModel(option.value)) option.remove();
     }
     if (names.length < 2) continue;
-    select.append(...names.map((name) => new Option(name, MODEL_PREFIX + name)));
+    select.append(...names.map((name) => new Option(name, viewOfModel(name))));
   }
 }
 

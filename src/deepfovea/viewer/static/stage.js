@@ -1,15 +1,12 @@
 // Draws the pictures of one frame on a canvas, with wipe, ring and lens, and reads the pointer.
 
+import { title } from "./views.js";
+
 const INSET = 0.3; // share of the picture's width
 const LENS = 0.18; // radius as a share of the picture's shorter side
 const LENS_GAIN = 3; // magnification
 const GAP = 4; // between pictures side by side, CSS pixels
 const BESIDE = 4; // pictures: the last two are the methods that are compared
-const TITLES = {
-  filled: "filled, no network", accumulated: "carried, no network", error: "error × 4",
-};
-export const MODEL_PREFIX = "model:"; // of the view of a model that is not the chosen one
-export const title = (view) => TITLES[view] ?? view.replace(MODEL_PREFIX, "");
 const MARGIN = 16; // below the controls, CSS pixels
 const LEAST_HEIGHT = 280; // CSS pixels; in lower windows the page scrolls, as in narrow ones
 const HEIGHT_STEP = 12; // CSS pixels; with it, the widths of 4:3 and 3:2 are whole pixels, too

@@ -8,6 +8,7 @@ import { load } from "./load.js";
 import { usualBackend } from "./runner.js";
 import { display, parseDensity } from "./sampling.js";
 import { Source } from "./source.js";
+import { title, viewOfModel } from "./views.js";
 
 const MAX_IN_FLIGHT = 2; // frames that are sent and not yet painted
 const MAX_THREADS = 4;
@@ -282,7 +283,7 @@ export class Backend {
     const { models, accumulated } = this.page;
     for (const view of request.views) {
       const file = view === "accumulated" ? accumulated
-        : models.find(({ name }) => view === `model:${name}` && name !== this.model)?.file;
+        : models.find(({ name }) => view === viewOfModel(name) && name !== this.model)?.file;
       if (file) wanted.set(view, file);
     }
     this.others = new Set([...this.others].filter((view) => wanted.has(view)));
@@ -299,7 +300,7 @@ export class Backend {
       }
       request.views = request.views.filter((each) => each !== view);
       this.request.views = this.request.views.filter((each) => each !== view);
-      this.handlers.text({ error: `${view.replace("model:", "")}: ${answer.failed}` });
+      this.handlers.text({ error: `${title(view)}: ${answer.failed}` });
       this.showCurrent();
     }
     return added;

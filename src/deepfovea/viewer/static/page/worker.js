@@ -5,6 +5,7 @@ import { load } from "./load.js";
 import { SCALE } from "./network.js";
 import { Runner } from "./runner.js";
 import { applyMask, densityMap, downsample, drawMask, jitterOffset, readRanks } from "./sampling.js";
+import { viewOfModel } from "./views.js";
 
 const FILL_EVERY = 8; // frames between two measurements of pull-push, which takes time
 const ERROR_GAIN = 4; // factor of the errors in their map, as in session.py
@@ -83,7 +84,7 @@ async function reconstruct(asked) {
   const original = context.getImageData(0, 0, width, height);
   const [h, w] = [height / SCALE, width / SCALE];
   for (const [view, other] of others) {
-    if (!views.includes(view) || view === `model:${asked.model}`) { // it begins anew when it is shown again
+    if (!views.includes(view) || view === viewOfModel(asked.model)) { // it begins anew when it is shown again
       others.delete(view);
       await other.release();
     }
@@ -115,7 +116,7 @@ async function reconstruct(asked) {
     note: runner.takeNote(),
     comparing: isComparing,
   };
-  const pixels = { reconstruction: shown, [`model:${asked.model}`]: shown, original };
+  const pixels = { reconstruction: shown, [viewOfModel(asked.model)]: shown, original };
   header.psnr_of = {};
   for (const [view, other] of others) {
     pixels[view] = await byOther(other, original, mask, height, width, jitter);
