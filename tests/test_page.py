@@ -32,9 +32,23 @@ HEIGHT, WIDTH, COUNT = 96, 136, 24  # the low resolution, 24x34, is padded to 24
 PATIENCE_MS = 120_000  # the runtime is compiled first, perhaps beside other work
 
 NODE = shutil.which("node")
+needs_node = pytest.mark.skipif(
+    NODE is None, reason="no node on the path (Debian: apt-get install nodejs)"
+)
+
+
+def run_in_node(folder, script, *modules):
+    """Run a script beside modules of the page; return what it prints."""
+    for name in modules:
+        shutil.copy(STATIC / "page" / name, folder)
+    (folder / "package.json").write_text('{"type": "module"}', encoding="utf-8")
+    (folder / "test.js").write_text(script, encoding="utf-8")
+    return subprocess.run([NODE, "test.js"], cwd=folder, check=True, capture_output=True).stdout
+
+
 SAMPLING = """
 import fs from "node:fs";
-import * as s from "./sampling.mjs";
+import * as s from "./sampling.js";
 const bytes = (name) => Uint8Array.from(fs.readFileSync(name)).buffer;
 const ranks = s.readRanks(bytes("blue_noise.npy"));
 const rgba = new Uint8Array(bytes("frame.rgba"));
@@ -52,7 +66,7 @@ for (const part of parts) fs.appendFileSync("result.bin", new Uint8Array(part.bu
 """
 
 
-@pytest.mark.skipif(NODE is None, reason="no node on the path (Debian: apt-get install nodejs)")
+@needs_node
 def test_sampling_equals_pythons_bit_for_bit(tmp_path):
     height, width = 4 * 90, 4 * 131  # more than a tile of the blue noise
     random = np.random.default_rng(0)
@@ -75,14 +89,12 @@ def test_sampling_equals_pythons_bit_for_bit(tmp_path):
         for j, density in enumerate(densities)
         for blue in (False, True)
     ]
-    shutil.copy(STATIC / "page" / "sampling.js", tmp_path / "sampling.mjs")
-    (tmp_path / "test.mjs").write_text(SAMPLING, encoding="utf-8")
     (tmp_path / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
     (tmp_path / "frame.rgba").write_bytes(
         np.concatenate([image, np.full((height, width, 1), 255, np.uint8)], -1).tobytes()
     )
     np.save(tmp_path / "blue_noise.npy", blue_noise_ranks())
-    subprocess.run([NODE, "test.mjs"], cwd=tmp_path, check=True)
+    run_in_node(tmp_path, SAMPLING, "sampling.js")
     received = np.fromfile(tmp_path / "result.bin", np.float32)
     distance = 23.7 / np.radians(1)  # to the display, pixels
     geometry = DisplayGeometry(2 * np.degrees(np.arctan(width / 2 / distance)), width, height)
@@ -105,7 +117,7 @@ def test_sampling_equals_pythons_bit_for_bit(tmp_path):
 
 FILL = """
 import fs from "node:fs";
-import { fillFrame } from "./fill.mjs";
+import { fillFrame } from "./fill.js";
 const { h, w, jitter } = JSON.parse(fs.readFileSync("case.json"));
 const read = (name) => new Float32Array(Uint8Array.from(fs.readFileSync(name)).buffer);
 const frame = fillFrame(read("samples"), read("mask"), h, w, jitter);
@@ -113,18 +125,16 @@ fs.writeFileSync("frame", new Uint8Array(frame.buffer));
 """
 
 
-@pytest.mark.skipif(NODE is None, reason="no node on the path (Debian: apt-get install nodejs)")
+@needs_node
 @pytest.mark.parametrize("jitter", [None, (0.5, -0.25)])
 def test_holes_are_filled_as_in_python(tmp_path, jitter):
     mask = (torch.rand(1, 37, 50) < 0.1).float()
     samples = mask * torch.rand(3, 37, 50)
-    shutil.copy(STATIC / "page" / "fill.js", tmp_path / "fill.mjs")
-    (tmp_path / "test.mjs").write_text(FILL, encoding="utf-8")
     case = {"h": 37, "w": 50, "jitter": jitter}
     (tmp_path / "case.json").write_text(json.dumps(case), encoding="utf-8")
     for name, values in (("samples", samples), ("mask", mask)):
         (tmp_path / name).write_bytes(values.numpy().tobytes())
-    subprocess.run([NODE, "test.mjs"], cwd=tmp_path, check=True)
+    run_in_node(tmp_path, FILL, "fill.js")
     received = np.fromfile(tmp_path / "frame", np.float32).reshape(3, 148, 200)
     np.testing.assert_allclose(received, _fill(samples, mask, jitter).numpy(), atol=1e-5)
 
@@ -154,14 +164,10 @@ console.log(JSON.stringify(told));
 """
 
 
-@pytest.mark.skipif(NODE is None, reason="no node on the path (Debian: apt-get install nodejs)")
+@needs_node
 def test_a_gpu_that_differs_or_fails_is_left(tmp_path):
-    for name in ("runner.js", "network.js"):
-        shutil.copy(STATIC / "page" / name, tmp_path)
-    (tmp_path / "package.json").write_text('{"type": "module"}', encoding="utf-8")
-    (tmp_path / "test.js").write_text(RUNNER, encoding="utf-8")
-    answer = subprocess.run([NODE, "test.js"], cwd=tmp_path, check=True, capture_output=True)
-    good, differs, fails = json.loads(answer.stdout)
+    answer = run_in_node(tmp_path, RUNNER, "runner.js", "network.js")
+    good, differs, fails = json.loads(answer)
     assert good == [[0.5] * 8, "WebGPU", None, 4, None]
     note = "WebGPU gives frames that differ from WASM's by 0.10. WASM goes on."
     assert differs == [[0.5] * 8, "WASM", note, 8, None]
@@ -182,26 +188,22 @@ console.log(JSON.stringify(told));
 """
 
 
-@pytest.mark.skipif(NODE is None, reason="no node on the path (Debian: apt-get install nodejs)")
+@needs_node
 def test_a_gpu_is_the_default_but_not_a_processor_in_its_place(tmp_path):
-    for name in ("runner.js", "network.js"):
-        shutil.copy(STATIC / "page" / name, tmp_path)
-    (tmp_path / "package.json").write_text('{"type": "module"}', encoding="utf-8")
-    (tmp_path / "test.js").write_text(USUAL, encoding="utf-8")
-    answer = subprocess.run([NODE, "test.js"], cwd=tmp_path, check=True, capture_output=True)
-    assert json.loads(answer.stdout) == ["wasm"] * 5 + ["webgpu"] * 2
+    answer = run_in_node(tmp_path, USUAL, "runner.js", "network.js")
+    assert json.loads(answer) == ["wasm"] * 5 + ["webgpu"] * 2
 
 
 TRACK = """
 import fs from "node:fs";
-import { gazeAt, parseTrack } from "./gaze_track.mjs";
+import { gazeAt, parseTrack } from "./gaze_track.js";
 const { text, times } = JSON.parse(fs.readFileSync("track.json"));
 const track = parseTrack(text, { width: 640, height: 360 });
 console.log(JSON.stringify(times.map((seconds) => gazeAt(track, seconds))));
 """
 
 
-@pytest.mark.skipif(NODE is None, reason="no node on the path (Debian: apt-get install nodejs)")
+@needs_node
 def test_a_gaze_track_is_followed_as_in_python(tmp_path):
     random = np.random.default_rng(1)
     steps = random.uniform(0.01, 0.06, 60)
@@ -212,14 +214,12 @@ def test_a_gaze_track_is_followed_as_in_python(tmp_path):
     text = "time,x_px,y_px\n" + "".join(f"{t:.6f},{x:.3f},{y:.3f}\n" for t, x, y in rows)
     (tmp_path / "gaze.csv").write_text(text, encoding="utf-8")
     times = np.arange(0, rows[-1, 0] + 1, 1 / 90)
-    shutil.copy(STATIC / "page" / "gaze_track.js", tmp_path / "gaze_track.mjs")
-    (tmp_path / "test.mjs").write_text(TRACK, encoding="utf-8")
     (tmp_path / "track.json").write_text(
         json.dumps({"text": text, "times": times.tolist()}), encoding="utf-8"
     )
-    answer = subprocess.run([NODE, "test.mjs"], cwd=tmp_path, check=True, capture_output=True)
+    answer = run_in_node(tmp_path, TRACK, "gaze_track.js")
     track = read_track(tmp_path / "gaze.csv", frame_size=(360, 640), frame_rate=90)
-    np.testing.assert_allclose(json.loads(answer.stdout), track.at(times), atol=1e-12)
+    np.testing.assert_allclose(json.loads(answer), track.at(times), atol=1e-12)
 
 
 @pytest.mark.parametrize("name", DRAWN)
