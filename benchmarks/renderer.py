@@ -75,9 +75,8 @@ def write(folder, count, speeds):
         for t in range(count):
             frame = (255 * scene.truth(t).transpose(1, 2, 0) + 0.5).astype(np.uint8)
             Image.fromarray(frame).save(clip / f"{t:05d}.png")
-            write_flo(
-                clip / f"{t:05d}.flo", 4 * scene.motion(t, scale=4)
-            )  # in pixels of the full frame
+            # In pixels of the full frame.
+            write_flo(clip / f"{t:05d}.flo", 4 * scene.motion(t, scale=4))
 
 
 def main():

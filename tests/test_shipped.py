@@ -77,7 +77,7 @@ def test_better_than_filling_and_better_with_time(stream, name, scene):
 
 @pytest.mark.parametrize("scene", [still, pan])
 def test_the_free_weights_are_better_than_filling(scene):
-    """As `stream`, by less: they were trained for an eighth of the time."""
+    """As `stream`, by less: they were trained for a fifth of the time."""
     truth = scene("chelsea")
     free = deepfovea.load("stream-free").eval()
     ours, filled = (quality(frames, truth) for frames in reconstructed(free, truth))

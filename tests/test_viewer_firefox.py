@@ -174,9 +174,8 @@ def test_the_wipe_is_dragged(page):
     choose(page, "samples", "wipe")
     put(page, "#second", "original")
     look(page, LEFT)
-    x, y = settled(
-        lambda: place(page, "#handle", (0.5, 0.4))
-    )  # a busy page may update its layout late
+    # A busy page may update its layout late.
+    x, y = settled(lambda: place(page, "#handle", (0.5, 0.4)))
     to, _ = place(page, "#stage", (0.7, 0.5))
     hit = f"document.elementFromPoint({round(x)}, {round(y)}).id"
     wait_until(lambda: page.evaluate(hit) == "handle")

@@ -56,9 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"deepfovea: not enough memory ({reason:.200}); give smaller frames", file=sys.stderr)
         return 2
-    except (
-        OSError
-    ) as error:  # for example, the output cannot be written, or a socket cannot be opened
+    # For example, the output cannot be written, or a socket cannot be opened.
+    except OSError as error:
         about = f"{error.filename}: " if error.filename else ""
         print(f"deepfovea: {about}{one_line(error.strerror or error)}", file=sys.stderr)
         _discard_stdout()

@@ -475,9 +475,8 @@ def _write(result: Result, options: argparse.Namespace) -> None:
         write_text(options.json, to_json(result) + "\n")
     if options.markdown:
         before = ""
-        with contextlib.suppress(
-            OSError, ValueError
-        ):  # the file does not exist or is not text: it is replaced
+        # A file that does not exist or is not text is replaced.
+        with contextlib.suppress(OSError, ValueError):
             before = options.markdown.read_text(encoding="utf-8")
         write_text(options.markdown, insert_tables(before, tables))
     if options.csv:

@@ -29,7 +29,5 @@ def _info(options: argparse.Namespace) -> None:
 
     table = Table(show_header=False, box=None)
     for name, value in describe(options.model).items():
-        table.add_row(
-            Text(one_line(name)), Text(one_line(value))
-        )  # Text, as brackets would be markup
+        table.add_row(Text(one_line(name)), Text(one_line(value)))  # in a str, brackets are markup
     Console(highlight=False).print(table)

@@ -33,13 +33,8 @@ if TYPE_CHECKING:
     from ..viewer.live import LiveViewing
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-TEXT_BROWSERS = (
-    "www-browser",
-    "links",
-    "elinks",
-    "lynx",
-    "w3m",
-)  # those that the module webbrowser starts
+# Those that the module webbrowser starts.
+TEXT_BROWSERS = ("www-browser", "links", "elinks", "lynx", "w3m")
 
 
 def add(subcommands: Subcommands) -> None:

@@ -22,10 +22,9 @@ class Eye(NamedTuple):
 
     x: str
     y: str
-    valid: tuple[
-        str, ...
-    ] = ()  # columns that say that the sample is valid; one of several is enough
-    lost: tuple[str, ...] = ()  # columns that say the opposite, such as blinks
+    # Columns that say that the sample is valid, of which one is enough, or the opposite (blinks).
+    valid: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 class Source(NamedTuple):

@@ -145,9 +145,8 @@ class LiveGaze:
                 return GazeEstimate((0.5, 0.5), now, None)
             newest = self._samples[-1]
             landing = self._detector.landing
-            fresh = (
-                now - newest.own_seconds < HOLD_SECONDS
-            )  # else the tracker was lost in the saccade
+            # An older sample means that the tracker was lost in the saccade.
+            fresh = now - newest.own_seconds < HOLD_SECONDS
             if self._predict and landing is not None and fresh:
                 return GazeEstimate(landing, now, newest, predicted=True)
             if newest.valid and 0.0 <= now - newest.own_seconds < HOLD_SECONDS:
@@ -243,9 +242,8 @@ class LiveGaze:
             before = newest.tracker_seconds
             if tracker is not None and before is not None and tracker <= before:
                 return None
-            own = (
-                newest.own_seconds + _LATER_SECONDS
-            )  # two in one packet, or the offset has changed
+            # Two came in one packet, or the offset has changed.
+            own = newest.own_seconds + _LATER_SECONDS
         measured = reading.x, reading.y
         valid = reading.valid and all(map(math.isfinite, measured))
         position = self.calibration(*measured) if valid and self.calibration else measured
