@@ -393,6 +393,32 @@ def test_frames_equal_pytorchs(folder, visited, jitter):
         assert (shown - alone).square().mean() < 1e-6, t  # 60 dB
 
 
+def test_a_picture_that_comes_late(address, context):
+    """A browser that has no picture yet is asked again; the page outlives one that never comes."""
+    page = context.new_page()
+    page.goto(address)
+    wait_for_frames(page)
+    page.evaluate("""() => {
+        const real = self.createImageBitmap;
+        self.createImageBitmap = (from) => (from instanceof HTMLVideoElement && self.missing-- > 0
+            ? Promise.reject(new Error("none")) : real(from));
+    }""")
+    page.evaluate("self.missing = 3")
+    at = page.input_value("#position")
+    page.click("#step")
+    page.wait_for_function(f"document.querySelector('#position').value !== '{at}'")
+    page.evaluate("self.missing = Infinity")
+    page.click("#step")
+    page.locator("#status.alarm").wait_for()
+    first, second = (f"{name} (drawn)" for name in list(DRAWN)[:2])
+    assert page.inner_text("#status").startswith(f"{first}: shows no picture")
+    page.evaluate("self.missing = 0")
+    page.select_option("#video", second)
+    page.wait_for_function(f"document.querySelector('#title').textContent === '{second}'")
+    wait_for_frames(page)
+    page.close()
+
+
 def test_a_visit(folder, address, context):
     """The page runs with threads from a subfolder; then offline, with the visitor's own video."""
     page = context.new_page()

@@ -151,7 +151,8 @@ export class Backend {
     const added = await this.openOthers(request);
     const [width, height] = this.workingSize(request.size);
     const { seconds, frame } = source;
-    const image = await source.take();
+    const image = await this.take();
+    if (!image) return;
     const track = this.openTrack(request.track);
     const gaze = track ? gazeAt(track, seconds) : this.request.gaze; // the newest
     const timestamp = track ? null : this.request.timestamp;
@@ -210,7 +211,7 @@ export class Backend {
       this.track = this.trackText = null; // read again, as its positions depend on the video's size
       this.handlers.text({ video: {
         id: video,
-        name: described?.name ?? this.files.get(video)?.name ?? CAMERA.name,
+        name: this.nameOf(video),
         width: source.width,
         height: source.height,
         frame_rate: source.rate,
@@ -219,7 +220,7 @@ export class Backend {
       } });
       return true;
     } catch (error) {
-      this.handlers.text({ error: `${this.files.get(video)?.name ?? video}: ${error.message}` });
+      this.handlers.text({ error: `${this.nameOf(video)}: ${error.message}` });
       this.request.video = this.videoId ?? null;
       if (this.videoId) {
         this.showCurrent();
@@ -227,6 +228,21 @@ export class Backend {
         this.videoId = this.request.video; // there is no earlier one: wait for another choice
       }
       return false;
+    }
+  }
+
+  nameOf(id) {
+    return this.page.videos.find(({ file }) => file === id)?.name ?? this.files.get(id)?.name ?? CAMERA.name;
+  }
+
+  // The picture of the video that is shown now; null if there is none, so that another can be chosen.
+  async take() {
+    try {
+      return await this.source.take();
+    } catch (error) {
+      this.resized = true; // so that the next picture begins anew
+      this.handlers.text({ error: `${this.nameOf(this.videoId)}: ${error.message}` });
+      return null;
     }
   }
 

@@ -4,6 +4,8 @@
 const USUAL_RATE = 30; // frames per second, if the rate is not known
 const RATES = [24, 25, 30, 48, 50, 60];
 const MEASURE_MS = 400; // how long the frame rate of an unknown file is measured
+const TAKE_TRIES = 100; // a busy browser may have no picture yet after it has opened a video
+const TAKE_AGAIN_MS = 50; // between two tries, so that a video has five seconds in all
 
 const once = (target, name) => new Promise((resolve, reject) => {
   target.addEventListener(name, resolve, { once: true });
@@ -134,9 +136,16 @@ export class Source {
   get frame() { return Math.round(this.seconds * this.rate); }
 
   // The picture that is shown now.
-  take() {
+  async take() {
     this.fresh = false;
-    return createImageBitmap(this.video);
+    for (let tries = 1; ; tries++) {
+      try {
+        return await createImageBitmap(this.video);
+      } catch (error) {
+        if (tries === TAKE_TRIES) throw new Error(`shows no picture (${error.message}); open it again`);
+        await new Promise((resolve) => { setTimeout(resolve, TAKE_AGAIN_MS); });
+      }
+    }
   }
 
   close() {
