@@ -305,6 +305,10 @@ def wait_for_frames(page):
     page.wait_for_function("document.querySelector('#psnr').textContent !== '–'")
 
 
+def choose_video(page, name):
+    page.get_by_role("radio", name=name).check(force=True)
+
+
 FRAMES = """async ({ height, width, count, gaze, jitter, states }) => {
     const ort = await import(new URL("runtime/ort.wasm.min.mjs", document.baseURI));
     const { Network } = await import(new URL("network.js", document.baseURI));
@@ -413,7 +417,7 @@ def test_a_picture_that_comes_late(address, context):
     first, second = (f"{name} (drawn)" for name in list(DRAWN)[:2])
     assert page.inner_text("#status").startswith(f"{first}: shows no picture")
     page.evaluate("self.missing = 0")
-    page.select_option("#video", second)
+    choose_video(page, second)
     page.wait_for_function(f"document.querySelector('#title').textContent === '{second}'")
     wait_for_frames(page)
     page.close()
@@ -431,6 +435,13 @@ def test_a_visit(folder, address, context):
     assert page.evaluate("self.crossOriginIsolated")
     assert page.inner_text("#engine").startswith("WASM, ")
     assert 10 < float(page.inner_text("#psnr")) < 60
+    names = [*(f"{name} (drawn)" for name in DRAWN), "100 %.mp4"]
+    assert page.locator("#videos label").all_inner_texts() == names
+    for picture in page.locator("#videos img").all():
+        picture.scroll_into_view_if_needed()  # until then a browser may leave it
+        page.wait_for_function(
+            "(picture) => picture.naturalWidth > 0", arg=picture.element_handle()
+        )
     context.set_offline(True)
     page.reload()
     wait_for_frames(page)
@@ -452,9 +463,9 @@ def test_a_visit(folder, address, context):
         page.locator("#psnr-others", has_text=tag.split(",")[0]).wait_for()
     page.check("input[value=inset]", force=True)
     for name in DRAWN:
-        page.select_option("#video", f"{name} (drawn)")
+        choose_video(page, f"{name} (drawn)")
         page.wait_for_function(f"document.querySelector('#title').textContent === '{name} (drawn)'")
-    page.select_option("#video", "100 %.mp4")
+    choose_video(page, "100 %.mp4")
     page.wait_for_function("document.querySelector('#size').textContent.startsWith('80 × 48')")
     context.set_offline(True)
     page.set_input_files(

@@ -1,6 +1,7 @@
 """Claims about the viewer's server: what it sends, what it refuses, when it resets its state."""
 
 import contextlib
+import io
 import json
 import queue
 import socket
@@ -18,6 +19,7 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 from viewing import COUNT, DISC, HEIGHT, RATE, WIDTH, make_catalog, unpack
@@ -680,6 +682,27 @@ def test_the_page_and_nothing_but_the_page(catalog, folder):
         ):
             assert client.get(path).status_code == 404
         assert client.post("/main.js").status_code == 405
+
+
+def test_each_video_has_a_small_picture_of_its_middle(catalog, folder):
+    wide = media.write_video(folder / "wide.mp4", media.moving(11, 96, 480))
+    (folder / "broken.mp4").write_bytes(bytes(1000))
+    videos = {"0": (wide, "wide"), "1": (folder / "broken.mp4", "broken")}
+    with serving(replace(catalog, videos=videos), folder) as (client, _):
+        with watch(client) as socket:
+            listed = hello(socket)["videos"]
+        assert [video["picture"] for video in listed] == ["thumbnails/0", "thumbnails/1"]
+        answer = client.get("/thumbnails/0")
+        assert answer.headers["content-type"] == "image/jpeg"
+        # A page of another site must not show what is on this machine.
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+        image = Image.open(io.BytesIO(answer.content))
+        assert image.size == (192, 38)
+        middle = Image.fromarray(originals(wide)[5]).resize(image.size, Image.Resampling.BOX)
+        difference = np.asarray(image, float) - np.asarray(middle, float)
+        assert np.abs(difference).mean() < 8
+        for missing in ("/thumbnails/1", "/thumbnails/2", "/thumbnails/..%2f0"):
+            assert client.get(missing).status_code == 404
 
 
 def test_ten_pages_at_once_and_an_eleventh_is_told(catalog, folder):

@@ -34,6 +34,7 @@ from .methods import Accumulator
 from .scene import harbour
 from .scene_balls import balls
 from .scene_reading import reading
+from .thumbnail import thumbnail
 
 STATIC = Path(__file__).parent / "static"
 FRONT_END = (".html", ".css", ".js", ".svg")
@@ -160,17 +161,24 @@ def build_page(
                 )
             for number, video in enumerate(videos, 1):
                 shutil.copyfile(video, temporary / "videos" / _address(number, video))
+            described = [
+                *((f"{name} (drawn)", f"videos/{name}.mp4", DEMO_RATE) for name in DRAWN),
+                *(
+                    (video.name, f"videos/{_address(number, video)}", rate)
+                    for number, (video, rate) in enumerate(zip(videos, rates, strict=True), 1)
+                ),
+            ]
+            (temporary / "thumbnails").mkdir()
             page: dict[str, Any] = {
                 "models": [{"name": name, "file": f"models/{name}.onnx"} for name in names],
                 "videos": [
-                    *(
-                        {"name": f"{n} (drawn)", "file": f"videos/{n}.mp4", "rate": DEMO_RATE}
-                        for n in DRAWN
-                    ),
-                    *(
-                        {"name": v.name, "file": f"videos/{_address(number, v)}", "rate": rate}
-                        for number, (v, rate) in enumerate(zip(videos, rates, strict=True), 1)
-                    ),
+                    {
+                        "name": name,
+                        "file": file,
+                        "rate": rate,
+                        "picture": _write_thumbnail(temporary, file, name),
+                    }
+                    for name, file, rate in described
                 ],
                 "accumulated": ACCUMULATED_FILE,
                 "size": size,
@@ -217,6 +225,17 @@ def _draw(
     with VideoWriter(path, frame_rate=DEMO_RATE, crf=DEMO_CRF) as writer:
         for number, image in enumerate(scene(*size, frames)):
             writer.write(image, number / DEMO_RATE)
+
+
+def _write_thumbnail(folder: Path, video: str, name: str) -> str | None:
+    """Write the small picture of a video of the folder; return its address in the folder, None for
+    a video that browsers play but we do not."""
+    address = f"thumbnails/{Path(video).stem}.jpg"
+    try:
+        (folder / address).write_bytes(thumbnail(folder / video, name))
+    except InputError:
+        return None
+    return address
 
 
 def _frame_rate(video: Path) -> float:

@@ -46,6 +46,7 @@ SECURITY_HEADERS = {
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
 # Limits for one page; all are our choice.
@@ -197,7 +198,10 @@ def make_app(
         hello = {
             "token": token,
             "models": list(catalog.models),
-            "videos": [{"id": key, "name": name} for key, (_, name) in catalog.videos.items()],
+            "videos": [
+                {"id": key, "name": name, "picture": f"thumbnails/{key}"}
+                for key, (_, name) in catalog.videos.items()
+            ],
             "max_upload_bytes": max_upload_bytes,
             "sampling": {
                 "blue_noise": catalog.sampling.noise == "blue",
@@ -227,6 +231,13 @@ def make_app(
             threading.Thread(
                 target=_remove_uploads, args=(thread, client.folder), daemon=True
             ).start()
+
+    async def picture(request: Request) -> Response:
+        try:
+            content = await run_in_threadpool(catalog.thumbnail, request.path_params["video"])
+        except (InputError, KeyError):
+            return Response(status_code=404, headers=SECURITY_HEADERS)
+        return Response(content, media_type="image/jpeg", headers=SECURITY_HEADERS)
 
     async def upload(request: Request) -> Response:
         client = clients.get(request.query_params.get("token", ""))
@@ -275,6 +286,7 @@ def make_app(
         routes=[
             Route("/", _static_endpoint(STATIC / "index.html")),
             *routes,
+            Route("/thumbnails/{video}", picture),
             Route("/upload", upload, methods=["POST"]),
             Route("/calibrate", calibration, methods=["POST"]),
             WebSocketRoute("/watch", watch),

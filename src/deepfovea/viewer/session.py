@@ -43,6 +43,7 @@ from .live import LiveViewing, describe
 from .methods import OtherMethods
 from .player import Player
 from .request import MODEL_PREFIX, ViewerRequest, apply_message
+from .thumbnail import thumbnail
 
 # All are our choice.
 MAX_IN_FLIGHT = 2  # frames that are sent and not yet painted
@@ -86,6 +87,8 @@ class Catalog:
     inference_lock: threading.Lock = field(default_factory=threading.Lock)
     live: LiveViewing | None = None
     _loaded: dict[str, LoadedModel] = field(default_factory=dict)
+    _thumbnails: dict[str, bytes] = field(default_factory=dict, init=False)
+    _thumbnail_lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def model(self, name: str) -> LoadedModel:
         """A model, loaded on first use."""
@@ -93,6 +96,19 @@ class Catalog:
             if name not in self._loaded:
                 self._loaded[name] = self.load(name)
             return self._loaded[name]
+
+    def thumbnail(self, identifier: str) -> bytes:
+        """A video's small picture, a JPEG, drawn on first use.
+
+        Raises:
+            InputError: the video cannot be read.
+            KeyError: there is no video of this identifier.
+        """
+        path, name = self.videos[identifier]
+        with self._thumbnail_lock:  # one at a time, as each decodes
+            if identifier not in self._thumbnails:
+                self._thumbnails[identifier] = thumbnail(path, name)
+            return self._thumbnails[identifier]
 
 
 class Session:

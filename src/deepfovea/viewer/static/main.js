@@ -2,6 +2,7 @@
 
 import { Backend } from "./backend.js";
 import { Figures } from "./figures.js";
+import { Gallery } from "./gallery.js";
 import { Live } from "./live.js";
 import { Stage } from "./stage.js";
 import { startClip } from "./clip.js";
@@ -177,6 +178,12 @@ const backend = new Backend({
   },
 });
 
+const gallery = new Gallery(byId("videos"), (id) => {
+  track = null;
+  showTrackControls(false);
+  backend.send({ video: id, track });
+});
+
 const live = new Live({
   stage, showStatus, send: (changes) => backend.send(changes),
   degrees: () => Number(byId("ppd").value),
@@ -195,8 +202,7 @@ function start(greeting) {
   const options = (names) => names.map(([value, text]) => new Option(text, value));
   byId("model").replaceChildren(...options(hello.models.map((name) => [name, name])));
   offerModels(hello.models);
-  byId("video").replaceChildren(...options(hello.videos.map(({ id, name }) => [id, name])));
-  byId("video-label").hidden = hello.videos.length < 2;
+  gallery.offer(hello.videos);
   const known = hello.videos.find(({ name }) => name === place?.video);
   const here = known ? { video: known.id, seek: place.seconds, track } : {};
   if (!known) track = null;
@@ -275,14 +281,7 @@ function openVideo(opened) {
   stage.size = [video.width, video.height];
   stage.layout();
   const name = video.id === uploaded?.id ? uploaded.name : video.name;
-  if (![...byId("video").options].some((option) => option.value === video.id)) {
-    // A client has one uploaded video at a time; an earlier one has been removed.
-    const known = new Set(hello.videos.map(({ id }) => id));
-    for (const option of [...byId("video").options]) if (!known.has(option.value)) option.remove();
-    byId("video").add(new Option(name, video.id));
-  }
-  byId("video").value = video.id;
-  byId("video-label").hidden = byId("video").options.length < 2;
+  gallery.choose({ id: video.id, name });
   byId("title").textContent = name;
   byId("size").textContent = `${video.width} × ${video.height}, ${+video.frame_rate.toFixed(2)}/s`;
   byId("position").max = video.seconds ?? 1;
@@ -293,7 +292,7 @@ function openVideo(opened) {
 // The server could not follow a request: show the settings that are in use instead.
 function showCurrent(current) {
   byId("model").value = current.model;
-  byId("video").value = current.video;
+  gallery.mark(current.video);
   if (current.backend) byId("backend").value = current.backend;
   if (!stage.views().every((view) => current.views.includes(view))) {
     for (const select of pictureSelects) select.value = stage[select.id]; // what is still shown
@@ -332,11 +331,6 @@ byId("step").onclick = step;
 byId("reset").onclick = () => backend.send({ reset: true });
 byId("speed").onchange = () => backend.send({ speed: Number(byId("speed").value) });
 byId("model").onchange = () => backend.send({ model: byId("model").value });
-byId("video").onchange = () => {
-  track = null;
-  showTrackControls(false);
-  backend.send({ video: byId("video").value, track });
-};
 byId("blue-noise").onchange = () => backend.send({ blue_noise: byId("blue-noise").checked });
 byId("working").onchange = () => backend.send({ size: byId("working").value });
 byId("backend").onchange = () => backend.send({ backend: byId("backend").value });

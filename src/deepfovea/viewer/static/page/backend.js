@@ -90,7 +90,7 @@ export class Backend {
     this.handlers.open();
     this.handlers.text({ hello: {
       models: models.map(({ name }) => name),
-      videos: videos.map(({ file, name }) => ({ id: file, name })),
+      videos: videos.map(({ file, name, picture }) => ({ id: file, name, picture })),
       max_upload_bytes: Infinity,
       sampling: this.page.sampling,
       live: null,
