@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from rich.progress import track
 from torch import Tensor
 
 import deepfovea
-from deepfovea.config import SCALE
+from deepfovea.config import SCALE, Density
 from deepfovea.evaluate.methods import accumulate_frames, bicubic_frames
 from deepfovea.fovea import QUAD, density_map, draw_mask
 from deepfovea.metrics.pixel import psnr
@@ -34,6 +35,9 @@ RATE = 24
 """Frames per second of the video, and for FovVideoVDP."""
 WARM_UP = 4
 """Frames at the start that are not scored, for any method."""
+DENSITY = Density()
+PUBLISHED_HEIGHT = 192
+"""Low-resolution height, in pixels, for which the radii of the published density are stated."""
 CROP = 96
 """Side of the enlarged crops of the contact sheet, output pixels."""
 
@@ -50,8 +54,9 @@ def encode(radiance: np.ndarray) -> np.ndarray:
 class Clip:
     """Traces the frames of one camera path: in full, at the low resolution, and at the samples.
 
-    ``like`` is another clip of this size: then only the samples are traced, and the full and the
-    low-resolution frames are taken from it.
+    ``kept`` is a folder for the frames of the reference, which are not traced again if they are
+    there. ``like`` is another clip of this size: then only the samples are traced, and the full and
+    the low-resolution frames are taken from it.
     """
 
     def __init__(
@@ -61,13 +66,15 @@ class Clip:
         count: int,
         paths: int,
         reference: int,
+        kept: Path,
         like: Clip | None = None,
     ) -> None:
         from . import scene, trace
 
         self.size, self.count, self.paths = (height, width), count, paths
         self.gaze_px = torch.tensor([(width - 1) / 2, 0.45 * height]).expand(1, count, 2)
-        self.mask = draw_mask(density_map(self.gaze_px, height, width), blue_noise=True)
+        density = density_for(height)
+        self.mask = draw_mask(density_map(self.gaze_px, height, width, density), blue_noise=True)
         self.jitter = torch.tensor([[QUAD[t % len(QUAD)] for t in range(count)]])
         self.seconds = dict.fromkeys(("full", "low", "samples", "motion"), 0.0)
         room = scene.load_scene()
@@ -104,7 +111,8 @@ class Clip:
                 scene.place_camera(camera, t)
             offset, mask = QUAD[t % len(QUAD)], self.mask[0, t, 0].numpy() > 0
             if like is None:
-                timed("reference", image, SCALE, 1.0, reference, 0.0, 3 * t + 1)
+                file = kept / f"{SCALE * height}x{SCALE * width}-{reference}-{t}.npy"
+                timed("reference", keep, file, image, SCALE, 1.0, reference, 0.0, 3 * t + 1)
                 timed("full", image, SCALE, 1.0, paths, 0.0, 3 * t + 2)
                 timed("low", image, 1, trace.AREA, paths, 0.0, 3 * t)
             timed("still", samples, t, mask, (0.0, 0.0))
@@ -115,6 +123,27 @@ class Clip:
         }  # [1, T, ·, ·, ·] each
         if like is not None:
             self.frames["reference"] = like.frames["reference"]
+
+
+def density_for(height: int) -> Density:
+    """The published density for a display with this many low-resolution rows: its radii grow with
+    the frame, so that about a fifth of the pixels are sampled at every size."""
+    share = height / PUBLISHED_HEIGHT
+    return replace(DENSITY, inner=share * DENSITY.inner, outer=share * DENSITY.outer)
+
+
+def keep(file: Path, trace: Callable[..., np.ndarray], *arguments: Any) -> np.ndarray:
+    """The array in a file; it is made, and kept there, if the file is missing."""
+    if file.exists():
+        array: np.ndarray = np.load(file)
+        return array
+    array = trace(*arguments)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(".unfinished")
+    with unfinished.open("wb") as opened:
+        np.save(opened, array)
+    unfinished.replace(file)
+    return array
 
 
 def reconstructions(clip: Clip, name: str) -> dict[str, tuple[Tensor, float, float]]:
@@ -236,7 +265,8 @@ def main() -> None:
         )
     options.output.mkdir(parents=True, exist_ok=True)
     size = options.height, options.width, options.frames
-    clip = Clip(*size, options.paths[0], options.reference_paths)
+    kept = options.output / "reference"
+    clip = Clip(*size, options.paths[0], options.reference_paths, kept)
     methods = reconstructions(clip, options.model)
     rows = []
     heads = "| | paths | rays per frame | s per frame | PSNR, dB | JOD |"
@@ -244,7 +274,7 @@ def main() -> None:
     for paths in options.paths:
         traced, made = clip, methods
         if paths != clip.paths:
-            traced = Clip(*size, paths, options.reference_paths, clip)
+            traced = Clip(*size, paths, options.reference_paths, kept, clip)
             made = reconstructions(traced, options.model)
         for name, (frames, rays, seconds) in made.items():
             decibels, jod = scores(clip, frames)
