@@ -78,6 +78,14 @@ def test_the_example_writes_its_files(room, tmp_path, monkeypatch, capsys):
     assert rays[0] == 16 * rays[1] and rays[2] < rays[1]
     assert [row["paths"] for row in report["rows"]] == [2] * 5 + [1] * 3
     assert rays[5] == rays[2] / 2  # samples of fewer paths
+    assert report["share"] == pytest.approx(0.2, abs=0.03)
+    kept = sorted((tmp_path / "reference").iterdir())
+    assert len(kept) == 5
+    # A second run takes the reference from there. Only the last frame is scored.
+    np.save(kept[-1], np.zeros_like(np.load(kept[-1])))
+    main()
+    again = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))["rows"][0]
+    assert again["psnr_db"] < report["rows"][0]["psnr_db"]
     texts = runpy.run_path(str(ROOT / "docs" / "path_tracing.py"))["texts"]
     texts.__globals__.update(RESULT=tmp_path / "result.json", PICTURE=tmp_path / "figure.webp")
     page, readme = texts()
