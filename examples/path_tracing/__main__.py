@@ -35,7 +35,6 @@ RATE = 24
 """Frames per second of the video, and for FovVideoVDP."""
 WARM_UP = 4
 """Frames at the start that are not scored, for any method."""
-DENSITY = Density()
 PUBLISHED_HEIGHT = 192
 """Low-resolution height, in pixels, for which the radii of the published density are stated."""
 CROP = 96
@@ -128,8 +127,8 @@ class Clip:
 def density_for(height: int) -> Density:
     """The published density for a display with this many low-resolution rows: its radii grow with
     the frame, so that about a fifth of the pixels are sampled at every size."""
-    share = height / PUBLISHED_HEIGHT
-    return replace(DENSITY, inner=share * DENSITY.inner, outer=share * DENSITY.outer)
+    share, published = height / PUBLISHED_HEIGHT, Density()
+    return replace(published, inner=share * published.inner, outer=share * published.outer)
 
 
 def keep(file: Path, trace: Callable[..., np.ndarray], *arguments: Any) -> np.ndarray:
