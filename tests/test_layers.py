@@ -12,6 +12,7 @@ LAYER = {
     "wording": 0,
     "io": 0,
     "io.outputs": 1,
+    "runtime.allocator": 0,
     "runtime.device": 1,
     "video": 10,
     "gaze": 10,

@@ -293,9 +293,11 @@ def _baselines(options: argparse.Namespace) -> list[str]:
 def _evaluate(options: argparse.Namespace) -> int:
     from ..evaluate.resume import KeptRows
     from ..evaluate.run import is_first_process
+    from ..runtime.allocator import keep_freed_memory
 
     if options.compare:
         return _compare(options)
+    keep_freed_memory()
     if options.root is None:
         raise InputError("evaluate: received no folder; expected DIR, FILE.json or --compare")
     sheets = options.plots and options.plots / "sheets"
