@@ -163,33 +163,48 @@ def all_shortfalls(result: Result) -> list[str]:
 
 
 def shortfalls(result: Result, model: str) -> list[str]:
-    """Sentences that say where a model is behind a baseline, one per baseline."""
-    means, lines = result.means(), []
+    """Sentences that say where a model is behind the baselines.
+
+    The baselines that are ahead in nothing share the first sentence; each of the others has one.
+    """
+    means, nowhere, lines = result.means(), [], []
     psnr = {(row.clip, row.method): row.psnr for row in result.rows}
     for baseline in (*result.protocol["baselines"], *result.protocol.get("others", ())):
-        theirs = means[baseline]
-        behind = [
-            f"{COLUMNS[name].label} {_cell(mine, name)} against {_cell(theirs[name], name)}"
-            for name, mine in means[model].items()
-            if name in COMPARED_METRICS and _is_better(theirs.get(name), mine, name)
-        ]
+        ours, theirs = means[model], means[baseline]
+        compared = [name for name in ours if name in COMPARED_METRICS and name in theirs]
+        behind = [name for name in compared if _is_better(theirs[name], ours[name], name)]
         clips = [
             f"{clip} {psnr[clip, model]:.2f} against {psnr[clip, baseline]:.2f} dB"
             for clip in result.clips
             if psnr[clip, baseline] > psnr[clip, model]
         ]
         if not behind and not clips:
-            lines.append(f"`{model}` is behind `{baseline}` in no mean and on no clip.")
+            nowhere.append(f"`{baseline}`")
             continue
-        text = f"`{model}` is behind `{baseline}`"
-        if behind:
-            text += f" in the mean {'; '.join(behind)}"
+        where = []
+        if 2 * len(behind) > len(compared):
+            others = [COLUMNS[name].label for name in compared if name not in behind]
+            where.append("every mean" + (f" but {_listed(others)}" if others else ""))
+        elif behind:
+            values = [
+                f"{COLUMNS[name].label} {_cell(ours[name], name)} against "
+                f"{_cell(theirs[name], name)}"
+                for name in behind
+            ]
+            where.append(f"the mean {'; '.join(values)}")
         if clips:
-            text += f"{'; and' if behind else ''} in PSNR on {len(clips)} of "
-            text += pluralize(len(result.clips), "clip")
-            text += f" ({'; '.join(clips)})" if len(clips) < len(result.clips) else ""
-        lines.append(text + ".")
+            found = f"PSNR on {len(clips)} of {pluralize(len(result.clips), 'clip')}"
+            some = f" ({'; '.join(clips)})" if len(clips) < len(result.clips) else ""
+            where.append(f"{found}{some}")
+        lines.append(f"`{model}` is behind `{baseline}` in {'; and in '.join(where)}.")
+    if nowhere:
+        lines.insert(0, f"`{model}` is behind {_listed(nowhere, 'or')} in no mean and on no clip.")
     return lines
+
+
+def _listed(names: Sequence[str], word: str = "and") -> str:
+    """Names as a list in a sentence."""
+    return f" {word} ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def insert_tables(document: str, tables: str) -> str:
@@ -228,13 +243,12 @@ def describe_bold(result: Result) -> str:
     unknown = ""
     if others:
         unknown = (
-            f" {' and '.join(others)}: frames of another tool, scored as they are; what it saw is "
+            f" {_listed(others)}: frames of another tool, scored as they are; what it saw is "
             "not known here."
         )
     if not all_pixels:
         return f"The best is bold.{unknown}"
-    some, last = ", ".join(all_pixels[:-1]), all_pixels[-1]
-    names = f"{some} and {last} see" if some else f"{last} sees"
+    names = f"{_listed(all_pixels)} {'see' if len(all_pixels) > 1 else 'sees'}"
     return (
         f"{names} all low-resolution pixels, the other methods only the samples. "
         f"The best of those is bold.{unknown}"
