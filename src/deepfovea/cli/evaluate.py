@@ -293,11 +293,9 @@ def _baselines(options: argparse.Namespace) -> list[str]:
 def _evaluate(options: argparse.Namespace) -> int:
     from ..evaluate.resume import KeptRows
     from ..evaluate.run import is_first_process
-    from ..runtime.allocator import keep_freed_memory
 
     if options.compare:
         return _compare(options)
-    keep_freed_memory()
     if options.root is None:
         raise InputError("evaluate: received no folder; expected DIR, FILE.json or --compare")
     sheets = options.plots and options.plots / "sheets"
@@ -361,6 +359,7 @@ def _run(options: argparse.Namespace, keep: KeptRows | None) -> Result:
     from ..evaluate.html import frame_files
     from ..evaluate.plots import require_matplotlib
     from ..evaluate.result import DEFAULT_METRICS, METRIC_GROUPS, Row, load_protocol
+    from ..runtime.allocator import keep_freed_memory
     from ..runtime.device import pick_device
 
     metrics: tuple[str, ...] = DEFAULT_METRICS
@@ -427,6 +426,7 @@ def _run(options: argparse.Namespace, keep: KeptRows | None) -> Result:
             for name, data in frame_files(clip, panels).items():
                 write_bytes(options.html / name, data)
 
+    keep_freed_memory()
     return evaluate(
         options.root,
         models,

@@ -17,8 +17,7 @@ def keep_freed_memory() -> bool:
 
     By default glibc returns every block of more than 32 MiB to the system as soon as it is freed.
     The next tensor of this size is then made of new pages, each of which the system has to zero.
-    This took a third of the time of an evaluation at 1280×720. The most memory that the process
-    uses stays about the same, but it keeps it until it ends.
+    In exchange, the process keeps its memory until it ends.
 
     Source: mallopt(3) of the Linux man-pages.
 
