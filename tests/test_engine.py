@@ -273,7 +273,10 @@ def test_a_grid_resamples_alike(size, shift):
 
     class Resampled(torch.nn.Module):
         def forward(self, x):
-            return upsample_bilinear(x, 2), upsample_bilinear(x, 8), downsample_2x(x, shift)
+            # The last one places pixels in another way, and is left as it is.
+            corners = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True)
+            both = upsample_bilinear(x, 2), upsample_bilinear(x, 8)
+            return *both, downsample_2x(x, shift), corners
 
     file = io.BytesIO()
     torch.onnx.export(Resampled(), (x,), file, dynamo=False, opset_version=16)

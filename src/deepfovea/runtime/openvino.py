@@ -123,7 +123,8 @@ def _places(node: Any) -> tuple[np.ndarray, np.ndarray] | None:
     attributes = node.get_attributes()
     sides = list(node.input_value(0).shape)[2:], list(node.output(0).shape)[2:]
     if kind == "Interpolate":
-        if not str(attributes["mode"]).startswith("linear"):
+        at_centers = str(attributes["coordinate_transformation_mode"]).endswith("half_pixel")
+        if not (at_centers and str(attributes["mode"]).startswith("linear")):
             return None
         rows, columns = (
             (np.arange(after) + 0.5) * before / after - 0.5
