@@ -28,7 +28,9 @@ def backward_warp(image: Tensor, flow: Tensor) -> Tensor:
     Returns:
         [B, C, h, w].
     """
-    return bilinear_sample(flow + pixel_grid(flow, *flow.shape[-2:]), image)
+    # The grid is made for the image, not for the flow, as several flows often warp one image: then
+    # an exported graph makes the grid once.
+    return bilinear_sample(flow + pixel_grid(image, *image.shape[-2:]), image)
 
 
 def dis_flow(previous: Tensor, current: Tensor) -> Tensor:

@@ -224,14 +224,13 @@ def lucas_kanade_step(
     warped = backward_warp(reference, flow)
     difference = warped - target
     dx, dy = gradient(0.5 * (warped + target))
-    size = difference.abs().mean(1, keepdim=True)
-    weight = weight * TOLERANCE / (size + TOLERANCE)
-
-    def weighed(x: Tensor) -> Tensor:
-        return x.mean(1, keepdim=True) * weight
-
-    products = (dx * dx, dx * dy, dy * dy, dx * difference, dy * difference, difference.abs())
-    sums = _tent_mean(torch.cat([*map(weighed, products), flow], 1), 8, TENT_RADIUS)
+    size = difference.abs()
+    # All products at once, as a GPU and small images need a fixed time for each operation.
+    left = torch.stack([dx, dx, dy, dx, dy], 1)  # [B,5,3,h,w]
+    right = torch.stack([dx, dy, dy, difference, difference], 1)
+    weight = weight * TOLERANCE / (size.mean(1, keepdim=True) + TOLERANCE)
+    products = torch.cat([left * right, size[:, None]], 1).mean(2) * weight  # [B,6,h,w]
+    sums = _tent_mean(torch.cat([products, flow], 1), 8, TENT_RADIUS)
     xx, xy, yy = sums[:, :1] + rigidity, sums[:, 1:2], sums[:, 2:3] + rigidity
     x, y = torch.split(rigidity * (sums[:, 6:] - flow) - sums[:, 3:5], 1, 1)
     return gauss_newton(xx, xy, yy, x, y), sums[:, :3], sums[:, 5:6]

@@ -575,7 +575,10 @@ class Refine(nn.Module):
         residual = self.to_rgb(act(F.pixel_shuffle(self.to_head(half), 2)))  # [B,48,h,w]
         frame = F.pixel_shuffle(residual + self.upsample(fine), 4)
         # In mixed precision the convolutions return half precision; frames and canvas are float32.
-        return frame.to(fine.dtype), torch.tanh(self.to_hidden(half))
+        # Only then, as a conversion to the same type is a copy in an exported graph.
+        if frame.dtype != fine.dtype:
+            frame = frame.to(fine.dtype)
+        return frame, torch.tanh(self.to_hidden(half))
 
 
 class SpaceToDepthStem(nn.Module):
