@@ -29,6 +29,7 @@ from deepfovea.generators.unet.blocks import ModulatedDeformConv
 from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
 from deepfovea.runtime import export
 from deepfovea.runtime.export import TOLERANCE, TOLERANCE_HALF, Step, export_onnx
+from deepfovea.runtime.onnx import fold_constants
 
 SMALL = StreamConfig(
     channels=12,
@@ -145,6 +146,23 @@ def test_motion_and_jitter_are_inputs_where_asked_for(network, told):
         if "motion" in names:
             assert shapes["motion"] == ["batch", 2, "height", "width"]
         assert not operators(model) & set(export.FORBIDDEN)
+
+
+def test_one_video_up_to_a_side_has_a_smaller_graph(network, told, tmp_path):
+    path, folded = tmp_path / "one.onnx", tmp_path / "folded.onnx"
+    export_onnx(network, path, jitter=True, one_video=True, longest_side=64)
+    folded.write_bytes(fold_constants(path.read_bytes()))
+    for model in (path, folded):
+        for size in ((1, 24, 32), (1, 64, 40)):
+            assert_within(run(model, network, *size, frames=5, told=["jitter"]), TOLERANCE)
+        assert axes(onnx.load(model))["samples"] == [1, 3, "height", "width"]
+        assert not operators(onnx.load(model)) & set(export.FORBIDDEN)
+    any_size, small, least = (
+        len(onnx.load(model).graph.node) for model in (told["jitter",], path, folded)
+    )
+    assert any_size > small > 1.5 * least
+    assert {opset.domain for opset in onnx.load(folded).opset_import} >= {""}
+    assert {node.domain for node in onnx.load(folded).graph.node} == {""}
 
 
 @pytest.fixture(scope="module")

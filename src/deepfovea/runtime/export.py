@@ -18,7 +18,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -63,10 +62,6 @@ _one_export = threading.Lock()
 own threads."""
 
 _OTHER_VERSIONS = "take other versions of torch and onnxruntime"
-
-MIN_STORED_AS_FLOAT16 = 64
-"""Smaller tensors, by number of values, stay float32: a Cast would take more bytes than it saves.
-"""
 
 Size = tuple[int, int]
 Sized = tuple[int, int, int]
@@ -161,6 +156,8 @@ def export_onnx(
     half: bool = False,
     motion: bool = False,
     jitter: bool = False,
+    one_video: bool = False,
+    longest_side: int = LARGEST_SIDE,
 ) -> float:
     """Write one step of a generator as ONNX, after checking that it gives the same as PyTorch.
 
@@ -169,8 +166,8 @@ def export_onnx(
     pixels; state_x for each field x of the generator's state, zeros before the first frame.
     Outputs: frame [B,3,s·h,s·w], about [0, 1], not clamped; next_x, the state for the next step. If
     a step takes k frames, samples, mask and frame are [B,k,·,·,·]. h and w are multiples of
-    ``network.multiple``, at most 4096. Deformable convolutions become GridSample, which fixes the
-    batch to one.
+    ``network.multiple``, at most ``longest_side``. Deformable convolutions become GridSample, which
+    fixes the batch to one.
 
     Args:
         network: the generator; it is not changed.
@@ -181,6 +178,9 @@ def export_onnx(
         half: use float16 weights and convolutions; inputs, outputs and warps stay float32.
         motion: whether ``motion`` is an input.
         jitter: whether ``jitter`` is an input.
+        one_video: fix B to one, which is faster with jitter.
+        longest_side: the longest side of samples that the model is for, a multiple of
+            ``network.multiple``. The graph is smaller the shorter it is.
 
     Returns:
         The largest difference of a frame from PyTorch's over eight steps, at two sizes or at the
@@ -213,10 +213,10 @@ def export_onnx(
     # The pyramid of pull_push is unrolled for the size that is traced. Levels beyond the one with a
     # single pixel change nothing, so the graph for the longest side works for all shorter ones.
     shorter = -(-MIN_SIDE // multiple) * multiple
-    one = static is not None or step.multi_frame
+    one = static is not None or step.multi_frame or one_video
     # For an open batch trace two videos, as a single one takes another path in _shift.
     batch = 1 if one else 2
-    example = _moving_clip(batch, *(static or (shorter, LARGEST_SIDE)), step, steps=1)
+    example = _moving_clip(batch, *(static or (shorter, longest_side)), step, steps=1)
     state = step.initial_state(batch, *example[0][0].shape[-2:])
     traced = deepcopy(step)
     if half:
@@ -333,33 +333,6 @@ def round_to_float16(network: nn.Module) -> None:
     with torch.no_grad():
         for weight in network.parameters():
             weight.copy_(weight.half())
-
-
-def store_as_float16(content: bytes) -> bytes:
-    """Make an ONNX model smaller: tensors that float16 represents exactly are stored as float16.
-
-    A Cast converts each of them back to float32, so the model computes the same as before. See
-    :func:`round_to_float16`.
-    """
-    onnx = _libraries()
-    model = onnx.load_from_string(content)
-    casts = []
-    for tensor in model.graph.initializer:
-        values = onnx.numpy_helper.to_array(tensor)
-        with np.errstate(over="ignore"):
-            halves = values.astype(np.float16)
-        if values.dtype != np.float32 or values.size < MIN_STORED_AS_FLOAT16:
-            continue
-        if np.array_equal(halves.astype(np.float32), values):
-            name = f"{tensor.name}_float16"
-            casts.append(onnx.helper.make_node("Cast", [name], [tensor.name], to=1))  # FLOAT
-            tensor.CopyFrom(onnx.numpy_helper.from_array(halves, name))
-    nodes = [*casts, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    onnx.checker.check_model(model)
-    stored: bytes = model.SerializeToString()
-    return stored
 
 
 class _Half(nn.Module):

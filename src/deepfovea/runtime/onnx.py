@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -37,3 +39,27 @@ def onnx_session(content: bytes, input_names: Sequence[str], output_names: Seque
         return [torch.from_numpy(array) for array in session.run(list(output_names), feed)]
 
     return run
+
+
+def fold_constants(content: bytes) -> bytes:
+    """Simplify an ONNX model as ONNX Runtime does whenever it loads one, so that loading is quick.
+
+    Whatever does not depend on the inputs is computed, and what occurs twice is computed once. Only
+    standard operators are used. Open the result with all optimizations disabled.
+
+    Args:
+        content: the model.
+
+    Returns:
+        A model that computes the same.
+    """
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.onnx")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(path)
+        onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return path.read_bytes()

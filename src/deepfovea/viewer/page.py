@@ -28,7 +28,8 @@ from ..config import BEST_SAMPLING, InputError
 from ..io import atomic
 from ..io.outputs import ensure_folder
 from ..io.user_cache import user_cache
-from ..runtime.export import Size, export_onnx, round_to_float16, store_as_float16
+from ..runtime.export import Size, export_onnx, round_to_float16
+from ..runtime.onnx import fold_constants
 from ..video import VideoReader, VideoWriter
 from .methods import Accumulator
 from .scene import harbour
@@ -143,12 +144,10 @@ def build_page(
             (temporary / "models").mkdir()
             for name, network in zip(names, networks, strict=True):
                 log(f"exporting {name}")
-                file = temporary / "models" / f"{name}.onnx"
-                round_to_float16(network)
-                export_onnx(network, file, name=name, jitter=True)
-                file.write_bytes(store_as_float16(file.read_bytes()))
+                round_to_float16(network)  # half as many bytes once they are compressed
+                _export(network, temporary / "models" / f"{name}.onnx", jitter=True)
             log("exporting the method without a network")
-            export_onnx(Accumulator(), temporary / ACCUMULATED_FILE, name="accumulated")  # type: ignore[arg-type]
+            _export(Accumulator(), temporary / ACCUMULATED_FILE, jitter=False)
             (temporary / "videos").mkdir()
             for number, name in enumerate(DRAWN):
                 log(f"drawing the video {name}")
@@ -207,6 +206,15 @@ def build_page(
             os.close(lock)
     total = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return Page(folder, total, page["download_bytes"], page["webgpu_download_bytes"])
+
+
+def _export(network: Any, path: Path, *, jitter: bool) -> None:
+    """Write a model for one video, up to the largest of SIZES, that loads quickly."""
+    longest_side = int(SIZES[-1]) // network.scale
+    export_onnx(
+        network, path, name=path.stem, jitter=jitter, one_video=True, longest_side=longest_side
+    )
+    path.write_bytes(fold_constants(path.read_bytes()))
 
 
 def _check_target(folder: Path, overwrite: bool) -> None:

@@ -32,8 +32,9 @@ export class Network {
   static async open(ort, model, provider = "wasm") {
     const network = new Network();
     network.ort = ort;
+    // The graph was optimized when the page was built: doing it here would take seconds.
     network.session = await ort.InferenceSession.create(model, {
-      executionProviders: [provider], graphOptimizationLevel: "all", logSeverityLevel: 3,
+      executionProviders: [provider], graphOptimizationLevel: "disabled", logSeverityLevel: 3,
     });
     network.takesJitter = network.session.inputNames.includes("jitter");
     network.reset();
