@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.spatial import cKDTree
 
 from deepfovea.cli import main
 from deepfovea.config import InputError
 from deepfovea.evaluate import BASELINES, Protocol, evaluate, total_variation
-from deepfovea.evaluate.inpaint import _biharmonic, _griddata
+from deepfovea.evaluate.inpaint import _biharmonic, _griddata, _natural_neighbour
 from deepfovea.evaluate.low_rank import complete
 from deepfovea.evaluate.methods import FramesFrom, bicubic_frames, lanczos_frames, run_method
 from deepfovea.fill import pull_push
@@ -23,7 +24,7 @@ from deepfovea.toy_renderer import ToyRenderer
 from deepfovea.video import VideoReader
 
 FILLS = ("fill", "accumulate", "telea", "navier-stokes", "griddata-linear", "biharmonic")
-FILLS = (*FILLS, "total-variation")
+FILLS = (*FILLS, "natural-neighbour", "total-variation")
 
 
 def mask_of(frames, height, width, share=0.3):
@@ -49,7 +50,9 @@ def test_a_frame_with_hardly_a_sample_is_filled_all_the_same(name, known):
     assert torch.isfinite(frames).all()
 
 
-@pytest.mark.parametrize(("fill", "most"), [(_griddata, 1e-5), (_biharmonic, 0.05)])
+@pytest.mark.parametrize(
+    ("fill", "most"), [(_griddata, 1e-5), (_natural_neighbour, 1e-5), (_biharmonic, 0.05)]
+)
 def test_a_plane_is_continued_between_its_samples(fill, most):
     y, x = np.mgrid[:20, :24]
     plane = np.stack([0.02 * x + 0.01 * y, 0.9 - 0.03 * x, 0.04 * y], -1).astype(np.float32)
@@ -57,6 +60,27 @@ def test_a_plane_is_continued_between_its_samples(fill, most):
     known[[0, 0, -1, -1], [0, -1, 0, -1]] = True  # the hull is the whole frame
     filled = fill(np.where(known[..., None], plane, 0.0).astype(np.float32), known)
     assert abs(filled - plane).max() < most, abs(filled - plane).max()
+
+
+def test_a_natural_neighbour_weighs_as_the_area_that_a_pixel_takes_from_it():
+    height, width, fine = 12, 14, 24
+    random = np.random.default_rng(0)
+    known = random.random((height, width)) < 0.3
+    known[[0, 0, -1, -1], [0, -1, 0, -1]] = True
+    image = random.random((height, width, 3)).astype(np.float32)
+    filled = _natural_neighbour(np.where(known[..., None], image, 0.0).astype(np.float32), known)
+    samples = np.argwhere(known)
+    # Voronoi cells counted in points of a grid that is fine, and wide beside the middle pixels.
+    axes = [(np.arange(3 * n * fine) + 0.5) / fine - n for n in (height, width)]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
+    distance, owner = cKDTree(samples).query(grid)
+    middle = [p for p in np.argwhere(~known) if (abs(p - [5.5, 6.5]) < 2.5).all()]
+    assert len(middle) >= 10
+    for pixel in middle:
+        taken = owner[((grid - pixel) ** 2).sum(-1) < distance**2]
+        share = np.bincount(taken, minlength=len(samples)) / len(taken)
+        expected = share @ image[known]
+        assert abs(filled[tuple(pixel)] - expected).max() < 0.01
 
 
 def test_total_variation_is_less_than_that_of_other_fillings_and_keeps_edges():

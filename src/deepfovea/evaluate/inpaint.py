@@ -81,6 +81,31 @@ def _griddata(image: np.ndarray, known: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(linear), nearest, linear)
 
 
+def natural_neighbour_frames(
+    samples: Tensor, mask: Tensor, state: Any = None
+) -> tuple[Tensor, None]:
+    """Baseline ``natural-neighbour``: Sibson's interpolation, by the package startinpy.
+
+    Sibson 1981, "A brief description of natural neighbour interpolation": each sample weighs as
+    much as the area that the pixel's Voronoi cell would take from it. Where that area is unbounded,
+    beside the convex hull of the samples and outside it, pixels get what ``griddata-linear`` gives.
+    """
+    return _frame_by_frame(_natural_neighbour, samples, mask)
+
+
+def _natural_neighbour(image: np.ndarray, known: np.ndarray) -> np.ndarray:
+    from startinpy import DT
+
+    filled = _griddata(image, known)
+    samples, holes = np.argwhere(known).astype(float), np.argwhere(~known).astype(float)
+    for channel in range(image.shape[2]):
+        triangulation = DT()
+        triangulation.insert(np.column_stack([samples, image[known][:, channel]]))
+        found = triangulation.interpolate({"method": "NNI"}, holes)
+        filled[~known, channel] = np.where(np.isnan(found), filled[~known, channel], found)
+    return filled
+
+
 def biharmonic_frames(samples: Tensor, mask: Tensor, state: Any = None) -> tuple[Tensor, None]:
     """Baseline ``biharmonic``: the smoothest continuation, scikit-image's ``inpaint_biharmonic``.
 

@@ -25,7 +25,13 @@ from ..runtime.engine import Engine
 from ..video import VIDEO_SUFFIXES, VideoReader
 from ..wording import pluralize
 from .clips import ReferenceClip
-from .inpaint import biharmonic_frames, griddata_frames, navier_stokes_frames, telea_frames
+from .inpaint import (
+    biharmonic_frames,
+    griddata_frames,
+    natural_neighbour_frames,
+    navier_stokes_frames,
+    telea_frames,
+)
 from .low_rank import low_rank_frames
 from .taau import taau_frames
 from .total_variation import total_variation_frames
@@ -75,13 +81,14 @@ class Baseline:
     jitter: str = "none"
     """Its own jitter, whatever the protocol says: see ``JITTERS``."""
     takes_motion: bool = False
-    package: str = ""
-    """The module that it needs, which the extra ``benchmark`` installs."""
+    packages: tuple[str, ...] = ()
+    """The modules that it needs, which the extra ``benchmark`` installs."""
 
     def unavailable(self) -> str | None:
         """None, or a message that says what is missing and how to install it."""
-        if self.package and find_spec(self.package) is None:
-            return f"needs {self.package}, which is missing: pip install 'deepfovea[benchmark]'"
+        for package in self.packages:
+            if find_spec(package) is None:
+                return f"needs {package}, which is missing: pip install 'deepfovea[benchmark]'"
         return None
 
 
@@ -97,31 +104,37 @@ BASELINES: dict[str, Baseline] = {
             "accumulate",
             "samples carried along DIS flow or none, holes filled by pull-push, then bicubic x4",
             accumulate_frames,
-            package="cv2",
+            packages=("cv2",),
         ),
         Baseline(
             "telea",
             "holes inpainted from their edges (Telea 2004, OpenCV), then bicubic x4",
             telea_frames,
-            package="cv2",
+            packages=("cv2",),
         ),
         Baseline(
             "navier-stokes",
             "holes inpainted along isophotes (Bertalmio et al. 2001, OpenCV), then bicubic x4",
             navier_stokes_frames,
-            package="cv2",
+            packages=("cv2",),
         ),
         Baseline(
             "griddata-linear",
             "linear interpolation on a Delaunay triangulation (SciPy), then bicubic x4",
             griddata_frames,
-            package="scipy",
+            packages=("scipy",),
+        ),
+        Baseline(
+            "natural-neighbour",
+            "natural-neighbour interpolation (Sibson 1981, startinpy), then bicubic x4",
+            natural_neighbour_frames,
+            packages=("scipy", "startinpy"),
         ),
         Baseline(
             "biharmonic",
             "biharmonic inpainting (Damelin and Hoang 2018, scikit-image), then bicubic x4",
             biharmonic_frames,
-            package="skimage",
+            packages=("skimage",),
         ),
         Baseline(
             "total-variation",
@@ -148,7 +161,7 @@ BASELINES: dict[str, Baseline] = {
             "all",
             jitter="halton",
             takes_motion=True,
-            package="cv2",
+            packages=("cv2",),
         ),
     )
 }
