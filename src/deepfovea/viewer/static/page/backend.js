@@ -130,7 +130,7 @@ export class Backend {
     const { actions } = this;
     this.actions = { reset: false, seek: null, steps: 0 };
     this.changed = this.moved = false;
-    const opened = await this.openVideo(request);
+    const [opened, loaded] = await Promise.all([this.openVideo(request), this.openModel(request)]);
     if (!this.source) {
       await new Promise((resolve) => { this.wake = resolve; });
       return;
@@ -147,7 +147,6 @@ export class Backend {
       const steps = request.playing && !opened ? 1 : actions.steps;
       for (let i = 0; i < steps; i++) if (!(await source.step())) await source.seek(0);
     }
-    const loaded = await this.openModel(request);
     const added = await this.openOthers(request);
     const [width, height] = this.workingSize(request.size);
     const { seconds, frame } = source;

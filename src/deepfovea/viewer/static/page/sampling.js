@@ -189,24 +189,31 @@ function downsampleMiddle(rgba, height, width) {
 
 // For each low-resolution pixel along an axis: its two neighbours, and the weight of the second.
 function neighbours(side, offset) {
-  return Array.from({ length: side / 4 }, (_, at) => {
-    const place = Math.min(side - 1, Math.max(0, 4 * (at + offset) + 1.5));
-    const first = Math.floor(place);
-    return [first, Math.min(side - 1, first + 1), f(place - first)];
-  });
+  const places = Float64Array.from({ length: side / 4 }, (_, at) => (
+    Math.min(side - 1, Math.max(0, 4 * (at + offset) + 1.5))));
+  const first = Int32Array.from(places, Math.floor);
+  return {
+    first,
+    second: first.map((at) => Math.min(side - 1, at + 1)),
+    share: Float32Array.from(places, (place, at) => place - first[at]),
+  };
 }
+
+const mix = (a, b, share) => f(a + f(share * f(b - a)));
 
 function downsampleShifted(rgba, height, width, [offsetX, offsetY]) {
   const [rows, columns] = [neighbours(height, offsetY), neighbours(width, offsetX)];
-  const low = new Float32Array(3 * rows.length * columns.length);
-  const mix = (a, b, share) => f(a + f(share * f(b - a)));
+  const [h, w] = [height / 4, width / 4];
+  const low = new Float32Array(3 * h * w);
   for (let channel = 0, at = 0; channel < 3; channel++) {
-    for (const [top, bottom, down] of rows) {
-      const [i, j] = [4 * top * width + channel, 4 * bottom * width + channel];
-      for (const [left, right, along] of columns) {
-        const first = mix(LEVELS[rgba[i + 4 * left]], LEVELS[rgba[j + 4 * left]], down);
-        const second = mix(LEVELS[rgba[i + 4 * right]], LEVELS[rgba[j + 4 * right]], down);
-        low[at++] = mix(first, second, along);
+    for (let y = 0; y < h; y++) {
+      const top = 4 * rows.first[y] * width + channel;
+      const bottom = 4 * rows.second[y] * width + channel;
+      for (let x = 0; x < w; x++, at++) {
+        const [left, right] = [4 * columns.first[x], 4 * columns.second[x]];
+        const before = mix(LEVELS[rgba[top + left]], LEVELS[rgba[bottom + left]], rows.share[y]);
+        const after = mix(LEVELS[rgba[top + right]], LEVELS[rgba[bottom + right]], rows.share[y]);
+        low[at] = mix(before, after, columns.share[x]);
       }
     }
   }
@@ -215,5 +222,10 @@ function downsampleShifted(rgba, height, width, [offsetX, offsetY]) {
 
 // Multiplies [3, h, w] by the mask.
 export function applyMask(low, mask) {
-  return low.map((value, at) => value * mask[at % mask.length]);
+  const samples = new Float32Array(low.length);
+  for (let at = 0, pixel = 0; at < low.length; at++, pixel++) {
+    if (pixel === mask.length) pixel = 0;
+    samples[at] = low[at] * mask[pixel];
+  }
+  return samples;
 }

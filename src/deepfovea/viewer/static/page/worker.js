@@ -42,7 +42,10 @@ async function byOther(other, { data }, mask, height, width, jitter) {
 
 // Converts a value in [0, 1] to a byte, rounded as in images.to_image.
 const f = Math.fround;
-const byte = (value) => Math.floor(Math.min(255, Math.max(0, f(f(255 * value) + 0.5))));
+const byte = (value) => {
+  const level = f(f(255 * value) + 0.5);
+  return level >= 255 ? 255 : level > 0 ? level | 0 : 0; // not Math.floor: this runs for each pixel
+};
 
 // Converts planes [3, rows, stride], of which [height, width] are the picture, to RGBA.
 function toImageData(planes, height, width, rows, stride) {
@@ -70,7 +73,10 @@ function errorMap(shown, original) {
 
 function psnr(pixels, original) {
   let sum = 0;
-  for (let i = 0; i < pixels.length; i++) sum += (pixels[i] - original[i]) ** 2;
+  for (let i = 0; i < pixels.length; i++) {
+    const difference = pixels[i] - original[i];
+    sum += difference * difference;
+  }
   const mean = sum / (0.75 * pixels.length); // over R, G and B, as alpha is equal
   return 10 * Math.log10(255 ** 2 / Math.max(mean, 1e-10));
 }
