@@ -135,6 +135,8 @@ def inference(args, report, before):
         jobs += [("paper", 1, sizes[0], engine, d) for d in ("float32", "bfloat16")]
     if args.tiny:  # every engine and every network once
         jobs = [jobs[0], jobs[3], jobs[4], jobs[-4]]
+    if args.compile:
+        jobs.append(("stream", 1, sizes[len(sizes) // 3], "graph, compiled", "bfloat16"))
     deadline, costs = time.monotonic() + args.table, {}
     rows, skipped = [row for row in before.get("rows", []) if "error" not in row], []
     for job in jobs:
@@ -179,6 +181,8 @@ def one(args, model, batch, size, engine, dtype):
     if engine != "eager":
         capture, last = capture_graph if cuda else replay_nothing, "channels-last" in engine
         run = CapturedGenerator(network, kind, channels_last=last, capture=capture)
+        if "compiled" in engine:
+            run.network.compile(backend="eager" if args.tiny else "inductor")
     half = engine == "eager" and kind != torch.float32
     with torch.autocast(device.type, kind if half else torch.bfloat16, enabled=half):
         found, state = run(samples, mask)
@@ -366,6 +370,7 @@ def main(arguments=None):
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 15))
     parser.add_argument("--table", type=float, default=90.0, help="seconds for the inference table")
+    parser.add_argument("--compile", action="store_true", help="and a row by torch.compile")
     parser.add_argument("--only-train", action="store_true", help="leave out tests and tables")
     parser.add_argument("--resume", action="store_true", help="go on with what is in --out")
     parser.add_argument("--tiny", action="store_true", help="try everything on the CPU, briefly")

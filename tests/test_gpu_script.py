@@ -47,7 +47,7 @@ def test_the_script_measures_trains_and_saves(tmp_path):
 
     out = tmp_path / "out"
     command = [sys.executable, "-c", BARE, str(ROOT / "benchmarks" / "gpu.py"), "--tiny"]
-    command += ["--pack", str(pack), "--out", str(out), "--train", "1"]
+    command += ["--compile", "--pack", str(pack), "--out", str(out), "--train", "1"]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command, env=environment, capture_output=True, encoding="utf-8", timeout=300
@@ -68,7 +68,8 @@ def test_the_script_measures_trains_and_saves(tmp_path):
         parts[name].pop("complete")
     (out / "gpu.json").write_text(json.dumps(measured), encoding="utf-8")
     script = runpy.run_path(str(ROOT / "benchmarks" / "gpu.py"))
-    words = ["--tiny", "--pack", str(pack), "--out", str(out), "--train", "1", "--resume"]
+    words = ["--tiny", "--compile", "--resume", "--train", "1"]
+    words += ["--pack", str(pack), "--out", str(out)]
     resumed = script["main"](words)["parts"]
     assert all(part["complete"] for part in resumed.values())
     assert resumed["inference"]["rows"][:-1] == parts["inference"]["rows"]
@@ -82,4 +83,5 @@ def test_the_script_measures_trains_and_saves(tmp_path):
     tables = runpy.run_path(str(ROOT / "benchmarks" / "page.py"))["gpu_tables"](measured)
     assert "`stream`, graph, bfloat16" in tables
     assert "`stream`, graph, channels-last, bfloat16" in tables
+    assert "`stream`, graph, compiled, bfloat16" in tables
     assert "Measured limits" in tables and "processes that make data" in tables
