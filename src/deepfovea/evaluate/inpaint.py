@@ -98,9 +98,9 @@ def _natural_neighbour(image: np.ndarray, known: np.ndarray) -> np.ndarray:
 
     filled = _griddata(image, known)
     samples, holes = np.argwhere(known).astype(float), np.argwhere(~known).astype(float)
-    for channel in range(image.shape[2]):
+    for channel, values in enumerate(image[known].T):
         triangulation = DT()
-        triangulation.insert(np.column_stack([samples, image[known][:, channel]]))
+        triangulation.insert(np.column_stack([samples, values]))
         found = triangulation.interpolate({"method": "NNI"}, holes)
         filled[~known, channel] = np.where(np.isnan(found), filled[~known, channel], found)
     return filled
