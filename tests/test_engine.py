@@ -6,6 +6,8 @@ from collections import Counter
 from copy import deepcopy
 from functools import partial
 
+import onnx
+import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,8 +22,9 @@ from deepfovea.reconstructor import Reconstructor
 from deepfovea.resample import downsample_2x, upsample_bilinear
 from deepfovea.runtime import engine
 from deepfovea.runtime.cuda import CapturedGenerator
-from deepfovea.runtime.engine import Engine, load_engine
+from deepfovea.runtime.engine import BACKENDS, Engine, load_engine
 from deepfovea.runtime.export import Step, trace
+from deepfovea.runtime.onnx import CPU, CUDA, TENSORRT, bound_run, onnx_session
 from deepfovea.runtime.openvino import (
     openvino_core,
     sample_grids,
@@ -120,6 +123,64 @@ def test_equals_the_generator(request, name, which, steps, batch):
         part, state = compiled(some, known, state)
         parts.append(part)
     assert torch.equal(torch.cat(parts, 1), frames)
+
+
+@pytest.mark.parametrize("matrix", [None, 6])
+def test_a_session_bound_to_tensors_equals_one_of_arrays(stream, matrix):
+    """On a GPU tensors are bound where they are; here the same code binds tensors of the CPU."""
+    samples, mask = clip(2, 24, 32)
+    step = Step(stream, matrix)
+    with torch.inference_mode():
+        _, state = stream(samples[:, :1], mask[:, :1])
+        inputs = step.arguments(samples[:, 1:], mask[:, 1:], state)
+    content, names = trace(step, inputs), (step.input_names, step.output_names)
+    session = onnxruntime.InferenceSession(content, providers=[CPU])
+    bound = bound_run(session, *names)
+    wanted = onnx_session(content, *names)(inputs)
+    first, second = bound(inputs), bound(inputs)
+    assert [out.dtype for out in first] == [out.dtype for out in wanted]
+    for one, other in zip(first, wanted, strict=True):
+        level = one.dtype == torch.uint8  # which rounding may move by one
+        torch.testing.assert_close(one, other, rtol=TOLERANCE, atol=1 if level else TOLERANCE)
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+    assert all(a.data_ptr() != b.data_ptr() for a, b in zip(first, second, strict=True))
+
+
+def test_onnx_runtime_says_what_a_gpu_needs(stream, monkeypatch):
+    """Both when the package was built without CUDA, and when CUDA cannot be used on a machine."""
+    if CUDA in onnxruntime.get_available_providers():
+        pytest.skip("claims what a package without CUDA says")
+    monkeypatch.setattr(StreamNet, "to", lambda network, device: network)
+    for name, provider in (("onnxruntime", CUDA), ("tensorrt", TENSORRT)):
+        with pytest.raises(InputError, match=rf"{name} needs .*{provider}.*onnxruntime-gpu"):
+            load_engine(stream, name, "cuda")
+        with pytest.raises(InputError, match=r"cannot use it here"):
+            onnx_session(onnx_of_a_copy(), ["x"], ["y"], provider)
+    with pytest.raises(InputError, match="tensorrt for the device cpu; it runs on cuda only"):
+        load_engine(stream, "tensorrt")
+
+
+def onnx_of_a_copy():
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    values = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1]) for n in "xy"]
+    graph = onnx.helper.make_graph([node], "copy", values[:1], values[1:])
+    opset = [onnx.helper.make_opsetid("", 16)]
+    return onnx.helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", ["onnxruntime", "tensorrt"])
+def test_onnx_runtime_on_a_gpu_equals_the_generator(stream, name):
+    if BACKENDS[name].missing() or BACKENDS[name].lacks("cuda"):
+        pytest.skip("ONNX Runtime was built without this provider")
+    samples, mask = clip(4, 64, 96)
+    with torch.inference_mode():
+        expected, _ = stream(samples, mask)
+    engine_there = load_engine(deepcopy(stream), name, "cuda", in_background=False)
+    frames, _ = engine_there(samples.cuda(), mask.cuda())
+    assert engine_there.frames_by[name] == 3
+    assert (frames.cpu() - expected).abs().median() < 1e-3
 
 
 @COMPILED
@@ -406,7 +467,7 @@ def test_by_name_or_file_and_the_fastest_that_is_there(stream, six, tmp_path, mo
 @pytest.mark.parametrize(
     ("name", "device", "message"),
     [
-        ("tensorrt", "cpu", "received 'tensorrt', expected one of auto, torch"),
+        ("tensort", "cpu", "received 'tensort', expected one of auto, torch"),
         ("openvino", "cuda", "openvino for the device cuda"),
         ("cuda-graph", "cpu", "runs on cuda only: choose torch, or --device cuda"),
         ("onnxruntime", "mps", "choose torch, or --device cpu"),

@@ -72,6 +72,26 @@ def networks(tmp_path_factory):
     return networks
 
 
+def test_one_video_is_scored_as_in_its_folder(root, tmp_path, capsys):
+    both = evaluate(root, [], ["fill"], PSNR_ONLY)
+    assert (
+        main(
+            [
+                "evaluate",
+                str(root / SHORT),
+                "--models=",
+                "--baselines=fill",
+                "--metrics=psnr",
+                f"--json={tmp_path / 'one.json'}",
+            ]
+        )
+        == 0
+    )
+    (row,) = from_json((tmp_path / "one.json").read_text(encoding="utf-8"), "").rows
+    assert row.clip == SHORT
+    assert row.psnr == next(other.psnr for other in both.rows if other.clip == SHORT)
+
+
 def truth_and_low(path, count):
     """The protocol written out: frames [T,3,H,W], cropped to multiples of four, and reduced."""
     with VideoReader(path) as reader:

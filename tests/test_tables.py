@@ -336,7 +336,7 @@ def test_what_would_need_a_run_is_refused_beside_a_json(run, tmp_path, capsys):
         (["results.json", "--frames=5"], "--frames: received it together with"),
         (["results.json", "--models=stream,x"], "--models: received it together with"),
         (["table.md"], "expected what 'deepfovea evaluate DIR --json FILE' wrote"),
-        (["plots/psnr-over-time.png"], "neither a folder of videos nor a JSON"),
+        (["plots/psnr-over-time.png"], "neither videos nor a JSON"),
     ):
         assert main(["evaluate", str(run / words[0]), *words[1:]]) == 2
         error = capsys.readouterr().err

@@ -117,6 +117,8 @@ which the frame is 2 × 2, y up."""
 
 NOISES = ("independent", "blue")
 """The ways to draw pixels, see :func:`deepfovea.fovea.draw_mask`."""
+HWACCELS = ("none", "cuda")
+"""Where videos are decoded and encoded: on the CPU, or on an NVIDIA GPU (NVDEC and NVENC)."""
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ def reconstruct_file(
     overwrite: bool = False,
     skip_unreadable: bool = False,
     audio_track: int | None = None,
+    hwaccel: str = "none",
     on_frame: Callable[[], None] = lambda: None,
     on_result: Callable[[Reconstructed, Tensor | None], None] | None = None,
 ) -> Summary:
@@ -98,6 +99,8 @@ def reconstruct_file(
         overwrite: replace existing outputs.
         skip_unreadable: leave out frames that cannot be read, see :class:`VideoReader`.
         audio_track: number of the audio track of ``source``, from 1; None: the default one.
+        hwaccel: ``cuda`` decodes and encodes videos on an NVIDIA GPU; where it cannot, the CPU
+            does, and a warning says why.
         on_frame: called for every frame.
         on_result: called for every frame with the result and, with ``simulate``, the true frame
             [3, H, W].
@@ -117,7 +120,9 @@ def reconstruct_file(
     refuse_overlap(outputs, [source, *([motion.folder] if motion and motion.folder else [])])
     with ExitStack() as stack:
         reader = stack.enter_context(
-            VideoReader(source, frame_rate=frame_rate, skip_unreadable=skip_unreadable)
+            VideoReader(
+                source, frame_rate=frame_rate, skip_unreadable=skip_unreadable, hwaccel=hwaccel
+            )
         )
         pairs = read_inputs(
             reader,
@@ -141,6 +146,7 @@ def reconstruct_file(
                     audio_track=audio_track,
                     overwrite=overwrite,
                     pixel_aspect=reader.pixel_aspect,
+                    hwaccel=hwaccel,
                 )
             )
 
@@ -247,7 +253,8 @@ def read_inputs(
     Args: see :func:`reconstruct_file`.
 
     Yields:
-        The frame as it was read, the same as float [3 or 4, H, W] in [0, 1], and the input.
+        The frame as it was read, the same as a tensor [3 or 4, H, W], float in [0, 1] with
+        ``simulate`` and else uint8, and the input.
 
     Raises:
         InputError: at once if the source cannot be used; for motion, when its frame is read.
@@ -290,9 +297,8 @@ def read_inputs(
             pixels, number = frame.image, frame.number
             if reader.lossy_alpha:
                 pixels[..., 3] = np.where(pixels[..., 3] < 128, 0, 255)
-            image = to_tensor(pixels)
             offset = jitter_sequence(jitter, number, 1)
-            low = image
+            low = image = to_tensor(pixels) if simulate else to_planes(pixels)
             if simulate:
                 low = downsample(pad(image[None], scale), scale, offset)[0]
             gaze_px = _gaze_px(gaze, number, frame.pts_seconds, image, scale if simulate else 1)
@@ -360,6 +366,11 @@ def _baseline(samples: Tensor, mask: Tensor, scale: int, size: tuple[int, int]) 
     filled = pull_push(samples.cpu()[None, None], mask.cpu()[None, None])
     frame = upsample_bicubic(filled, scale)[0, 0]
     return frame[:, : size[0], : size[1]].clamp(0.0, 1.0)
+
+
+def to_planes(image: np.ndarray) -> Tensor:
+    """Uint8 [H, W, C] to uint8 [C, H, W]."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
 def to_tensor(image: np.ndarray) -> Tensor:

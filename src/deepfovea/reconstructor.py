@@ -21,6 +21,7 @@ from .gaze import DisplayGeometry
 from .generators import Network
 from .io.prefetch import few_processors, prefetch, prefetch_map
 from .runtime.engine import Engine
+from .runtime.transfer import OnItsWay, to_device, to_unit_range
 from .sampling_record import check_jitter
 from .video import YUV420
 
@@ -53,10 +54,10 @@ class YuvFrame(NamedTuple):
 class Input(NamedTuple):
     """One frame to be reconstructed; only ``frame`` is always needed.
 
-    frame [3,h,w] in [0, 1], or [4,h,w] with a last channel that is above 0 at the sampled pixels;
-    gaze_px: (x, y) in low-resolution pixels, needed without that channel; motion [2,h,w]: from each
-    pixel to where it was one frame ago, (x, y) in low-resolution pixels; jitter: the offset (x, y)
-    of the grid on which the frame was sampled, low-resolution pixels.
+    frame [3,h,w], uint8 or float in [0, 1], or [4,h,w] with a last channel that is above 0 at the
+    sampled pixels; gaze_px: (x, y) in low-resolution pixels, needed without that channel; motion
+    [2,h,w]: from each pixel to where it was one frame ago, (x, y) in low-resolution pixels; jitter:
+    the offset (x, y) of the grid on which the frame was sampled, low-resolution pixels.
     """
 
     frame: Tensor
@@ -185,16 +186,22 @@ class Reconstructor:
         Up to two frames, or groups of frames, wait before the generator and two after it. If you
         stop iterating early, close the iterator, which ends its threads.
         """
-        yield from self._overlapping(frames, self._reconstructed)
+        with closing(self._overlapping(frames, self._reconstructed)) as groups:
+            for results in groups:
+                yield from results
 
     def stream_yuv(self, frames: Iterable[Frames]) -> Generator[YuvFrame, None, None]:
-        """As :meth:`stream_prefetched`, but with frames in YCbCr for :meth:`VideoWriter.write`."""
-        yield from self._overlapping(frames, self._to_yuv)
+        """As :meth:`stream_prefetched`, but with frames in YCbCr for :meth:`VideoWriter.write`, in
+        the host's memory. A GPU copies them there while it computes the next ones."""
+        with closing(self._overlapping(frames, self._to_yuv)) as groups:
+            for coming in groups:
+                for luma, chroma, mask in zip(*coming.wait(), strict=True):
+                    yield YuvFrame(YUV420(luma, chroma), mask)
 
     def _overlapping(
         self,
         frames: Iterable[Frames],
-        generate: Callable[[Sampled], list[Result]],
+        generate: Callable[[Sampled], Result],
     ) -> Generator[Result, None, None]:
         with ExitStack() as stack:
             if self.engine.device.type == "cpu" and few_processors():
@@ -203,8 +210,7 @@ class Reconstructor:
             else:
                 read = stack.enter_context(closing(prefetch(frames)))
                 sampled = stack.enter_context(closing(prefetch(self._sampled(read))))
-            for results in stack.enter_context(closing(prefetch_map(generate, sampled))):
-                yield from results
+            yield from stack.enter_context(closing(prefetch_map(generate, sampled)))
 
     def _sampled(self, frames: Iterable[Frames]) -> Iterator[Sampled]:
         group = self.engine.frames_per_step
@@ -230,14 +236,15 @@ class Reconstructor:
             for t, gaze_px in enumerate(gaze)
         ]
 
-    def _to_yuv(self, group: Sampled) -> list[YuvFrame]:
+    def _to_yuv(self, group: Sampled) -> OnItsWay:
+        """Luma [k,1,H,W], chroma [k,2,H/2,W/2] and mask [k,1,h,w] of the step's frames."""
         samples, mask, motion, jitter, gaze = group
         with torch.inference_mode():
             (luma, chroma), self.state = self.engine.yuv420(
                 samples, mask, self.state, motion, jitter
             )
-        times = range(len(gaze))
-        return [YuvFrame(YUV420(luma[0, t], chroma[0, t]), mask[0, t]) for t in times]
+            count = len(gaze)
+            return OnItsWay((luma[0, :count], chroma[0, :count], mask[0, :count]))
 
     def _check(self, given: Input) -> None:
         """Check that a generator can use an input.
@@ -253,7 +260,8 @@ class Reconstructor:
                 f"{self.size[1]}x{self.size[0]}; reset() begins another video"
             )
         self.size = size
-        check_range(frame)
+        if frame.dtype != torch.uint8:
+            check_range(frame)
         if jitter is not None:
             check_jitter(jitter)
         if motion is not None and motion.shape != (2, *size):
@@ -283,19 +291,20 @@ class Reconstructor:
         fields = [one.motion for one in inputs if one.motion is not None]
         if len(fields) < len(inputs):
             return None
-        return torch.stack(fields)[None].to(self.engine.device, torch.float32)
+        return to_device(torch.stack(fields)[None].float(), self.engine.device)
 
     def _jitter(self, inputs: list[Input]) -> Tensor | None:
         """The jitter [1, k, 2], 0 for frames without one; None if no frame has one."""
         if all(one.jitter is None for one in inputs):
             return None
         offsets = [one.jitter or (0.0, 0.0) for one in inputs]
-        return torch.tensor([offsets], device=self.engine.device)
+        return to_device(torch.tensor([offsets]), self.engine.device)
 
     def _sample(self, inputs: list[Input]) -> tuple[Tensor, Tensor]:
         # A single frame is not concatenated, as that would start PyTorch's threads: see fovea.
         images = [one.frame[None, None] for one in inputs]
-        frames = (torch.cat(images, 1) if len(images) > 1 else images[0]).to(self.engine.device)
+        frames = torch.cat(images, 1) if len(images) > 1 else images[0]
+        frames = to_unit_range(to_device(frames, self.engine.device))
         if frames.shape[2] == 4:
             mask = (frames[:, :, 3:] > 0).to(frames.dtype)
             return frames[:, :, :3] * mask, mask

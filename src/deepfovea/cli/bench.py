@@ -36,7 +36,7 @@ def add(subcommands: Subcommands) -> None:
         "--engines",
         default="torch,onnxruntime,openvino",
         metavar="NAME,…",
-        help="torch, cuda-graph, onnxruntime, openvino or auto",
+        help="torch, cuda-graph, onnxruntime, openvino, tensorrt or auto",
     )
     parser.add_argument(
         "--size", default="192x256", metavar="HxW", help="low resolution of the frames"

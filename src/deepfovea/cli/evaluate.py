@@ -71,8 +71,9 @@ def add(subcommands: Subcommands) -> None:
         "root",
         nargs="?",
         type=local_path,
-        metavar="DIR|FILE.json",
-        help="folder of videos or folders of images; or what --json wrote, to render it again",
+        metavar="DIR|VIDEO|FILE.json",
+        help="folder of videos or folders of images, or one video; or what --json wrote, to render "
+        "it again",
     )
     runs = [
         parser.add_argument("--models", default="stream", metavar="NAME|PATH,…", help=MODEL_HELP),
@@ -162,7 +163,8 @@ def add(subcommands: Subcommands) -> None:
             "--engine",
             default="torch",
             metavar="NAME",
-            help="torch (the same everywhere) | cuda-graph | onnxruntime | openvino | auto",
+            help="torch (the same everywhere) | cuda-graph | onnxruntime | openvino | tensorrt | "
+            "auto",
         ),
         parser.add_argument(
             "--workers",
@@ -293,11 +295,14 @@ def _baselines(options: argparse.Namespace) -> list[str]:
 def _evaluate(options: argparse.Namespace) -> int:
     from ..evaluate.resume import KeptRows
     from ..evaluate.run import is_first_process
+    from ..video import is_video
 
     if options.compare:
         return _compare(options)
     if options.root is None:
-        raise InputError("evaluate: received no folder; expected DIR, FILE.json or --compare")
+        raise InputError(
+            "evaluate: received no folder; expected DIR, VIDEO, FILE.json or --compare"
+        )
     sheets = options.plots and options.plots / "sheets"
     files = [options.json, options.markdown, options.csv, options.latex]
     protect_inputs(options, *files, sheets, options.html)
@@ -305,7 +310,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         if file.is_dir():  # before anything is computed
             raise InputError(f"{file}: received a folder, expected the name of a file")
     keep = None
-    if not options.root.is_file():
+    if is_video(options.root) or not options.root.is_file():
         if options.json:
             gaze = [Path(word) for word in (options.gaze,) if word and Path(word).exists()]
             keep = KeptRows(options.json, gaze)
@@ -332,8 +337,8 @@ def _read(path: Path) -> Result:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError):
         raise InputError(
-            f"{path}: received neither a folder of videos nor a JSON of results; expected DIR "
-            "or FILE.json: check the path"
+            f"{path}: received neither videos nor a JSON of results; expected DIR, VIDEO or "
+            "FILE.json: check the path"
         ) from None
     return from_json(text, str(path))
 

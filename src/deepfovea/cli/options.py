@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 from ..config import (
     BEST_SAMPLING,
     DENSITY_FORMS,
+    HWACCELS,
     JITTERS,
     MOTION_UNITS,
     NOISES,
@@ -177,7 +178,18 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         "--engine",
         default="auto",
         metavar="NAME",
-        help="auto (the fastest installed) | torch | cuda-graph | onnxruntime | openvino",
+        help="auto (the fastest installed) | torch | cuda-graph | onnxruntime | openvino | "
+        "tensorrt",
+    )
+
+
+def add_hwaccel(parser: argparse.ArgumentParser) -> None:
+    """Add --hwaccel."""
+    parser.add_argument(
+        "--hwaccel",
+        choices=HWACCELS,
+        default="none",
+        help="cuda: decode and encode videos on an NVIDIA GPU (NVDEC, NVENC) where it can",
     )
 
 

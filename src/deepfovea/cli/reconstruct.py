@@ -20,6 +20,7 @@ from .options import (
     add_device,
     add_engine,
     add_gaze_and_density,
+    add_hwaccel,
     add_input_output,
     add_jitter,
     add_model,
@@ -58,6 +59,7 @@ def add(subcommands: Subcommands) -> None:
     add_gaze_and_density(parser)
     add_jitter(parser, None)
     add_motion(parser, default="files beside the images of INPUT, if any; none: no motion")
+    add_hwaccel(parser)
     parser.add_argument(
         "--simulate",
         action="store_true",
@@ -101,6 +103,7 @@ def _reconstruct(options: argparse.Namespace) -> None:
             max_frames=options.frames,
             overwrite=options.overwrite,
             audio_track=options.audio_track,
+            hwaccel=options.hwaccel,
             on_frame=advance,
         )
     sampling = f" ({describe_sampling(options.noise, jitter)})" if sampled_here else ""

@@ -61,7 +61,7 @@ def evaluate(
     returns the whole result (only the first one with the cost).
 
     Args:
-        root: folder with videos or folders of images, at any depth.
+        root: folder with videos or folders of images, at any depth; or one video.
         models: names or paths, see :func:`deepfovea.load`.
         baselines: names of :data:`deepfovea.evaluate.methods.BASELINES`.
         others: folders of frames from other tools, by the name for the tables. Each contains a
@@ -98,7 +98,7 @@ def evaluate(
     else:
         videos = [
             (video, root_name if video == root else video.relative_to(root).as_posix())
-            for video in find_videos(root)
+            for video in ([root] if root.is_file() else find_videos(root))
         ]
     for other in (method for method in methods.values() if isinstance(method, FramesFrom)):
         for _, name in videos:

@@ -12,6 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -30,7 +31,7 @@ from ..io.user_cache import user_cache
 from ..video import YUV420, colorspace_of, to_yuv420
 from .cuda import CapturedGenerator
 from .export import Step, trace
-from .onnx import Run, onnx_session
+from .onnx import CPU, CUDA, TENSORRT, Run, missing_provider, onnx_session
 from .openvino import compile_openvino
 
 MAX_CACHED_SIZES = 4
@@ -52,25 +53,27 @@ class Backend:
 
     title: its name as its makers write it; packages: the packages that it needs, including those
     for PyTorch's exporter; extra: the extra of this package that installs them; compile: a function
-    from the ONNX graph, the names of inputs and outputs, and the options ``bfloat16`` and ``cache``
-    to a compiled step on the CPU, None if the network itself runs, on any device; captures: whether
-    the network's step is captured as a CUDA graph.
+    from the ONNX graph, the names of inputs and outputs, and the options ``device``, ``bfloat16``
+    and ``cache`` to a compiled step, None if the network itself runs; devices: the types of devices
+    that it runs on, empty for any; captures: whether the network's step is captured as a CUDA
+    graph; lacks: a function from the type of a device to what is missing there, "" for nothing.
     """
 
     title: str
     packages: tuple[str, ...] = ()
     extra: str = ""
     compile: Callable[..., Run] | None = None
+    devices: tuple[str, ...] = ()
     captures: bool = False
-
-    @property
-    def device(self) -> str:
-        """The type of device that it runs on; empty for any."""
-        return "cuda" if self.captures else "" if self.compile is None else "cpu"
+    lacks: Callable[[str], str] = lambda device: ""
 
     def missing(self) -> str:
         """The first package that is not installed, empty if none is missing."""
         return next((package for package in self.packages if find_spec(package) is None), "")
+
+    def runs_on(self, device: str) -> bool:
+        """Whether it runs on a type of device."""
+        return not self.devices or device in self.devices
 
 
 def _compile_onnxruntime(
@@ -78,20 +81,56 @@ def _compile_onnxruntime(
     input_names: tuple[str, ...],
     output_names: tuple[str, ...],
     *,
+    device: torch.device,
     bfloat16: bool,
     cache: Path | None,
 ) -> Run:
-    return onnx_session(content, input_names, output_names)  # which has neither option
+    # Of the options, it has the device only.
+    return onnx_session(content, input_names, output_names, _provider(device.type))
 
 
+def _compile_tensorrt(
+    content: bytes,
+    input_names: tuple[str, ...],
+    output_names: tuple[str, ...],
+    *,
+    device: torch.device,
+    bfloat16: bool,
+    cache: Path | None,
+) -> Run:
+    return onnx_session(content, input_names, output_names, TENSORRT, cache)
+
+
+def _provider(device: str) -> str:
+    return CPU if device == "cpu" else CUDA
+
+
+_ONNX = ("onnx", "onnxruntime")
 BACKENDS = {
     "torch": Backend("PyTorch"),
-    "cuda-graph": Backend("PyTorch, CUDA graph", captures=True),
-    "onnxruntime": Backend("ONNX Runtime", ("onnx", "onnxruntime"), "export", _compile_onnxruntime),
-    "openvino": Backend("OpenVINO", ("onnx", "openvino"), "openvino", compile_openvino),
+    "cuda-graph": Backend("PyTorch, CUDA graph", devices=("cuda",), captures=True),
+    "onnxruntime": Backend(
+        "ONNX Runtime",
+        _ONNX,
+        "export",
+        _compile_onnxruntime,
+        devices=("cpu", "cuda"),
+        lacks=lambda device: missing_provider(_provider(device)),
+    ),
+    "openvino": Backend(
+        "OpenVINO", ("onnx", "openvino"), "openvino", compile_openvino, devices=("cpu",)
+    ),
+    "tensorrt": Backend(
+        "ONNX Runtime, TensorRT",
+        _ONNX,
+        "export",
+        _compile_tensorrt,
+        devices=("cuda",),
+        lacks=lambda device: missing_provider(TENSORRT),
+    ),
 }
-"""All backends by name. For generators that suit engines, those of a device are in the order of
-their speed, the slowest first (docs/speed.md; CUDA graphs were not measured)."""
+"""All backends by name. For generators that suit engines, those of the CPU are in the order of
+their speed, the slowest first (docs/speed.md; nothing was measured on CUDA)."""
 
 ENGINES = ("auto", *BACKENDS)
 
@@ -112,7 +151,7 @@ def load_engine(
         engine: one of :data:`ENGINES`. ``auto`` takes the fastest that is installed: on a CPU,
             for a generator that suits engines, OpenVINO, then ONNX Runtime; on CUDA a captured
             graph; else PyTorch.
-        device: the device of PyTorch and of CUDA graphs; the other engines run on the CPU.
+        device: the device. OpenVINO runs on the CPU only, CUDA graphs and TensorRT on CUDA only.
         bfloat16: whether OpenVINO may compute wide convolutions in bfloat16. It then does so for
             generators that suit engines, on processors that have it (AMX, AVX-512 BF16): a sixth
             less time, PSNR the same to 0.024 dB (docs/speed.md).
@@ -136,12 +175,14 @@ def load_engine(
             f"--engine: {name} needs {missing}, which is missing: "
             f"pip install 'deepfovea[{backend.extra}]'"
         )
-    if backend.device not in ("", torch.device(device).type):
-        where = "on the CPU here" if backend.device == "cpu" else f"on {backend.device} only"
+    kind = torch.device(device).type
+    if not backend.runs_on(kind):
         raise InputError(
-            f"--engine: received {name} for the device {device}; it runs {where}: "
-            f"choose torch, or --device {backend.device}"
+            f"--engine: received {name} for the device {device}; it runs on "
+            f"{' and '.join(backend.devices)} only: choose torch, or --device {backend.devices[0]}"
         )
+    if lack := backend.lacks(kind):
+        raise InputError(f"--engine: {name} needs {lack}; or choose torch")
     low = bfloat16 and network.suits_engines
     network = network.to(device).eval()
     return Engine(network, name, bfloat16=low, in_background=in_background and engine == "auto")
@@ -154,7 +195,7 @@ def _fastest(network: Network, device: str | torch.device, frames: int | None) -
     few = frames is not None and frames < MIN_FRAMES_TO_COMPILE
     if few or kind != "cpu" or not network.suits_engines:
         return "torch"
-    here = (name for name, backend in BACKENDS.items() if backend.device in ("", kind))
+    here = (name for name, backend in BACKENDS.items() if backend.runs_on(kind))
     return next(name for name in reversed(list(here)) if not BACKENDS[name].missing())
 
 
@@ -193,9 +234,12 @@ class Engine:
         self.scale, self.frames_per_step = network.scale, network.frames_per_step
         parameter = next(network.parameters(), None)
         self.device = torch.device("cpu") if parameter is None else parameter.device
+        self._compile = BACKENDS[name].compile
+        # Graphs of ONNX are traced on the CPU, for every device.
+        traced = self._compile and self.device.type != "cpu"
+        self._traced = deepcopy(network).cpu() if traced else network
         self.frames_by: Counter[str] = Counter()
         self._in_background = in_background
-        self._compile = BACKENDS[name].compile
         self._captured: CapturedGenerator | None = None
         if BACKENDS[name].captures:
             self._captured = CapturedGenerator(network, sizes_kept=MAX_CACHED_SIZES)
@@ -263,7 +307,7 @@ class Engine:
             )
         kind = matrix, *given
         if kind not in self._step_of:
-            self._step_of[kind] = Step(self.network, matrix, motion=given[0], jitter=given[1])
+            self._step_of[kind] = Step(self._traced, matrix, motion=given[0], jitter=given[1])
         step = self._step_of[kind]
         made = []
         for t in range(0, samples.shape[1], group):
@@ -334,7 +378,7 @@ class Engine:
         if future is None:
             if len(self._runs) == MAX_CACHED_SIZES:
                 del self._runs[next(iter(self._runs))]
-            make = partial(self._make, step, [tensor.clone() for tensor in inputs])
+            make = partial(self._make, step, [tensor.clone().cpu() for tensor in inputs])
             if self._in_background:
                 pool = ThreadPoolExecutor(1, "compile")
                 future = pool.submit(make)
@@ -352,16 +396,18 @@ class Engine:
             content,
             step.input_names,
             step.output_names,
+            device=self.device,
             bfloat16=self.bfloat16,
             cache=self._cache(),
         )
 
     def _cache(self) -> Path | None:
-        """The folder for OpenVINO's cache of models with these weights; None without one."""
+        """The folder for an engine's cache of models with these weights; None without one."""
         weights = sha256()
         for tensor in self.network.state_dict().values():
-            weights.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        folder = user_cache("openvino") / f"{__version__}-{weights.hexdigest()[:16]}"
+            levels = tensor.cpu().contiguous().view(-1).view(torch.uint8)
+            weights.update(levels.numpy().tobytes())
+        folder = user_cache(self.name) / f"{__version__}-{weights.hexdigest()[:16]}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:

@@ -26,6 +26,7 @@ def compile_openvino(
     *,
     bfloat16: bool = False,
     cache: Path | None = None,
+    **others: object,
 ) -> Run:
     """Compile an ONNX model for the CPU, with as many threads as PyTorch uses.
 
@@ -36,6 +37,7 @@ def compile_openvino(
         output_names: the names of the tensors that it returns.
         bfloat16: whether to compute wide convolutions in bfloat16, if the processor supports it.
         cache: folder in which OpenVINO keeps compiled models; None: it keeps none.
+        others: options of other engines.
 
     Returns:
         A function from the inputs to the outputs.

@@ -6,7 +6,7 @@ first frame. Only this folder uses PyAV, and through it FFmpeg.
 """
 
 from .container import ALPHA_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, checked_suffix, colorspace_of
-from .folder import find_videos, list_images
+from .folder import find_videos, is_video, list_images
 from .reader import Frame, VideoReader, read_clip
 from .rgb48 import read_rgb48
 from .writer import VideoWriter
@@ -24,6 +24,7 @@ __all__ = [
     "checked_suffix",
     "colorspace_of",
     "find_videos",
+    "is_video",
     "list_images",
     "read_clip",
     "read_rgb48",

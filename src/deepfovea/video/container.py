@@ -109,8 +109,12 @@ def checked_suffix(path: Path) -> str:
     return suffix
 
 
-def open_media(path: Path) -> Any:
-    """Open a file with FFmpeg; InputError if it cannot be read."""
+def open_media(path: Path, hwaccel: Any = None) -> Any:
+    """Open a file with FFmpeg, on the device of PyAV's ``hwaccel`` if it is given.
+
+    Raises:
+        InputError: the file cannot be read, or the device cannot be used.
+    """
     expected = "a video or images; check the path and the file"
     silence()
     try:
@@ -126,6 +130,7 @@ def open_media(path: Path) -> Any:
         container = av.open(
             str(path.absolute()),  # else "12:30.mp4" would be understood as a protocol,
             container_options={"pattern_type": "none"},  # and "%d.png" as a series of files
+            hwaccel=hwaccel,
             **_METADATA_OPTIONS,
         )
     except (av.FFmpegError, OSError) as error:

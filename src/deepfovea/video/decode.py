@@ -12,8 +12,9 @@ import av
 
 from ..wording import pluralize
 from .clock import demux_video, may_break
-from .container import fraction, open_media, reason_of, refuse, video_stream
+from .container import fraction, reason_of, refuse, video_stream
 from .crop import NO_CROP, Crop, container_crop
+from .hardware import open_accelerated
 from .pages import pages_of, read_pages
 
 
@@ -39,7 +40,8 @@ class Source(NamedTuple):
 
     ``frames`` are those of the first video stream, with times by the file's own clock;
     ``container`` and ``stream`` are None if Pillow reads the file; ``still`` says whether it is a
-    single picture without times.
+    single picture without times; ``on_cpu`` says why the CPU decodes a video that a GPU was asked
+    for.
     """
 
     frames: Iterator[Decoded]
@@ -48,6 +50,7 @@ class Source(NamedTuple):
     crop: Crop = NO_CROP
     still: bool = False
     frame_count: int | None = None
+    on_cpu: str = ""
 
     @property
     def may_break(self) -> bool:
@@ -66,8 +69,12 @@ class Source(NamedTuple):
 
 
 @contextlib.contextmanager
-def open_source(path: Path) -> Iterator[Source]:
+def open_source(path: Path, hwaccel: str = "none") -> Iterator[Source]:
     """Open a video file or an image.
+
+    Args:
+        path: the file.
+        hwaccel: one of :data:`deepfovea.config.HWACCELS`; images are decoded on the CPU.
 
     Raises:
         InputError: the file cannot be opened; ``frames`` raises it if it cannot be decoded.
@@ -77,7 +84,8 @@ def open_source(path: Path) -> Iterator[Source]:
         frames = (Decoded(*page) for page in read_pages(path, pages))
         yield Source(frames, still=len(pages) == 1, frame_count=len(pages))
         return
-    with open_media(path) as container:
+    opened, on_cpu = open_accelerated(path, hwaccel)
+    with opened as container:
         stream = video_stream(container)
         if stream is None:
             refuse(path, "a file without video", "a file with a video stream")
@@ -94,6 +102,7 @@ def open_source(path: Path) -> Iterator[Source]:
             container_crop(path, kind, list(container.streams.video).index(stream)),
             still=still,
             frame_count=stream.frames or None,
+            on_cpu=on_cpu,
         )
 
 

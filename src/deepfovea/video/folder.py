@@ -36,6 +36,11 @@ def list_images(folder: str | Path) -> list[Path]:
     return sorted((p for p in images if p.is_file()), key=natural)
 
 
+def is_video(path: Path) -> bool:
+    """Whether a path is a file with the suffix of a video."""
+    return path.suffix.lower() in (*VIDEO_SUFFIXES, *READ_ONLY_SUFFIXES) and path.is_file()
+
+
 def find_videos(root: str | Path) -> list[Path]:
     """Find video files and folders with images in ``root`` and below it, sorted by path.
 

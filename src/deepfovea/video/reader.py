@@ -31,6 +31,7 @@ from .container import (
 )
 from .decode import LOSSY_ALPHA, Decoded, Source, decode, open_source
 from .folder import list_images, odd_numbering
+from .hardware import checked_hwaccel
 from .rgb import ToRgb, hdr_curve, unusual_colours
 from .seek import TimedFrame, from_key_frame, skip_until
 
@@ -109,6 +110,9 @@ class VideoReader:
     the size of the first. The first frame also decides whether the video has alpha: GIF, WebP, JPEG
     and palettes have it only if that frame uses it. A later frame that differs in this is an error.
 
+    With ``hwaccel`` ``cuda``, an NVIDIA GPU decodes a video file if it can, and a warning says why
+    if it cannot.
+
     With ``skip_unreadable``, frames that cannot be read, have another size or differ in alpha are
     left out, and so is everything after the damage in a video file; warnings say so.
 
@@ -128,13 +132,17 @@ class VideoReader:
         *,
         frame_rate: float | Fraction | None = None,
         skip_unreadable: bool = False,
+        hwaccel: str = "none",
     ) -> None:
         self.path = Path(path)
         self.skip_unreadable = skip_unreadable
+        self.hwaccel = checked_hwaccel(hwaccel)
         self.name = self.path.name or str(self.path)
         self._iterations: weakref.WeakSet[Generator[Frame, None, None]] = weakref.WeakSet()
         self._said: set[str] = set()
         self._images = [self.path] if self.path.suffix.lower() in IMAGE_SUFFIXES else []
+        if self._images or self.path.is_dir():
+            self.hwaccel = "none"
         self._number_of: dict[Path, int] = {}
         if self.path.is_dir():
             self._images = list_images(path)
@@ -148,7 +156,7 @@ class VideoReader:
         self._breaks: bool | None = None
         self._times: list[float] | None = None
         file = self._images[0] if self._images else self.path
-        with open_source(file) as source:
+        with open_source(file, self.hwaccel) as source:
             self._describe(file, source, frame_rate)
 
     def _describe(self, file: Path, source: Source, rate: float | Fraction | None) -> None:
@@ -353,14 +361,16 @@ class VideoReader:
     def _decoded(self, start: float, first: int) -> Iterator[tuple[Path, Any, float | None]]:
         """Frames with the times in the file; ``first`` is the number of the first image to read."""
         if start > 0.0 and not self._images and not self.skip_unreadable:
-            with open_source(self.path) as source:
+            with open_source(self.path, self.hwaccel) as source:
                 frames = self._from_key_frame(source, start)
                 if frames is not None:
                     yield from ((self.path, frame, seconds) for frame, seconds, _ in frames)
                     return
         for file in self._images[first:] or [self.path]:
             try:
-                with open_source(file) as source:
+                with open_source(file, self.hwaccel) as source:
+                    if source.on_cpu:
+                        self._warn_once(file, f"is decoded on the CPU: {source.on_cpu}")
                     if self.path.is_dir() and not source.still:
                         self._warn_once(file, "has several pictures; the first is the frame")
                     for frame, seconds, deinterlaced in source.frames:

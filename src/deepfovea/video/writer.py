@@ -39,6 +39,7 @@ from .container import (
     refuse,
     silence,
 )
+from .hardware import ENCODER, checked_hwaccel, encoder_options, encoder_trouble
 from .yuv import YUV420
 
 X264 = {"preset": "ultrafast", "bf": "3", "x264-params": "deblock=0,0"}
@@ -79,6 +80,10 @@ class VideoWriter:
     MP3 (.avi) if the container cannot hold it. A file without sound adds none; for a folder of
     images the sound is left out with a warning.
 
+    With ``hwaccel`` ``cuda``, an NVIDIA GPU encodes H.264 if it can, at a constant quality on the
+    same scale. If it cannot, or the output is of another kind, the CPU does, and a warning says
+    why.
+
     Use it as a context manager. Frames are written under a hidden temporary name in the same
     folder. It becomes the final name if the ``with`` block succeeds; otherwise the file is removed.
     An existing output is refused, or with ``overwrite`` replaced at the end (a folder only if it
@@ -99,8 +104,10 @@ class VideoWriter:
         overwrite: bool = False,
         crf: int = DEFAULT_CRF,
         pixel_aspect: float | Fraction = 1,
+        hwaccel: str = "none",
     ) -> None:
         self.path = Path(path)
+        self.hwaccel = checked_hwaccel(hwaccel)
         self.suffix = checked_suffix(self.path)
         if not 0 <= crf <= MAX_CRF:
             refuse(path, f"crf {crf}", f"0 (best) to {MAX_CRF}")
@@ -295,6 +302,14 @@ class _VideoFile:
             codec, pixels, options = "ffv1", "bgra", {}
         elif channels == 4:
             codec, pixels, options = "prores_ks", "yuva444p10le", {"profile": "4444"}
+        if writer.hwaccel != "none":
+            trouble = encoder_trouble(height, width, pixels)
+            if codec != "libx264":
+                trouble = f"a GPU encodes H.264, not {codec}"
+            if trouble:
+                _log.warning("%s: is encoded on the CPU: %s", writer.path, trouble)
+            else:
+                codec, options = ENCODER, encoder_options(writer.crf)
         # Ticks per second are a multiple of the frame rate, so that a constant rate is exact
         per_frame = math.ceil(MIN_TICKS_PER_SECOND / rate.numerator)
         self.tick = Fraction(1, rate.numerator * per_frame)
