@@ -50,6 +50,9 @@ results: .venv/ready
 	test -d out/renderer || $(BIN)/python benchmarks/renderer.py --write out/renderer
 	$(EVALUATE) out/renderer --protocol renderer --json docs/results/renderer.json
 	$(EVALUATE) $(CLIPS) --json docs/results/packages.json
+	for protocol in best saccades; do \
+	    $(EVALUATE) $(CLIPS) --protocol $$protocol --json docs/results/packages-$$protocol.json || exit 1; \
+	done
 	$(BIN)/python docs/results.py
 
 speed: .venv/ready

@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 def measure(rounds, frames):
     rows = []
     for size in SIZES:
-        best, environment = bench(["stream"], ENGINES, size=size, frames=frames, rounds=rounds)
+        best, environment = bench(["stream"], ENGINES, sizes=[size], frames=frames, rounds=rounds)
         rows += best
         for row in best:
             print(size, row.engine, f"{row.ms_p50:.1f} ms", flush=True)

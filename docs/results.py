@@ -11,7 +11,15 @@ from deepfovea.evaluate.report import to_summary
 
 PAGE = Path(__file__).with_suffix(".md")
 FILES = Path(__file__).with_suffix("")
-SETS = ("published", "best", "saccades", "renderer", "packages")
+SETS = (
+    "published",
+    "best",
+    "saccades",
+    "renderer",
+    "packages",
+    "packages-best",
+    "packages-saccades",
+)
 """The results that `make results` measures, in the order of the page."""
 
 

@@ -35,7 +35,7 @@ LAYER = {
     "checkpoint": 30,
     "convert": 30,
     "reds": 30,
-    "runtime.onnx": 0,
+    "runtime.onnx": 1,
     "runtime.openvino": 0,
     "runtime": 40,
     "runtime.bench": 41,

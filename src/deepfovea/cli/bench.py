@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from ..config import InputError
 from ..wording import pluralize
 from .options import (
     DEVICE_HELP,
@@ -17,6 +19,11 @@ from .options import (
     protect_inputs,
     write_text,
 )
+
+ENGINES = {"cpu": ("torch", "onnxruntime", "openvino"), "cuda": ("torch", "cuda-graph")}
+SIZES = {"cpu": ("192x256",), "cuda": ("192x256", "270x480", "360x640", "540x960")}
+BATCHES = {"cpu": ("1",), "cuda": ("1", "2")}
+"""What is measured if nothing else is asked for, by the type of the device."""
 
 
 def add(subcommands: Subcommands) -> None:
@@ -34,12 +41,20 @@ def add(subcommands: Subcommands) -> None:
     parser.add_argument("--models", default="stream", metavar="NAME|PATH,…", help=MODEL_HELP)
     parser.add_argument(
         "--engines",
-        default="torch,onnxruntime,openvino",
         metavar="NAME,…",
-        help="torch, cuda-graph, onnxruntime, openvino, tensorrt or auto",
+        help="torch, cuda-graph, onnxruntime, openvino, tensorrt or auto (default: "
+        f"{','.join(ENGINES['cpu'])}; on CUDA {','.join(ENGINES['cuda'])})",
     )
     parser.add_argument(
-        "--size", default="192x256", metavar="HxW", help="low resolution of the frames"
+        "--size",
+        metavar="HxW,…",
+        help=f"low resolutions of the frames (default: {SIZES['cpu'][0]}; on CUDA "
+        f"{','.join(SIZES['cuda'])}, for outputs of 768x1024, 1080p, 1440p and 4K)",
+    )
+    parser.add_argument(
+        "--batch",
+        metavar="N,…",
+        help="how many videos at a time, two for two eyes (default: 1; on CUDA 1,2)",
     )
     parser.add_argument(
         "--frames", type=positive, default=60, metavar="N", help="how many frames are timed"
@@ -61,6 +76,7 @@ def add(subcommands: Subcommands) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -71,45 +87,58 @@ def _bench(options: argparse.Namespace) -> None:
 
     protect_inputs(options, options.json)
     console = Console(highlight=False)
+    device = pick_device(options.device)
+    kind = device.type if device.type == "cuda" else "cpu"
+
+    def words(given: str | None, usual: Mapping[str, Sequence[str]]) -> Sequence[str]:
+        return usual[kind] if given is None else comma_separated(given)
+
+    sizes = words(options.size, SIZES)
     rows, environment = bench(
         comma_separated(options.models),
-        comma_separated(options.engines),
-        size=parse_size(options.size, "--size"),
+        words(options.engines, ENGINES),
+        sizes=[parse_size(size, "--size") for size in sizes],
+        batches=[_batch(word) for word in words(options.batch, BATCHES)],
         frames=options.frames,
         rounds=options.rounds,
-        device=pick_device(options.device),
+        device=device,
         on_row=lambda row: print(
-            f"{row.model}  {row.engine}  {row.ms_p50:.1f} ms", file=sys.stderr
+            f"{row.model}  {row.engine}  {row.height}x{row.width}  {row.ms_p50:.1f} ms",
+            file=sys.stderr,
         ),
     )
-    columns = (
-        "model",
-        "engine",
-        "ms p50",
-        "ms p95",
-        "frames/s",
-        "MiB",
-        "GMAC",
-        "share",
-    )
-    table = Table(
-        title=f"one frame of {options.size}, {pluralize(environment['threads'], 'thread')}; "
-        f"share of the {environment['matmul_gmac_per_second']:.0f} GMAC/s of matrix products"
-    )
-    for number, column in enumerate(columns):
-        justify: Literal["left", "right"] = "left" if number < 2 else "right"
-        table.add_column(column, justify=justify, no_wrap=number > 0, min_width=6, overflow="fold")
+    table = Table(box=SIMPLE_HEAD, title=f"one frame on {device}")
+    for column in ("model", "engine", "size", "ms p50", "ms p95", "MiB", "share", "limit"):
+        left = column in ("model", "engine", "size", "limit")
+        justify: Literal["left", "right"] = "left" if left else "right"
+        table.add_column(column, justify=justify, no_wrap=column != "model", overflow="fold")
+    digits = 1 if kind == "cpu" else 2
     for row in rows:
         table.add_row(
             escape(row.model),
             row.engine,
-            f"{row.ms_p50:.1f}",
-            f"{row.ms_p95:.1f}",
-            f"{row.frames_per_second:.1f}",
+            f"{row.height}x{row.width}" + (f" x{row.batch}" if row.batch > 1 else ""),
+            f"{row.ms_p50:.{digits}f}",
+            f"{row.ms_p95:.{digits}f}",
             "" if row.peak_mib is None else f"{row.peak_mib:.0f}",
-            f"{row.gmac:.2f}",
             "" if row.matmul_share is None else f"{100 * row.matmul_share:.0f} %",
+            row.limit,
         )
     console.print(table)
+    if rates := environment["rates"]:
+        print(
+            f"{pluralize(environment['threads'], 'thread')}. Share of the "
+            f"{rates['multiply_adds_per_second'] / 1e9:.0f} GMAC/s of matrix products. Limit: the "
+            f"longest of the times for arithmetic, for memory at "
+            f"{rates['bytes_per_second'] / 1e9:.0f} GB/s and for launches of "
+            f"{1e6 * rates['launch_seconds']:.1f} µs each."
+        )
     if options.json:
         write_text(options.json, to_json(rows, environment) + "\n")
+
+
+def _batch(word: str) -> int:
+    try:
+        return positive(word)
+    except argparse.ArgumentTypeError as error:
+        raise InputError(f"--batch: {error}") from None
