@@ -102,7 +102,7 @@ def assert_near(received, expected):
 )
 def test_equals_the_generator(request, name, which, steps, batch):
     network = request.getfixturevalue(which)
-    compiled = load_engine(network, name, bfloat16=False)
+    compiled = load_engine(network, name, half=False)
     assert (compiled.scale, compiled.frames_per_step) == (network.scale, network.frames_per_step)
     samples, mask = clip(steps * network.frames_per_step, batch=batch)
     with torch.inference_mode():
@@ -186,7 +186,7 @@ def test_onnx_runtime_on_a_gpu_equals_the_generator(stream, name):
 @COMPILED
 def test_another_size_and_another_video(stream, name, monkeypatch):
     monkeypatch.setattr(engine, "MAX_CACHED_SIZES", 2)
-    compiled, compilations = load_engine(stream, name, bfloat16=False), []
+    compiled, compilations = load_engine(stream, name, half=False), []
     trace = engine.trace
 
     def counting_trace(*arguments, **options):
@@ -210,7 +210,7 @@ def test_the_reconstructor_takes_an_engine(stream, name):
     pairs = [(frame, (12.0, 9.0)) for frame in frames]
     ours, truth = (
         [result.frame for result in Reconstructor(model).stream(pairs)]
-        for model in (load_engine(stream, name, bfloat16=False), stream)
+        for model in (load_engine(stream, name, half=False), stream)
     )
     assert_near(ours, truth)
 
@@ -222,7 +222,7 @@ def test_motion_and_jitter_reach_every_engine(stream, name, told):
     sequence = jitter_sequence("halton", 0, 5)
     field = torch.tensor([-1.0, 0.5]).view(2, 1, 1).expand(2, 20, 30)
     texture = F.interpolate(torch.rand(1, 3, 5, 8), (20, 30), mode="bicubic").clamp(0, 1)[0]
-    ours, truth = (Reconstructor(m) for m in (load_engine(stream, name, bfloat16=False), stream))
+    ours, truth = (Reconstructor(m) for m in (load_engine(stream, name, half=False), stream))
     for t in range(5):
         frame = texture.roll(t, 2)
         given = {"motion": field, "jitter": tuple(sequence[t].tolist())}
@@ -254,7 +254,7 @@ def test_what_a_network_cannot_be_told_is_refused_by_every_engine(ancestor, name
 
 @COMPILED
 def test_planes_are_those_of_the_frames(stream, name):
-    compiled = load_engine(stream, name, bfloat16=False)
+    compiled = load_engine(stream, name, half=False)
     for size in ((8, 319), (20, 30)):  # the first is with the padding 1280 wide: another matrix
         samples, mask = clip(4, *size, batch=2)
         with torch.inference_mode():
@@ -292,9 +292,9 @@ def test_only_the_wide_convolutions_are_in_bfloat16(stream):
 
 
 def test_only_what_bears_it_is_computed_in_bfloat16(stream, six):
-    assert load_engine(stream, "openvino").bfloat16
-    assert not load_engine(stream, "openvino", bfloat16=False).bfloat16
-    assert not load_engine(six, "openvino").bfloat16
+    assert load_engine(stream, "openvino").half
+    assert not load_engine(stream, "openvino", half=False).half
+    assert not load_engine(six, "openvino").half
 
 
 def operators(model):
@@ -361,7 +361,7 @@ def test_frames_flow_while_it_compiles(stream, monkeypatch):
         return make(*arguments)
 
     monkeypatch.setattr(Engine, "_make", waiting)
-    ours = load_engine(stream, "auto", bfloat16=False)
+    ours = load_engine(stream, "auto", half=False)
     samples, mask = clip(6)
     with torch.inference_mode():
         expected, _ = stream(samples, mask)
@@ -381,7 +381,7 @@ def test_two_engines_may_compile_at_once(stream, monkeypatch):
     pytest.importorskip("openvino")
     monkeypatch.setattr(engine, "trace", trace)
     samples, mask = clip(2)
-    engines = [load_engine(stream, "auto", bfloat16=False) for _ in range(2)]
+    engines = [load_engine(stream, "auto", half=False) for _ in range(2)]
     for ours in engines:
         ours(samples, mask)
     for ours in engines:

@@ -53,7 +53,7 @@ class Backend:
 
     title: its name as its makers write it; packages: the packages that it needs, including those
     for PyTorch's exporter; extra: the extra of this package that installs them; compile: a function
-    from the ONNX graph, the names of inputs and outputs, and the options ``device``, ``bfloat16``
+    from the ONNX graph, the names of inputs and outputs, and the options ``device``, ``half``
     and ``cache`` to a compiled step, None if the network itself runs; devices: the types of devices
     that it runs on, empty for any; captures: whether the network's step is captured as a CUDA
     graph; lacks: a function from the type of a device to what is missing there, "" for nothing.
@@ -82,7 +82,7 @@ def _compile_onnxruntime(
     output_names: tuple[str, ...],
     *,
     device: torch.device,
-    bfloat16: bool,
+    half: bool,
     cache: Path | None,
 ) -> Run:
     # Of the options, it has the device only.
@@ -95,7 +95,7 @@ def _compile_tensorrt(
     output_names: tuple[str, ...],
     *,
     device: torch.device,
-    bfloat16: bool,
+    half: bool,
     cache: Path | None,
 ) -> Run:
     return onnx_session(content, input_names, output_names, TENSORRT, cache)
@@ -140,7 +140,7 @@ def load_engine(
     engine: str = "auto",
     device: str | torch.device = "cpu",
     *,
-    bfloat16: bool = True,
+    half: bool = True,
     frames: int | None = None,
     in_background: bool = True,
 ) -> Engine:
@@ -152,9 +152,10 @@ def load_engine(
             for a generator that suits engines, OpenVINO, then ONNX Runtime; on CUDA a captured
             graph; else PyTorch.
         device: the device. OpenVINO runs on the CPU only, CUDA graphs and TensorRT on CUDA only.
-        bfloat16: whether OpenVINO may compute wide convolutions in bfloat16. It then does so for
-            generators that suit engines, on processors that have it (AMX, AVX-512 BF16): a sixth
-            less time, PSNR the same to 0.024 dB (docs/speed.md).
+        half: whether convolutions may be computed in 16 bits. They then are for generators that
+            suit engines: in float16 on CUDA, and in bfloat16 by OpenVINO where a convolution is
+            wide, on processors that have it (AMX, AVX-512 BF16; a sixth less time). PSNR is the
+            same to 0.024 dB (docs/speed.md).
         frames: number of frames that will be reconstructed, if known: ``auto`` does not compile for
             few.
         in_background: whether, with ``auto``, PyTorch makes the frames while the other engine
@@ -183,9 +184,9 @@ def load_engine(
         )
     if lack := backend.lacks(kind):
         raise InputError(f"--engine: {name} needs {lack}; or choose torch")
-    low = bfloat16 and network.suits_engines
+    half = half and network.suits_engines
     network = network.to(device).eval()
-    return Engine(network, name, bfloat16=low, in_background=in_background and engine == "auto")
+    return Engine(network, name, half=half, in_background=in_background and engine == "auto")
 
 
 def _fastest(network: Network, device: str | torch.device, frames: int | None) -> str:
@@ -210,13 +211,13 @@ class Engine:
     more in single pixels (docs/speed.md has the figures). Steps are compiled for a fixed size, as
     that is faster (OpenVINO: a fifth). The last :data:`MAX_CACHED_SIZES` are kept.
 
-    ``cuda-graph`` captures PyTorch's step for each size, in float32. If that fails, for example for
+    ``cuda-graph`` captures PyTorch's step for each size. If that fails, for example for
     lack of memory, it logs a warning, and PyTorch continues without a graph.
 
     Attributes:
         network: the generator.
         name: name of the engine, a key of :data:`BACKENDS`.
-        bfloat16: see :func:`load_engine`.
+        half: see :func:`load_engine`.
         scale, frames_per_step: those of the generator.
         device: the generator's device.
         frames_by: how many frames each engine has made so far, by the engine's name.
@@ -227,10 +228,10 @@ class Engine:
         network: Network,
         name: str = "torch",
         *,
-        bfloat16: bool = False,
+        half: bool = False,
         in_background: bool = False,
     ) -> None:
-        self.network, self.name, self.bfloat16 = network, name, bfloat16
+        self.network, self.name, self.half = network, name, half
         self.scale, self.frames_per_step = network.scale, network.frames_per_step
         parameter = next(network.parameters(), None)
         self.device = torch.device("cpu") if parameter is None else parameter.device
@@ -242,7 +243,8 @@ class Engine:
         self._in_background = in_background
         self._captured: CapturedGenerator | None = None
         if BACKENDS[name].captures:
-            self._captured = CapturedGenerator(network, sizes_kept=MAX_CACHED_SIZES)
+            dtype = torch.float16 if half else torch.float32
+            self._captured = CapturedGenerator(network, dtype, sizes_kept=MAX_CACHED_SIZES)
         # By the matrix of YUV (None: RGB), and whether motion and jitter are given
         self._step_of: dict[tuple[int | None, bool, bool], Step] = {}
         self._runs: dict[tuple[Step, torch.Size], Future[Run]] = {}  # the most recent one is last
@@ -397,7 +399,7 @@ class Engine:
             step.input_names,
             step.output_names,
             device=self.device,
-            bfloat16=self.bfloat16,
+            half=self.half,
             cache=self._cache(),
         )
 

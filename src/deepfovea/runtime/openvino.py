@@ -24,7 +24,7 @@ def compile_openvino(
     input_names: Sequence[str],
     output_names: Sequence[str],
     *,
-    bfloat16: bool = False,
+    half: bool = False,
     cache: Path | None = None,
     **others: object,
 ) -> Run:
@@ -35,7 +35,7 @@ def compile_openvino(
         input_names: the names of the tensors that the result receives, in their order; names that
             the model does not have are ignored.
         output_names: the names of the tensors that it returns.
-        bfloat16: whether to compute wide convolutions in bfloat16, if the processor supports it.
+        half: whether to compute wide convolutions in bfloat16, if the processor supports it.
         cache: folder in which OpenVINO keeps compiled models; None: it keeps none.
         others: options of other engines.
 
@@ -47,7 +47,7 @@ def compile_openvino(
     core = openvino_core()
     model = core.read_model(content)
     sample_grids(model)
-    if bfloat16:
+    if half:
         wide_convolutions_in_bfloat16(model)
     options: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
