@@ -101,6 +101,22 @@ def test_a_graph_equals_eager_on_a_device(name, monkeypatch):
     assert (found - wanted).square().mean() < 1e-5
 
 
+def test_where_samples_go_is_computed_in_float32():
+    model, found = load("stream"), {}
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(
+                lambda _, inputs, result, name=name: found.update({name: result.dtype})
+            )
+    samples, mask = clip(model, 2)
+    with torch.inference_mode(), torch.autocast("cpu", torch.float16):
+        model(samples, mask)
+    assert {name.split(".")[0] for name in found} == {"motion", "gate", "blend", "refine"}
+    for name, dtype in found.items():
+        exact = name.startswith(("motion", "gate"))
+        assert dtype == (torch.float32 if exact else torch.float16), name
+
+
 def test_convolutions_in_float16_show_the_same():
     """The difference is far below what stream itself errs by: its PSNR on video is about 25 dB."""
     model = load("stream")

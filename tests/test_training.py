@@ -30,7 +30,7 @@ from deepfovea.generators.unet.net import UNetConfig
 from deepfovea.io.decoded_cache import Source, open_sources
 from deepfovea.losses.terms import charbonnier, make_terms
 from deepfovea.reds.items import PublishedItems
-from deepfovea.training import progress
+from deepfovea.training import progress, state
 from deepfovea.training import train as training
 from deepfovea.training.chunks import Position, iter_chunks
 from deepfovea.training.dataset import ClipDataset
@@ -414,6 +414,34 @@ def test_an_interrupted_run_resumes_bit_for_bit(
     for clocked in ("hours", "crops_per_second"):
         assert [row.pop(clocked) for row in logged] != [row.pop(clocked) for row in logged_halves]
     assert logged == logged_halves and [row["step"] for row in logged] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("config", [MUON, ADVERSARIAL], ids=["muon", "all losses"])
+def test_the_layout_and_the_optimisers_of_a_gpu_train_the_same(
+    data, cache, tmp_path, small, monkeypatch, config
+):
+    """They also work on a CPU. They round differently; a run that resumes has the same bits."""
+    train(data, tmp_path / "usual", config, cache=cache)
+    monkeypatch.setattr(state, "is_gpu", lambda device: True)
+    train(data, tmp_path / "straight", config, cache=cache)
+    with monkeypatch.context() as patch:
+        interrupted(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            train(
+                data,
+                tmp_path / "halves",
+                dataclasses.replace(config, save_minutes=0.0),
+                cache=cache,
+            )
+    train(data, tmp_path / "halves", config, resume=True, cache=cache)
+    usual, straight, halves = (
+        contents(tmp_path / name)[0] for name in ("usual", "straight", "halves")
+    )
+    assert same(straight, halves)
+    assert not same(usual, straight)
+    weights = [name for name in usual if name.startswith("net.")]
+    moved = torch.cat([(straight[name] - usual[name]).flatten() for name in weights])
+    assert moved.abs().mean() < 0.02 * config.learning_rate * config.steps
 
 
 def test_a_longer_run_is_the_same_run(data, cache, tmp_path, small):

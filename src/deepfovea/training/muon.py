@@ -31,6 +31,7 @@ class Muon(torch.optim.Adam):
         rest: all other parameters.
         lr: learning rate of both.
         betas: betas of Adam.
+        fused: whether Adam's steps are made by one kernel.
     """
 
     def __init__(
@@ -39,12 +40,14 @@ class Muon(torch.optim.Adam):
         rest: Iterable[nn.Parameter],
         lr: float,
         betas: tuple[float, float],
+        *,
+        fused: bool = False,
     ) -> None:
         groups: list[dict[str, Any]] = [
             {"params": list(rest)},
             {"params": list(matrices), "orthogonal": True},
         ]
-        super().__init__(groups, lr, betas=betas)
+        super().__init__(groups, lr, betas=betas, fused=fused)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:

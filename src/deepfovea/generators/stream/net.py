@@ -36,7 +36,7 @@ from ...resample import bilinear_sample, downsample_2x, pixel_grid, upsample_bil
 from ..shapes import check_shapes
 from .flow_candidates import select_flow
 from .given_motion import TRUST_EXPONENT, disoccluded, given_motion_fit
-from .layers import ERROR_GAIN, Residual, act, conv, zero_init
+from .layers import ERROR_GAIN, Residual, act, conv, full_precision, zero_init
 from .motion import MotionEstimator, speed_of
 from .scene_change import exposure_gain, scene_continuity
 
@@ -244,15 +244,16 @@ class StreamNet(nn.Module):
         at_samples = _sample_canvas(torch.cat([reference, confidence], 1), offset)  # [B,4,h,w]
         color_there, confidence_there = torch.split(at_samples, [3, 1], 1)
         gain = exposure_gain(samples, mask, color_there).detach()  # [B,3,1,1]
-        flow = self._motion(
-            samples,
-            mask,
-            gain * reference,
-            gain * color_there,
-            confidence_there,
-            state.flow,
-            offset,
-        )
+        with full_precision(samples.device):
+            flow = self._motion(
+                samples,
+                mask,
+                gain * reference,
+                gain * color_there,
+                confidence_there,
+                state.flow,
+                offset,
+            )
         # Without anything to compare with, the motion is 0.
         flow = flow * confidence.amax((2, 3), keepdim=True)
         if motion is not None:
@@ -280,13 +281,14 @@ class StreamNet(nn.Module):
         if motion is not None:
             hidden = _from_sampling_grid(upsample_bilinear(hidden, 2), jitter)  # [B,1,2h,2w]
             confidence = confidence * (1.0 - hidden)
-        trust, error = self.gate(
-            samples, mask, color_there, continuity * confidence_there, confidence, warp_flow
-        )
+        with full_precision(samples.device):
+            trust, error = self.gate(
+                samples, mask, color_there, continuity * confidence_there, confidence, warp_flow
+            )
+            scattered = _scatter_to_canvas(torch.cat([samples, mask], 1), jitter)
         if motion is not None:
             trust = trust ** (1.0 - (1.0 - TRUST_EXPONENT) * upsample_bilinear(fit, 4))
         confidence = confidence * _from_sampling_grid(upsample_bilinear(trust, 4), jitter)
-        scattered = _scatter_to_canvas(torch.cat([samples, mask], 1), jitter)
         new_color, new = torch.split(scattered, [3, 1], 1)  # [B,·,2h,2w]
         near: float | Tensor = 1.0
         if jitter is not None:
