@@ -32,6 +32,7 @@ from deepfovea.generators.stream.net import StreamConfig, StreamNet
 from deepfovea.io.decoded_cache import Source
 from deepfovea.losses.terms import loss_weights, make_terms
 from deepfovea.runtime.cuda import CapturedGenerator, capture_graph
+from deepfovea.runtime.roofline import Rates, measure_rates, timed, work_of
 from deepfovea.training.chunks import Position, iter_chunks
 from deepfovea.training.dataset import ClipDataset
 from deepfovea.training.state import init_run, restore_checkpoint, save_checkpoint
@@ -73,24 +74,6 @@ def replay_nothing(run):
     return again, outputs
 
 
-def timed(run, device, repeats):
-    """Milliseconds of each repetition, by device events or, on a CPU, by the clock."""
-    times = []
-    for _ in range(repeats):
-        if device.type == "cuda":
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            run()
-            end.record()
-            end.synchronize()
-            times.append(begin.elapsed_time(end))
-        else:
-            started = time.perf_counter()
-            run()
-            times.append(1e3 * (time.perf_counter() - started))
-    return times
-
-
 def run_tests(args):
     if importlib.util.find_spec("pytest") is None:
         return {"skipped": "pytest is not installed"}
@@ -110,17 +93,14 @@ def run_tests(args):
 
 
 def roofline(args):
-    """Measure the device's limits: GB/s of a copy (read + written), TFLOP/s of matrix products."""
+    """Measure the device's limits for each type of the products."""
     side, count = (256, 2**16) if args.tiny else (8192, 2**28)
-    source = torch.rand(count, device=args.device)
-    target = torch.empty_like(source)
-    copy = min(timed(lambda: target.copy_(source), args.device, 10))
-    rates = {}
-    for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        a = torch.rand(side, side, device=args.device).to(dtype)
-        best = min(timed(lambda a=a: a @ a, args.device, 5))
-        rates[str(dtype)[6:]] = 2 * side**3 / best / 1e9
-    return {"copy_gb_per_second": 8 * count / copy / 1e6, "tflop_per_second": rates}
+    types = (torch.float32, torch.bfloat16, torch.float16)
+    rates = {
+        str(dtype).removeprefix("torch."): measure_rates(args.device, side, count, dtype)._asdict()
+        for dtype in types
+    }
+    return {"rates": rates}
 
 
 def inference(args, report, before):
@@ -138,6 +118,7 @@ def inference(args, report, before):
     if args.compile:
         jobs.append(("stream", 1, sizes[len(sizes) // 3], "graph, compiled", "bfloat16"))
     deadline, costs = time.monotonic() + args.table, {}
+    limits = {dtype: Rates(**rates) for dtype, rates in args.rates().items()}
     rows, skipped = [row for row in before.get("rows", []) if "error" not in row], []
     for job in jobs:
         model, batch, size, engine, dtype = job
@@ -149,9 +130,11 @@ def inference(args, report, before):
             skipped.append(job)
             continue
         try:
-            if (model, size) not in costs:
-                costs[model, size] = multiply_adds(load(model), *size) / 1e9
-            row["gmac"] = batch * costs[model, size]
+            if (model, batch, size) not in costs:
+                costs[model, batch, size] = work_of(load(model), *size, batch)
+            work = costs[model, batch, size]
+            row["gmac"] = work.multiply_adds / 1e9
+            row["least_ms"] = work.least_times(limits[dtype], captured=engine != "eager")
             rows.append(row | one(args, model, batch, size, engine, dtype))
         except Exception as error:
             rows.append(row | {"error": f"{type(error).__name__}: {error}"[:500]})
@@ -420,6 +403,7 @@ def main(arguments=None):
     if not args.only_train:
         part("tests", lambda report, before: run_tests(args))
         part("roofline", lambda report, before: roofline(args))
+        args.rates = lambda: result["parts"]["roofline"]["rates"]
         part("inference", lambda report, before: inference(args, report, before))
     if args.pack is not None:
         part("decode", decode, again=True)  # the next parts need its result in memory

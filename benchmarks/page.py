@@ -144,13 +144,21 @@ def gpu_tables(measured):
     """The results of gpu.py as Markdown."""
     parts = measured["parts"]
     texts = [f"{measured['device']}, PyTorch {measured['torch']}."]
-    rates = parts.get("roofline", {}).get("tflop_per_second")
-    copy = parts.get("roofline", {}).get("copy_gb_per_second")
+    rates = parts.get("roofline", {}).get("rates")
     if rates:
-        products = ", ".join(f"{rate:.1f} in {dtype}" for dtype, rate in rates.items())
-        texts[0] += f" Measured limits: a copy {copy:.0f} GB/s, matrix products TFLOP/s {products}."
+        products = ", ".join(
+            f"{rate['multiply_adds_per_second'] / 1e12:.1f} in {dtype}"
+            for dtype, rate in rates.items()
+        )
+        one = rates["float32"]
+        texts[0] += (
+            f" Measured limits: copies {one['bytes_per_second'] / 1e9:.0f} GB/s; from one small "
+            f"operation to the next {1e6 * one['launch_seconds']:.1f} µs, in a graph "
+            f"{1e6 * one['replay_seconds']:.1f} µs; matrix products, in 10¹² multiply-adds a "
+            f"second, {products}. The limit of a row is the longest of the times that they allow."
+        )
     columns = ["model, engine", "output", "batch", "ms, median", "ms, p95", "PSNR to float32, dB"]
-    columns += ["MiB", "share of the products"]
+    columns += ["MiB", "limit, ms"]
     rows = []
     for row in parts.get("inference", {}).get("rows", []):
         line = [f"`{row['model']}`, {row['engine']}, {row['dtype']}"]
@@ -158,10 +166,10 @@ def gpu_tables(measured):
         if "error" in row:
             rows.append([*line, "failed", *[""] * 4])
             continue
-        share = "" if not rates else 2 * row["gmac"] / row["ms_p50"] / rates[row["dtype"]]
+        limit = max(row["least_ms"], key=row["least_ms"].get)
         line += [f"{row['ms_p50']:.2f}", f"{row['ms_p95']:.2f}", f"{row['psnr_to_float32']:.1f}"]
         line += ["" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"]
-        rows.append([*line, f"{100 * share:.1f} %" if rates else ""])
+        rows.append([*line, f"{limit}, {row['least_ms'][limit]:.2f}"])
     if rows:
         texts.append(table(columns, rows))
     rows = [

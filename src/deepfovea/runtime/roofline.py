@@ -27,7 +27,7 @@ LAUNCHES = 200
 
 class Rates(NamedTuple):
     """What a device can do: bytes per second that a copy reads and writes, multiply-adds per second
-    of matrix products in float32, and seconds from one small operation to the next: if each is
+    of matrix products, and seconds from one small operation to the next: if each is
     launched by itself, and within a CUDA graph (elsewhere the same)."""
 
     bytes_per_second: float
@@ -96,18 +96,24 @@ def _flat(values: Any) -> list[Any]:
     return [values]
 
 
-def measure_rates(device: str | torch.device, side: int = 4096, count: int = 2**27) -> Rates:
-    """Measure a device; on a GPU in about a second.
+def measure_rates(
+    device: str | torch.device,
+    side: int = 4096,
+    count: int = 2**27,
+    dtype: torch.dtype = torch.float32,
+) -> Rates:
+    """Measure a device; it is meant to take about a second on a GPU.
 
     Args:
         device: the device.
         side: side of the matrices.
         count: number of float32 values that are copied.
+        dtype: type of the matrices.
     """
     device = torch.device(device)
     source = torch.rand(count, device=device)
     target = torch.empty_like(source)
-    a = torch.rand(side, side, device=device)
+    a = torch.rand(side, side, device=device).to(dtype)
     one = torch.ones(1, device=device)
 
     def small_operations() -> tuple[Tensor, ...]:
