@@ -43,21 +43,21 @@ def full_precision(device: torch.device) -> Iterator[None]:
     float16.
 
     Where samples go must be exact to fractions of a pixel, and what is wrong once is carried along:
-    with all convolutions in float16, one clip of six loses 0.33 dB (docs/speed.md).
+    with all convolutions in float16, one clip of six loses 0.33 dB (experiment 66).
     """
     backend = torch.backends.cudnn
-    allowed = backend.allow_tf32
-    changes = device.type == "cuda" and allowed and not torch.compiler.is_compiling()
-    if changes:
+    on_cuda = device.type == "cuda" and not torch.compiler.is_compiling()
+    without_tf32 = on_cuda and backend.allow_tf32
+    if without_tf32:
         backend.allow_tf32 = False
     try:
-        # Without autocast are devices such as "meta", which compute nothing.
+        # The device "meta", which computes nothing, has no autocast.
         known = torch.amp.is_autocast_available(device.type)
         with torch.autocast(device.type, enabled=False) if known else nullcontext():
             yield
     finally:
-        if changes:
-            backend.allow_tf32 = allowed
+        if without_tf32:
+            backend.allow_tf32 = True
 
 
 class Residual(nn.Module):
