@@ -32,7 +32,7 @@ from deepfovea.generators.stream.net import StreamConfig, StreamNet
 from deepfovea.io.decoded_cache import Source
 from deepfovea.losses.terms import loss_weights, make_terms
 from deepfovea.runtime.cuda import CapturedGenerator, capture_graph
-from deepfovea.runtime.roofline import Rates, measure_rates, timed, work_of
+from deepfovea.runtime.roofline import Rates, matmul_rate, measure_rates, timed, work_of
 from deepfovea.training.chunks import Position, iter_chunks
 from deepfovea.training.dataset import ClipDataset
 from deepfovea.training.state import init_run, restore_checkpoint, save_checkpoint
@@ -95,11 +95,11 @@ def run_tests(args):
 def roofline(args):
     """Measure the device's limits for each type of the products."""
     side, count = (256, 2**16) if args.tiny else (8192, 2**28)
-    types = (torch.float32, torch.bfloat16, torch.float16)
-    rates = {
-        str(dtype).removeprefix("torch."): measure_rates(args.device, side, count, dtype)._asdict()
-        for dtype in types
-    }
+    measured, rates = measure_rates(args.device, side, count), {}
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        products = matmul_rate(args.device, side, dtype)
+        row = measured._replace(multiply_adds_per_second=products)
+        rates[str(dtype).removeprefix("torch.")] = row._asdict()
     return {"rates": rates}
 
 

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import torch
 
+from deepfovea.arrays import to_unit_range
 from deepfovea.checkpoint import load
 from deepfovea.images import to_image
 from deepfovea.reconstructor import Input, Reconstructor
-from deepfovea.runtime.transfer import OnItsWay, to_device, to_unit_range
+from deepfovea.runtime.transfer import OnItsWay, to_device
 
 LEVELS = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16)
 GPU = pytest.param(

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from .config import InputError
-from .images import to_image
+from .images import to_image, to_levels
 
 Frame: TypeAlias = "np.ndarray | Image.Image | Tensor"
 """One frame: NumPy [h, w, 3 or 4], uint8 or float in [0, 1]; a PIL image; torch [3 or 4, h, w].
@@ -50,11 +50,35 @@ def to_tensor(frame: Frame) -> Tensor:
             "torch tensor"
         )
     if tensor.dtype == torch.uint8:
-        return tensor.float() / 255.0
+        return to_unit_range(tensor)
     if not tensor.is_floating_point():
         raise InputError(f"frame: received {tensor.dtype}, expected uint8, or float in [0, 1]")
     check_range(tensor)
     return tensor.float()
+
+
+def to_unit_range(frames: Tensor) -> Tensor:
+    """Levels of 8 bits to numbers in [0, 1] on their device; numbers are returned unchanged.
+
+    The result has the same bits on every device.
+
+    Args:
+        frames: uint8 or float, any shape.
+    """
+    if frames.dtype != torch.uint8:
+        return frames
+    if frames.device.type == "cpu":
+        return torch.from_numpy(levels_to_numbers(frames.numpy()))
+    # By a tensor: CUDA multiplies by the reciprocal of a Python number, which rounds differently.
+    return frames.float() / torch.full((), 255.0, device=frames.device)
+
+
+def levels_to_numbers(levels: np.ndarray) -> np.ndarray:
+    """Levels of 8 bits, any shape, to float32 in [0, 1], contiguous."""
+    # By NumPy, as PyTorch's threads would take processors from the generator.
+    numbers = levels.astype(np.float32, order="C")
+    numbers /= np.float32(255.0)
+    return numbers
 
 
 def check_range(frame: Tensor) -> None:
@@ -81,6 +105,5 @@ def like(frame: Tensor, given: AnyFrame) -> AnyFrame:
         array = frame.cpu().numpy().transpose(1, 2, 0).astype(given.dtype)
         return np.ascontiguousarray(array)
     if given.dtype == torch.uint8:
-        rounded = (frame * 255.0 + 0.5).clamp(0.0, 255.0).to(torch.uint8)
-        return rounded.to(given.device)
+        return to_levels(frame).to(given.device)
     return frame.to(given)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import sampling_record
+from .arrays import levels_to_numbers
 from .config import BEST_SAMPLING, LARGEST_SIDE, PUBLISHED_DENSITY, SCALE, Density, InputError
 from .fill import pull_push
 from .fovea import downsample, jitter_sequence, sample
@@ -375,9 +376,7 @@ def to_planes(image: np.ndarray) -> Tensor:
 
 def to_tensor(image: np.ndarray) -> Tensor:
     """Uint8 [H, W, C] to float [C, H, W] in [0, 1]."""
-    planes = image.transpose(2, 0, 1).astype(np.float32, order="C")
-    planes /= np.float32(255.0)
-    return torch.from_numpy(planes)
+    return torch.from_numpy(levels_to_numbers(image.transpose(2, 0, 1)))
 
 
 def pad(images: Tensor, multiple: int) -> Tensor:

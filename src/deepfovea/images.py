@@ -34,11 +34,15 @@ def read_picture(path: Path) -> np.ndarray:
         raise InputError(f"{path}: cannot be read as a picture ({error}); leave it out") from None
 
 
+def to_levels(frame: Tensor) -> Tensor:
+    """Numbers in [0, 1], others are clamped, to levels of 8 bits, uint8, on their device."""
+    return (frame * 255.0 + 0.5).clamp(0.0, 255.0).to(torch.uint8)
+
+
 def to_image(frame: Tensor) -> np.ndarray:
     """Float [3, H, W] in [0, 1] to uint8 [H, W, 3], which is a view of planes [3, H, W]."""
     if frame.is_cuda:  # a quarter of the bytes travels
-        levels_there = (frame * 255.0 + 0.5).clamp(0.5, 255.5).to(torch.uint8)
-        there: np.ndarray = levels_there.cpu().numpy().transpose(1, 2, 0)
+        there: np.ndarray = to_levels(frame).cpu().numpy().transpose(1, 2, 0)
         return there
     # By NumPy, as PyTorch's threads would take processors from the generator.
     planes = frame.cpu().numpy()

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arrays import AnyFrame, check_range, like, to_tensor
+from .arrays import AnyFrame, check_range, like, to_tensor, to_unit_range
 from .checkpoint import load
 from .config import BEST_SAMPLING, PUBLISHED_DENSITY, Density, InputError
 from .fovea import sample
@@ -21,7 +21,7 @@ from .gaze import DisplayGeometry
 from .generators import Network
 from .io.prefetch import few_processors, prefetch, prefetch_map
 from .runtime.engine import Engine
-from .runtime.transfer import OnItsWay, to_device, to_unit_range
+from .runtime.transfer import OnItsWay, to_device
 from .sampling_record import check_jitter
 from .video import YUV420
 

@@ -204,7 +204,7 @@ def _work_in_place(network: nn.Module) -> None:
     for name, layer in network.named_children():
         if isinstance(layer, nn.ReLU6):
             layer.inplace = True
-        elif isinstance(layer, nn.Conv2d) and layer.stride in (1, (1, 1), [1, 1]):
+        elif isinstance(layer, nn.Conv2d) and tuple(layer.stride) == (1, 1):
             channels, side = (layer.in_channels, layer.out_channels), layer.kernel_size[0]
             with torch.device("meta"):  # no memory and no random numbers are spent
                 padded = nn.Conv2d(*channels, side, padding="same", groups=layer.groups)

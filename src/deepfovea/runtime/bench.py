@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import platform
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -23,7 +22,7 @@ from ..fovea import sample
 from ..generators import PRESETS, Network
 from .engine import load_engine
 from .fresh_process import call_in_fresh_process, peak_memory_mib
-from .roofline import Rates, measure_rates, timed, work_of
+from .roofline import SIDES, Rates, measure_rates, timed, work_of
 
 WARM_UP = 3
 """Number of first steps that are not timed; engines compile in the second one."""
@@ -102,10 +101,10 @@ def bench(
             load_engine(_network(model), engine, device)
     threads, kind = torch.get_num_threads(), torch.device(device).type
     jobs = list(product(sizes, batches, models, engines))
-    rate, best = 0.0, dict[Any, Row]()
+    best, rates = dict[Any, Row](), None
     for _ in range(rounds):
-        if kind == "cpu":
-            rate = max(rate, matmul_rate())
+        if kind in SIDES:
+            rates = measure_rates(device, *SIDES[kind]).best_of(rates)
         for job in jobs:
             size, batch, model, engine = job
             row = Row(
@@ -115,11 +114,7 @@ def bench(
                 best[job] = row
             if on_row:
                 on_row(row)
-    rows, rates = list(best.values()), None
-    if kind == "cpu":
-        rates = measure_rates(device, 64, 2**24)._replace(multiply_adds_per_second=rate)
-    elif kind == "cuda":
-        rates = measure_rates(device)
+    rows = list(best.values())
     if rates is not None:
         rows = [_compared(row, rates) for row in rows]
     environment = {
@@ -140,17 +135,6 @@ def _compared(row: Row, rates: Rates) -> Row:
         work = work_of(_network(row.model), row.height, row.width, row.batch)
         least = work.least_times(rates, captured=row.engine == "cuda-graph")
     return replace(row, matmul_share=share, least_ms=least)
-
-
-def matmul_rate(side: int = 1536, repeats: int = 8) -> float:
-    """Multiply-adds per second of the fastest of some float32 matrix products on the CPU."""
-    a, b = torch.rand(side, side), torch.rand(side, side)
-    best = float("inf")
-    for _ in range(repeats):
-        started = time.perf_counter()
-        torch.mm(a, b)
-        best = min(best, time.perf_counter() - started)
-    return side**3 / best
 
 
 def to_json(rows: Sequence[Row], environment: dict[str, Any]) -> str:

@@ -76,58 +76,38 @@ class Backend:
         return not self.devices or device in self.devices
 
 
-def _compile_onnxruntime(
-    content: bytes,
-    input_names: tuple[str, ...],
-    output_names: tuple[str, ...],
-    *,
-    device: torch.device,
-    half: bool,
-    cache: Path | None,
-) -> Run:
-    # Of the options, it has the device only.
-    return onnx_session(content, input_names, output_names, _provider(device.type))
+def _onnx_backend(title: str, providers: dict[str, str]) -> Backend:
+    """ONNX Runtime with a provider for each type of device."""
+
+    def compile_onnx(
+        content: bytes,
+        input_names: tuple[str, ...],
+        output_names: tuple[str, ...],
+        *,
+        device: torch.device,
+        cache: Path | None,
+        **others: object,
+    ) -> Run:
+        return onnx_session(content, input_names, output_names, providers[device.type], cache)
+
+    return Backend(
+        title,
+        ("onnx", "onnxruntime"),
+        "export",
+        compile_onnx,
+        devices=tuple(providers),
+        lacks=lambda device: missing_provider(providers[device]),
+    )
 
 
-def _compile_tensorrt(
-    content: bytes,
-    input_names: tuple[str, ...],
-    output_names: tuple[str, ...],
-    *,
-    device: torch.device,
-    half: bool,
-    cache: Path | None,
-) -> Run:
-    return onnx_session(content, input_names, output_names, TENSORRT, cache)
-
-
-def _provider(device: str) -> str:
-    return CPU if device == "cpu" else CUDA
-
-
-_ONNX = ("onnx", "onnxruntime")
 BACKENDS = {
     "torch": Backend("PyTorch"),
     "cuda-graph": Backend("PyTorch, CUDA graph", devices=("cuda",), captures=True),
-    "onnxruntime": Backend(
-        "ONNX Runtime",
-        _ONNX,
-        "export",
-        _compile_onnxruntime,
-        devices=("cpu", "cuda"),
-        lacks=lambda device: missing_provider(_provider(device)),
-    ),
+    "onnxruntime": _onnx_backend("ONNX Runtime", {"cpu": CPU, "cuda": CUDA}),
     "openvino": Backend(
         "OpenVINO", ("onnx", "openvino"), "openvino", compile_openvino, devices=("cpu",)
     ),
-    "tensorrt": Backend(
-        "ONNX Runtime, TensorRT",
-        _ONNX,
-        "export",
-        _compile_tensorrt,
-        devices=("cuda",),
-        lacks=lambda device: missing_provider(TENSORRT),
-    ),
+    "tensorrt": _onnx_backend("ONNX Runtime, TensorRT", {"cuda": TENSORRT}),
 }
 """All backends by name. For generators that suit engines, those of the CPU are in the order of
 their speed, the slowest first (docs/speed.md; nothing was measured on CUDA)."""

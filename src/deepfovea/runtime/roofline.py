@@ -21,8 +21,14 @@ from ..checkpoint import multiply_adds
 from ..generators import Network
 from .cuda import capture_graph
 
+SIDES = {"cpu": (1536, 2**24), "cuda": (4096, 2**27)}
+"""For each type of device, a side of matrices and a number of values to copy: more than its caches
+hold, and less than a second. Our choice."""
+
 LAUNCHES = 200
 """Number of small operations that are timed together. Our choice."""
+REPEATS = 8
+"""Number of measurements of which the fastest counts. Our choice."""
 
 
 class Rates(NamedTuple):
@@ -34,6 +40,14 @@ class Rates(NamedTuple):
     multiply_adds_per_second: float
     launch_seconds: float
     replay_seconds: float
+
+    def best_of(self, other: Rates | None) -> Rates:
+        """The better of two measurements of a device in each value, as other programs on the
+        machine can only make it slower."""
+        if other is None:
+            return self
+        fastest, soonest = map(max, self[:2], other[:2]), map(min, self[2:], other[2:])
+        return Rates(*fastest, *soonest)
 
 
 class Work(NamedTuple):
@@ -96,24 +110,17 @@ def _flat(values: Any) -> list[Any]:
     return [values]
 
 
-def measure_rates(
-    device: str | torch.device,
-    side: int = 4096,
-    count: int = 2**27,
-    dtype: torch.dtype = torch.float32,
-) -> Rates:
-    """Measure a device; it is meant to take about a second on a GPU.
+def measure_rates(device: str | torch.device, side: int, count: int) -> Rates:
+    """Measure a device.
 
     Args:
         device: the device.
-        side: side of the matrices.
+        side: side of the matrices, which are float32.
         count: number of float32 values that are copied.
-        dtype: type of the matrices.
     """
     device = torch.device(device)
     source = torch.rand(count, device=device)
     target = torch.empty_like(source)
-    a = torch.rand(side, side, device=device).to(dtype)
     one = torch.ones(1, device=device)
 
     def small_operations() -> tuple[Tensor, ...]:
@@ -121,19 +128,26 @@ def measure_rates(
             one.add_(1.0)
         return (one,)
 
-    def best(run: Callable[[], object]) -> float:
-        return min(timed(run, device, 8)) / 1e3
-
-    launch = replay = best(small_operations) / LAUNCHES
+    launch = replay = _least_seconds(small_operations, device) / LAUNCHES
     if device.type == "cuda":
         with torch.cuda.device(device):
-            replay = best(capture_graph(small_operations)[0]) / LAUNCHES
+            replay = _least_seconds(capture_graph(small_operations)[0], device) / LAUNCHES
     return Rates(
-        bytes_per_second=8 * count / best(lambda: target.copy_(source)),
-        multiply_adds_per_second=side**3 / best(lambda: a @ a),
+        bytes_per_second=8 * count / _least_seconds(lambda: target.copy_(source), device),
+        multiply_adds_per_second=matmul_rate(device, side),
         launch_seconds=launch,
         replay_seconds=replay,
     )
+
+
+def matmul_rate(device: torch.device, side: int, dtype: torch.dtype = torch.float32) -> float:
+    """Multiply-adds per second of the fastest of some products of matrices with this side."""
+    a, b = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
+    return side**3 / _least_seconds(lambda: a @ b, device)
+
+
+def _least_seconds(run: Callable[[], object], device: torch.device) -> float:
+    return min(timed(run, device, REPEATS)) / 1e3
 
 
 def timed(run: Callable[[], object], device: torch.device, repeats: int) -> list[float]:

@@ -9,12 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
-
-LEVELS = 255.0
-"""The level of 8 bits that stands for 1."""
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
@@ -22,25 +18,6 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and not tensor.is_cuda:
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
-
-
-def to_unit_range(frames: Tensor) -> Tensor:
-    """Levels of 8 bits to numbers in [0, 1] on their device; numbers are returned unchanged.
-
-    The result has the same bits on every device.
-
-    Args:
-        frames: uint8 or float, any shape.
-    """
-    if frames.dtype != torch.uint8:
-        return frames
-    if frames.device.type == "cpu":
-        # By NumPy, as PyTorch's threads would take processors from the generator.
-        numbers = frames.numpy().astype(np.float32)
-        numbers /= np.float32(LEVELS)
-        return torch.from_numpy(numbers)
-    # By a tensor: CUDA multiplies by the reciprocal of a Python number, which rounds differently.
-    return frames.float() / torch.full((), LEVELS, device=frames.device)
 
 
 class OnItsWay:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .container import IMAGE_SUFFIXES, READ_ONLY_SUFFIXES, VIDEO_SUFFIXES, reason_of, refuse
 
+_SUFFIXES = (*VIDEO_SUFFIXES, *READ_ONLY_SUFFIXES)
 _POSTERS = ("cover", "fanart", "folder", "poster", "preview", "thumb", "thumbnail")
 _log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def list_images(folder: str | Path) -> list[Path]:
 
 def is_video(path: Path) -> bool:
     """Whether a path is a file with the suffix of a video."""
-    return path.suffix.lower() in (*VIDEO_SUFFIXES, *READ_ONLY_SUFFIXES) and path.is_file()
+    return path.suffix.lower() in _SUFFIXES and path.is_file()
 
 
 def find_videos(root: str | Path) -> list[Path]:
@@ -61,7 +62,7 @@ def find_videos(root: str | Path) -> list[Path]:
             continue
         seen.add(real)
         paths = [Path(folder, name) for name in files if name[0] != "."]
-        videos = [p for p in paths if p.suffix.lower() in (*VIDEO_SUFFIXES, *READ_ONLY_SUFFIXES)]
+        videos = [p for p in paths if p.suffix.lower() in _SUFFIXES]
         images = [p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES]
         found.extend(videos)
         if images and not videos:

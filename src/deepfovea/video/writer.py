@@ -303,9 +303,9 @@ class _VideoFile:
         elif channels == 4:
             codec, pixels, options = "prores_ks", "yuva444p10le", {"profile": "4444"}
         if writer.hwaccel != "none":
-            trouble = encoder_trouble(height, width, pixels)
-            if codec != "libx264":
-                trouble = f"a GPU encodes H.264, not {codec}"
+            trouble = f"a GPU encodes H.264, not {codec}"
+            if codec == "libx264":
+                trouble = encoder_trouble(height, width, pixels)
             if trouble:
                 _log.warning("%s: is encoded on the CPU: %s", writer.path, trouble)
             else:
