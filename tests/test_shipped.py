@@ -77,12 +77,12 @@ def test_better_than_filling_and_better_with_time(stream, name, scene):
 
 @pytest.mark.parametrize("scene", [still, pan])
 def test_the_free_weights_are_better_than_filling(scene):
-    """As `stream`, by less: they were trained for a fifth of the time."""
+    """As `stream`."""
     truth = scene("chelsea")
     free = deepfovea.load("stream-free").eval()
     ours, filled = (quality(frames, truth) for frames in reconstructed(free, truth))
     assert (ours > filled).all()
-    assert (ours - filled)[-1] > 0.7
+    assert (ours - filled)[-1] > 1.0
 
 
 @pytest.fixture(scope="module")
