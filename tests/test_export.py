@@ -29,7 +29,7 @@ from deepfovea.generators.unet.blocks import ModulatedDeformConv
 from deepfovea.generators.unet.net import RecurrentUNet, UNetConfig
 from deepfovea.runtime import export
 from deepfovea.runtime.export import TOLERANCE, TOLERANCE_HALF, Step, export_onnx
-from deepfovea.runtime.onnx import fold_constants
+from deepfovea.runtime.onnx import fold_constants, record_sizes
 
 SMALL = StreamConfig(
     channels=12,
@@ -163,6 +163,43 @@ def test_one_video_up_to_a_side_has_a_smaller_graph(network, told, tmp_path):
     assert any_size > small > 1.5 * least
     assert {opset.domain for opset in onnx.load(folded).opset_import} >= {""}
     assert {node.domain for node in onnx.load(folded).graph.node} == {""}
+
+
+def test_recorded_sizes_hold_for_other_sizes(network, tmp_path):
+    """Axes of one name are equally long, axes with a number are that long, and frames the same."""
+    path = tmp_path / "model.onnx"
+    export_onnx(network, path, jitter=True, one_video=True)
+    step = Step(network, jitter=True)
+    folded = fold_constants(path.read_bytes())
+    sides = range(8, 129, 8)
+    examples = [inputs(step, *size) for size in zip(sides, reversed(sides), strict=True)]
+    path.write_bytes(record_sizes(folded, examples))
+    for size in ((48, 80), (96, 128)):
+        assert_within(run(path, network, 1, *size, frames=5, told=["jitter"]), TOLERANCE)
+    model = onnx.load(path)
+    recorded = {tensor.name: tensor for tensor in model.graph.value_info}
+    assert set(recorded) >= {o for n in model.graph.node for o in n.output} - set(OUTPUTS)
+    for name in recorded:
+        model.graph.output.add().name = name
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    given = {name: tensor.numpy() for name, tensor in inputs(step, 48, 80).items()}
+    fed = {tensor.name: given[tensor.name] for tensor in session.get_inputs()}
+    lengths = {}
+    for name, array in zip(recorded, session.run(list(recorded), fed), strict=True):
+        for axis, length in zip(
+            recorded[name].type.tensor_type.shape.dim, array.shape, strict=True
+        ):
+            expected = lengths.setdefault(axis.dim_param, length) if axis.dim_param else None
+            assert length == (axis.dim_value if expected is None else expected)
+    assert 2 <= len(lengths) < len(recorded) / 10
+
+
+def inputs(step, height, width):
+    """One frame without samples, before which nothing was seen."""
+    samples, mask = torch.zeros(1, 1, 3, height, width), torch.zeros(1, 1, 1, height, width)
+    state, jitter = step.initial_state(1, height, width), torch.zeros(1, 1, 2)
+    given = step.arguments(samples, mask, state, jitter=jitter)
+    return dict(zip(step.input_names, given, strict=True))
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import json
 import os
+import random
 import shutil
 import tarfile
 import urllib.request
@@ -22,14 +23,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..checkpoint import load
 from ..config import BEST_SAMPLING, InputError
 from ..io import atomic
 from ..io.outputs import ensure_folder
 from ..io.user_cache import user_cache
-from ..runtime.export import Size, export_onnx, round_to_float16
-from ..runtime.onnx import fold_constants
+from ..runtime.export import Size, Step, export_onnx, round_to_float16
+from ..runtime.onnx import fold_constants, record_sizes
 from ..video import VideoReader, VideoWriter
 from .methods import Accumulator
 from .scene import harbour
@@ -214,7 +217,22 @@ def _export(network: Any, path: Path, *, jitter: bool) -> None:
     export_onnx(
         network, path, name=path.stem, jitter=jitter, one_video=True, longest_side=longest_side
     )
-    path.write_bytes(fold_constants(path.read_bytes()))
+    sides = range(network.multiple, longest_side + 1, network.multiple)
+    widths = random.Random(0).sample(sides, len(sides))  # so that no sum or product is constant
+    step = Step(network, jitter=jitter)
+    examples = (_example(step, *size) for size in zip(sides, widths, strict=True))
+    path.write_bytes(record_sizes(fold_constants(path.read_bytes()), examples))
+
+
+def _example(step: Step, height: int, width: int) -> dict[str, Tensor]:
+    """Inputs of a step by name."""
+    arguments = step.arguments(
+        torch.zeros(1, 1, 3, height, width),
+        torch.zeros(1, 1, 1, height, width),
+        step.initial_state(1, height, width),
+        jitter=torch.zeros(1, 1, 2) if "jitter" in step.given else None,
+    )
+    return dict(zip(step.input_names, arguments, strict=True))
 
 
 def _check_target(folder: Path, overwrite: bool) -> None:
