@@ -71,7 +71,7 @@ OWNERS: dict[str, set[str]] = {
     "pyfvvdp": {"metrics.jod"},
     "lpips": {"metrics.lpips"},
     "pycvvdp": {"metrics.cvvdp"},
-    "onnx": {"runtime.export"},
+    "onnx": {"runtime.onnx", "runtime.export"},
     "onnxruntime": {"runtime.onnx", "runtime.export"},
     "openvino": {"runtime.openvino"},
     "torchvision.ops": {"generators.unet.deform"},
