@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,9 @@ def fold_constants(content: bytes) -> bytes:
         return path.read_bytes()
 
 
-def record_sizes(content: bytes, examples: Iterable[Mapping[str, Tensor]]) -> bytes:
+def record_sizes(
+    content: bytes, input_names: Sequence[str], examples: Iterable[Sequence[Tensor]]
+) -> bytes:
     """Write into an ONNX model whose sizes are not fixed which of its tensors are equally large.
 
     Opening a model, ONNX Runtime looks for tensors that can share memory. It compares every tensor
@@ -157,16 +159,15 @@ def record_sizes(content: bytes, examples: Iterable[Mapping[str, Tensor]]) -> by
 
     Args:
         content: the model. No size in it may depend on values.
-        examples: inputs by name. Axes that are equally long in all of them are taken to be so
-            always; if they are not, ONNX Runtime refuses to run the model. So every height and
-            every width that the model will get must occur. Names that the model does not have are
-            ignored.
+        input_names: see :func:`onnx_session`.
+        examples: inputs in the order of these names. Axes that are equally long in all of them are
+            taken to be so always; if they are not, ONNX Runtime refuses to run the model. So every
+            height and every width that the model will get must occur.
 
     Returns:
         The model with a ``value_info`` for each tensor; axes of variable length are named.
     """
     import onnx
-    import onnxruntime
 
     model, probe = onnx.load_from_string(content), onnx.load_from_string(content)
     outputs = {tensor.name for tensor in model.graph.output}
@@ -174,25 +175,20 @@ def record_sizes(content: bytes, examples: Iterable[Mapping[str, Tensor]]) -> by
     inner = [name for name in made if name not in outputs]
     for name in inner:
         probe.graph.output.add().name = name
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=[CPU])
-    known = {tensor.name for tensor in session.get_inputs()}
+    run = onnx_session(probe.SerializeToString(), input_names, inner)
     shapes: list[list[tuple[int, ...]]] = []
     for example in examples:
-        given = {name: tensor.numpy() for name, tensor in example.items() if name in known}
-        arrays = session.run(inner, given)
-        shapes.append([array.shape for array in arrays])
+        tensors = run(example)
+        shapes.append([tuple(tensor.shape) for tensor in tensors])
     names: dict[tuple[int, ...], str] = {}
     del model.graph.value_info[:]
-    for name, array, *seen in zip(inner, arrays, *shapes, strict=True):
+    for name, tensor, *seen in zip(inner, tensors, *shapes, strict=True):
         axes = [
             lengths[0]
             if len(set(lengths)) == 1
             else names.setdefault(lengths, f"length_{len(names)}")
             for lengths in zip(*seen, strict=True)
         ]
-        kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+        kind = onnx.helper.np_dtype_to_tensor_dtype(tensor.numpy().dtype)
         model.graph.value_info.append(onnx.helper.make_tensor_value_info(name, kind, axes))
     return bytes(model.SerializeToString())

@@ -221,18 +221,17 @@ def _export(network: Any, path: Path, *, jitter: bool) -> None:
     widths = random.Random(0).sample(sides, len(sides))  # so that no sum or product is constant
     step = Step(network, jitter=jitter)
     examples = (_example(step, *size) for size in zip(sides, widths, strict=True))
-    path.write_bytes(record_sizes(fold_constants(path.read_bytes()), examples))
+    path.write_bytes(record_sizes(fold_constants(path.read_bytes()), step.input_names, examples))
 
 
-def _example(step: Step, height: int, width: int) -> dict[str, Tensor]:
-    """Inputs of a step by name."""
-    arguments = step.arguments(
+def _example(step: Step, height: int, width: int) -> list[Tensor]:
+    """Inputs of a step, in the order of their names."""
+    return step.arguments(
         torch.zeros(1, 1, 3, height, width),
         torch.zeros(1, 1, 1, height, width),
         step.initial_state(1, height, width),
         jitter=torch.zeros(1, 1, 2) if "jitter" in step.given else None,
     )
-    return dict(zip(step.input_names, arguments, strict=True))
 
 
 def _check_target(folder: Path, overwrite: bool) -> None:
