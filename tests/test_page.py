@@ -520,6 +520,21 @@ def test_what_cannot_be_shown_is_told(folder, address, context):
     newcomer.close()
 
 
+OPENS_NO_VIDEO = """
+Object.defineProperty(HTMLMediaElement.prototype, "readyState", { get: () => 0 });
+"""
+
+
+def test_a_video_that_never_opens_is_told(address, context):
+    """As in a browser that lacks the decoder, and neither shows a picture nor reports an error."""
+    page = context.new_page()
+    page.add_init_script(OPENS_NO_VIDEO)
+    page.goto(address)
+    told = f"{next(iter(DRAWN))} (drawn): cannot be decoded by this browser; try MP4"
+    page.locator("#status", has_text=told).wait_for()
+    page.close()
+
+
 OFFERS_A_GPU = """
 const gpu = { requestAdapter: async () => ({ info: { isFallbackAdapter: false } }) };
 Object.defineProperty(navigator, "gpu", { value: gpu });
@@ -540,11 +555,13 @@ def test_a_gpu_that_is_gone_is_told_and_wasm_goes_on(address, context):
     page.close()
 
 
-def test_a_visit_in_firefox(address, tmp_path):
+@pytest.mark.parametrize("preferences", [{}, {"media.ffmpeg.enabled": False}])
+def test_a_visit_in_firefox(address, tmp_path, preferences):
+    """Also without the libraries of the system, and so without H.264."""
     pytest.importorskip("websockets", reason="websockets is not installed (extra viewer)")
     if FIREFOX is None:
         pytest.skip("no Firefox on the path (Debian: apt-get install firefox-esr)")
-    with firefox(tmp_path) as page:
+    with firefox(tmp_path, **preferences) as page:
         page.open(address, 1000, 700)
         text = "document.querySelector('#{}').textContent"
         until, psnr = time.monotonic() + PATIENCE_MS / 1e3, "–"
@@ -557,3 +574,6 @@ def test_a_visit_in_firefox(address, tmp_path):
         assert page.evaluate(text.format("engine")).startswith("WASM, ")
         assert 10 < float(psnr) < 60
         assert page.complaints == []
+        if preferences:
+            videos = {url.rpartition("/")[2] for url in page.asked if "/videos/" in url}
+            assert videos == {"harbour.webm"}

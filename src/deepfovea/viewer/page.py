@@ -16,6 +16,7 @@ import shutil
 import tarfile
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from importlib import resources
 from importlib.util import find_spec
 from io import BytesIO
@@ -78,7 +79,8 @@ FURTHER_SIZE, FURTHER_FRAMES = (576, 768), 100
 DEMO_RATE, DEMO_CRF = 25, 24
 """Of all drawn videos: frames per second, and quality on the scale of x264. Our choice."""
 PLAYED = (".mp4", ".webm")
-"""Suffixes of videos that browsers play."""
+"""Suffixes of videos that browsers play. The drawn videos are written as both (H.264 and VP9), as
+some browsers lack one of them."""
 ACCUMULATED_FILE = "models/accumulated.onnx"
 MARKER = "page.json"
 """A file that shows that this module has written the folder."""
@@ -156,17 +158,20 @@ def build_page(
                 log(f"drawing the video {name}")
                 of_first = number == 0
                 _draw(
-                    temporary / "videos" / f"{name}.mp4",
+                    [temporary / "videos" / f"{name}{suffix}" for suffix in PLAYED],
                     DRAWN[name],
                     DEMO_SIZE if of_first else FURTHER_SIZE,
                     DEMO_FRAMES if of_first else FURTHER_FRAMES,
                 )
             for number, video in enumerate(videos, 1):
                 shutil.copyfile(video, temporary / "videos" / _address(number, video))
-            described = [
-                *((f"{name} (drawn)", f"videos/{name}.mp4", DEMO_RATE) for name in DRAWN),
+            described: list[tuple[str, str, str | None, float]] = [
                 *(
-                    (video.name, f"videos/{_address(number, video)}", rate)
+                    (f"{name} (drawn)", f"videos/{name}.mp4", f"videos/{name}.webm", DEMO_RATE)
+                    for name in DRAWN
+                ),
+                *(
+                    (video.name, f"videos/{_address(number, video)}", None, rate)
                     for number, (video, rate) in enumerate(zip(videos, rates, strict=True), 1)
                 ),
             ]
@@ -177,10 +182,11 @@ def build_page(
                     {
                         "name": name,
                         "file": file,
+                        "webm": webm,
                         "rate": rate,
                         "picture": _write_thumbnail(temporary, file, name),
                     }
-                    for name, file, rate in described
+                    for name, file, webm, rate in described
                 ],
                 "accumulated": ACCUMULATED_FILE,
                 "size": size,
@@ -244,12 +250,20 @@ def _check_target(folder: Path, overwrite: bool) -> None:
 
 
 def _draw(
-    path: Path, scene: Callable[[int, int, int], Iterator[np.ndarray]], size: Size, frames: int
+    paths: Sequence[Path],
+    scene: Callable[[int, int, int], Iterator[np.ndarray]],
+    size: Size,
+    frames: int,
 ) -> None:
-    """Write a drawn scene as a video."""
-    with VideoWriter(path, frame_rate=DEMO_RATE, crf=DEMO_CRF) as writer:
+    """Write a drawn scene as videos."""
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(VideoWriter(path, frame_rate=DEMO_RATE, crf=DEMO_CRF))
+            for path in paths
+        ]
         for number, image in enumerate(scene(*size, frames)):
-            writer.write(image, number / DEMO_RATE)
+            for writer in writers:
+                writer.write(image, number / DEMO_RATE)
 
 
 def _write_thumbnail(folder: Path, video: str, name: str) -> str | None:
@@ -351,11 +365,12 @@ def _files(folder: Path) -> list[str]:
 
 
 def _first_visit(folder: Path, page: dict[str, Any]) -> list[str]:
-    """The files that a first visit loads: not the licences, the files for WebGPU, and the models
-    and videos after the first."""
+    """The files that a first visit loads: not the licences, the files for WebGPU, the models and
+    videos after the first, and the videos as WebM."""
     later = {item["file"] for kind in ("models", "videos") for item in page[kind][1:]}
     later |= {
         page["accumulated"],
+        *(video["webm"] for video in page["videos"]),
         *(f"runtime/{name}" for name in (*LICENCES, *WEBGPU_RUNTIME_FILES)),
     }
     return [name for name in _files(folder) if name not in later]

@@ -7,7 +7,7 @@ import { gazeAt, parseTrack } from "./gaze_track.js";
 import { load } from "./load.js";
 import { usualBackend } from "./runner.js";
 import { display, parseDensity } from "./sampling.js";
-import { Source } from "./source.js";
+import { decodesH264, Source } from "./source.js";
 import { title, viewOfModel } from "./views.js";
 
 const MAX_IN_FLIGHT = 2; // frames that are sent and not yet painted
@@ -202,7 +202,8 @@ export class Backend {
     if (video === this.videoId) return false;
     try {
       const described = this.page.videos.find(({ file }) => file === video);
-      const blob = video === CAMERA.id ? null : this.files.get(video) ?? await (await load(video)).blob();
+      const address = described?.webm && !decodesH264() ? described.webm : video;
+      const blob = video === CAMERA.id ? null : this.files.get(video) ?? await (await load(address)).blob();
       const onChange = () => this.wake();
       const source = await Source.open({ blob, rate: described?.rate, onChange });
       this.source?.close();

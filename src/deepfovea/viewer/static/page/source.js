@@ -7,10 +7,29 @@ const MEASURE_MS = 400; // how long the frame rate of an unknown file is measure
 const TAKE_TRIES = 100; // a busy browser may have no picture yet after it has opened a video
 const TAKE_AGAIN_MS = 50; // between two tries, so that a video has five seconds in all
 
+const OPEN_MS = 10_000; // a browser without the decoder may wait for ever, and report nothing
+const LOOK_MS = 100; // between two looks whether a video is open
+
 const once = (target, name) => new Promise((resolve, reject) => {
   target.addEventListener(name, resolve, { once: true });
   target.addEventListener("error", reject, { once: true });
 });
+
+// Whether this browser decodes H.264; Firefox and Chromium on Linux may lack it.
+export function decodesH264() {
+  return document.createElement("video").canPlayType('video/mp4; codecs="avc1.640028"') !== "";
+}
+
+// Waits for the first picture. Time in which the page is hidden does not count, as browsers may not
+// load a video then.
+async function firstPicture(video) {
+  for (let waited = 0; video.readyState < 2;) {
+    if (video.error) throw video.error;
+    if (waited > OPEN_MS) throw new Error(`no picture in ${OPEN_MS / 1000} seconds`);
+    await new Promise((resolve) => { setTimeout(resolve, LOOK_MS); });
+    if (document.visibilityState === "visible") waited += LOOK_MS;
+  }
+}
 
 export class Source {
   // blob: a video, or null for the camera; rate: frames per second, if known; onChange(): called when
@@ -28,10 +47,10 @@ export class Source {
         video.srcObject = await navigator.mediaDevices.getUserMedia(wanted);
         await video.play();
       }
-      if (video.readyState < 2) await once(video, "loadeddata");
+      await firstPicture(video);
     } catch (error) {
       source.close();
-      if (blob) throw new Error("cannot be decoded by this browser; try MP4 (H.264) or WebM");
+      if (blob) throw new Error(`cannot be decoded by this browser; try ${decodesH264() ? "MP4 (H.264) or " : ""}WebM (VP9)`);
       throw new Error(`no picture (${error.message}); connect one, and allow this page to use it`);
     }
     if (!video.videoWidth) {
