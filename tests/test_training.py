@@ -24,6 +24,7 @@ import deepfovea
 from deepfovea import checkpoint
 from deepfovea.cli import main
 from deepfovea.config import PUBLISHED_LOSSES, InputError, TrainConfig, to_json
+from deepfovea.fovea import downsample, jitter_sequence
 from deepfovea.generators import PRESETS
 from deepfovea.generators.stream.net import StreamConfig, StreamNet
 from deepfovea.generators.unet.net import UNetConfig
@@ -153,6 +154,39 @@ def test_published_sampling_of_clips():
             assert rows.float().std() < 20 and columns.float().std() < 20
     assert max(near_and_far[::2]) > 1000 and min(near_and_far[::2]) == 0
     assert float(np.mean(near_and_far[1::2])) == pytest.approx(0.17, abs=0.03)
+
+
+def test_jitter_of_clips_has_every_kind_and_order():
+    still = Source("still", np.zeros((9, 64, 64, 3), np.uint8))
+    dataset = ClipDataset([still], frames=8, crop=64, seed=0)
+    quads = {tuple(offset) for offset in jitter_sequence("quad", 0, 4).tolist()}
+    usual, shuffled = 0, 0
+    for index in range(60):
+        offsets = [tuple(offset) for offset in dataset[index]["jitter"].tolist()]
+        if set(offsets) == quads:
+            # Each four frames see every phase once where they are shuffled, too.
+            assert set(offsets[:4]) == set(offsets[4:]) == quads
+            orders = {tuple(jitter_sequence("quad", t, 8).flatten().tolist()) for t in range(4)}
+            if tuple(x for offset in offsets for x in offset) in orders:
+                usual += 1
+            else:
+                shuffled += 1
+    assert usual > 5 and shuffled > 5
+
+
+def test_noise_of_renders_is_where_motion_is_given_and_light():
+    gray = np.full((64, 64, 3), 128, np.uint8)
+    gray[:, 32:] = 0
+    dataset = ClipDataset([], 4, 64, 0, photos=[gray], photo_share=1.0)
+    for share, given in ((0.0, 1.0), (1.0, 0.0), (1.0, 1.0)):
+        config = dataclasses.replace(TINY, motion_given=given, render_noise=share)
+        first, again = (list(islice(iter_chunks(dataset, config, CPU), 2))[-1] for _ in range(2))
+        assert torch.equal(first.samples, again.samples)
+        assert not first.samples[(first.mask == 0).expand_as(first.samples)].any()
+        light = downsample(first.frames, jitter=first.jitter)
+        noise = (first.samples - first.mask * light).abs()
+        assert (noise.max() > 0.02) == (share == given == 1.0)
+        assert noise[light == 0].max() == 0
 
 
 def test_a_clip_is_a_window_in_space_and_time():

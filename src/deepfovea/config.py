@@ -233,6 +233,13 @@ class TrainConfig:
         least=0,
         most=1,
     )
+    render_noise: float = option(
+        0.0,
+        "share of the batches with given motion whose samples have the noise of a path tracer",
+        group=DATA,
+        least=0,
+        most=1,
+    )
     size: tuple[int, int] = option(
         (768, 1024), "height and width to which published items are cropped or padded", group=DATA
     )

@@ -35,6 +35,9 @@ SCALES = (1.0, 1.0, 1.35, 2.0)
 """Factors by which the video is made smaller, antialiased; each is equally frequent."""
 JITTER_SHARES = (0.35, 0.45, 0.2)
 """Shares of clips with each of :data:`deepfovea.config.JITTERS`."""
+SHUFFLED_SHARE = 0.5
+"""Share of the clips with jitter ``quad`` whose phases come in a random order, a new one every four
+frames, so that no motion always meets the same phases. Our choice."""
 FIXATION_END = 0.08
 """Probability per frame that the eye jumps: fixations of 12 frames on average, half a second."""
 GAZE_RANGE = (-0.5, 1.5)
@@ -181,7 +184,14 @@ class ClipDataset(Dataset[TrainingClip]):
         varied = self.varied and self.jittered
         kind = rng.choice(JITTERS, p=JITTER_SHARES) if varied else "none"
         offsets = jitter_sequence(str(kind), int(rng.integers(HALTON_LENGTH)), self.frames)
-        return torch.zeros(self.frames, 2) if offsets is None else offsets
+        if offsets is None:
+            return torch.zeros(self.frames, 2)
+        if kind == "quad" and rng.random() < SHUFFLED_SHARE:
+            orders = [rng.permutation(4) for _ in range(0, self.frames, 4)]
+            phases = jitter_sequence("quad", 0, 4)
+            assert phases is not None
+            offsets = phases[np.concatenate(orders)[: self.frames]]
+        return offsets
 
     def _clip(self, rng: np.random.Generator) -> Tensor:
         video = self.sources[rng.choice(len(self.sources), p=self.video_probability)].frames
