@@ -60,6 +60,19 @@ def test_wrong_vectors_cost_little(score, mistake):
     assert score(MISTAKES[mistake]) > score(None) - 0.5
 
 
+def test_gradients_are_finite_where_trust_has_fallen_to_zero(rendered):
+    samples, mask, motion, _ = rendered
+    net = deepfovea.load("stream", device="cpu")
+    with torch.no_grad():
+        net.gate.conv_out.bias.fill_(-200.0)  # the sigmoid underflows to 0
+    net(samples, mask, None, motion)[0].square().mean().backward()
+    assert all(
+        torch.isfinite(parameter.grad).all()
+        for parameter in net.parameters()
+        if parameter.grad is not None
+    )
+
+
 def test_what_was_hidden_or_outside_is_found():
     found = wrong = there = 0.0
     for t in range(2, COUNT):

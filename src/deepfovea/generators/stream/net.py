@@ -35,7 +35,7 @@ from ...flow import backward_warp
 from ...resample import bilinear_sample, downsample_2x, pixel_grid, upsample_bilinear
 from ..shapes import check_shapes
 from .flow_candidates import select_flow
-from .given_motion import TRUST_EXPONENT, disoccluded, given_motion_fit
+from .given_motion import MIN_TRUST, TRUST_EXPONENT, disoccluded, given_motion_fit
 from .layers import ERROR_GAIN, Residual, act, conv, full_precision, zero_init
 from .motion import MotionEstimator, speed_of
 from .scene_change import exposure_gain, scene_continuity
@@ -287,7 +287,8 @@ class StreamNet(nn.Module):
             )
             scattered = _scatter_to_canvas(torch.cat([samples, mask], 1), jitter)
         if motion is not None:
-            trust = trust ** (1.0 - (1.0 - TRUST_EXPONENT) * upsample_bilinear(fit, 4))
+            exponent = 1.0 - (1.0 - TRUST_EXPONENT) * upsample_bilinear(fit, 4)
+            trust = trust.clamp(min=MIN_TRUST) ** exponent
         confidence = confidence * _from_sampling_grid(upsample_bilinear(trust, 4), jitter)
         new_color, new = torch.split(scattered, [3, 1], 1)  # [B,·,2h,2w]
         near: float | Tensor = 1.0
