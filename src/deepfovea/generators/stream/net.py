@@ -283,7 +283,12 @@ class StreamNet(nn.Module):
             confidence = confidence * (1.0 - hidden)
         with full_precision(samples.device):
             trust, error = self.gate(
-                samples, mask, color_there, continuity * confidence_there, confidence, warp_flow
+                samples,
+                mask,
+                color_there,
+                continuity * confidence_there,
+                confidence,
+                continuity * warp_flow,  # after a cut, what was found is not motion
             )
             scattered = _scatter_to_canvas(torch.cat([samples, mask], 1), jitter)
         if motion is not None:
