@@ -17,7 +17,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= ../shared/data/val
-MODELS ?= stream,stream-perceptual,stream-free,paper
+MODELS ?= stream,stream-perceptual,paper
 # All but st-lpips and cvvdp, which take about as long as the rest together, each.
 METRICS ?= ssim,features,lpips,temporal,flicker,mask-imprint,raggedness,jod,published
 # Without an NVIDIA GPU, PyTorch's CPU build spares 3.3 GB of CUDA libraries. If the index cannot

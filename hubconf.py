@@ -22,11 +22,6 @@ def stream_perceptual(device: str = "auto", engine: str = "torch") -> Any:
     return _load("stream-perceptual", device, engine)
 
 
-def stream_free(device: str = "auto", engine: str = "torch") -> Any:
-    """As stream, trained on pictures that may be used commercially only."""
-    return _load("stream-free", device, engine)
-
-
 def paper(device: str = "auto", engine: str = "torch") -> Any:
     """DeepFovea++ as published (Reich, Memmel, Grebe 2020), trained by us; six frames at a time."""
     return _load("paper", device, engine)

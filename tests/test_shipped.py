@@ -75,16 +75,6 @@ def test_better_than_filling_and_better_with_time(stream, name, scene):
     assert gain[-1] > gain[0] + 0.7
 
 
-@pytest.mark.parametrize("scene", [still, pan])
-def test_the_free_weights_are_better_than_filling(scene):
-    """As `stream`."""
-    truth = scene("chelsea")
-    free = deepfovea.load("stream-free").eval()
-    ours, filled = (quality(frames, truth) for frames in reconstructed(free, truth))
-    assert (ours > filled).all()
-    assert (ours - filled)[-1] > 1.0
-
-
 @pytest.fixture(scope="module")
 def at_rest(stream):
     """The still periphery, the network's frames of it, and filled ones."""
@@ -249,7 +239,7 @@ def edges(length=LENGTH):
     return (dark + (bright - dark) * part).expand(1, length, 3, HEIGHT, WIDTH)
 
 
-@pytest.mark.parametrize("model", ["stream", "stream-perceptual", "stream-free"])
+@pytest.mark.parametrize("model", ["stream", "stream-perceptual"])
 def test_edges_have_no_teeth_of_the_period_of_the_pixel_shuffle(model):
     """Along an edge the mean of every fourth row is the same, whichever row it begins with."""
     net = deepfovea.load(model).eval()

@@ -960,7 +960,7 @@ def test_the_verb_offers_a_folder_and_warns_of_another_host(catalog, folder, cap
     assert "there is no password" in err
     names = [name for _, name in offered["o"].videos.values()]
     assert {"video0.mp4", "video1.mp4"} <= set(names)
-    bundled = ["paper", "stream", "stream-free", "stream-perceptual"]
+    bundled = ["paper", "stream", "stream-perceptual"]
     assert list(offered["o"].models) == ["tiny.safetensors", *bundled]
     assert run(capsys, catalog.videos["0"][0], "--model", folder / "tiny.safetensors")[2] == ""
     assert offered["host"] == "127.0.0.1"

@@ -163,12 +163,6 @@ PRESETS = {
         "stream-perceptual.safetensors",
         "as stream; trained for the look of natural texture",
     ),
-    "stream-free": Preset(
-        StreamNet,
-        StreamConfig(blend_channels=8),
-        "stream-free.safetensors",
-        "as stream; trained on pictures that may be used commercially only",
-    ),
     "paper": Preset(
         RecurrentUNet,
         PAPER,

@@ -25,7 +25,7 @@ TRUST_EXPONENT = 0.2
 """Exponent of the learned trust where given vectors fit. The trust was learned with estimated
 motion. With exact motion, a difference from the samples is more often aliasing than an error."""
 MIN_TRUST = 1e-20
-"""Lower bound of the trust that is raised to a power below 1, as the slope is infinite at 0. A trust
+"""Lower bound of the trust that is raised to a power below 1, whose slope at 0 is infinite. A trust
 this small is still 1e-4 afterwards."""
 SAME_MOTION = 0.5
 """Difference of two motions, low-resolution pixels per frame, up to which they may belong to one
